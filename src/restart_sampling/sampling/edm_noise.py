@@ -1,0 +1,67 @@
+"""EDM's own random numbers, for comparisons with images that EDM's or the Restart authors' scripts made."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from restart_sampling.sampling.noise import state_dtype
+from restart_sampling.sampling.noise_path import NoisePath, restart_jumps
+
+
+class EDMKernel:
+    """One torch generator for each image, in the order of draws of EDM's scripts.
+
+    The state first (float32), then the class label, then float64 noise: one draw for each jump of a restart and one
+    before every fall, used or not, as the scripts draw it also where they add none. A seed's images are those of the
+    scripts on the same type of device only, because torch's generators differ between devices.
+
+    Args:
+        seeds: one for each image of the batch.
+        path: the noise path that will be sampled.
+        s_noise: factor on the noise of every rise.
+        device: where the states and the generators are.
+
+    Source: order of draws as described for EDM's generate.py and the Restart authors' generate_restart.py.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], path: NoisePath, *, s_noise: float = 1.0, device: torch.device | str = "cpu"
+    ) -> None:
+        self.s_noise = s_noise
+        self.device = torch.device(device)
+        self.generators = [torch.Generator(self.device).manual_seed(seed % 2**32) for seed in seeds]
+        self._unused = list(_unused_draws(path))
+        self._rise = 0
+
+    def start(self, shape: Sequence[int], level: float) -> Tensor:
+        """level times unit Gaussian noise, [B, *shape], drawn in float32. Once for each kernel."""
+        return level * self._randn(shape, torch.float32).to(state_dtype(self.device))
+
+    def labels(self, label_dim: int) -> Tensor:
+        """A class for each image, uniform in [0, label_dim): int64 [B]."""
+        return self._stack(lambda generator: torch.randint(label_dim, (), generator=generator, device=self.device))
+
+    def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
+        """The state raised from `low` to `high`, after the draws that the scripts make and do not use."""
+        for _ in range(self._unused[self._rise]):
+            self._randn(x.shape[1:], x.dtype)
+        self._rise += 1
+        return x + (high**2 - low**2) ** 0.5 * self.s_noise * self._randn(x.shape[1:], x.dtype)
+
+    def _randn(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return self._stack(lambda generator: torch.randn(*shape, generator=generator, device=self.device, dtype=dtype))
+
+    def _stack(self, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+        return torch.stack([draw(generator) for generator in self.generators])
+
+
+def _unused_draws(path: NoisePath) -> Iterator[int]:
+    """For each rise of a path, how many draws the scripts make and do not use before it."""
+    unused, churned = 0, False
+    for move, jump in zip(path.moves, restart_jumps(path.moves), strict=True):
+        if move.rises:
+            yield unused
+            unused, churned = 0, not jump
+        else:
+            unused, churned = unused + (not churned), False

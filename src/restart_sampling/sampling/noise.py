@@ -1,0 +1,227 @@
+"""Noise that depends on the seed of each image alone, and the kernels that raise a state with it.
+
+`noise(seeds, draw, count)` has no state: batch size, order, rank and resume cannot change the image of a seed.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from math import pi, prod, sqrt
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from restart_sampling.errors import InputError
+from restart_sampling.sampling.process import VE, Process
+
+_WORD = 0xFFFFFFFF
+
+
+class Stream(IntEnum):
+    """Independent sources of numbers for one seed and draw."""
+
+    STATE = 0
+    LABEL = 1
+    AUGMENTED = 2
+
+
+def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox 4x32-10: four random 32-bit words for each counter and key.
+
+    Args:
+        counter: four int64 tensors of 32-bit words, of shapes that broadcast.
+        key: two, likewise.
+
+    Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        # int64 products wrap modulo 2^64, so their bits are those of the unsigned products.
+        left, right = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = (right >> 32 & _WORD) ^ c1 ^ k0, right & _WORD, (left >> 32 & _WORD) ^ c3 ^ k1, left & _WORD
+        k0, k1 = k0 + 0x9E3779B9 & _WORD, k1 + 0xBB67AE85 & _WORD
+    return c0, c1, c2, c3
+
+
+def _random_words(seeds: Tensor, draw: int, blocks: int, stream: Stream) -> Tensor:
+    """Uniform 32-bit words, int64 [B, blocks, 4]."""
+    block = torch.arange(blocks, device=seeds.device)
+    zero = torch.zeros_like(block)
+    words = philox((block, zero + draw, zero + int(stream), zero), ((seeds & _WORD)[:, None], (seeds >> 32)[:, None]))
+    return torch.stack(words, dim=-1)
+
+
+def noise(seeds: Tensor, draw: int, count: int, stream: Stream = Stream.STATE) -> Tensor:
+    """Standard normal numbers by Box-Muller: element e of (seed, draw, stream) is the same in every call.
+
+    Args:
+        seeds: int64 [B], each in [0, 2^63), on a device that has float64.
+        draw: 0 for the start, k for the k-th rise.
+        count: numbers a seed.
+        stream: which of a draw's independent sources.
+
+    Returns:
+        float64 [B, count] on the seeds' device.
+    """
+    words = _random_words(seeds, draw, (count + 3) // 4, stream)
+    uniform = (words.double() + 0.5) * 2.0**-32
+    radius, angle = torch.sqrt(-2 * torch.log(uniform[..., 0::2])), 2 * pi * uniform[..., 1::2]
+    return torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1).flatten(1)[:, :count]
+
+
+def state_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of the sampler's state: float64, or float32 on devices that have no float64 (MPS)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+class Kernel(Protocol):
+    """All randomness of one batch of images: the start, the class labels, and each rise."""
+
+    def start(self, shape: Sequence[int], level: float) -> Tensor:
+        """The first state [B, *shape], at `level`. Begins the kernel's draws anew."""
+        ...
+
+    def labels(self, label_dim: int) -> Tensor:
+        """A class for each image, uniform in [0, label_dim): int64 [B]. Called after `start`."""
+        ...
+
+    def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
+        """The state raised from level `low` to `high`; a new draw at each call."""
+        ...
+
+
+class CounterKernel:
+    """What the kernels on counter-based noise share: draw 0 starts, draw k is the k-th rise, labels have a stream.
+
+    Args:
+        seeds: one for each image of the batch, in [0, 2^63).
+        s_noise: factor on the noise of every rise (EDM's S_noise).
+        device: where the states are.
+
+    Raises:
+        InputError: a seed or s_noise is out of range.
+    """
+
+    def __init__(self, seeds: Sequence[int], *, s_noise: float = 1.0, device: torch.device | str = "cpu") -> None:
+        for seed in seeds:
+            if not 0 <= seed < 2**63:
+                raise InputError(f"seed {seed} is out of range; seeds are integers from 0 to 2^63 - 1")
+        self.s_noise = s_noise
+        self.device = torch.device(device)
+        source = "cpu" if self.device.type == "mps" else self.device  # MPS has no float64 to make the noise in
+        self.seeds = torch.tensor(list(seeds), dtype=torch.int64, device=source)
+        self.draw = 0
+
+    def labels(self, label_dim: int) -> Tensor:
+        """A class for each image, uniform in [0, label_dim): int64 [B]."""
+        words = _random_words(self.seeds, 0, 1, Stream.LABEL)[:, 0, 0]
+        return (words * label_dim >> 32).to(self.device)
+
+    def _noise(self, count: int, stream: Stream = Stream.STATE) -> Tensor:
+        return noise(self.seeds, self.draw, count, stream).to(self.device, state_dtype(self.device))
+
+
+class GaussianKernel(CounterKernel):
+    """Gaussian noise: x at `high` = keep x + s_noise noise_std n, which is exact for the process at s_noise = 1.
+
+    Args:
+        seeds: one for each image of the batch, in [0, 2^63).
+        s_noise: factor on the noise of every rise (EDM's S_noise).
+        process: how the state mixes data and noise.
+        device: where the states are.
+
+    Raises:
+        InputError: a seed is out of range.
+
+    Source: Restart sampling (arXiv 2306.14878), algorithm 2.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        *,
+        s_noise: float = 1.0,
+        process: Process = VE,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(seeds, s_noise=s_noise, device=device)
+        self.process = process
+
+    def start(self, shape: Sequence[int], level: float) -> Tensor:
+        """std(level) n as [B, *shape], float64: the state at the first level, where the data no longer shows."""
+        self.draw = 0
+        return self.process.std(level) * self._noise(prod(shape)).reshape(-1, *shape)
+
+    def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
+        """The state [B, ...] raised from `low` to `high`, in x's dtype."""
+        self.draw += 1
+        keep, std = self.process.rise(low, high)
+        n = self._noise(prod(x.shape[1:])).reshape(x.shape).to(x.dtype)
+        return keep * x + (self.s_noise * std) * n
+
+
+class PFGMppKernel(CounterKernel):
+    """The perturbation kernel of PFGM++: the data in N + D dimensions, levels as sigma = r / sqrt(D).
+
+    Args:
+        seeds: one for each image of the batch, in [0, 2^63).
+        D: augmented dimensions.
+        s_noise: factor on every move.
+        device: where the states are.
+
+    Raises:
+        InputError: a seed is out of range, or D < 1.
+
+    Source: Xu et al. 2023 (PFGM++, arXiv 2302.04265), section 3; Restart sampling (arXiv 2306.14878), appendix B.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], *, D: int, s_noise: float = 1.0, device: torch.device | str = "cpu"
+    ) -> None:
+        if D < 1:
+            raise InputError(f"D is {D}; PFGM++ needs at least 1 augmented dimension")
+        super().__init__(seeds, s_noise=s_noise, device=device)
+        self.D = D
+
+    def start(self, shape: Sequence[int], level: float) -> Tensor:
+        """The state [B, *shape], float64, at level sigma = r / sqrt(D).
+
+        Its norm is r sqrt(BetaPrime(N/2, D/2)) in a uniform direction: the ratio of two Gaussian vectors' norms.
+        """
+        self.draw = 0
+        r = level * sqrt(self.D)
+        n, z = self._noise(prod(shape)), self._noise(self.D, Stream.AUGMENTED)
+        return (r * n / torch.linalg.vector_norm(z, dim=1, keepdim=True)).reshape(-1, *shape)
+
+    def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
+        """The state [B, ...] moved from `low` to `high`, in x's dtype."""
+        self.draw += 1
+        direction = self._noise(prod(x.shape[1:]) + self.D)
+        z = self._noise(self.D, Stream.AUGMENTED)
+        return pfgmpp_move(x, low, high, z, direction, s_noise=self.s_noise)
+
+
+def pfgmpp_move(x: Tensor, low: float, high: float, z: Tensor, direction: Tensor, s_noise: float = 1.0) -> Tensor:
+    """Moves a PFGM++ state along a random line in N + D dimensions, from the sphere of level `low` to that of `high`.
+
+    Args:
+        x: state [B, ...] of N numbers an image, at level `low`.
+        low: sigma before, r = sigma sqrt(D).
+        high: sigma after.
+        z: [B, D], any length: the direction of the augmented coordinates before the move (Gaussian draws).
+        direction: [B, N + D], any length: of the line (Gaussian draws), data coordinates first.
+        s_noise: factor on the move.
+
+    Returns:
+        The state at level `high`, in x's shape and dtype.
+
+    Source: Restart sampling (arXiv 2306.14878), appendix B.
+    """
+    D = z.shape[1]
+    z = z * (low * sqrt(D) / torch.linalg.vector_norm(z, dim=1, keepdim=True))
+    v = direction / torch.linalg.vector_norm(direction[:, -D:], dim=1, keepdim=True)
+    # |z + m v_D| = high sqrt(D) with |v_D| = 1; either root does, the line's direction being symmetric.
+    along = (z * v[:, -D:]).sum(dim=1, keepdim=True)
+    length = -along - torch.sqrt(along**2 + (high**2 - low**2) * D)
+    return x + (s_noise * length * v[:, :-D]).reshape(x.shape).to(x.dtype)

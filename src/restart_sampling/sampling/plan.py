@@ -1,0 +1,246 @@
+"""Plans: what a user writes to choose a sampler, and the noise path that it stands for."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from math import inf, isfinite
+from typing import Any
+
+from restart_sampling.errors import InputError
+from restart_sampling.sampling.levels import karras_levels
+from restart_sampling.sampling.noise_path import NoisePath, RestartInterval, format_number, restart_path
+from restart_sampling.sampling.presets import PRESETS
+from restart_sampling.sampling.solvers import Solver, make_solver
+
+DEFAULT_STEPS = 18
+"""Of EDM and of the Restart authors' script, for intervals that are written without a number of steps."""
+
+_GRAMMAR = "a plan is a number of steps, restart intervals [N_restart,K,t_min,t_max], and key=value settings"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sampler with all its settings, one grammar for ODE, SDE and Restart.
+
+    `18` is the ODE, `32 churn=30 s_min=0.01 s_max=1 s_noise=1.007` EDM's stochastic sampler, and
+    `18 [3,2,0.06,0.30]` Restart; `str(plan)` prints what is not the default and parses back to the same plan.
+
+    Attributes:
+        steps: of the main grid.
+        intervals: restarts, [N_restart, K, t_min, t_max] each.
+        churn: EDM's S_churn in the main grid.
+        gamma: churn inside the restarts, relative: a fall from t begins with a rise to (1 + gamma) t.
+        s_min: lowest level that churns.
+        s_max: highest level that churns.
+        s_noise: factor on the noise of every rise.
+        solver: of the main grid.
+        restart_solver: of the restarts; default: the main grid's.
+        rho: spacing of all grids (`power_grid`).
+        sigma_min: last level before 0, raised to the model's own where that is higher.
+        sigma_max: first level, lowered to the model's own where that is lower.
+
+    Raises:
+        InputError: a setting is out of its range, or no such solver.
+    """
+
+    steps: int
+    intervals: tuple[RestartInterval, ...] = ()
+    churn: float = 0.0
+    gamma: float = 0.0
+    s_min: float = 0.0
+    s_max: float = inf
+    s_noise: float = 1.0
+    solver: str = "heun"
+    restart_solver: str | None = None
+    rho: float = 7.0
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"the plan has {self.steps} steps; give at least 1")
+        for name in ("churn", "gamma", "s_min", "s_noise"):
+            _require(name, getattr(self, name), "a finite number, 0 or above", lambda v: isfinite(v) and v >= 0)
+        for name in ("rho", "sigma_min", "sigma_max"):
+            _require(name, getattr(self, name), "a finite number above 0", lambda v: isfinite(v) and v > 0)
+        _require("s_max", self.s_max, f"a number from s_min = {self.s_min:g} up", lambda v: v >= self.s_min)
+        _require("sigma_max", self.sigma_max, f"more than sigma_min = {self.sigma_min:g}", lambda v: v > self.sigma_min)
+        self.solvers  # noqa: B018  raises for an unknown name
+
+    @classmethod
+    def parse(cls, text: str) -> "Plan":
+        """Reads a plan, or the name of a preset with settings over it.
+
+        Also reads the original's forms: intervals as JSON, `18 {"0": [3, 2, 0.06, 0.30]}`, and intervals with commas
+        between them or without a number of steps (then 18), `[3,2,0.06,0.30],[3,1,0.30,0.59]`.
+
+        Raises:
+            InputError: not a plan, an unknown preset, key or solver, or a setting out of its range.
+        """
+        text = text.strip()
+        name = re.match(r"[A-Za-z][\w.+-]*(?![\w=])", text)
+        grammar = _preset_text(name.group()) + text[name.end() :] if name else text
+        try:
+            steps, intervals, settings = _split(grammar)
+            return cls(steps, intervals, **dict(map(_convert, settings)))
+        except InputError as error:
+            raise InputError(f"plan '{text}': {error}") from None
+
+    def set(self, *settings: str) -> "Plan":
+        """The plan with `key=value` settings over it; of two for one key the later holds.
+
+        Raises:
+            InputError: no such key, or a value that does not fit it.
+        """
+        return replace(self, **dict(map(_convert, settings)))
+
+    def __str__(self) -> str:
+        words = [str(self.steps), *map(str, self.intervals)]
+        for entry in fields(self)[2:]:
+            value = getattr(self, entry.name)
+            if value != entry.default:
+                words.append(f"{entry.name}={format_number(value) if isinstance(value, float) else value}")
+        return " ".join(words)
+
+    @property
+    def solvers(self) -> tuple[Solver, Solver]:
+        """Of the main grid, and of the restarts."""
+        return make_solver(self.solver), make_solver(self.restart_solver or self.solver)
+
+    def levels(self, sigma_min: float = 0.0, sigma_max: float = inf) -> tuple[float, ...]:
+        """The main grid for a model that knows the levels from sigma_min to sigma_max."""
+        return karras_levels(self.steps, max(self.sigma_min, sigma_min), min(self.sigma_max, sigma_max), self.rho)
+
+    def path(
+        self, sigma_min: float = 0.0, sigma_max: float = inf, round_level: Callable[[float], float] | None = None
+    ) -> NoisePath:
+        """The noise path of this plan for a model.
+
+        Args:
+            sigma_min: the lowest level that the model knows.
+            sigma_max: the highest.
+            round_level: rounds a level to one that the model knows (iDDPM).
+
+        Raises:
+            InputError: an interval does not fit the grid.
+        """
+        path = restart_path(
+            self.levels(sigma_min, sigma_max),
+            self.intervals,
+            gamma=self.gamma,
+            s_churn=self.churn,
+            s_min=self.s_min,
+            s_max=self.s_max,
+            rho=self.rho,
+        )
+        return path.rounded(round_level) if round_level else path
+
+    def explain(
+        self, sigma_min: float = 0.0, sigma_max: float = inf, round_level: Callable[[float], float] | None = None
+    ) -> str:
+        """What the plan will do: main grid, restarts with their snapped t_min, the noise of each rise, and the NFE.
+
+        Takes what `path` takes, and raises what it raises.
+        """
+        path = self.path(sigma_min, sigma_max, round_level)
+        levels = self.levels(sigma_min, sigma_max)
+        lines = [f"plan       {self}"]
+        lines += [f"snap       {each}: t_min {each.t_min:g} to {each.snap(levels):.4g}" for each in self.intervals]
+        lines.append(path.explain())
+        if path.rises and self.s_noise != 1:
+            lines.append(f"s_noise    {self.s_noise:g} times all of this noise")
+        solver, restart_solver = self.solvers
+        nfe = path.nfe(solver, restart_solver)
+        main = sum(solver.evaluations(move) for move in path.moves if not (move.rises or move.restart))
+        lines.append(f"NFE        {nfe} = {main} in the main grid ({self.solver}) + {nfe - main} in restarts")
+        return "\n".join(lines)
+
+
+def _require(name: str, value: float, allowed: str, holds: Callable[[float], bool]) -> None:
+    if not holds(value):
+        raise InputError(f"{name} is {value:g}; give {allowed}")
+
+
+_CONVERT: dict[str, Callable[[str], Any]] = {
+    entry.name: entry.type if entry.type in (int, float) else str for entry in fields(Plan) if entry.name != "intervals"
+}
+_TOKEN = re.compile(r"[\s,]*(?:(?P<json>\{[^{}]*\})|(?P<interval>\[[^\[\]]*\])|(?P<word>[^\s,{}\[\]]+))")
+
+
+def _convert(setting: str) -> tuple[str, Any]:
+    key, _, value = setting.partition("=")
+    if key not in _CONVERT:
+        raise InputError(f"unknown key '{key}' in '{setting}'; allowed: {', '.join(_CONVERT)}")
+    try:
+        return key, _CONVERT[key](value)
+    except ValueError:
+        raise InputError(f"'{setting}' is not a number; write {key}=NUMBER") from None
+
+
+def _split(text: str) -> tuple[int, tuple[RestartInterval, ...], list[str]]:
+    """Number of steps, intervals, settings."""
+    steps: int | None = None
+    intervals: list[RestartInterval] = []
+    settings: list[str] = []
+    text, end = text.strip().rstrip(","), 0
+    while end < len(text):
+        token = _TOKEN.match(text, end)
+        if token is None:
+            raise InputError(f"cannot read '{text[end:].strip()}'; {_GRAMMAR}")
+        if token["json"]:
+            intervals += _json_intervals(token["json"])
+        elif token["interval"]:
+            intervals.append(_interval(token["interval"][1:-1].split(",")))
+        elif "=" in token["word"]:
+            settings.append(token["word"])
+        elif end == 0:
+            steps = _integer("the number of steps", token["word"])
+        else:
+            raise InputError(f"cannot read '{token['word']}'; {_GRAMMAR}")
+        end = token.end()
+    if steps is None and not intervals:
+        raise InputError(f"it has no number of steps; {_GRAMMAR}, such as '18 [3,2,0.06,0.30]'")
+    return DEFAULT_STEPS if steps is None else steps, tuple(intervals), settings
+
+
+def _json_intervals(text: str) -> list[RestartInterval]:
+    try:
+        values = json.loads(text).values()
+    except json.JSONDecodeError as error:
+        raise InputError(f"cannot read '{text}' as JSON ({error}); write {{\"0\": [3, 2, 0.06, 0.30]}}") from None
+    if not all(isinstance(value, list) for value in values):
+        raise InputError(f"'{text}' must hold lists; write {{\"0\": [3, 2, 0.06, 0.30]}}")
+    return [_interval([str(number) for number in value]) for value in values]
+
+
+def _interval(numbers: Sequence[str]) -> RestartInterval:
+    if len(numbers) != 4:
+        raise InputError(f"interval [{','.join(numbers)}] has {len(numbers)} entries; write [N_restart,K,t_min,t_max]")
+    points, repeats, t_min, t_max = (number.strip() for number in numbers)
+    try:
+        return RestartInterval(_integer("N_restart", points), _integer("K", repeats), float(t_min), float(t_max))
+    except InputError:
+        raise
+    except ValueError:
+        raise InputError(
+            f"interval [{','.join(numbers)}]: t_min and t_max must be numbers; write them as noise levels, such as 0.06"
+        ) from None
+
+
+def _integer(what: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{what} is '{text}', which is not a whole number; {_GRAMMAR}") from None
+
+
+def _preset_text(name: str) -> str:
+    if name not in PRESETS:
+        nearest = get_close_matches(name, PRESETS, n=3, cutoff=0.3)
+        raise InputError(
+            f"there is no preset '{name}'; nearest: {', '.join(nearest) or 'none'}; "
+            f"'restart-sampling plan --list' shows all"
+        )
+    return PRESETS[name].plan

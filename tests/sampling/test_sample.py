@@ -1,0 +1,109 @@
+"""The loop: memory, solvers of both kinds of interval, noise that a solver leaves to the loop, dtypes."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import restart_sampling as rs
+
+PATH = rs.restart_path([3.0, 2.0, 1.0, 0.5, 0.0], [rs.RestartInterval(3, 2, 1.0, 2.5)])
+
+
+def shrink(x, sigma):
+    return x / (1 + sigma[:, None] ** 2)
+
+
+@dataclass(frozen=True)
+class Remembering(rs.Euler):
+    """Euler that remembers the falls since its memory was last dropped."""
+
+    name = "remembering"
+    lands: float = 1.0
+
+    def landing(self, move):
+        return move.then * self.lands
+
+    def step(self, denoise, x, move, memory=None, process=rs.VE):
+        x, _ = super().step(denoise, x, move, None, process)
+        return x, [*(memory or []), (move.now, move.then)]
+
+
+def run(solver, restart_solver=None):
+    memories = []
+
+    class Spy(type(solver)):
+        def step(self, denoise, x, move, memory=None, process=rs.VE):
+            memories.append(len(memory or []))
+            return super().step(denoise, x, move, memory, process)
+
+    spy = Spy(**vars(solver))
+    rises = []
+
+    def perturb(x, low, high):
+        rises.append((low, high))
+        return x
+
+    rs.sample(shrink, torch.ones(2, 3), PATH, spy, restart_solver, perturb=perturb)
+    return memories, rises
+
+
+def test_memory_lives_from_rise_to_rise_and_out_of_a_restart():
+    memories, rises = run(Remembering())
+    assert memories == [0, 1, 0, 1, 0, 1, 2, 3]  # falls: 2 main, 2 and 2 in the restart, then 2 main
+    assert rises == [(1.0, 2.5)] * 2
+
+
+def test_memory_of_one_solver_is_not_given_to_another():
+    memories, _ = run(Remembering(), restart_solver=rs.Heun())
+    assert memories == [0, 1, 0, 1]
+
+
+def test_a_stochastic_solver_lands_lower_and_the_loop_adds_the_noise_and_keeps_the_memory():
+    memories, rises = run(Remembering(lands=0.5))
+    assert memories == [0, 1, 0, 1, 0, 1, 2, 3]
+    assert rises[:3] == [(1.0, 2.0), (0.5, 1.0), (1.0, 2.5)]
+    assert (0.0, 0.0) not in rises
+    assert len(rises) == 2 + 7
+
+
+def test_each_interval_has_its_solver():
+    calls = []
+
+    def counting(x, sigma):
+        calls.append(sigma[0].item())
+        return shrink(x, sigma)
+
+    rs.sample(counting, torch.ones(2, 3), PATH, rs.Euler(), rs.Heun())
+    assert len(calls) == PATH.nfe(rs.Euler(), rs.Heun()) == 4 + 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_states_dtype_is_kept_and_the_level_is_float64(dtype):
+    def check(x, sigma):
+        assert x.dtype == dtype
+        assert sigma.dtype == torch.float64
+        assert sigma.shape == (2,)
+        return shrink(x, sigma).to(dtype)
+
+    x = torch.ones(2, 3, dtype=dtype)
+    kept = x.clone()
+    assert rs.sample(check, x, PATH, perturb=rs.GaussianKernel([1, 2])).dtype == dtype
+    assert rs.sample(check, x, PATH).dtype == dtype
+    assert torch.equal(x, kept)
+
+
+def test_callback_reads_every_state():
+    seen = []
+    out = rs.sample(shrink, torch.ones(2, 3), PATH, callback=lambda index, move, x: seen.append((index, move, x)))
+    assert [(index, move) for index, move, _ in seen] == list(enumerate(PATH.moves))
+    assert seen[-1][2] is out
+
+
+def test_default_noise_is_torchs_global_generator():
+    outs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        outs.append(rs.sample(shrink, torch.ones(2, 3), PATH))
+    assert torch.equal(outs[0], outs[1])
+    assert not torch.equal(outs[0], outs[2])
