@@ -84,7 +84,7 @@ class Plan:
         grammar = _preset_text(name.group()) + text[name.end() :] if name else text
         try:
             steps, intervals, settings = _split(grammar)
-            return cls(steps, intervals, **dict(map(_convert, settings)))
+            return cls(**{"steps": steps, "intervals": intervals, **dict(map(_convert, settings))})
         except InputError as error:
             raise InputError(f"plan '{text}': {error}") from None
 

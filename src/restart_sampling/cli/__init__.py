@@ -1,0 +1,57 @@
+"""The command line: click commands, one file a group, each a thin call of the rooms.
+
+The modules of the commands import torch and everything heavy inside their functions, so that help comes at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from restart_sampling import __version__
+from restart_sampling.errors import InputError
+
+_COMMANDS = {
+    "demo": "demo",
+    "generate": "generate",
+    "model": "model",
+    "plan": "plan",
+}
+"""Name of each command, and the module beside this one that has it under the same name."""
+
+
+class _Commands(click.Group):
+    """Imports a command's module when the command is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"restart_sampling.cli.{_COMMANDS[name]}"), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="restart-sampling")
+def cli() -> None:
+    """Restart, ODE and SDE samplers for diffusion models: a sampler is a path of noise levels."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line. Bad input ends with one sentence on standard error and exit code 2."""
+    try:
+        status = cli.main(arguments, prog_name="restart-sampling", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (InputError, click.ClickException) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"restart-sampling: {message}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("restart-sampling: interrupted", err=True)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)

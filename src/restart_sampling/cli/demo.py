@@ -1,0 +1,73 @@
+"""`restart-sampling demo`: three samplers side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from restart_sampling.cli.options import (
+    Progress,
+    describe_device,
+    device_option,
+    json_option,
+    pick_device,
+    print_json,
+    print_settings,
+)
+from restart_sampling.errors import require_extra
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("demo.png"),
+    show_default=True,
+    help="Picture.",
+)
+@click.option("--seeds", "seeds_text", default="0-9", show_default=True, metavar="SEEDS", help="One column each.")
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
+@device_option
+@json_option
+def demo(out: Path, seeds_text: str, batch: int, device: str, as_json: bool) -> None:
+    """Draw the same seeds and classes with ODE, SDE and Restart at equal cost: one picture and one table.
+
+    Uses the bundled CIFAR-10 model; column k is class k.
+    """
+    from restart_sampling.generation.seeds import parse_seeds
+
+    require_extra("matplotlib", "figures")
+    seeds = parse_seeds(seeds_text)
+    chip = pick_device(device)
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from restart_sampling.experiments.demo import MODEL, SAMPLERS, draw_demo, run_demo
+    from restart_sampling.models.checkpoint import read_checkpoint
+    from restart_sampling.models.download import resolve
+
+    checkpoint = read_checkpoint(resolve(MODEL))
+    model = checkpoint.build().to(chip)
+    print_settings(
+        {
+            "model": MODEL,
+            "samplers": ", ".join(SAMPLERS),
+            "images": f"{len(seeds)} a sampler (seeds {seeds_text})",
+            "device": f"{describe_device(chip)}, network in float32",
+            "out": out,
+        }
+    )
+    with Progress("images", len(SAMPLERS) * len(seeds)) as advance:
+        rows = run_demo(model, seeds, batch, advance)
+    draw_demo(rows, [checkpoint.classes[column % model.label_dim] for column in range(len(seeds))], out)
+    table = Table("sampler", "plan", "NFE", "seconds", "images/s", box=None, pad_edge=False)
+    for row in rows:
+        speed = f"{len(seeds) / row.seconds:.2f}"
+        table.add_row(row.name, str(row.plan), str(row.nfe), f"{row.seconds:.1f}", speed)
+    Console(stderr=as_json, markup=False).print(table)
+    click.echo(f"picture: {out}", err=True)
+    if as_json:
+        samplers = [{"name": r.name, "plan": str(r.plan), "nfe": r.nfe, "seconds": round(r.seconds, 3)} for r in rows]
+        print_json({"samplers": samplers, "images": len(seeds), "out": str(out)})

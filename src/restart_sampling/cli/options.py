@@ -1,0 +1,113 @@
+"""Options and outputs that commands share. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from restart_sampling.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from restart_sampling.sampling.plan import Plan
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_PLANS = {"cifar10-small": "cifar10-small-43"}
+"""A plan suits a model; only the bundled one has a default."""
+
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes cuda, then mps, then cpu.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on standard output.")
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting over the plan; may be repeated."
+)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this name; auto takes the fastest there is.
+
+    Raises:
+        InputError: torch does not see such a device.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, is_there in there.items() if is_there))
+    if not there[name]:
+        raise InputError(
+            f"--device {name}: torch sees no such device here; allowed: auto, {', '.join(d for d in there if there[d])}"
+        )
+    return torch.device(name)
+
+
+def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
+    """The plan that the user wrote, or the model's default, with settings over it.
+
+    Raises:
+        InputError: not a plan, or none was given and the model has no default.
+    """
+    from restart_sampling.sampling.plan import Plan
+
+    text = text or DEFAULT_PLANS.get(model)
+    if text is None:
+        raise InputError(
+            f"--plan is missing: a plan suits a model, and '{model}' has no default; "
+            f"write one such as '18 [3,2,0.06,0.30]', or a preset ('restart-sampling plan --list' shows all)"
+        )
+    return Plan.parse(text).set(*settings)
+
+
+def describe_device(device: torch.device) -> str:
+    """The device with the name of its chip."""
+    import torch
+
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def print_settings(rows: dict[str, Any]) -> None:
+    """What a command will do, on standard error, so that standard output holds results only."""
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        click.echo(f"{name:{width}}{value}", err=True)
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """One JSON line on standard output."""
+    click.echo(json.dumps(result))
+
+
+class Progress:
+    """A progress bar on a terminal (standard error), nothing elsewhere."""
+
+    def __init__(self, label: str, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(label, total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._progress.start()
+        return lambda count: self._progress.advance(self._task, count)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

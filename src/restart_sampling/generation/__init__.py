@@ -1,0 +1,1 @@
+"""Seeds to batches of uint8 images."""

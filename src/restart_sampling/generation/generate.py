@@ -1,0 +1,165 @@
+"""From seeds to batches of images."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from restart_sampling.errors import InputError
+from restart_sampling.models.denoiser import Denoiser, guided
+from restart_sampling.sampling.edm_noise import EDMKernel
+from restart_sampling.sampling.noise import GaussianKernel, Kernel, PFGMppKernel
+from restart_sampling.sampling.noise_path import NoisePath
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.sample import sample
+
+Noise = Literal["counter", "edm"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of a few seeds, on the CPU.
+
+    Attributes:
+        seeds: B of them.
+        labels: class of each image, int64 [B]; None for an unconditional model.
+        images: uint8 [B, C, H, W].
+    """
+
+    seeds: tuple[int, ...]
+    labels: Tensor | None
+    images: Tensor
+
+
+def level_range(model: Denoiser) -> tuple[float, float, Callable[[float], float]]:
+    """What `Plan.path` and `Plan.explain` take of a model: sigma_min, sigma_max, and the rounding of a level."""
+    device = model_device(model)
+
+    def round_level(level: float) -> float:
+        return model.round_sigma(torch.tensor([level], dtype=torch.float64, device=device)).item()
+
+    return model.sigma_min, model.sigma_max, round_level
+
+
+def model_device(model: torch.nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next(model.parameters()).device
+
+
+def network_evaluations(nfe: int, guidance: float) -> int:
+    """Evaluations of the network for one image: guidance takes two for each call of the denoiser."""
+    return nfe if guidance == 1 else 2 * nfe
+
+
+def generate(
+    model: Denoiser,
+    plan: Plan | str,
+    seeds: Sequence[int],
+    *,
+    batch_size: int = 64,
+    classes: int | Sequence[int] | None = None,
+    guidance: float = 1.0,
+    noise: Noise = "counter",
+) -> Iterator[Batch]:
+    """Draws images; the image of a seed does not depend on the others, on the batch size or on the order.
+
+    Args:
+        model: from `load_model`, on the device to use.
+        plan: the sampler, or its text.
+        seeds: one for each image.
+        batch_size: images at a time.
+        classes: one for all images, or one for each seed; default: drawn for each seed, uniform.
+        guidance: scale of classifier-free guidance; 1 is none, and other scales cost two evaluations.
+        noise: "counter" is ours; "edm" repeats the random numbers of EDM's scripts (`EDMKernel`).
+
+    Returns:
+        An iterator of batches, in the order of the seeds. Nothing is computed before it is asked for.
+
+    Raises:
+        InputError: the plan, a class or the noise does not fit the model (at once), or an image is not finite (when it
+            is made).
+    """
+    plan = Plan.parse(plan) if isinstance(plan, str) else plan
+    path = plan.path(*level_range(model))
+    if batch_size < 1:
+        raise InputError(f"the batch size is {batch_size}; give at least 1")
+    if noise not in get_args(Noise):
+        raise InputError(f"there is no noise '{noise}'; allowed: {', '.join(get_args(Noise))}")
+    if noise == "edm" and model.D is not None:
+        raise InputError(
+            "noise 'edm' is not defined for PFGM++ models, whose scripts drew unseeded noise; use 'counter'"
+        )
+    _check_classes(model, classes, len(seeds), guidance)
+    return _generate(model, plan, path, seeds, batch_size, classes, guidance, noise)
+
+
+def _check_classes(model: Denoiser, classes: int | Sequence[int] | None, images: int, guidance: float) -> None:
+    if model.label_dim == 0:
+        if classes is not None:
+            raise InputError(f"class {classes} was given, but the model is unconditional; leave the class out")
+        if guidance != 1:
+            raise InputError(
+                f"guidance {guidance:g} was given, but the model is unconditional; only 1 (none) is possible"
+            )
+    elif classes is not None:
+        given = [classes] * images if isinstance(classes, int) else list(classes)
+        if len(given) != images:
+            raise InputError(
+                f"{len(given)} classes were given for {images} seeds; give one class, or one for each seed"
+            )
+        for label in given:
+            if not 0 <= label < model.label_dim:
+                raise InputError(f"class {label} is out of range; the model has classes 0 to {model.label_dim - 1}")
+
+
+def _generate(
+    model: Denoiser,
+    plan: Plan,
+    path: NoisePath,
+    seeds: Sequence[int],
+    batch_size: int,
+    classes: int | Sequence[int] | None,
+    guidance: float,
+    noise: Noise,
+) -> Iterator[Batch]:
+    device = model_device(model)
+    solver, restart_solver = plan.solvers
+    for start in range(0, len(seeds), batch_size):
+        chosen = seeds[start : start + batch_size]
+        kernel = _kernel(noise, chosen, path, plan.s_noise, model.D, device)
+        x = kernel.start((model.channels, model.resolution, model.resolution), path.levels[0])
+        labels = None
+        if model.label_dim:
+            labels = kernel.labels(model.label_dim)
+            if isinstance(classes, int):
+                labels = torch.full_like(labels, classes)
+            elif classes is not None:
+                labels = torch.tensor(classes[start : start + batch_size], device=device)
+        denoise = guided(model, labels, guidance)
+        x = sample(denoise, x, path, solver, restart_solver, perturb=kernel)
+        yield Batch(tuple(chosen), labels if labels is None else labels.cpu(), _to_images(x, chosen, plan))
+
+
+def _kernel(
+    noise: Noise, seeds: Sequence[int], path: NoisePath, s_noise: float, D: int | None, device: torch.device
+) -> Kernel:
+    if noise == "edm":
+        return EDMKernel(seeds, path, s_noise=s_noise, device=device)
+    if D is not None:
+        return PFGMppKernel(seeds, D=D, s_noise=s_noise, device=device)
+    return GaussianKernel(seeds, s_noise=s_noise, device=device)
+
+
+def _to_images(x: Tensor, seeds: Sequence[int], plan: Plan) -> Tensor:
+    """[-1, 1] to uint8 as EDM rounds it; a state that is not finite would become a black image without a word."""
+    finite = torch.isfinite(x).flatten(1).all(dim=1)
+    images = (x * 127.5 + 128).clip(0, 255).to(torch.uint8).cpu()
+    broken = [seed for seed, good in zip(seeds, finite.tolist(), strict=True) if not good]
+    if broken:
+        raise InputError(
+            f"the image of seed {broken[0]} is not finite with plan '{plan}'; "
+            f"check the checkpoint, or run the network in float32"
+        )
+    return images

@@ -1,0 +1,30 @@
+"""Lists of seeds as users write them."""
+
+import re
+
+from restart_sampling.errors import InputError
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Reads seeds and ranges with both ends, such as '0-49999' or '1,5,10-19'.
+
+    Raises:
+        InputError: not such a list, a range that ends before it begins, or a seed twice.
+    """
+    ranges: list[range] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise InputError(
+                f"seeds '{text}': cannot read '{part}'; write seeds and ranges such as 0-49999 or 1,5,10-19"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InputError(f"seeds '{text}': the range {part} ends before it begins; write it as {last}-{first}")
+        if last >= 2**63:
+            raise InputError(f"seeds '{text}': {last} is out of range; seeds are integers from 0 to 2^63 - 1")
+        ranges.append(range(first, last + 1))
+    seeds = tuple(seed for each in ranges for seed in each)
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds '{text}': a seed is given twice; each seed makes one image")
+    return seeds

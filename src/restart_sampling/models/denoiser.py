@@ -1,0 +1,353 @@
+"""Denoisers: a network and the preconditioning that turns it into D(x; sigma), an estimate of the clean image.
+
+The preconditionings are those of EDM [Karras et al. 2022, arXiv 2206.00364], table 1 and equation 7:
+`D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)` with F the network and all coefficients functions of sigma.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restart_sampling.errors import InputError
+from restart_sampling.models.dhariwal_unet import DhariwalUNet
+from restart_sampling.models.layers import ExactBuffers
+from restart_sampling.models.song_unet import SongUNet
+
+NETWORKS: dict[str, type[nn.Module]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
+
+
+class Coefficients(NamedTuple):
+    """The four coefficients of the preconditioning, each [B] in the dtype of sigma."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+
+
+class Denoiser(nn.Module):
+    """What the samplers call: `model(x, sigma, class_labels=None) -> x0`.
+
+    The state x = x0 + sigma * noise has the caller's dtype (float64 in our sampler) and the network that of its
+    parameters, to be chosen by `model.to(torch.bfloat16)`. Nothing in the forward pass waits for the device.
+
+    Args:
+        img_resolution: Height and width of the images.
+        img_channels: Channels of the images.
+        label_dim: Number of classes; 0 is unconditional.
+        use_fp16: Ignored: checkpoints carry it, but the precision is the caller's choice through `.to(dtype)`.
+        model_type: A key of `NETWORKS`.
+        sigma_min: Lowest noise level that the model knows.
+        sigma_max: Highest noise level that the model knows.
+        D: Dimension of the augmented data of PFGM++ [Xu et al. 2023]; None is Gaussian noise, its limit.
+        out_channels: Channels of the network's output; those after the image's are not used.
+        **network: Options of the network.
+
+    Attributes:
+        model: The network.
+        resolution, channels, label_dim, sigma_min, sigma_max, D: As above.
+
+    Raises:
+        InputError: Unknown model_type.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_resolution: int,
+        img_channels: int,
+        label_dim: int = 0,
+        use_fp16: bool = False,
+        model_type: str,
+        sigma_min: float,
+        sigma_max: float,
+        D: int | None = None,
+        out_channels: int | None = None,
+        **network: Any,
+    ) -> None:
+        super().__init__()
+        if model_type not in NETWORKS:
+            raise InputError(f"model_type is {model_type!r}; it can be one of {', '.join(NETWORKS)}")
+        self.resolution = img_resolution
+        self.channels = img_channels
+        self.label_dim = label_dim
+        self.sigma_min = float(sigma_min)
+        self.sigma_max = float(sigma_max)
+        self.D = D
+        self.model = NETWORKS[model_type](
+            img_resolution=img_resolution,
+            in_channels=img_channels,
+            out_channels=out_channels or img_channels,
+            label_dim=label_dim,
+            **network,
+        )
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """The preconditioning at noise levels sigma [B]."""
+        raise NotImplementedError
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """The noise levels nearest to sigma that the model knows: shape and dtype as sigma."""
+        return sigma
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        class_labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Estimate the clean images [EDM, equation 7].
+
+        Args:
+            x: Noisy images [B, C, H, W], float32 or float64.
+            sigma: Their noise levels [B], positive; the coefficients are computed in its dtype.
+            class_labels: One-hot [B, label_dim], or class numbers int64 [B]; None (like zeros) is unconditional.
+            augment_labels: [B, augment_dim] in training with augmentation; None is no augmentation.
+
+        Returns:
+            Clean images, shape and dtype as x.
+
+        Raises:
+            InputError: The class labels do not fit the model.
+        """
+        dtype = next(self.model.parameters()).dtype
+        labels = self.one_hot(class_labels)
+        if labels is None:
+            labels = x.new_zeros(x.shape[0], self.label_dim)
+        if augment_labels is not None:
+            augment_labels = augment_labels.to(dtype)
+
+        *scales, c_noise = self.coefficients(sigma)
+        c_skip, c_out, c_in = (scale.to(x.dtype)[:, None, None, None] for scale in scales)
+        out: Tensor = self.model((c_in * x).to(dtype), c_noise, labels.to(dtype), augment_labels)
+        return c_skip * x + c_out * out[:, : self.channels].to(x.dtype)
+
+    def one_hot(self, class_labels: Tensor | None) -> Tensor | None:
+        """Class labels as one-hot [B, label_dim]; None stays None.
+
+        Raises:
+            InputError: The class labels do not fit the model.
+        """
+        if class_labels is None:
+            return None
+        if self.label_dim == 0:
+            raise InputError("class labels were given, but the model is unconditional (label_dim is 0): leave them out")
+        if class_labels.ndim == 1:
+            return F.one_hot(class_labels, self.label_dim)
+        if class_labels.shape[1:] != (self.label_dim,):
+            raise InputError(
+                f"class labels have the shape {list(class_labels.shape)}; "
+                f"it can be [B] (class numbers) or [B, {self.label_dim}] (one-hot)"
+            )
+        return class_labels
+
+
+class EDMPrecond(Denoiser):
+    """EDM's preconditioning [table 1, column "Ours"; appendix B.6]: unit variance for input and training target.
+
+    Args:
+        sigma_min: Lowest noise level.
+        sigma_max: Highest noise level.
+        sigma_data: Standard deviation of the data.
+        model_type: A key of `NETWORKS`.
+        **options: Those of `Denoiser` and of the network.
+    """
+
+    def __init__(
+        self,
+        *,
+        sigma_min: float = 0.0,
+        sigma_max: float = math.inf,
+        sigma_data: float = 0.5,
+        model_type: str = "DhariwalUNet",
+        **options: Any,
+    ) -> None:
+        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, model_type=model_type, **options)
+        self.sigma_data = sigma_data
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """With v = sigma² + sigma_data²: c_skip = sigma_data²/v, c_out = sigma sigma_data/sqrt(v), c_in = 1/sqrt(v).
+
+        The noise label is c_noise = ln(sigma)/4.
+        """
+        variance = sigma**2 + self.sigma_data**2
+        return Coefficients(
+            c_skip=self.sigma_data**2 / variance,
+            c_out=sigma * self.sigma_data * variance.rsqrt(),
+            c_in=variance.rsqrt(),
+            c_noise=sigma.log() / 4,
+        )
+
+
+class VPPrecond(Denoiser):
+    """The variance-preserving SDE of Song et al. 2021 [EDM, table 1, column "VP"; appendix C.1].
+
+    Args:
+        beta_d: Slope of the noise schedule's rate.
+        beta_min: The rate at time 0.
+        M: Number of time steps that the network was trained with.
+        epsilon_t: Lowest time.
+        model_type: A key of `NETWORKS`.
+        **options: Those of `Denoiser` and of the network.
+    """
+
+    def __init__(
+        self,
+        *,
+        beta_d: float = 19.9,
+        beta_min: float = 0.1,
+        M: int = 1000,
+        epsilon_t: float = 1e-5,
+        model_type: str = "SongUNet",
+        **options: Any,
+    ) -> None:
+        self.beta_d, self.beta_min, self.M = beta_d, beta_min, M
+        low, high = self.sigma(torch.tensor([epsilon_t, 1.0], dtype=torch.float64, device="cpu")).tolist()
+        super().__init__(sigma_min=low, sigma_max=high, model_type=model_type, **options)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma(t) = sqrt(exp(beta_d t²/2 + beta_min t) - 1), times t in [0, 1]; exact near 0 as well."""
+        return torch.expm1(t * (self.beta_d / 2 * t + self.beta_min)).sqrt()
+
+    def sigma_inv(self, sigma: Tensor) -> Tensor:
+        """The time t >= 0 at which the noise level is sigma; the root is written without its cancellation near 0."""
+        exponent = torch.log1p(sigma**2)
+        return 2 * exponent / ((self.beta_min**2 + 2 * self.beta_d * exponent).sqrt() + self.beta_min)
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """c_skip = 1, c_out = -sigma, c_in = 1/sqrt(sigma²+1), c_noise = (M-1) t(sigma)."""
+        return Coefficients(
+            c_skip=torch.ones_like(sigma),
+            c_out=-sigma,
+            c_in=(sigma**2 + 1).rsqrt(),
+            c_noise=(self.M - 1) * self.sigma_inv(sigma),
+        )
+
+
+class VEPrecond(Denoiser):
+    """The variance-exploding SDE of Song et al. 2021 [EDM, table 1, column "VE"; appendix C.2].
+
+    Args:
+        sigma_min: Lowest noise level.
+        sigma_max: Highest noise level.
+        model_type: A key of `NETWORKS`.
+        **options: Those of `Denoiser` and of the network.
+    """
+
+    def __init__(
+        self, *, sigma_min: float = 0.02, sigma_max: float = 100.0, model_type: str = "SongUNet", **options: Any
+    ) -> None:
+        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, model_type=model_type, **options)
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """c_skip = 1, c_out = sigma, c_in = 1, c_noise = ln(sigma/2)."""
+        one = torch.ones_like(sigma)
+        return Coefficients(c_skip=one, c_out=sigma, c_in=one, c_noise=(sigma / 2).log())
+
+
+class iDDPMPrecond(ExactBuffers, Denoiser):  # noqa: N801
+    """Improved DDPM of Nichol and Dhariwal 2021 [EDM, table 1, column "iDDPM + DDIM"; appendix C.3].
+
+    The network knows M noise levels only, so a sampler's levels have to go through `round_sigma`. Checkpoints carry
+    their own table, with the rounding of float32.
+
+    Args:
+        C_1: Bound on the ratio of neighbouring alpha-bars.
+        C_2: Offset of the cosine schedule.
+        M: Number of noise levels above 0.
+        model_type: A key of `NETWORKS`.
+        **options: Those of `Denoiser` and of the network.
+
+    Attributes:
+        u: The noise levels [M + 1], float32, falling to u[M] = 0.
+    """
+
+    u: Tensor
+
+    def __init__(
+        self,
+        *,
+        img_channels: int,
+        C_1: float = 0.001,
+        C_2: float = 0.008,
+        M: int = 1000,
+        model_type: str = "DhariwalUNet",
+        **options: Any,
+    ) -> None:
+        u = [0.0]
+        for j in range(M, 0, -1):
+            ratio = _alpha_bar(j - 1, M, C_2) / _alpha_bar(j, M, C_2)
+            u.append(math.sqrt((u[-1] ** 2 + 1) / max(ratio, C_1) - 1))
+        u.reverse()
+        super().__init__(
+            img_channels=img_channels,
+            out_channels=2 * img_channels,  # it also learned the variance of DDPM's steps
+            sigma_min=u[M - 1],
+            sigma_max=u[0],
+            model_type=model_type,
+            **options,
+        )
+        self.M = M
+        self.register_buffer("u", torch.tensor(u, dtype=torch.float32))
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """The nearest entries of the table `u`: shape and dtype as sigma."""
+        return self.u[self._nearest(sigma)].to(sigma.dtype)
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """c_skip = 1, c_out = -sigma, c_in = 1/sqrt(sigma²+1), c_noise = M - 1 - argmin_j |u_j - sigma|."""
+        return Coefficients(
+            c_skip=torch.ones_like(sigma),
+            c_out=-sigma,
+            c_in=(sigma**2 + 1).rsqrt(),
+            c_noise=(self.M - 1 - self._nearest(sigma)).to(sigma.dtype),
+        )
+
+    def _nearest(self, sigma: Tensor) -> Tensor:
+        return (sigma.unsqueeze(-1) - self.u.to(sigma.dtype)).abs().argmin(dim=-1)
+
+
+def _alpha_bar(j: int, M: int, C_2: float) -> float:
+    return math.sin(math.pi / 2 * j / M / (C_2 + 1)) ** 2
+
+
+DENOISERS: dict[str, type[Denoiser]] = {
+    "EDMPrecond": EDMPrecond,
+    "VPPrecond": VPPrecond,
+    "VEPrecond": VEPrecond,
+    "iDDPMPrecond": iDDPMPrecond,
+}
+
+
+def guided(model: Denoiser, class_labels: Tensor | None, scale: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
+    """Bind class labels to a model, with classifier-free guidance [Ho & Salimans 2022].
+
+    Args:
+        model: A denoiser; for guidance, one that was trained with label dropout.
+        class_labels: One-hot [B, label_dim], or class numbers int64 [B]; None is unconditional.
+        scale: 1 is the plain conditional model; above 1, D_uncond + scale (D_cond - D_uncond), from one call of the
+            model with a batch of twice the size.
+
+    Returns:
+        denoise(x, sigma) for a batch of len(class_labels) images.
+
+    Raises:
+        InputError: The class labels do not fit the model, or guidance was asked for without them.
+    """
+    labels = model.one_hot(class_labels)
+    if scale == 1:
+        return lambda x, sigma: model(x, sigma, labels)
+    if labels is None:
+        raise InputError(f"guidance has the scale {scale} but no class labels; give class labels, or use the scale 1")
+    pair = torch.cat([torch.zeros_like(labels), labels])
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        uncond, cond = model(torch.cat([x, x]), torch.cat([sigma, sigma]), pair).chunk(2)
+        return uncond + scale * (cond - uncond)
+
+    return denoise

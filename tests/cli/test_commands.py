@@ -1,0 +1,237 @@
+"""The command line as users meet it: what it prints, what it leaves, and how it answers bad input."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import restart_sampling as rs
+from restart_sampling.cli import main
+
+WEIGHTS = Path(rs.__file__).parent / "models" / "weights" / "cifar10-small.safetensors"
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return run
+
+
+def generate(run, *arguments):
+    return run("generate", "--model", "cifar10-small", "--set", "steps=2", "--set", "rho=3", *arguments)
+
+
+def test_help_lists_the_commands_without_importing_torch():
+    code = """
+import sys
+from restart_sampling.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    print({"torch", "numpy", "rich"} & set(sys.modules))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "set()"
+    for command in ("demo", "generate", "model", "plan"):
+        assert f"  {command} " in out
+
+
+def test_python_m_is_the_same_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "restart_sampling", "plan", "18 [3,2"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("restart-sampling: plan '18 [3,2': cannot read")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_plan_explains(run):
+    code, out, _ = run("plan", "18 [3,2,0.06,0.30]", "--set", "gamma=0.05", "--json")
+    assert code == 0
+    assert "NFE        43" in out
+    result = json.loads(out.splitlines()[-1])
+    assert (result["plan"], result["nfe"]) == ("18 [3,2,0.06,0.3] gamma=0.05", 43)
+    assert result["levels"][0] == 80.0
+
+
+def test_plan_explains_for_a_model(run):
+    code, out, _ = run("plan", "18", "--model", "cifar10-small")
+    assert code == 0
+    assert "main grid  18 steps: 80" in out
+
+
+def test_presets_are_listed_with_what_they_need(run):
+    code, out, _ = run("plan", "--list")
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert set(rs.PRESETS) <= set(lines)
+    assert "2.70" in lines["cifar10-vp-43"]
+    listed = json.loads(run("plan", "--list", "--json")[1])["presets"]
+    assert {entry["name"] for entry in listed if entry["needs"] == "dpm3"} == {
+        name for name in rs.PRESETS if "dpm3" in name and "needs solver dpm3" in " ".join(out.split())
+    }
+
+
+def test_generate_writes_a_folder(run, tmp_path):
+    out = tmp_path / "images"
+    code, stdout, stderr = generate(run, "--seeds", "7,0-1", "--out", out, "--class", "frog", "--json")
+    assert code == 0
+    result = json.loads(stdout)
+    assert (result["images"], result["nfe"], result["out"]) == (3, 3 + 8, str(out))
+    assert "NFE" in stderr
+    assert "float32" in stderr
+    assert sorted(path.name for path in (out / "000000").iterdir()) == ["000000.png", "000001.png", "000007.png"]
+    with Image.open(out / "000000" / "000007.png") as image:
+        assert (image.size, image.mode) == ((32, 32), "RGB")
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["complete"] is True
+    assert manifest["run"]["plan"] == "2 [3,2,1.09,3.2] rho=3"
+    assert manifest["run"]["class"] == 6
+    assert len(manifest["run"]["model_sha256"]) == 64
+    assert set(manifest["versions"]) >= {"restart-sampling", "torch", "python"}
+    assert json.loads((out / "dataset.json").read_text())["labels"][0] == ["000000/000007.png", 6]
+
+
+def test_generate_writes_the_same_images_to_a_zip(run, tmp_path):
+    for name in ("images", "images.zip"):
+        assert generate(run, "--seeds", "0-1", "--out", tmp_path / name, "--batch", 1)[0] == 0
+    with zipfile.ZipFile(tmp_path / "images.zip") as archive:
+        for seed in (0, 1):
+            name = f"000000/{seed:06d}.png"
+            assert archive.read(name) == (tmp_path / "images" / name).read_bytes()
+        assert json.loads(archive.read("manifest.json"))["complete"] is True
+
+
+def test_the_same_command_runs_again_and_another_is_refused(run, tmp_path):
+    out = tmp_path / "images"
+    assert generate(run, "--seeds", "0", "--out", out)[0] == 0
+    assert generate(run, "--seeds", "0", "--out", out)[0] == 0
+    code, _, stderr = generate(run, "--seeds", "0", "--out", out, "--guidance", "2")
+    assert code == 2
+    assert "another run: its guidance is 1.0, not 2.0" in stderr
+
+
+def test_guidance_counts_both_evaluations(run, tmp_path):
+    code, _, stderr = generate(run, "--seeds", "0", "--out", tmp_path / "a", "--guidance", "1.5")
+    assert code == 0
+    assert "NFE     11 (22 network evaluations with guidance 1.5)" in stderr
+    assert json.loads((tmp_path / "a" / "manifest.json").read_text())["network_evaluations"] == 22
+
+
+def test_demo_draws_one_picture_and_one_table(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "restart_sampling.experiments.demo.SAMPLERS",
+        {"ODE": "3", "SDE": "3 churn=1", "Restart": "2 [2,1,1.09,3.2] rho=3"},
+    )
+    out = tmp_path / "new" / "demo.png"
+    code, stdout, _ = run("demo", "--out", out, "--seeds", "0-3", "--json")
+    assert code == 0
+    assert [row["nfe"] for row in json.loads(stdout)["samplers"]] == [5, 5, 5]
+    with Image.open(out) as picture:
+        assert picture.width > 2 * picture.height
+        assert len(picture.convert("RGB").getcolors(2**24)) > 1000
+    code, stdout, _ = run("demo", "--out", out, "--seeds", "0")
+    assert code == 0
+    assert "images/s" in stdout
+
+
+BAD = {
+    "t_min >= t_max": (["--plan", "18 [3,2,0.3,0.3]"], "t_min < t_max"),
+    "N_restart < 2": (["--plan", "18 [1,2,0.1,0.3]"], "N_restart = 1"),
+    "K < 1": (["--plan", "18 [3,0,0.1,0.3]"], "K = 0"),
+    "t_min snaps above t_max": (["--plan", "18 [3,2,0.1,0.12]"], "which is not below t_max"),
+    "t_max above sigma_max": (["--plan", "18 [3,2,0.1,90]"], "t_max is above sigma_max"),
+    "two intervals on one level": (["--plan", "18 [3,2,.1,.3] [3,2,.11,.4]"], "both snap to level"),
+    "not a number": (["--plan", "18 [3,2,nan,0.3]"], "finite"),
+    "malformed plan": (["--plan", "18 [3,2"], "cannot read '[3,2'"),
+    "unknown key": (["--plan", "18", "--set", "colour=3"], "unknown key 'colour'"),
+    "unknown preset": (["--plan", "cifar10-vp-44"], "nearest: cifar10-vp-43"),
+    "missing solver": (["--plan", "cifar10-vp-dpm3-27"], "needs solver dpm3"),
+    "malformed seeds": (["--seeds", "5-x"], "cannot read '5-x'"),
+    "seeds backwards": (["--seeds", "9-3"], "ends before it begins"),
+    "no plan for another model": (["--model", "edm-cifar10-32x32-uncond-vp"], "--plan is missing"),
+    "batch": (["--batch", "0"], "--batch"),
+    "unknown noise": (["--noise", "pink"], "--noise"),
+    "device": (["--device", "tpu"], "--device"),
+    "unknown option": (["--stepz", "3"], "--stepz"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_before_a_model_is_loaded(case, run, tmp_path, monkeypatch):
+    if case == "missing solver" and "dpm3" in rs.sampling.solvers.SOLVERS:
+        pytest.skip("the solver exists")
+    monkeypatch.setattr("restart_sampling.models.checkpoint.read_checkpoint", lambda path: pytest.fail("loaded"))
+    arguments, message = BAD[case]
+    standard = {"--model": "cifar10-small", "--seeds": "0-3", "--out": tmp_path / "out"}
+    for name in arguments[::2]:
+        standard.pop(name, None)
+    code, out, err = run("generate", *(word for pair in standard.items() for word in pair), *arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--class", "10"], "class 10 is out of range; the model has classes 0 to 9"),
+        (["--class", "zebra"], "--class zebra: give the number of a class, or one of airplane, automobile"),
+        (["--model", "nothing-of-this-name", "--plan", "18"], "nothing-of-this-name"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_one_sentence(arguments, message, run, tmp_path):
+    code, out, err = generate(run, "--seeds", "0", "--out", tmp_path / "out", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_that_is_not_finite_stops_the_run(run, tmp_path, monkeypatch):
+    checkpoint = rs.models.checkpoint.read_checkpoint(WEIGHTS)
+    checkpoint.state["model.dec.32x32_aux_conv.bias"].fill_(float("nan"))
+    rs.models.checkpoint.write_safetensors(checkpoint, tmp_path / "broken.safetensors")
+    code, _, err = run(
+        "generate",
+        "--model",
+        tmp_path / "broken.safetensors",
+        "--plan",
+        "2",
+        "--seeds",
+        "3",
+        "--out",
+        tmp_path / "o.zip",
+    )
+    assert code == 2
+    assert "the image of seed 3 is not finite" in err.splitlines()[-1]
+    assert not (tmp_path / "o.zip").exists()
+
+
+def test_a_missing_optional_package_is_one_sentence(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("restart_sampling.errors.find_spec", lambda package: None)
+    code, _, err = run("demo", "--out", tmp_path / "demo.png")
+    assert code == 2
+    assert err.startswith("restart-sampling: this needs matplotlib")
+    assert "pip install 'restart-sampling[figures]'" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_an_interruption_ends_with_130(run, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("restart_sampling.generation.seeds.parse_seeds", interrupt)
+    assert run("generate", "--model", "cifar10-small", "--seeds", "0", "--out", tmp_path / "a")[0] == 130

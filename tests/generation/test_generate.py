@@ -1,0 +1,151 @@
+"""From seeds to images: what may and may not change the image of a seed, and what is refused."""
+
+import pytest
+import torch
+
+import restart_sampling as rs
+from restart_sampling.generation.generate import level_range
+from restart_sampling.models.denoiser import EDMPrecond, iDDPMPrecond
+
+TINY = {
+    "img_resolution": 8,
+    "img_channels": 3,
+    "model_type": "SongUNet",
+    "model_channels": 8,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [4],
+}
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return rs.load_model("cifar10-small")
+
+
+def tiny(label_dim=0, **kwargs):
+    """A network with random weights everywhere, also where training begins at zero."""
+    torch.manual_seed(0)
+    model = EDMPrecond(**TINY, label_dim=label_dim, **kwargs).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def images(model, plan="4", seeds=range(6), **options):
+    return torch.cat([batch.images for batch in rs.generate(model, plan, seeds, **options)])
+
+
+@pytest.mark.slow
+def test_the_image_of_a_seed_is_the_same_in_batches_of_1_7_and_64(bundled):
+    """The network's own rounding may differ with the batch: by one grey level, in under 0.1 % of the values."""
+    plan = rs.Plan.parse("4 [2,1,1.09,3.2]")
+    seeds = range(64)
+    whole = images(bundled, plan, seeds, batch_size=64).int()
+    for batch_size, chosen in ((1, seeds[:4]), (7, seeds[:9])):
+        part = images(bundled, plan, chosen, batch_size=batch_size).int()
+        difference = (part - whole[: len(part)]).abs()
+        assert difference.max() <= 1
+        assert (difference > 0).double().mean() < 1e-3
+
+
+def test_order_and_company_do_not_change_an_image():
+    model = tiny(label_dim=4)
+    whole = images(model, "4 [2,2,0.5,3]", range(6))
+    assert torch.equal(images(model, "4 [2,2,0.5,3]", [5, 0, 3]), whole[[5, 0, 3]])
+
+
+def test_batches_carry_seeds_and_labels():
+    batches = list(rs.generate(tiny(label_dim=4), "2", range(10, 15), batch_size=2))
+    assert [batch.seeds for batch in batches] == [(10, 11), (12, 13), (14,)]
+    for batch in batches:
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.shape == (len(batch.seeds), 3, 8, 8)
+        assert torch.equal(batch.labels, rs.GaussianKernel(batch.seeds).labels(4))
+    assert next(iter(rs.generate(tiny(), "2", [1]))).labels is None
+
+
+def test_classes_are_drawn_fixed_or_given():
+    model = tiny(label_dim=4)
+    fixed = next(iter(rs.generate(model, "2", [1, 2, 3], classes=3)))
+    assert fixed.labels.tolist() == [3, 3, 3]
+    given = next(iter(rs.generate(model, "2", [1, 2, 3], classes=[0, 3, 1])))
+    assert given.labels.tolist() == [0, 3, 1]
+    assert torch.equal(given.images[1], fixed.images[1])
+    assert not torch.equal(given.images[0], fixed.images[0])
+
+
+def test_guidance_is_the_guided_denoiser():
+    model = tiny(label_dim=4)
+    kernel = rs.GaussianKernel([1, 2])
+    path = rs.Plan.parse("4").path()
+    x = rs.sample(rs.guided(model, torch.tensor([2, 2]), 1.7), kernel.start((3, 8, 8), 80.0), path)
+    expected = (x * 127.5 + 128).clip(0, 255).to(torch.uint8)
+    assert torch.equal(images(model, "4", [1, 2], classes=2, guidance=1.7), expected)
+
+
+def test_pfgmpp_models_get_their_kernel():
+    plan = "4 [2,2,0.5,3]"
+    augmented = tiny(D=128)
+    path = rs.Plan.parse(plan).path()
+    kernel = rs.PFGMppKernel([1, 2], D=128)
+    x = rs.sample(augmented, kernel.start((3, 8, 8), 80.0), path, perturb=kernel)
+    assert torch.equal(images(augmented, plan, [1, 2]), (x * 127.5 + 128).clip(0, 255).to(torch.uint8))
+    assert not torch.equal(images(augmented, plan, [1, 2]), images(tiny(), plan, [1, 2]))
+
+
+def test_edm_noise_is_edms():
+    model = tiny(label_dim=4)
+    path = rs.Plan.parse("4 churn=2").path()
+    kernel = rs.EDMKernel([1, 2], path)
+    x = kernel.start((3, 8, 8), 80.0)
+    labels = kernel.labels(4)
+    x = rs.sample(rs.guided(model, labels), x, path, perturb=kernel)
+    batch = next(iter(rs.generate(model, "4 churn=2", [1, 2], noise="edm")))
+    assert torch.equal(batch.labels, labels)
+    assert torch.equal(batch.images, (x * 127.5 + 128).clip(0, 255).to(torch.uint8))
+
+
+def test_a_model_that_rounds_its_levels_is_called_at_those():
+    torch.manual_seed(0)
+    model = iDDPMPrecond(**TINY).eval().requires_grad_(False)
+    known = set(model.u.tolist()) if hasattr(model, "u") else set()
+    path = rs.Plan.parse("10 [3,2,0.5,3.0] gamma=0.05").path(*level_range(model))
+    for level in path.levels[:-1]:
+        nearest = min(known, key=lambda value: abs(value - level))
+        assert level == pytest.approx(nearest, rel=1e-6)
+    assert images(model, "10 [3,2,0.5,3.0] gamma=0.05", [1]).shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("label_dim", "options", "message"),
+    [
+        (4, {"classes": 4}, "class 4 is out of range; the model has classes 0 to 3"),
+        (4, {"classes": -1}, "class -1 is out of range"),
+        (4, {"classes": [1, 2]}, "2 classes were given for 6 seeds"),
+        (0, {"classes": 1}, "the model is unconditional"),
+        (0, {"guidance": 2.0}, "the model is unconditional"),
+        (0, {"batch_size": 0}, "batch size is 0"),
+        (0, {"noise": "pink"}, "no noise 'pink'; allowed: counter, edm"),
+        (0, {"noise": "edm", "D": 128}, "not defined for PFGM"),
+        (0, {"plan": "18 [3,2,0.5,0.3]"}, "t_min < t_max"),
+        (0, {"sigma_max": 1.0, "plan": "18 [3,2,0.5,3]"}, "above sigma_max"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_once(label_dim, options, message):
+    of_model = {key: options.pop(key) for key in ("D", "sigma_max") if key in options}
+    model = tiny(label_dim, **of_model)
+    with pytest.raises(rs.InputError, match=message):
+        rs.generate(model, options.pop("plan", "4"), range(6), **options)
+
+
+def test_an_image_that_is_not_finite_stops_the_run():
+    class Broken(EDMPrecond):
+        def forward(self, x, sigma, class_labels=None):
+            x0 = super().forward(x, sigma, class_labels)
+            x0[1] = float("nan")
+            return x0
+
+    broken = Broken(**TINY).eval().requires_grad_(False)
+    with pytest.raises(rs.InputError, match="image of seed 8 is not finite with plan '2'"):
+        next(rs.generate(broken, "2", [7, 8, 9]))
