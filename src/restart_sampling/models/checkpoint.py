@@ -1,0 +1,345 @@
+"""Models from files and to files: safetensors of our own, EDM's pickles, PFGM++'s training states."""
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from restart_sampling.errors import InputError
+from restart_sampling.files import atomic, sha256
+from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
+from restart_sampling.models.download import resolve
+from restart_sampling.models.edm_record import record_modules, record_scalars, record_tensors
+from restart_sampling.models.pickle_machine import UnreadableError, shorten
+from restart_sampling.models.unpickle import PICKLE_MAGIC, ZIP_MAGIC, Record, unpickled
+
+FORMAT = "restart-sampling/1"
+KNOWN_SOURCES = ("5db27dcd96674b95",)  # sha256 of EDM's training/networks.py, its first 16 digits
+
+_RESERVED = {"format", "class_name", "init_kwargs", "D", "sigma_min", "sigma_max", "classes"}
+_MAX_INTEGER = 2**20  # above every size of a network
+_MAX_ITEMS = 1000
+_MAX_DEPTH = 8
+# EDM computes the lowest level of VP in float32, which is off by 2.4 %.
+_TOLERANCES = {"sigma_min": 0.05, "sigma_max": 0.05}
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a model file holds.
+
+    Attributes:
+        path: The file.
+        format: "safetensors", "edm-pickle" or "training-state".
+        class_name: Of the preconditioning, as the file says it; `build` knows those in `DENOISERS`.
+        init_kwargs: EDM's arguments of that class, without those of PFGM++ (pfgmpp, D).
+        state: EDM's state dict: contiguous tensors in the dtypes of the file.
+        D: Dimension of the augmented data of PFGM++; None is Gaussian noise.
+        sigma_min, sigma_max: Range of noise levels; None where the file does not say.
+        classes: Names of the classes, or ().
+        metadata: Other texts, such as `dataset` and `training`.
+        scalars: Numbers that are attributes of the modules, as "model.enc.16x16_block0.skip_scale".
+        sha256: Of the file.
+        source_sha256: Of the Python source that a pickle carries for the class; None for safetensors.
+        known_source: Whether the source of every module is EDM's.
+    """
+
+    path: Path
+    format: str
+    class_name: str
+    init_kwargs: dict[str, Any]
+    state: dict[str, torch.Tensor] = field(repr=False)
+    D: int | None
+    sigma_min: float | None
+    sigma_max: float | None
+    sha256: str
+    classes: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+    scalars: dict[str, float] = field(default_factory=dict, repr=False)
+    source_sha256: str | None = None
+    known_source: bool = False
+
+    def build(self, D: int | None = None) -> Denoiser:
+        """The model: float32, in eval mode, without gradients. The state of torch's random generator is left as it was.
+
+        Args:
+            D: Dimension of the augmented data, for a PFGM++ model whose file does not say it.
+
+        Raises:
+            InputError: The class, its arguments, the tensors or D do not fit together.
+
+        Warns:
+            UserWarning: Numbers in the file differ from those of the model that was built.
+        """
+        if self.class_name not in DENOISERS:
+            raise self._error(f"its class is {shorten(self.class_name)}, and can be {', '.join(DENOISERS)}")
+        if D is not None and D < 1:
+            raise InputError(f"D is {D}, and has to be a positive integer")
+        if None not in (D, self.D) and D != self.D:
+            raise self._error(f"it was trained with D={self.D}, but D={D} was given; leave D out")
+        D = self.D if D is None else D
+        if D is not None and DENOISERS[self.class_name] is not EDMPrecond:
+            raise self._error(f"D={D} was given, but a {self.class_name} model has none; leave D out")
+
+        model = self._construct(D)
+        self._check_state(model.state_dict())
+        model.load_state_dict(self.state)
+        self._compare_scalars(model)
+        return model.eval().requires_grad_(False)
+
+    def _error(self, reason: str) -> InputError:
+        return _error(self.path, reason)
+
+    def _construct(self, D: int | None) -> Denoiser:
+        allowance = _Allowance(4 * sum(tensor.numel() for tensor in self.state.values()) + 10_000)
+        try:
+            with torch.random.fork_rng(devices=[]), allowance:
+                return DENOISERS[self.class_name](**self.init_kwargs, D=D)
+        except Exception as error:  # arguments from a file can make a constructor fail in any way
+            raise self._error(f"its init_kwargs do not make a {self.class_name}: {shorten(str(error))}") from error
+
+    def _check_state(self, expected: Mapping[str, torch.Tensor]) -> None:
+        missing, unknown = sorted(expected.keys() - self.state.keys()), sorted(self.state.keys() - expected.keys())
+        if missing or unknown:
+            raise self._error(
+                f"its tensors are not those of its init_kwargs: {len(missing)} are missing and {len(unknown)} unknown, "
+                f"such as {shorten((missing or unknown)[0])}"
+            )
+        for key, tensor in self.state.items():
+            if tensor.shape != expected[key].shape or not tensor.is_floating_point():
+                found, wanted = (f"{list(t.shape)} of {t.dtype}" for t in (tensor, expected[key]))
+                raise self._error(f"its tensor {key} is {shorten(found)}, and has to be {wanted}")
+
+    def _compare_scalars(self, model: Denoiser) -> None:
+        modules = dict(model.named_modules())
+        differing = []
+        for key, stored in self.scalars.items():
+            module, _, name = key.rpartition(".")
+            built = getattr(modules.get(module), name, None)
+            if isinstance(built, int | float) and not math.isclose(
+                built, stored, rel_tol=_TOLERANCES.get(name, 1e-6), abs_tol=1e-12
+            ):
+                differing.append(f"{key} ({stored:g} in the file, {built:g} in the model)")
+        if differing:
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            warnings.warn(
+                f"{shorten(str(self.path), 150)}: {', '.join(differing[:3])}{more} differ; its images may be wrong",
+                stacklevel=3,
+            )
+
+
+class _Allowance(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Ends a constructor that makes more numbers than a file of its size can need.
+
+    The sizes come from the file, and without this a file of 1 kB could ask for all the memory there is.
+    """
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.left = numbers
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        match args:
+            case ([int(), *_] as size, *_):
+                self.left -= abs(math.prod(size))
+                if self.left < 0:
+                    raise ValueError("they ask for far more numbers than the file holds")
+        return func(*args, **(kwargs or {}))
+
+
+def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: str | torch.device = "cpu") -> Denoiser:
+    """A model: float32, in eval mode, without gradients.
+
+    Args:
+        source: A bundled or published name ("cifar10-small", "edm-cifar10-32x32-uncond-vp"), an https:// URL, or the
+            path of a .safetensors file, an EDM pickle or a PFGM++ training state. Nothing in a pickle is run.
+        D: Dimension of the augmented data, for a PFGM++ model whose file does not say it.
+        device: Where the model is to be.
+
+    Raises:
+        InputError: The source is unknown, cannot be read or downloaded, or is no model of a known kind.
+    """
+    return read_checkpoint(resolve(source)).build(D).to(device)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a model file. Its first bytes say what it is, whatever its name is. Nothing in it is run.
+
+    Raises:
+        InputError: The file is missing, damaged, or of another kind.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+        size = path.stat().st_size
+        if head[8:] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
+            return _read_safetensors(path)
+        if head.startswith((PICKLE_MAGIC, ZIP_MAGIC)):
+            return _read_pickled(path, "training-state" if head.startswith(ZIP_MAGIC) else "edm-pickle")
+        raise UnreadableError("it is neither a safetensors file, nor an EDM pickle, nor a PFGM++ training state")
+    except UnreadableError as error:
+        raise _error(path, str(error)) from error
+    except OSError as error:
+        raise _error(path, error.strerror or str(error)) from error
+
+
+def write_safetensors(checkpoint: Checkpoint, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a checkpoint in our format; `read_checkpoint` gives back the same values and dtypes.
+
+    Raises:
+        InputError: The file exists, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; give another name, or --force to replace it")
+    metadata = {
+        **checkpoint.metadata,
+        "format": FORMAT,
+        "class_name": checkpoint.class_name,
+        "init_kwargs": json.dumps(jsonable(checkpoint.init_kwargs), allow_nan=False),
+        "source_sha256": checkpoint.sha256,
+    }
+    for name in ("D", "sigma_min", "sigma_max"):
+        value = getattr(checkpoint, name)
+        if value is not None:
+            metadata[name] = str(jsonable(value))
+    if checkpoint.classes:
+        metadata["classes"] = ",".join(checkpoint.classes)
+    try:
+        with atomic(path) as temporary:
+            save_file(checkpoint.state, temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be written ({error})") from error
+
+
+def jsonable(value: Any) -> Any:
+    """A value with its infinities as the texts "Infinity" and "-Infinity", which JSON has no numbers for."""
+    match value:
+        case dict():
+            return {key: jsonable(item) for key, item in value.items()}
+        case list():
+            return [jsonable(item) for item in value]
+        case float() if math.isinf(value):
+            return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _error(path: Path, reason: str) -> InputError:
+    return InputError(f"model file {shorten(str(path), 150)} cannot be used: {reason}")
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise UnreadableError(f"its metadata has no format {FORMAT}; `model convert` writes such files")
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UnreadableError(f"the safetensors file is damaged ({shorten(str(error))})") from error
+    try:
+        class_name, stated = metadata["class_name"], json.loads(metadata["init_kwargs"])
+        numbers = {name: float(metadata[name]) for name in ("D", "sigma_min", "sigma_max") if name in metadata}
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UnreadableError(f"its metadata is damaged ({type(error).__name__} {shorten(str(error))})") from error
+    init_kwargs, augmented = _split_kwargs(stated)
+    classes = metadata.get("classes")
+    return Checkpoint(
+        path=path,
+        format="safetensors",
+        class_name=class_name,
+        init_kwargs=init_kwargs,
+        state=state,
+        D=_dimension({**augmented, **numbers}),
+        sigma_min=numbers.get("sigma_min"),
+        sigma_max=numbers.get("sigma_max"),
+        sha256=sha256(path),
+        classes=tuple(classes.split(",")) if classes else (),
+        metadata={key: value for key, value in sorted(metadata.items()) if key not in _RESERVED},
+        scalars={name: value for name, value in numbers.items() if name != "D"},
+    )
+
+
+def _read_pickled(path: Path, kind: str) -> Checkpoint:
+    names = ("ema", "net") if kind == "training-state" else ("ema",)
+    with unpickled(path) as content:
+        found = [content[name] for name in names if name in content] if isinstance(content, dict) else []
+        network = next((value for value in found if isinstance(value, Record)), None)
+        if network is None:
+            raise UnreadableError(f"it holds no network as {' or '.join(names)}")
+        if network.state.get("_init_kwargs") is None or network.state.get("_init_args"):
+            raise UnreadableError(
+                "the arguments of its class were not saved (_init_kwargs is None, or some were given by position), so "
+                "the model cannot be rebuilt; use a file that EDM's own training wrote"
+            )
+        modules = list(record_modules(network))
+        stored = {key: tensor for prefix, module in modules for key, tensor in record_tensors(prefix, module)}
+        if sum(tensor.nbytes for tensor in stored.values()) > path.stat().st_size:
+            raise UnreadableError("its tensors share memory, which no network's do")
+        state = {key: tensor.load() for key, tensor in stored.items()}
+    init_kwargs, augmented = _split_kwargs(network.state["_init_kwargs"])
+    scalars = {key: number for prefix, module in modules for key, number in record_scalars(prefix, module)}
+    return Checkpoint(
+        path=path,
+        format=kind,
+        class_name=network.class_name,
+        init_kwargs=init_kwargs,
+        state=state,
+        D=_dimension({**augmented, **network.state}),
+        sigma_min=scalars.get("sigma_min"),
+        sigma_max=scalars.get("sigma_max"),
+        sha256=sha256(path),
+        scalars=scalars,
+        source_sha256=network.source_sha256,
+        known_source=all(m.source_sha256.startswith(KNOWN_SOURCES) for _, m in modules if isinstance(m, Record)),
+    )
+
+
+def _split_kwargs(stated: object) -> tuple[dict[str, Any], dict[str, object]]:
+    """Checked init_kwargs of EDM's classes, and those that PFGM++ has added."""
+    if not isinstance(stated, dict):
+        raise UnreadableError(f"its init_kwargs are a {type(stated).__name__}, and have to be a dictionary")
+    augmented = {key: stated[key] for key in ("D", "pfgmpp") if key in stated}
+    own = {key: value for key, value in stated.items() if key not in augmented}
+    return _plain(own, iter(range(_MAX_ITEMS))), augmented
+
+
+def _plain(value: object, places: Iterator[int], depth: int = 0) -> Any:
+    """A copy of a value that JSON can hold; bounded, as a list of a pickle can hold another, or itself, many times."""
+    if depth > _MAX_DEPTH or next(places, None) is None:
+        raise UnreadableError(f"its init_kwargs are nested too deep, or hold more than {_MAX_ITEMS} values")
+    match value:
+        case "Infinity" | "-Infinity":
+            return float(value)
+        case None | bool() | str():
+            return value
+        case int() if abs(value) <= _MAX_INTEGER:
+            return value
+        case float() if not math.isnan(value):
+            return value
+        case list() | tuple():
+            return [_plain(item, places, depth + 1) for item in value]
+        case dict() if all(isinstance(key, str) for key in value):
+            return {key: _plain(item, places, depth + 1) for key, item in value.items()}
+    what = shorten(str(value)) if isinstance(value, int | float) else f"a {type(value).__name__}"
+    raise UnreadableError(f"its init_kwargs hold {what}, which no network needs")
+
+
+def _dimension(stated: Mapping[Any, object]) -> int | None:
+    """D of PFGM++; None is Gaussian noise, which PFGM++ writes as D = inf or pfgmpp = False."""
+    D = stated.get("D")
+    if D in (None, math.inf) or not stated.get("pfgmpp", True):
+        return None
+    if isinstance(D, int | float) and 1 <= D < 2**53 and float(D).is_integer():
+        return int(D)
+    raise UnreadableError("its D is no positive integer, and not inf either")

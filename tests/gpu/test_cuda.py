@@ -1,0 +1,80 @@
+"""What holds on an accelerator: the same numbers as on the CPU, no waiting inside the loop, and the image of a seed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import restart_sampling as rs
+from restart_sampling.models.denoiser import DENOISERS
+from restart_sampling.sampling.noise import noise
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(autouse=True)
+def full_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return rs.load_model("cifar10-small", device="cuda")
+
+
+def images(model, plan, seeds, **options):
+    return torch.cat([batch.images for batch in rs.generate(model, plan, seeds, **options)]).int()
+
+
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("network_*.npz")), ids=lambda path: path.stem)
+def test_golden_networks(file):
+    with np.load(file) as data:
+        config = json.loads(str(data["config"]))
+        state = {key.removeprefix("state/"): torch.from_numpy(data[key]) for key in data.files if "state/" in key}
+        x, sigma, labels, out = (torch.from_numpy(data[key]).cuda() for key in ("x", "sigma", "labels", "out"))
+    model = DENOISERS[config["class_name"]](**config["init_kwargs"])
+    model.load_state_dict(state)
+    with torch.no_grad():
+        got = model.cuda().eval()(x, sigma, labels if labels.numel() else None)
+    assert (got - out).norm() / out.norm() < 1e-4
+
+
+def test_noise_is_that_of_the_cpu():
+    seeds = torch.tensor([0, 1, 2**40 + 3])
+    torch.testing.assert_close(noise(seeds.cuda(), 5, 1001).cpu(), noise(seeds, 5, 1001), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [rs.GaussianKernel, lambda *a, **k: rs.PFGMppKernel(*a, **k, D=256)])
+def test_nothing_in_the_loop_waits_for_the_device(bundled, kernel):
+    kernel = kernel(range(4), device="cuda")
+    x = kernel.start((3, 32, 32), 80.0)
+    labels = kernel.labels(10)
+    path = rs.Plan.parse("4 [2,1,1.09,3.2] churn=1").path()
+    denoise = rs.guided(bundled, labels, 1.5)
+    rs.sample(denoise, x, path, perturb=kernel)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        rs.sample(denoise, x, path, perturb=kernel)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_image_of_a_seed_in_batches_of_1_7_and_64(bundled):
+    whole = images(bundled, "cifar10-small-43", range(64), batch_size=64)
+    for batch_size in (1, 7):
+        difference = (images(bundled, "cifar10-small-43", range(64), batch_size=batch_size) - whole).abs()
+        assert difference.max() <= 1
+        assert (difference > 0).double().mean() < 1e-3
+
+
+def test_the_image_of_a_seed_is_that_of_the_cpu(bundled):
+    plan = "6 [3,1,1.09,3.2]"
+    cpu = images(rs.load_model("cifar10-small"), plan, range(8))
+    difference = (images(bundled, plan, range(8)) - cpu).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).double().mean() < 1e-3

@@ -1,0 +1,240 @@
+"""Names, URLs and the cache, against a server on this machine."""
+
+import hashlib
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+from click.testing import CliRunner
+from edm_files import network, pickled, snapshot
+
+from restart_sampling.cli.model import group
+from restart_sampling.errors import InputError
+from restart_sampling.models import download
+from restart_sampling.models.checkpoint import load_model
+from restart_sampling.models.download import resolve
+
+DATA = b"a model" * 1000
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by path: /good and below, /short cuts the body, /away redirects, /down redirects to plain http."""
+
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        if self.path.startswith("/good"):
+            body = self.server.files.get(self.path, DATA)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        elif self.path == "/short.pkl":
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(DATA)
+        elif self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.end_headers()
+        else:
+            self.send_error(404)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.requests, server.files = [], {}
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("RESTART_SAMPLING_CACHE", str(folder))
+    monkeypatch.setenv("NO_PROXY", "*")
+    return folder
+
+
+def refusal(source):
+    with pytest.raises(InputError) as caught:
+        resolve(source)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def test_second_use_needs_no_network(server, cache, capsys):
+    path = resolve(f"{server.url}/good/model.pkl")
+    assert path.read_bytes() == DATA
+    assert (path.parent, path.name[12:]) == (cache, "-model.pkl")
+    digest = hashlib.sha256(DATA).hexdigest()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert digest in printed.err
+    assert printed.err.count("\n") == 1
+
+    assert resolve(f"{server.url}/good/model.pkl") == path
+    assert server.requests == ["/good/model.pkl"]
+    assert capsys.readouterr().err == ""
+    assert json.loads((cache / "sha256.json").read_text()) == {path.name: digest}
+    assert sorted(cache.iterdir()) == sorted([path, cache / "sha256.json"])
+
+
+def test_urls_with_the_same_last_part_do_not_collide(server):
+    server.files["/good/b/model.pkl"] = b"other"
+    a, b = (resolve(f"{server.url}/good/{folder}/model.pkl") for folder in "ab")
+    assert (a.read_bytes(), b.read_bytes()) == (DATA, b"other")
+
+
+def test_changed_file_is_refused(server, cache):
+    url = f"{server.url}/good/model.pkl"
+    path = resolve(url)
+    path.write_bytes(b"changed")
+    message = refusal(url)
+    for digest in (DATA, b"changed"):
+        assert hashlib.sha256(digest).hexdigest() in message
+    assert str(cache / "sha256.json") in message
+
+    path.unlink()  # what is downloaded again is compared as well
+    server.files["/good/model.pkl"] = b"changed on the server"
+    assert "has changed" in refusal(url)
+
+    path.unlink()
+    (cache / "sha256.json").write_text("{}")
+    assert resolve(url).read_bytes() == b"changed on the server"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])
+def test_damaged_hashes(text, server, cache):
+    resolve(f"{server.url}/good/model.pkl")
+    (cache / "sha256.json").write_bytes(text.encode("latin1"))
+    assert "delete that file" in refusal(f"{server.url}/good/model.pkl")
+
+
+@pytest.mark.parametrize(("path", "reason"), [("/none.pkl", "404"), ("/short.pkl", "IncompleteRead")])
+def test_failed_downloads_leave_nothing(path, reason, server, cache):
+    message = refusal(server.url + path)
+    assert f"{server.url}{path} could not be downloaded" in message
+    assert reason in message
+    assert list(cache.iterdir()) == []
+
+
+def test_no_server(server, cache):
+    server.shutdown()
+    server.server_close()
+    assert "could not be downloaded" in refusal(f"{server.url}/good/model.pkl")
+    assert list(cache.iterdir()) == []
+
+
+def test_redirects(server, cache):
+    assert resolve(f"{server.url}/to/{server.url}/good/model.pkl").read_bytes() == DATA
+    count = len(list(cache.iterdir()))
+    assert "http://example.invalid/model.pkl" in refusal(f"{server.url}/to/http://example.invalid/model.pkl")
+    assert len(list(cache.iterdir())) == count
+
+
+def test_cache_that_cannot_be_written(server, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("RESTART_SAMPLING_CACHE", str(tmp_path / "file" / "cache"))
+    assert "could not be downloaded" in refusal(f"{server.url}/good/model.pkl")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.invalid/model.pkl",
+        "http://127.0.0.1.example.invalid/model.pkl",
+        "http://127.0.0.1@example.invalid/model.pkl",
+        "http://10.0.0.1/model.pkl",
+        "ftp://example.invalid/model.pkl",
+        "file:///etc/passwd",
+        "https:///model.pkl",
+    ],
+)
+def test_refused_urls(url, cache):
+    assert "has to be an https:// URL" in refusal(url)
+    assert not cache.exists()
+
+
+def test_urls_that_are_none():
+    assert "is not a URL" in refusal("https://[::1/model.pkl")
+
+
+def test_secrets_are_not_repeated(server):
+    url = server.url.replace("//", "//user:password@") + "/none.pkl?token=secret"
+    message = refusal(url)
+    assert "password" not in message
+    assert "secret" not in message
+
+
+def test_published_names(server, monkeypatch):
+    server.files["/good/edm.pkl"] = pickled(snapshot(network("vp_ddpmpp")))
+    monkeypatch.setitem(download.PUBLISHED, "edm-cifar10-32x32-uncond-vp", f"{server.url}/good/edm.pkl")
+    assert load_model("edm-cifar10-32x32-uncond-vp").resolution == 16
+    assert resolve("edm-cifar10-32x32-uncond-vp").name == "edm-cifar10-32x32-uncond-vp.pkl"
+    result = CliRunner().invoke(group, ["inspect", "edm-cifar10-32x32-uncond-vp"])
+    assert "VPPrecond" in result.output
+
+
+def test_published_urls():
+    assert {name: url.rpartition("/")[2] for name, url in download.PUBLISHED.items()} == {
+        name: f"{name}.pkl" for name in download.PUBLISHED
+    }
+    assert all(
+        url.startswith("https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/") for url in download.PUBLISHED.values()
+    )
+
+
+def test_files_that_only_a_browser_can_fetch(cache, capsys):
+    message = refusal("pfgmpp-cifar10-32x32-uncond-2048")
+    path = cache / "pfgmpp-cifar10-32x32-uncond-2048.pt"
+    assert "https://drive.google.com/drive/folders/" in message
+    assert str(path) in message
+    cache.mkdir()
+    path.write_bytes(DATA)
+    assert resolve("pfgmpp-cifar10-32x32-uncond-2048") == path
+    assert hashlib.sha256(DATA).hexdigest() in capsys.readouterr().err
+
+
+def test_bundled():
+    assert resolve("cifar10-small").is_file()
+
+
+def test_paths(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    path.write_bytes(DATA)
+    assert resolve(path) == resolve(str(path)) == path
+    monkeypatch.chdir(tmp_path)
+    assert resolve("model").samefile(path)
+    for missing in (tmp_path / "none.pkl", str(tmp_path / "none"), "none.pt", tmp_path):
+        assert "is not a file" in refusal(missing)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("cifar10-smal", "nearest: cifar10-small"),
+        ("edm-cifar10-32x32-cond-vp", "nearest: edm-cifar10-32x32-uncond-vp"),
+        ("qqqq", "cifar10-small, baseline-cifar10-32x32-uncond-vp, edm-cifar10"),
+    ],
+)
+def test_unknown_names(name, nearest):
+    message = refusal(name)
+    assert nearest in message
+    assert "https:// URL" in message
+    assert ".safetensors, .pkl, .pt" in message
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    assert download.cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("RESTART_SAMPLING_CACHE")
+    assert "restart-sampling" in str(download.cache_folder())
