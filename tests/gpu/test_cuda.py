@@ -48,6 +48,7 @@ def test_noise_is_that_of_the_cpu():
     torch.testing.assert_close(noise(seeds.cuda(), 5, 1001).cpu(), noise(seeds, 5, 1001), rtol=0, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("kernel", [rs.GaussianKernel, lambda *a, **k: rs.PFGMppKernel(*a, **k, D=256)])
 def test_nothing_in_the_loop_waits_for_the_device(bundled, kernel):
     kernel = kernel(range(4), device="cuda")

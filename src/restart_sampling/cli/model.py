@@ -17,9 +17,6 @@ def model() -> None:
     """Look into model files, and convert them. Nothing in a file is ever run."""
 
 
-group = model
-
-
 @model.command()
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")

@@ -1,0 +1,48 @@
+"""The front door: its examples run, and its commands are commands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from restart_sampling.cli import cli
+from restart_sampling.sampling.plan import Plan
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+COMMANDS = re.findall(r"^(?:\$ )?restart-sampling (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_python_examples_run(example, capsys):
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS + re.findall(r"`restart-sampling (generate .+?)`", README))
+def test_commands_are_understood(command):
+    context = cli.make_context("restart-sampling", shlex.split(command))
+    while isinstance(context.command, click.Group):
+        name, found, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
+        context = found.make_context(name, rest, parent=context)
+    if context.params.get("plan_text") or context.params.get("text"):
+        Plan.parse(context.params.get("plan_text") or context.params["text"])
+
+
+def test_the_plan_that_is_shown_is_what_the_command_prints():
+    shown = re.search(r"```text\n\$ restart-sampling plan \"(.+?)\"\n(.*?)```", README, re.DOTALL)
+    assert Plan.parse(shown[1]).explain() == shown[2].strip()
+
+
+def test_plans_in_tables_are_plans():
+    table = README.split("| plan | sampler |")[1].split("\n\n")[0]
+    plans = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)
+    assert len(plans) == 5
+    for plan in plans:
+        Plan.parse(plan).path()
+
+
+def test_links_lead_to_files():
+    for link in re.findall(r"\]\(((?!https?:)[^)]+)\)", README):
+        assert (Path(__file__).parents[1] / link).exists(), link
