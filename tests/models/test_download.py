@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from edm_files import network, pickled, snapshot
 
-from restart_sampling.cli.model import group
+from restart_sampling.cli.model import model as group
 from restart_sampling.errors import InputError
 from restart_sampling.models import download
 from restart_sampling.models.checkpoint import load_model
