@@ -1,4 +1,4 @@
-"""The one exception that bad input ends with."""
+"""The one exception that bad input ends with, and text for its messages."""
 
 from importlib.util import find_spec
 
@@ -18,3 +18,10 @@ def require_extra(package: str, extra: str) -> None:
     """
     if find_spec(package) is None:
         raise InputError(f"this needs {package}, which is not installed: pip install 'restart-sampling[{extra}]'")
+
+
+def shorten(text: str, limit: int = 100) -> str:
+    """Text from a file in one printable line, its middle left out where it is longer than the limit."""
+    ends = text if len(text) <= limit else text[:limit] + text[-limit:]
+    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in ends)
+    return line if len(line) <= limit else f"{line[: limit // 2]}...{line[-limit // 2 :]}"

@@ -46,7 +46,7 @@ def demo(out: Path, seeds_text: str, batch: int, device: str, as_json: bool) -> 
 
     from restart_sampling.experiments.demo import MODEL, SAMPLERS, draw_demo, run_demo
     from restart_sampling.models.checkpoint import read_checkpoint
-    from restart_sampling.models.download import resolve
+    from restart_sampling.models.resolve import resolve
 
     checkpoint = read_checkpoint(resolve(MODEL))
     model = checkpoint.build().to(chip)

@@ -86,7 +86,7 @@ def generate(
     from restart_sampling.generation.generate import level_range, network_evaluations
     from restart_sampling.images.writers import check_destination, open_writer
     from restart_sampling.models.checkpoint import read_checkpoint
-    from restart_sampling.models.download import resolve
+    from restart_sampling.models.resolve import resolve
 
     checkpoint = read_checkpoint(resolve(source))
     label = None if class_text is None else _class_number(class_text, checkpoint)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.errors import InputError
+from restart_sampling.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from restart_sampling.models.checkpoint import Checkpoint
@@ -23,7 +23,7 @@ def model() -> None:
 def inspect(file: str, as_json: bool) -> None:
     """Print what FILE holds: a path, a name such as cifar10-small, or an https:// URL."""
     from restart_sampling.models.checkpoint import read_checkpoint
-    from restart_sampling.models.download import resolve
+    from restart_sampling.models.resolve import resolve
     from restart_sampling.models.unpickle import globals_in
 
     path = resolve(file)
@@ -42,7 +42,7 @@ def inspect(file: str, as_json: bool) -> None:
 def convert(file: str, out: Path, force: bool) -> None:
     """Write the model in FILE (a path, name or URL) to OUT, a .safetensors file."""
     from restart_sampling.models.checkpoint import read_checkpoint, write_safetensors
-    from restart_sampling.models.download import resolve
+    from restart_sampling.models.resolve import resolve
 
     if out.suffix != ".safetensors":
         raise InputError(f"OUT is {out}, and has to end in .safetensors")
@@ -80,7 +80,6 @@ def _facts(checkpoint: "Checkpoint") -> dict[str, Any]:
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:
     from restart_sampling.models.checkpoint import jsonable
-    from restart_sampling.models.pickle_machine import shorten
 
     if as_json:
         click.echo(json.dumps(jsonable(facts), allow_nan=False))

@@ -14,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from restart_sampling.errors import InputError
+from restart_sampling.errors import InputError, shorten
 from restart_sampling.files import atomic, sha256
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
-from restart_sampling.models.download import resolve
 from restart_sampling.models.edm_record import record_modules, record_scalars, record_tensors
-from restart_sampling.models.pickle_machine import UnreadableError, shorten
+from restart_sampling.models.pickle_machine import UnreadableError
+from restart_sampling.models.resolve import resolve
 from restart_sampling.models.unpickle import PICKLE_MAGIC, ZIP_MAGIC, Record, unpickled
 
 FORMAT = "restart-sampling/1"

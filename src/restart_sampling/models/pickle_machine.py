@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from mmap import mmap
 from typing import Any, BinaryIO
 
+from restart_sampling.errors import shorten
+
 MAX_OPCODES = 2_000_000  # the largest published network needs a tenth of it
 
 _PROTOCOLS = range(2, 6)
@@ -262,10 +264,3 @@ def global_names(stream: BinaryIO | mmap, budget: Budget, inside: bool = True) -
                     before, last = last, argument
     except UnreadableError:
         return
-
-
-def shorten(text: str, limit: int = 100) -> str:
-    """Text from a file in one printable line, its middle left out where it is longer than the limit."""
-    ends = text if len(text) <= limit else text[:limit] + text[-limit:]
-    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in ends)
-    return line if len(line) <= limit else f"{line[: limit // 2]}...{line[-limit // 2 :]}"

@@ -1,6 +1,5 @@
-"""Where a model file comes from: names, URLs, and the cache that keeps what was downloaded."""
+"""Files from the network, kept in one cache and checked at every use."""
 
-import difflib
 import hashlib
 import ipaddress
 import json
@@ -16,64 +15,11 @@ import pooch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from restart_sampling.errors import InputError
-from restart_sampling.files import sha256, write_json
-from restart_sampling.models.pickle_machine import shorten
+from restart_sampling import files
+from restart_sampling.errors import InputError, shorten
 
-BUNDLED = {"cifar10-small": Path(__file__).parent / "weights" / "cifar10-small.safetensors"}
-
-_EDM = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained"
-PUBLISHED = {
-    "baseline-cifar10-32x32-uncond-vp": f"{_EDM}/baseline/baseline-cifar10-32x32-uncond-vp.pkl",
-    "edm-cifar10-32x32-uncond-vp": f"{_EDM}/edm-cifar10-32x32-uncond-vp.pkl",
-    "edm-imagenet-64x64-cond-adm": f"{_EDM}/edm-imagenet-64x64-cond-adm.pkl",
-}
-# Files that only a browser can fetch: the page, and the name in the cache.
-BY_HAND = {
-    "pfgmpp-cifar10-32x32-uncond-2048": (
-        "https://drive.google.com/drive/folders/1sZ7vh7o8kuXfFjK8ROWXxtEZi8Srewgo",
-        "pfgmpp-cifar10-32x32-uncond-2048.pt",
-    ),
-}
-
-_SUFFIXES = (".safetensors", ".pkl", ".pt")
 _HASHES = "sha256.json"
 _TIMEOUT = 30.0  # seconds without an answer
-
-
-def resolve(source: str | os.PathLike[str]) -> Path:
-    """The local file of a model; what is not here yet is downloaded.
-
-    Args:
-        source: A name in `BUNDLED`, `PUBLISHED` or `BY_HAND`, an https:// URL (http:// to this machine only) or a path.
-
-    Returns:
-        Path of an existing file.
-
-    Raises:
-        InputError: There is no such name or file, or it could not be downloaded, or is not what it was at first use.
-    """
-    if isinstance(source, str):
-        if source in BUNDLED:
-            return BUNDLED[source]
-        if source in PUBLISHED:
-            return _fetch(PUBLISHED[source], f"{source}.pkl")
-        if source in BY_HAND:
-            return _by_hand(source)
-        if "://" in source:
-            _check_url(source)
-            return _fetch(source, _file_name(source))
-    path = Path(source)
-    if path.is_file():
-        return path
-    if not isinstance(source, str) or path.suffix in _SUFFIXES or path.name != source or path.exists():
-        raise InputError(f"model {str(source)!r} is not a file; give the path of a {', '.join(_SUFFIXES)} file")
-    names = [*BUNDLED, *PUBLISHED, *BY_HAND]
-    nearest = difflib.get_close_matches(source, names) or names
-    raise InputError(
-        f"model {source!r} is not known; it can be a name (nearest: {', '.join(nearest)}), an https:// URL, "
-        f"or the path of a {', '.join(_SUFFIXES)} file"
-    )
 
 
 def cache_folder() -> Path:
@@ -82,21 +28,22 @@ def cache_folder() -> Path:
     return Path(given).expanduser() if given else Path(pooch.os_cache("restart-sampling"))
 
 
-def _by_hand(name: str) -> Path:
-    page, file_name = BY_HAND[name]
-    path = cache_folder() / file_name
-    if not path.is_file():
-        raise InputError(f"model {name!r} cannot be downloaded by a program; get it from {page} and save it as {path}")
-    _check_hash(path)
-    return path
+def fetch(url: str, file_name: str | None = None, sha256: str | None = None) -> Path:
+    """The file of a URL from the cache, downloaded at first use.
 
+    Args:
+        url: https://, or http:// to this machine only.
+        file_name: its name in the cache; default: one that tells URLs apart.
+        sha256: what its hash must be; default: what it was at first use, which is printed and remembered.
 
-def _fetch(url: str, file_name: str) -> Path:
-    """The file of a URL from the cache, downloaded at first use."""
-    path = cache_folder() / file_name
+    Raises:
+        InputError: the URL is of another kind, the download failed, or the file is not what it should be.
+    """
+    _check_url(url)
+    path = cache_folder() / (file_name or _file_name(url))
     if not path.is_file():
         _download(url, path)
-    _check_hash(path)
+    check_hash(path, sha256)
     return path
 
 
@@ -120,7 +67,10 @@ def _download(url: str, path: Path) -> None:
         except InputError:
             raise
         except (OSError, ValueError) as error:  # all errors of requests are OSErrors
-            raise InputError(f"{_public(url)} could not be downloaded ({_reason(error)}); nothing was kept") from error
+            raise InputError(
+                f"{_public(url)} could not be downloaded ({_reason(error)}); "
+                f"nothing was kept; try again, or put the file there by hand: {path}"
+            ) from error
 
 
 def _reason(error: BaseException) -> str:
@@ -138,9 +88,9 @@ def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise InputError(f"model {url!r} is not a URL ({error})") from error
+        raise InputError(f"{url!r} is not a URL ({error})") from error
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))):
-        raise InputError(f"model {_public(url)!r} has to be an https:// URL (http:// only to this machine, 127.0.0.1)")
+        raise InputError(f"{_public(url)!r} has to be an https:// URL (http:// only to this machine, 127.0.0.1)")
 
 
 def _is_loopback(host: str) -> bool:
@@ -162,24 +112,30 @@ def _file_name(url: str) -> str:
     return f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{last}"
 
 
-def _check_hash(path: Path) -> None:
-    """Compare a file of the cache with its hash at first use, and remember that at first use.
+def check_hash(path: Path, sha256: str | None = None) -> None:
+    """Compare a file of the cache with the hash that it must have, or had at first use; remember that at first use.
 
     Raises:
-        InputError: The file has changed, or the remembered hashes cannot be read.
+        InputError: The file is not what it should be, or the remembered hashes cannot be read.
     """
+    digest = files.sha256(path)
+    if sha256 is not None:
+        if digest != sha256:
+            raise InputError(
+                f"{path} has sha256 {digest}, and must have {sha256}; delete it, or put the right file there"
+            )
+        return
     hashes_path = path.parent / _HASHES
     try:
         hashes = json.loads(hashes_path.read_text("utf-8")) if hashes_path.exists() else {}
         known = hashes.get(path.name)
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(
-            f"the hashes of downloaded models cannot be read from {hashes_path}; delete that file"
+            f"the hashes of downloaded files cannot be read from {hashes_path}; delete that file"
         ) from error
-    digest = sha256(path)
     if known is None:
         try:
-            write_json(hashes_path, {**hashes, path.name: digest})
+            files.write_json(hashes_path, {**hashes, path.name: digest})
         except OSError as error:
             raise InputError(
                 f"{hashes_path} cannot be written ({error.strerror}); set RESTART_SAMPLING_CACHE"

@@ -9,11 +9,12 @@ import pytest
 from click.testing import CliRunner
 from edm_files import network, pickled, snapshot
 
+import restart_sampling.models.resolve as names
 from restart_sampling.cli.model import model as group
+from restart_sampling.download import cache_folder
 from restart_sampling.errors import InputError
-from restart_sampling.models import download
 from restart_sampling.models.checkpoint import load_model
-from restart_sampling.models.download import resolve
+from restart_sampling.models.resolve import resolve
 
 DATA = b"a model" * 1000
 
@@ -169,7 +170,7 @@ def test_urls_that_are_none():
     assert "is not a URL" in refusal("https://[::1/model.pkl")
 
 
-def test_secrets_are_not_repeated(server):
+def test_what_is_private_is_not_repeated(server):
     url = server.url.replace("//", "//user:password@") + "/none.pkl?token=secret"
     message = refusal(url)
     assert "password" not in message
@@ -178,7 +179,7 @@ def test_secrets_are_not_repeated(server):
 
 def test_published_names(server, monkeypatch):
     server.files["/good/edm.pkl"] = pickled(snapshot(network("vp_ddpmpp")))
-    monkeypatch.setitem(download.PUBLISHED, "edm-cifar10-32x32-uncond-vp", f"{server.url}/good/edm.pkl")
+    monkeypatch.setitem(names.PUBLISHED, "edm-cifar10-32x32-uncond-vp", f"{server.url}/good/edm.pkl")
     assert load_model("edm-cifar10-32x32-uncond-vp").resolution == 16
     assert resolve("edm-cifar10-32x32-uncond-vp").name == "edm-cifar10-32x32-uncond-vp.pkl"
     result = CliRunner().invoke(group, ["inspect", "edm-cifar10-32x32-uncond-vp"])
@@ -186,12 +187,10 @@ def test_published_names(server, monkeypatch):
 
 
 def test_published_urls():
-    assert {name: url.rpartition("/")[2] for name, url in download.PUBLISHED.items()} == {
-        name: f"{name}.pkl" for name in download.PUBLISHED
+    assert {name: url.rpartition("/")[2] for name, url in names.PUBLISHED.items()} == {
+        name: f"{name}.pkl" for name in names.PUBLISHED
     }
-    assert all(
-        url.startswith("https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/") for url in download.PUBLISHED.values()
-    )
+    assert all(url.startswith("https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/") for url in names.PUBLISHED.values())
 
 
 def test_files_that_only_a_browser_can_fetch(cache, capsys):
@@ -235,6 +234,6 @@ def test_unknown_names(name, nearest):
 
 
 def test_cache_folder(monkeypatch, tmp_path):
-    assert download.cache_folder() == tmp_path / "cache"
+    assert cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("RESTART_SAMPLING_CACHE")
-    assert "restart-sampling" in str(download.cache_folder())
+    assert "restart-sampling" in str(cache_folder())

@@ -1,0 +1,69 @@
+"""Where a model file comes from: bundled and published names, URLs, paths."""
+
+import difflib
+import os
+from pathlib import Path
+
+from restart_sampling.download import cache_folder, check_hash, fetch
+from restart_sampling.errors import InputError
+
+BUNDLED = {"cifar10-small": Path(__file__).parent / "weights" / "cifar10-small.safetensors"}
+
+_EDM = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained"
+PUBLISHED = {
+    "baseline-cifar10-32x32-uncond-vp": f"{_EDM}/baseline/baseline-cifar10-32x32-uncond-vp.pkl",
+    "edm-cifar10-32x32-uncond-vp": f"{_EDM}/edm-cifar10-32x32-uncond-vp.pkl",
+    "edm-imagenet-64x64-cond-adm": f"{_EDM}/edm-imagenet-64x64-cond-adm.pkl",
+}
+# Files that only a browser can fetch: the page, and the name in the cache.
+BY_HAND = {
+    "pfgmpp-cifar10-32x32-uncond-2048": (
+        "https://drive.google.com/drive/folders/1sZ7vh7o8kuXfFjK8ROWXxtEZi8Srewgo",
+        "pfgmpp-cifar10-32x32-uncond-2048.pt",
+    ),
+}
+
+_SUFFIXES = (".safetensors", ".pkl", ".pt")
+
+
+def resolve(source: str | os.PathLike[str]) -> Path:
+    """The local file of a model; what is not here yet is downloaded.
+
+    Args:
+        source: A name in `BUNDLED`, `PUBLISHED` or `BY_HAND`, an https:// URL (http:// to this machine only) or a path.
+
+    Returns:
+        Path of an existing file.
+
+    Raises:
+        InputError: There is no such name or file, or it could not be downloaded, or is not what it was at first use.
+    """
+    if isinstance(source, str):
+        if source in BUNDLED:
+            return BUNDLED[source]
+        if source in PUBLISHED:
+            return fetch(PUBLISHED[source], f"{source}.pkl")
+        if source in BY_HAND:
+            return _by_hand(source)
+        if "://" in source:
+            return fetch(source)
+    path = Path(source)
+    if path.is_file():
+        return path
+    if not isinstance(source, str) or path.suffix in _SUFFIXES or path.name != source or path.exists():
+        raise InputError(f"model {str(source)!r} is not a file; give the path of a {', '.join(_SUFFIXES)} file")
+    names = [*BUNDLED, *PUBLISHED, *BY_HAND]
+    nearest = difflib.get_close_matches(source, names) or names
+    raise InputError(
+        f"model {source!r} is not known; it can be a name (nearest: {', '.join(nearest)}), an https:// URL, "
+        f"or the path of a {', '.join(_SUFFIXES)} file"
+    )
+
+
+def _by_hand(name: str) -> Path:
+    page, file_name = BY_HAND[name]
+    path = cache_folder() / file_name
+    if not path.is_file():
+        raise InputError(f"model {name!r} cannot be downloaded by a program; get it from {page} and save it as {path}")
+    check_hash(path)
+    return path
