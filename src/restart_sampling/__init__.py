@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from restart_sampling.sampling.analytic import GaussianMixture as GaussianMixture
     from restart_sampling.sampling.edm_noise import EDMKernel as EDMKernel
     from restart_sampling.sampling.levels import karras_levels as karras_levels
+    from restart_sampling.sampling.levels import log_grid as log_grid
     from restart_sampling.sampling.levels import power_grid as power_grid
+    from restart_sampling.sampling.levels import vp_time_grid as vp_time_grid
+    from restart_sampling.sampling.multistep import DEIS as DEIS
+    from restart_sampling.sampling.multistep import IPNDM as IPNDM
+    from restart_sampling.sampling.multistep import AdamsBashforth as AdamsBashforth
+    from restart_sampling.sampling.multistep import DPMSolverPP2M as DPMSolverPP2M
+    from restart_sampling.sampling.multistep import DPMSolverPP3M as DPMSolverPP3M
+    from restart_sampling.sampling.multistep import DPMSolverPP3MPublished as DPMSolverPP3MPublished
     from restart_sampling.sampling.noise import GaussianKernel as GaussianKernel
     from restart_sampling.sampling.noise import PFGMppKernel as PFGMppKernel
     from restart_sampling.sampling.noise import noise as noise
@@ -27,13 +35,21 @@ if TYPE_CHECKING:
     from restart_sampling.sampling.noise_path import ode_path as ode_path
     from restart_sampling.sampling.noise_path import restart_path as restart_path
     from restart_sampling.sampling.plan import Plan as Plan
+    from restart_sampling.sampling.predictor_corrector import SASolver as SASolver
+    from restart_sampling.sampling.predictor_corrector import UniPC as UniPC
     from restart_sampling.sampling.presets import PRESETS as PRESETS
     from restart_sampling.sampling.process import FLOW as FLOW
     from restart_sampling.sampling.process import VE as VE
     from restart_sampling.sampling.process import Process as Process
     from restart_sampling.sampling.sample import sample as sample
+    from restart_sampling.sampling.singlestep import DPMSolver2 as DPMSolver2
+    from restart_sampling.sampling.singlestep import DPMSolver3 as DPMSolver3
+    from restart_sampling.sampling.singlestep import Midpoint as Midpoint
     from restart_sampling.sampling.solvers import Euler as Euler
     from restart_sampling.sampling.solvers import Heun as Heun
+    from restart_sampling.sampling.solvers import make_solver as make_solver
+    from restart_sampling.sampling.stochastic import DDIM as DDIM
+    from restart_sampling.sampling.stochastic import SDEDPMSolverPP2M as SDEDPMSolverPP2M
 
 _HOMES = {
     "errors": ("InputError",),
@@ -42,14 +58,25 @@ _HOMES = {
     "models.denoiser": ("guided",),
     "sampling.analytic": ("GaussianMixture",),
     "sampling.edm_noise": ("EDMKernel",),
-    "sampling.levels": ("karras_levels", "power_grid"),
+    "sampling.levels": ("karras_levels", "log_grid", "power_grid", "vp_time_grid"),
+    "sampling.multistep": (
+        "DEIS",
+        "IPNDM",
+        "AdamsBashforth",
+        "DPMSolverPP2M",
+        "DPMSolverPP3M",
+        "DPMSolverPP3MPublished",
+    ),
     "sampling.noise": ("GaussianKernel", "PFGMppKernel", "noise", "pfgmpp_move"),
     "sampling.noise_path": ("Move", "NoisePath", "RestartInterval", "churn_path", "ode_path", "restart_path"),
     "sampling.plan": ("Plan",),
+    "sampling.predictor_corrector": ("SASolver", "UniPC"),
     "sampling.presets": ("PRESETS",),
     "sampling.process": ("FLOW", "VE", "Process"),
     "sampling.sample": ("sample",),
-    "sampling.solvers": ("Euler", "Heun"),
+    "sampling.singlestep": ("DPMSolver2", "DPMSolver3", "Midpoint"),
+    "sampling.solvers": ("Euler", "Heun", "make_solver"),
+    "sampling.stochastic": ("DDIM", "SDEDPMSolverPP2M"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -36,7 +36,6 @@ def images(model, plan="4", seeds=range(6), **options):
     return torch.cat([batch.images for batch in rs.generate(model, plan, seeds, **options)])
 
 
-@pytest.mark.slow
 def test_the_image_of_a_seed_is_the_same_in_batches_of_1_7_and_64(bundled):
     """The network's own rounding may differ with the batch: by one grey level, in under 0.1 % of the values."""
     plan = rs.Plan.parse("4 [2,1,1.09,3.2]")

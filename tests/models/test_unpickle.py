@@ -14,8 +14,8 @@ from hostile_files import BROKEN, EXTENSION, RECORD, RUNNING, SLOTS, zipped_tens
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from restart_sampling import pickle_machine
 from restart_sampling.errors import InputError
-from restart_sampling.models import pickle_machine
 from restart_sampling.models.checkpoint import read_checkpoint
 from restart_sampling.models.unpickle import globals_in
 

@@ -1,6 +1,7 @@
 """Grids and noise paths: what every path must satisfy, and what each kind is."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -28,9 +29,25 @@ def test_grid_is_the_formula_of_edm():
     assert rs.power_grid(3, 1.0, 0.0, rho=1.0) == (1.0, 0.5, 0.0)
 
 
+def test_other_grids_are_even_in_what_they_say():
+    logs = rs.log_grid(5, 80.0, 0.002)
+    assert [math.log(now / then) for now, then in pairwise(logs)] == pytest.approx([math.log(40000) / 4] * 4)
+    # sigma² + 1 = exp(19.9 t² / 2 + 0.1 t): t is even, from 1 to 1e-3 for the ends of the VP models.
+    high, low = (math.sqrt(math.expm1(19.9 * t**2 / 2 + 0.1 * t)) for t in (1.0, 1e-3))
+    assert (high, low) == pytest.approx((152.167, 0.010486), rel=1e-4)
+    times = [(math.sqrt(0.01 + 39.8 * math.log1p(sigma**2)) - 0.1) / 19.9 for sigma in rs.vp_time_grid(6, high, low)]
+    assert times == pytest.approx([1 - i / 5 * 0.999 for i in range(6)])
+    for grid in (rs.log_grid, rs.vp_time_grid, rs.power_grid):
+        levels = grid(7, 3.0, 0.1)
+        assert (levels[0], levels[-1], len(levels)) == (3.0, 0.1, 7)
+        assert grid(1, 3.0, 0.1) == (3.0,)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: rs.log_grid(3, 1.0, 0.0), "cannot end at level 0"),
+        (lambda: rs.vp_time_grid(3, 1.0, 2.0), "cannot fall from 1 to 2"),
         (lambda: rs.karras_levels(0), "0 steps"),
         (lambda: rs.karras_levels(5, sigma_min=0.0), "sigma_min is 0"),
         (lambda: rs.karras_levels(5, sigma_min=2.0, sigma_max=1.0), "cannot fall from 1 to 2"),
@@ -127,11 +144,14 @@ def test_levels_are_all_that_are_visited():
     path = rs.restart_path([3.0, 1.0, 0.0], [rs.RestartInterval(2, 2, 1.0, 2.0)])
     assert path.levels == (3.0, 1.0, 2.0, 1.0, 2.0, 1.0, 0.0)
     assert [move.left for move in path.moves] == [0, 1, 0, 2, 1, 0]
+    assert [move.main_left for move in path.moves] == [1, 1, 1, 1, 1, 0]
     assert [move.restart for move in path.moves] == [False, True, True, True, True, False]
 
 
 def test_a_model_that_rounds_gets_each_level_once():
-    path = rs.restart_path([3.1, 1.2, 1.1, 0.0], [rs.RestartInterval(3, 1, 1.2, 2.2)], gamma=0.01, rho=1.0)
+    path = rs.restart_path(
+        [3.1, 1.2, 1.1, 0.0], [rs.RestartInterval(3, 1, 1.2, 2.2)], gamma=0.01, grid=partial(rs.power_grid, rho=1.0)
+    )
     rounded = path.rounded(lambda level: float(round(level)))
     assert rounded.levels == (3.0, 1.0, 2.0, 1.0, 0.0)
     assert rounded.nfe(rs.Heun()) == 2 + 2 + 1

@@ -10,13 +10,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import restart_sampling as rs
+from restart_sampling.sampling.levels import GRIDS
 from restart_sampling.sampling.solvers import SOLVERS
 
 SHARED = Path(os.environ.get("RESTART_SAMPLING_SHARED", "../shared"))
 
+solver_texts = st.one_of(
+    st.sampled_from(sorted(SOLVERS)),
+    st.floats(0, 1).map(lambda eta: f"ddim:eta={eta}"),
+    st.sampled_from(["sa:tau=0.5:high=50", "unipc:p=2"]),
+)
+own_levels = st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=9, unique=True).map(
+    lambda levels: sorted(levels)[::-1]
+)
+
+
+@st.composite
+def grids(draw):
+    """Number of steps and grid."""
+    levels = draw(own_levels)
+    return draw(
+        st.one_of(
+            st.tuples(st.integers(1, 1000), st.sampled_from(sorted(GRIDS))),
+            st.just((len(levels), "/".join(map(str, [*levels, 0])))),
+        )
+    )
+
+
 plans = st.builds(
-    rs.Plan,
-    st.integers(1, 1000),
+    lambda grid, *rest, **settings: rs.Plan(grid[0], *rest, grid=grid[1], **settings),
+    grids(),
     st.lists(
         st.builds(
             lambda points, repeats, low, more: rs.RestartInterval(points, repeats, low, low + more),
@@ -32,8 +55,8 @@ plans = st.builds(
     s_min=st.floats(0, 1),
     s_max=st.one_of(st.floats(1, 100), st.just(math.inf)),
     s_noise=st.floats(0, 2),
-    solver=st.sampled_from(sorted(SOLVERS)),
-    restart_solver=st.one_of(st.none(), st.sampled_from(sorted(SOLVERS))),
+    solver=solver_texts,
+    restart_solver=st.one_of(st.none(), solver_texts),
     rho=st.floats(0.1, 10),
     sigma_min=st.floats(1e-6, 1),
     sigma_max=st.floats(2, 1e6),
@@ -94,6 +117,17 @@ def test_other_forms_are_read_too(text, same):
         ("18 s_min=3 s_max=2", "s_max is 2"),
         ("18 solver=magic", "needs solver magic.*available: euler, heun"),
         ("18 restart_solver=magic", "needs solver magic"),
+        ("18 solver=ddim:eta=2", "eta=2 is out of range"),
+        ("18 solver=ddim:colour=2", "ddim has no setting 'colour=2'; its settings: eta"),
+        ("18 solver=heun:order=2", "its settings: none"),
+        ("18 solver=ddim:eta=x", "'eta=x' is not a number"),
+        ("18 solver=ddim:eta", "'eta' is not a number"),
+        ("18 solver=ab:order=5", "order=5 does not exist; give order from 1 to 4"),
+        ("18 solver=unipc:p=4", "p=4 does not exist"),
+        ("18 solver=sa:low=2", "low <= high"),
+        ("18 grid=magic", "grid=magic is no grid; give one of karras, exponential, logsnr, time, or"),
+        ("3 grid=1/2/0", "grid=1/2/0 is no grid"),
+        ("18 grid=80/1/0", "has 2 steps, but the plan has 18; write 2 grid=80/1/0"),
         ("cifar10-vp-44", "no preset 'cifar10-vp-44'; nearest: cifar10-vp-43"),
     ],
 )
@@ -112,12 +146,7 @@ def test_set_changes_settings_over_a_plan():
 
 @pytest.mark.parametrize("name", sorted(rs.PRESETS))
 def test_presets_have_the_nfe_they_claim(name):
-    preset = rs.PRESETS[name]
-    if "dpm3" in preset.plan and "dpm3" not in SOLVERS:
-        with pytest.raises(rs.InputError, match="needs solver dpm3"):
-            rs.Plan.parse(name)
-        return
-    plan = rs.Plan.parse(name)
+    preset, plan = rs.PRESETS[name], rs.Plan.parse(name)
     assert plan.path(sigma_min=0.002, sigma_max=80.0).nfe(*plan.solvers) == preset.nfe
 
 
@@ -125,7 +154,8 @@ def test_presets_have_the_nfe_they_claim(name):
 def test_presets_are_the_published_plans():
     with (SHARED / "reference" / "plans.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert set(rs.PRESETS) == {row["name"] for row in rows} | {"cifar10-small-43"}
+    ours = {name for name in rs.PRESETS if name == "cifar10-small-43" or "-sde-" in name}
+    assert set(rs.PRESETS) - ours == {row["name"] for row in rows}
     for row in rows:
         preset = rs.PRESETS[row["name"]]
         assert (preset.checkpoint, preset.nfe, preset.fid) == (
@@ -133,13 +163,54 @@ def test_presets_are_the_published_plans():
             int(row["nfe"]),
             float(row["fid_paper"]),
         )
-        # The solver may not exist yet: compare the rest.
-        text = preset.plan.replace(" solver=dpm3", "")
-        assert (text != preset.plan) == (row["solver"] == "dpm3")
         settings = " ".join(
-            f"{key}={row[key]}" for key in ("s_noise", "gamma", "s_min", "s_max", "sigma_min", "sigma_max")
+            f"{key}={row[key]}" for key in ("s_noise", "gamma", "s_min", "s_max", "solver", "sigma_min", "sigma_max")
         )
-        assert rs.Plan.parse(text) == rs.Plan.parse(f"{row['steps']} {row['intervals']} {settings}")
+        assert rs.Plan.parse(preset.plan) == rs.Plan.parse(f"{row['steps']} {row['intervals']} {settings}")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "fids"),
+    [
+        ("cifar10-vp-sde", {1023: 2.35, 511: 2.37, 255: 2.4, 127: 2.58, 63: 2.88, 35: 3.45}),
+        ("imagenet64-edm-sde", {1023: 1.4, 511: 1.45, 255: 1.5, 127: 1.75, 63: 2.24, 35: 2.97}),
+    ],
+)
+def test_presets_of_edms_stochastic_sampler_are_the_papers_rows(prefix, fids):
+    """Restart sampling (arXiv 2306.14878), tables 3 and 5, "Improved SDE"."""
+    presets = {preset.nfe: preset.fid for name, preset in rs.PRESETS.items() if name.startswith(f"{prefix}-")}
+    assert presets == fids
+    assert all(rs.Plan.parse(f"{prefix}-{nfe}").churn in (30, 40) for nfe in fids)
+
+
+@pytest.mark.parametrize("nfe", [18, 21, 24, 27])
+def test_dpm_solver_3_presets_spend_as_the_original_script(nfe):
+    """Three a step, two in the last but one of the main grid, three a restart step, one to level 0."""
+    plan = rs.Plan.parse(f"cifar10-vp-dpm3-{nfe}")
+    solver, _ = plan.solvers
+    spent = [solver.evaluations(move) for move in plan.path().moves if not move.rises]
+    assert spent == [3] * (plan.steps - 2) + [2] + [3, 3] + [1]
+    ode = rs.ode_path(plan.levels())
+    assert [solver.evaluations(move) for move in ode.moves] == [3] * (plan.steps - 2) + [2, 1]
+
+
+def test_a_grid_rules_the_restarts_too():
+    plan = rs.Plan.parse("6 [3,1,0.1,0.9] grid=exponential sigma_min=0.1 sigma_max=10")
+    path = plan.path()
+    assert path.levels[:6] == rs.log_grid(6, 10.0, 0.1)
+    assert path.levels[6:9] == pytest.approx((0.9, 0.3, 0.1))
+    assert rs.Plan.parse("6 grid=logsnr").levels() == rs.Plan.parse("6 grid=exponential").levels()
+
+
+def test_a_grid_of_ones_own_is_used_as_it_is():
+    plan = rs.Plan.parse("4 [3,1,1,9] grid=80/20/5/1/0 rho=1")
+    assert plan.levels() == (80.0, 20.0, 5.0, 1.0, 0.0)
+    assert plan.path().levels == (80.0, 20.0, 5.0, 1.0, 9.0, 5.0, 1.0, 0.0)
+    assert plan.levels(sigma_min=1.0, sigma_max=80.0) == plan.levels()
+    with pytest.raises(rs.InputError, match=r"level 80 of grid=80/20/5/1/0 is not one of the model's; .* to 50"):
+        plan.levels(sigma_max=50.0)
+    with pytest.raises(rs.InputError, match="level 1 of"):
+        plan.levels(sigma_min=2.0)
 
 
 def test_the_main_grid_stays_within_the_model():
@@ -156,4 +227,5 @@ def test_explain_tells_what_will_happen():
     assert "t_min 0.06 to 0.05995" in text
     assert "noise of std 0.2939" in text
     assert "1.003 times" in text
+    assert "noise      in 3 falls" in rs.Plan.parse("4 solver=ddim:eta=0.5").explain()
     assert "NFE        43 = 35 in the main grid (heun) + 8 in restarts" in text

@@ -21,7 +21,7 @@ class Remembering(rs.Euler):
     name = "remembering"
     lands: float = 1.0
 
-    def landing(self, move):
+    def landing(self, move, process=rs.VE):
         return move.then * self.lands
 
     def step(self, denoise, x, move, memory=None, process=rs.VE):

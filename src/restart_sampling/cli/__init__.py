@@ -13,10 +13,13 @@ from restart_sampling import __version__
 from restart_sampling.errors import InputError
 
 _COMMANDS = {
+    "dataset": "dataset",
     "demo": "demo",
+    "evaluate": "evaluate",
     "generate": "generate",
     "model": "model",
     "plan": "plan",
+    "reference": "reference",
 }
 """Name of each command, and the module beside this one that has it under the same name."""
 

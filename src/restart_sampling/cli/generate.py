@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,42 +17,26 @@ from restart_sampling.cli.options import (
     pick_plan,
     print_json,
     print_settings,
-    set_option,
 )
-from restart_sampling.errors import InputError
+from restart_sampling.cli.sampler import Asked, read_source, sampler_options, versions
 
 if TYPE_CHECKING:
-    import torch
-
     from restart_sampling.generation.generate import Noise
-    from restart_sampling.models.checkpoint import Checkpoint
 
 
 @click.command()
-@click.option("--model", "source", required=True, metavar="MODEL", help="cifar10-small, a published name, URL or file.")
+@click.option("--model", "name", required=True, metavar="MODEL", help="cifar10-small, a published name, URL or file.")
 @click.option("--plan", "plan_text", metavar="PLAN", help="A plan or a preset; see the command 'plan'.")
-@set_option
 @click.option(
     "--seeds", "seeds_text", required=True, metavar="SEEDS", help="Such as 0-63 or 1,5,10-19; one image each."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, or a file that ends in .zip.")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
-@click.option(
-    "--class", "class_text", metavar="CLASS", help="Class of all images, number or name; default: drawn per seed."
-)
-@click.option("--guidance", default=1.0, show_default=True, help="Classifier-free guidance scale; 1 is none.")
-@click.option(
-    "--noise",
-    type=click.Choice(["counter", "edm"]),
-    default="counter",
-    show_default=True,
-    help="counter: a seed's image is the same in any batch on any device; edm: the random numbers of EDM's scripts.",
-)
-@click.option("--D", "D", type=int, metavar="D", help="Augmented dimensions of a PFGM++ checkpoint that does not say.")
+@sampler_options
 @device_option
 @json_option
 def generate(
-    source: str,
+    name: str,
     plan_text: str | None,
     settings: tuple[str, ...],
     seeds_text: str,
@@ -77,7 +59,7 @@ def generate(
     from restart_sampling.generation.seeds import parse_seeds
 
     # What can be wrong without the model comes before it.
-    plan = pick_plan(plan_text, settings, source)
+    plan = pick_plan(plan_text, settings, name)
     plan.path()
     seeds = parse_seeds(seeds_text)
     chip = pick_device(device)
@@ -85,80 +67,48 @@ def generate(
     from restart_sampling.generation.generate import generate as generate_batches
     from restart_sampling.generation.generate import level_range, network_evaluations
     from restart_sampling.images.writers import check_destination, open_writer
-    from restart_sampling.models.checkpoint import read_checkpoint
-    from restart_sampling.models.resolve import resolve
+    from restart_sampling.sampling.noise import state_dtype
 
-    checkpoint = read_checkpoint(resolve(source))
-    label = None if class_text is None else _class_number(class_text, checkpoint)
-    run = {
-        "model_sha256": checkpoint.sha256,
-        "D": checkpoint.D if D is None else D,
-        "plan": str(plan),
-        "seeds": seeds_text,
-        "class": label,
-        "guidance": guidance,
-        "noise": noise,
-    }
+    source = read_source(name, Asked(class_text, guidance, noise, D))
+    run = source.run(plan, seeds_text)
     check_destination(out, run)
-
-    model = checkpoint.build(D).to(chip)
+    model = source.checkpoint.build(D).to(chip)
     nfe = plan.path(*level_range(model)).nfe(*plan.solvers)
     evaluations = network_evaluations(nfe, guidance)
-    batches = generate_batches(model, plan, seeds, batch_size=batch, classes=label, guidance=guidance, noise=noise)
+    batches = generate_batches(
+        model, plan, seeds, batch_size=batch, classes=source.label, guidance=guidance, noise=noise
+    )
     print_settings(
         {
-            "model": f"{source} ({checkpoint.class_name}, sha256 {checkpoint.sha256[:12]})",
+            "model": source.describe(),
             "plan": plan,
             "NFE": nfe
             if evaluations == nfe
             else f"{nfe} ({evaluations} network evaluations with guidance {guidance:g})",
             "images": f"{len(seeds)} (seeds {seeds_text}), {batch} at a time",
-            "device": f"{describe_device(chip)}, network in float32, state in {_state_dtype(chip)}",
+            "device": f"{describe_device(chip)}, network in float32, state in {str(state_dtype(chip))[6:]}",
             "out": out,
         }
     )
     manifest = {
         "format": "restart-sampling-images/1",
         "run": run,
-        "model": source,
+        "model": name,
         "nfe": nfe,
         "network_evaluations": evaluations,
         "images": len(seeds),
         "device": describe_device(chip),
         "batch": batch,
-        "versions": _versions(),
+        "versions": versions(),
     }
     start = time.perf_counter()
     with open_writer(out, manifest) as writer, Progress("images", len(seeds)) as advance:
         for made in batches:
             labels = [None] * len(made.seeds) if made.labels is None else made.labels.tolist()
-            for seed, image, its_label in zip(made.seeds, made.images.numpy(), labels, strict=True):
-                writer.write(seed, image, its_label)
+            for seed, image, label in zip(made.seeds, made.images.numpy(), labels, strict=True):
+                writer.write(seed, image, label)
             advance(len(made.seeds))
     seconds = time.perf_counter() - start
     click.echo(f"{len(seeds)} images in {seconds:.1f} s ({len(seeds) / seconds:.2f} a second): {out}", err=True)
     if as_json:
         print_json({"images": len(seeds), "plan": str(plan), "nfe": nfe, "seconds": round(seconds, 3), "out": str(out)})
-
-
-def _class_number(text: str, checkpoint: Checkpoint) -> int:
-    """A class by number, or by name where the checkpoint has names."""
-    if text in checkpoint.classes:
-        return checkpoint.classes.index(text)
-    try:
-        return int(text)
-    except ValueError:
-        names = f", or one of {', '.join(checkpoint.classes)}" if checkpoint.classes else ""
-        raise InputError(f"--class {text}: give the number of a class{names}") from None
-
-
-def _state_dtype(chip: torch.device) -> str:
-    from restart_sampling.sampling.noise import state_dtype
-
-    return str(state_dtype(chip)).removeprefix("torch.")
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("restart-sampling", "torch", "numpy", "pillow")} | {
-        "python": platform.python_version()
-    }

@@ -90,7 +90,7 @@ def print_json(result: dict[str, Any]) -> None:
 class Progress:
     """A progress bar on a terminal (standard error), nothing elsewhere."""
 
-    def __init__(self, label: str, total: int) -> None:
+    def __init__(self, label: str, total: int, shown: bool = True) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -101,7 +101,7 @@ class Progress:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (shown and console.is_terminal),
         )
         self._task = self._progress.add_task(label, total=total)
 

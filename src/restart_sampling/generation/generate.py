@@ -9,6 +9,7 @@ from torch import Tensor
 
 from restart_sampling.errors import InputError
 from restart_sampling.models.denoiser import Denoiser, guided
+from restart_sampling.precision import full_float32
 from restart_sampling.sampling.edm_noise import EDMKernel
 from restart_sampling.sampling.noise import GaussianKernel, Kernel, PFGMppKernel
 from restart_sampling.sampling.noise_path import NoisePath
@@ -138,7 +139,8 @@ def _generate(
             elif classes is not None:
                 labels = torch.tensor(classes[start : start + batch_size], device=device)
         denoise = guided(model, labels, guidance)
-        x = sample(denoise, x, path, solver, restart_solver, perturb=kernel)
+        with full_float32():
+            x = sample(denoise, x, path, solver, restart_solver, perturb=kernel)
         yield Batch(tuple(chosen), labels if labels is None else labels.cpu(), _to_images(x, chosen, plan))
 
 

@@ -36,9 +36,19 @@ def image_name(seed: int) -> str:
 
 def encode_png(image: np.ndarray) -> bytes:
     """A uint8 image [C, H, W], C = 1 (grey) or 3 (RGB), as PNG: without loss."""
+    return picture_png(Image.fromarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)))
+
+
+def picture_png(picture: Image.Image, compress_level: int = -1) -> bytes:
+    """A picture as PNG; level 0 is the fastest, -1 the one that zlib takes by itself."""
     buffer = io.BytesIO()
-    Image.fromarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)).save(buffer, format="png")
+    picture.save(buffer, format="png", compress_level=compress_level)
     return buffer.getvalue()
+
+
+def add_entry(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    """Puts a file into a zip, with a fixed date and no compression (PNG has its own): same images, same bytes."""
+    archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), content)
 
 
 def check_destination(out: Path, run: Mapping[str, Any]) -> None:
@@ -100,8 +110,8 @@ def open_writer(out: Path, manifest: Mapping[str, Any]) -> Iterator[ImageWriter]
         with atomic(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             zip_writer = _ZipWriter(archive)
             yield zip_writer
-            zip_writer.add(LABELS, json.dumps({"labels": zip_writer.labels or None}).encode())
-            zip_writer.add(MANIFEST, json.dumps({**manifest, "complete": True}, indent=2).encode())
+            add_entry(archive, LABELS, json.dumps({"labels": zip_writer.labels or None}).encode())
+            add_entry(archive, MANIFEST, json.dumps({**manifest, "complete": True}, indent=2).encode())
     else:
         write_json(out / MANIFEST, {**manifest, "complete": False})
         folder_writer = _FolderWriter(out)
@@ -130,10 +140,6 @@ class _ZipWriter:
 
     def write(self, seed: int, image: np.ndarray, label: int | None) -> None:
         name = image_name(seed)
-        self.add(name, encode_png(image))
+        add_entry(self.archive, name, encode_png(image))
         if label is not None:
             self.labels.append((name, label))
-
-    def add(self, name: str, content: bytes) -> None:
-        # A fixed date, and no compression (PNG is compressed): the same images make the same bytes.
-        self.archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), content)

@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from restart_sampling.models.pickle_machine import (
+from restart_sampling.pickle_machine import (
     Arguments,
     Blank,
     Budget,
@@ -37,6 +37,7 @@ ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 _MAX_DIMENSIONS = 8
+_HINT = ", and `restart-sampling model inspect FILE` lists what is in it"
 _DTYPES: Mapping[str, torch.dtype] = {
     "torch.FloatStorage": torch.float32,
     "torch.HalfStorage": torch.float16,
@@ -168,7 +169,8 @@ class _Reader:
 
     def read(self, stream: io.BytesIO | mmap.mmap) -> object:
         """The value of the one pickle in the stream."""
-        value = Machine(self.functions, self.classes, _DTYPES.keys(), self.stored).run(self.budget.opcodes(stream))
+        machine = Machine(self.functions, self.classes, _DTYPES.keys(), self.stored, hint=_HINT)
+        value = machine.run(self.budget.opcodes(stream))
         if stream.read(1):
             raise UnreadableError("something follows the end of its pickle")
         return value

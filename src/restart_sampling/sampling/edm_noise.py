@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from restart_sampling.errors import InputError
 from restart_sampling.sampling.noise import state_dtype
 from restart_sampling.sampling.noise_path import NoisePath, restart_jumps
 
@@ -31,8 +32,7 @@ class EDMKernel:
         self.s_noise = s_noise
         self.device = torch.device(device)
         self.generators = [torch.Generator(self.device).manual_seed(seed % 2**32) for seed in seeds]
-        self._unused = list(_unused_draws(path))
-        self._rise = 0
+        self._rises = iter(zip(path.rises, _unused_draws(path), strict=True))
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:
         """level times unit Gaussian noise, [B, *shape], drawn in float32. Once for each kernel."""
@@ -43,10 +43,16 @@ class EDMKernel:
         return self._stack(lambda generator: torch.randint(label_dim, (), generator=generator, device=self.device))
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
-        """The state raised from `low` to `high`, after the draws that the scripts make and do not use."""
-        for _ in range(self._unused[self._rise]):
+        """The state raised from `low` to `high`, after the draws that the scripts make and do not use.
+
+        Raises:
+            InputError: this is not the path's next rise, but the noise of a stochastic solver.
+        """
+        rise, unused = next(self._rises, (None, 0))
+        if rise is None or (low, high) != (rise.now, rise.then):
+            raise InputError("EDM's scripts have no stochastic solvers, so that noise 'edm' is for ODE solvers only")
+        for _ in range(unused):
             self._randn(x.shape[1:], x.dtype)
-        self._rise += 1
         return x + (high**2 - low**2) ** 0.5 * self.s_noise * self._randn(x.shape[1:], x.dtype)
 
     def _randn(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -7,7 +7,7 @@ from math import inf, isfinite, sqrt
 from typing import TYPE_CHECKING
 
 from restart_sampling.errors import InputError
-from restart_sampling.sampling.levels import power_grid
+from restart_sampling.sampling.levels import Grid, power_grid
 from restart_sampling.sampling.process import VE, Process
 
 if TYPE_CHECKING:
@@ -78,13 +78,15 @@ class Move:
         now: level before it.
         then: level after it. Lower: a fall, one step of a solver. Higher: a rise, fresh noise.
         restart: whether it belongs to a restart interval.
-        left: how many falls of this descent are still to come after it (multistep solvers end on lower orders).
+        left: how many falls of this descent, up to the next rise, are still to come after it.
+        main_left: how many falls of the main grid are still to come after it (DPM-Solver-3 ends on lower orders).
     """
 
     now: float
     then: float
     restart: bool = False
     left: int = 0
+    main_left: int = 0
 
     @property
     def rises(self) -> bool:
@@ -111,7 +113,8 @@ class NoisePath:
 
     @property
     def rises(self) -> tuple[Move, ...]:
-        """The moves that add noise, in order: rise k takes draw k of each seed."""
+        """The moves that add noise, in order: rise k takes draw k of each seed (with an ODE solver; the falls of a
+        stochastic one take draws too)."""
         return tuple(move for move in self.moves if move.rises)
 
     def nfe(self, solver: "Solver", restart_solver: "Solver | None" = None) -> int:
@@ -187,7 +190,7 @@ def restart_path(
     s_churn: float = 0.0,
     s_min: float = 0.0,
     s_max: float = inf,
-    rho: float = 7.0,
+    grid: Grid = power_grid,
 ) -> NoisePath:
     """Restart sampling: fall along `levels`; at each interval's level go up to its t_max and down again, K times.
 
@@ -198,7 +201,7 @@ def restart_path(
         s_churn: churn in the main grid, as in `churn_path`.
         s_min: lowest level that churns.
         s_max: highest level that churns.
-        rho: spacing of the restart grids, as in `power_grid`.
+        grid: the rule of the restart grids, grid(points, high, low), such as `power_grid`.
 
     Raises:
         InputError: an interval does not fit the grid, two intervals snap to one level, or a number is out of its range.
@@ -212,7 +215,7 @@ def restart_path(
         or not all(then < now for now, then in pairwise(levels))
     ):
         raise InputError(f"a main grid must fall from a finite level to 0 or above; given {_numbers(levels)}")
-    for name, value in (("gamma", gamma), ("s_churn", s_churn), ("s_min", s_min), ("rho", rho)):
+    for name, value in (("gamma", gamma), ("s_churn", s_churn), ("s_min", s_min)):
         if not (isfinite(value) and value >= 0):
             raise InputError(f"{name} is {value:g}; give a finite number, 0 or above")
     if not s_max >= s_min:
@@ -240,10 +243,10 @@ def restart_path(
         for now, then in pairwise(levels):
             yield from fall(now, then, restart=False)
             if interval := restarts.get(then):
-                grid = power_grid(interval.points, interval.t_max, then, rho)
+                descent = grid(interval.points, interval.t_max, then)
                 for _ in range(interval.repeats):
                     yield then, interval.t_max, True
-                    for high, low in pairwise(grid):
+                    for high, low in pairwise(descent):
                         yield from fall(high, low, restart=True)
 
     return _path(list(legs()))
@@ -255,12 +258,13 @@ def format_number(value: float) -> str:
 
 
 def _path(legs: list[tuple[float, float, bool]]) -> NoisePath:
-    """Counts, from the end, how many falls each move still has before it in its descent."""
+    """Counts, from the end, how many falls each move still has before it, in its descent and in the main grid."""
     moves: list[Move] = []
-    left = 0
+    left = main_left = 0
     for now, then, restart in reversed(legs):
-        moves.append(Move(now, then, restart, left))
+        moves.append(Move(now, then, restart, left, main_left))
         left = left + 1 if then < now else 0
+        main_left += then < now and not restart
     return NoisePath(tuple(reversed(moves)))
 
 

@@ -5,11 +5,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from functools import partial
+from itertools import pairwise
 from math import inf, isfinite
 from typing import Any
 
 from restart_sampling.errors import InputError
-from restart_sampling.sampling.levels import karras_levels
+from restart_sampling.sampling.levels import GRIDS, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.noise_path import NoisePath, RestartInterval, format_number, restart_path
 from restart_sampling.sampling.presets import PRESETS
 from restart_sampling.sampling.solvers import Solver, make_solver
@@ -35,14 +37,16 @@ class Plan:
         s_min: lowest level that churns.
         s_max: highest level that churns.
         s_noise: factor on the noise of every rise.
-        solver: of the main grid.
+        solver: of the main grid, as `make_solver` reads it: `heun`, `ddim:eta=0.5`.
         restart_solver: of the restarts; default: the main grid's.
-        rho: spacing of all grids (`power_grid`).
+        grid: rule of all grids, one of `GRIDS`, or the main grid's own levels, `80/20/5/1/0`, all of them used as they
+            are (the number of steps is theirs; sigma_min, sigma_max say nothing; restart grids are Karras's).
+        rho: spacing of Karras's grids (`power_grid`).
         sigma_min: last level before 0, raised to the model's own where that is higher.
         sigma_max: first level, lowered to the model's own where that is lower.
 
     Raises:
-        InputError: a setting is out of its range, or no such solver.
+        InputError: a setting is out of its range, or no such solver or grid.
     """
 
     steps: int
@@ -54,6 +58,7 @@ class Plan:
     s_noise: float = 1.0
     solver: str = "heun"
     restart_solver: str | None = None
+    grid: str = "karras"
     rho: float = 7.0
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -68,6 +73,11 @@ class Plan:
         _require("s_max", self.s_max, f"a number from s_min = {self.s_min:g} up", lambda v: v >= self.s_min)
         _require("sigma_max", self.sigma_max, f"more than sigma_min = {self.sigma_min:g}", lambda v: v > self.sigma_min)
         self.solvers  # noqa: B018  raises for an unknown name
+        if self.own_levels and self.steps != len(self.own_levels) - 1:
+            raise InputError(
+                f"grid={self.grid} has {len(self.own_levels) - 1} steps, but the plan has {self.steps}; "
+                f"write {len(self.own_levels) - 1} grid={self.grid}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> "Plan":
@@ -109,9 +119,45 @@ class Plan:
         """Of the main grid, and of the restarts."""
         return make_solver(self.solver), make_solver(self.restart_solver or self.solver)
 
+    @property
+    def own_levels(self) -> tuple[float, ...]:
+        """The main grid where the plan lists it; empty where it names a rule.
+
+        Raises:
+            InputError: neither a rule nor falling levels.
+        """
+        if self.grid in GRIDS:
+            return ()
+        try:
+            levels = tuple(map(float, self.grid.split("/")))
+        except ValueError:
+            levels = ()
+        if len(levels) < 2 or not all(inf > now > then >= 0 for now, then in pairwise(levels)):
+            raise InputError(
+                f"grid={self.grid} is no grid; give one of {', '.join(GRIDS)}, or falling levels such as 80/20/5/1/0"
+            )
+        return levels
+
+    @property
+    def rule(self) -> Grid:
+        """Of the restart grids, and of the main grid unless that has its own levels."""
+        return partial(power_grid, rho=self.rho) if self.grid == "karras" or self.own_levels else GRIDS[self.grid]
+
     def levels(self, sigma_min: float = 0.0, sigma_max: float = inf) -> tuple[float, ...]:
-        """The main grid for a model that knows the levels from sigma_min to sigma_max."""
-        return karras_levels(self.steps, max(self.sigma_min, sigma_min), min(self.sigma_max, sigma_max), self.rho)
+        """The main grid for a model that knows the levels from sigma_min to sigma_max.
+
+        Raises:
+            InputError: the plan's own levels are beyond the model's.
+        """
+        if not self.own_levels:
+            return levels_to_zero(self.steps, max(self.sigma_min, sigma_min), min(self.sigma_max, sigma_max), self.rule)
+        for level in self.own_levels:
+            if level > sigma_max or 0 < level < sigma_min:
+                raise InputError(
+                    f"level {level:g} of grid={self.grid} is not one of the model's; "
+                    f"give levels from {sigma_min:g} to {sigma_max:g}, and 0"
+                )
+        return self.own_levels
 
     def path(
         self, sigma_min: float = 0.0, sigma_max: float = inf, round_level: Callable[[float], float] | None = None
@@ -133,7 +179,7 @@ class Plan:
             s_churn=self.churn,
             s_min=self.s_min,
             s_max=self.s_max,
-            rho=self.rho,
+            grid=self.rule,
         )
         return path.rounded(round_level) if round_level else path
 
@@ -149,9 +195,16 @@ class Plan:
         lines = [f"plan       {self}"]
         lines += [f"snap       {each}: t_min {each.t_min:g} to {each.snap(levels):.4g}" for each in self.intervals]
         lines.append(path.explain())
-        if path.rises and self.s_noise != 1:
-            lines.append(f"s_noise    {self.s_noise:g} times all of this noise")
         solver, restart_solver = self.solvers
+        falls = [
+            move
+            for move in path.moves
+            if not move.rises and (restart_solver if move.restart else solver).landing(move) < move.then
+        ]
+        if falls:
+            lines.append(f"noise      in {len(falls)} falls, by the solver")
+        if (path.rises or falls) and self.s_noise != 1:
+            lines.append(f"s_noise    {self.s_noise:g} times all of this noise")
         nfe = path.nfe(solver, restart_solver)
         main = sum(solver.evaluations(move) for move in path.moves if not (move.rises or move.restart))
         lines.append(f"NFE        {nfe} = {main} in the main grid ({self.solver}) + {nfe - main} in restarts")

@@ -4,9 +4,16 @@ from dataclasses import dataclass
 
 _VP = "baseline-cifar10-32x32-uncond-vp"
 _EDM = "edm-cifar10-32x32-uncond-vp"
+_VE = "baseline-cifar10-32x32-uncond-ve"
 _PFGMPP = "PFGM++ D=2048 unconditional"
 _IMAGENET = "edm-imagenet-64x64-cond-adm"
+_ADM = "baseline-imagenet-64x64-cond-adm"
 _CHURN = "gamma=0.05 s_min=0.01 s_max=1"
+_SDE_VP = "churn=30 s_min=0.01 s_max=1 s_noise=1.007"
+_SDE_VE = "churn=80 s_min=0.05 s_max=1 s_noise=1.007"
+_SDE_IMAGENET = "churn=40 s_min=0.05 s_max=50 s_noise=1.003"
+_SDE_ADM = "churn=80 s_min=0.05 s_max=50 s_noise=1.003"
+"""EDM's stochastic sampler for each checkpoint: Karras et al. 2022 (arXiv 2206.00364), table 5."""
 _DPM3 = f"{_CHURN} s_noise=1.003 solver=dpm3 sigma_min=0.010486 sigma_max=152.167"
 """Of the VP schedule from t = 1 to 1e-3; t_min snaps to the last positive level."""
 
@@ -30,6 +37,7 @@ class Preset:
     fid: float | None
 
 
+# "-sde": EDM's stochastic sampler.
 # "-code": with the churn inside the restarts that the authors' sweep script leaves on, and the paper does not mention.
 _ALL = (
     Preset("cifar10-small-43", "18 [3,2,1.09,3.2]", "cifar10-small", 43, None),
@@ -108,6 +116,16 @@ _ALL = (
     Preset("cifar10-vp-dpm3-21", f"6 [3,1,0.06,1] {_DPM3}", _VP, 21, 2.28),
     Preset("cifar10-vp-dpm3-24", f"7 [3,1,0.06,1] {_DPM3}", _VP, 24, 2.15),
     Preset("cifar10-vp-dpm3-27", f"8 [3,1,0.06,0.3] {_DPM3}", _VP, 27, 2.11),
+    *(
+        Preset(f"cifar10-vp-sde-{nfe}", f"{(nfe + 1) // 2} {_SDE_VP}", _VP, nfe, fid)
+        for nfe, fid in ((35, 3.45), (63, 2.88), (127, 2.58), (255, 2.4), (511, 2.37), (1023, 2.35))
+    ),
+    *(
+        Preset(f"imagenet64-edm-sde-{nfe}", f"{(nfe + 1) // 2} {_SDE_IMAGENET}", _IMAGENET, nfe, fid)
+        for nfe, fid in ((35, 2.97), (63, 2.24), (127, 1.75), (255, 1.5), (511, 1.45), (1023, 1.4))
+    ),
+    Preset("cifar10-ve-sde-511", f"256 {_SDE_VE}", _VE, 511, None),
+    Preset("imagenet64-adm-sde-511", f"256 {_SDE_ADM}", _ADM, 511, None),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 from torch import Tensor
@@ -47,6 +47,19 @@ class Process:
         """
         keep = self.alpha(high) / self.alpha(low)
         return keep, sqrt(self.std(high) ** 2 - keep**2 * self.std(low) ** 2)
+
+    def ratio(self, level: float) -> float:
+        """Noise to data, std / alpha = exp(-lambda) with lambda half the log signal-to-noise ratio; inf without data.
+
+        For VE it is sigma; a flow at t has that of sigma = t / (1 - t).
+        """
+        alpha = self.alpha(level)
+        return self.std(level) / alpha if alpha > 0 else inf
+
+    def level(self, ratio: float) -> float:
+        """The level of a finite noise-to-data ratio, the inverse of `ratio`."""
+        alpha_slope, std_slope = self.alpha(1.0) - self.alpha(0.0), self.std(1.0) - self.std(0.0)
+        return (ratio * self.alpha(0.0) - self.std(0.0)) / (std_slope - ratio * alpha_slope)
 
 
 VE = Process("VE", alpha=lambda sigma: 1.0 + 0.0 * sigma, std=lambda sigma: sigma)

@@ -34,8 +34,9 @@ def sample(
         solver: of the main grid.
         restart_solver: of the restart intervals; default `solver`.
         process: how the state mixes data and noise; VE unless the model is a flow.
-        perturb: perturb(x, low, high) -> x at level high, called once for each rise. Default: Gaussian noise from
-            torch's global generator; `GaussianKernel` gives each image its own seed.
+        perturb: perturb(x, low, high) -> x at level high, called once for each rise, and for each fall of a stochastic
+            solver, which lands lower. Default: Gaussian noise from torch's global generator; `GaussianKernel` gives
+            each image its own seed.
         callback: called after each move with its index, the move and the state, which it must not write to.
 
     Returns:
@@ -54,7 +55,7 @@ def sample(
             if active != last_solver:  # one solver's memory means nothing to another
                 memory, last_solver = None, active
             x, memory = active.step(denoise, x, move, memory, process)
-            landing = active.landing(move)
+            landing = active.landing(move, process)
             if landing < move.then:
                 x = perturb(x, landing, move.then)
         if callback:

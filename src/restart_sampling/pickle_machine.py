@@ -1,10 +1,10 @@
 """A machine for pickles that cannot run what is in them.
 
 Python's own unpickler is not used, because a list of allowed names does not make it safe: BUILD sets attributes of any
-object within reach, the allowed functions included, and memo indices and declared lengths make it allocate at will. A
-network needs so few opcodes that a machine for them is smaller than the fences would be. It imports nothing, sets no
-attribute but `Blank.state`, and calls only the functions that its caller lists. It does not recurse, so deep nesting is
-harmless, and no opcode copies what it can share, so memory stays in proportion to the size of the file.
+object within reach, the allowed functions included, and memo indices and declared lengths make it allocate at will.
+Networks and image sets need so few opcodes that a machine for them is smaller than the fences would be. It imports
+nothing, sets no attribute but `Blank.state`, and calls only the functions that its caller lists. It does not recurse,
+so deep nesting is harmless, and no opcode copies what it can share, so memory stays in proportion to the file.
 """
 
 import io
@@ -21,6 +21,7 @@ MAX_OPCODES = 2_000_000  # the largest published network needs a tenth of it
 _PROTOCOLS = range(2, 6)
 _VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
 _VALUES |= {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
+_VALUES |= {"SHORT_BINSTRING", "BINSTRING"}  # Python 2's str, as latin-1 text
 _CONSTANTS: Mapping[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
@@ -29,7 +30,7 @@ Function = Callable[[Arguments], object]
 
 
 class UnreadableError(Exception):
-    """The file is damaged, or asks for what no network needs; the message is the end of a sentence."""
+    """The file is damaged, or asks for what is not allowed; the message is the end of a sentence."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +86,8 @@ class Machine:
         classes: What NEWOBJ may call, likewise.
         names: Further globals that may be named, but not called.
         stored: What a persistent id stands for; None where there can be none.
+        content: What the file should hold, for messages.
+        hint: What the message of a forbidden global ends with.
     """
 
     def __init__(
@@ -93,11 +96,15 @@ class Machine:
         classes: Mapping[str, Function] | None = None,
         names: Set[str] = frozenset(),
         stored: Callable[[object], object] | None = None,
+        content: str = "network",
+        hint: str = "",
     ) -> None:
         self._functions = functions or {}
         self._classes = classes or {}
         self._names = names
         self._stored = stored
+        self._unneeded = f"which no {content} needs"
+        self._hint = hint
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []  # the stacks under each MARK
         self._memo: dict[int, object] = {}
@@ -167,7 +174,7 @@ class Machine:
             case "BUILD":
                 state, target = self._pop(), self._peek()
                 if not isinstance(target, Blank) or target.state is not None:
-                    raise UnreadableError(f"it sets the state of a {type(target).__name__}, which no network needs")
+                    raise UnreadableError(f"it sets the state of a {type(target).__name__}, {self._unneeded}")
                 target.state = state
             case "BINPERSID" if self._stored is not None:
                 stack.append(self._stored(self._pop()))
@@ -177,7 +184,7 @@ class Machine:
             case "FRAME" | "STOP":
                 pass
             case _:
-                raise UnreadableError(f"it uses the opcode {name}, which no network needs")
+                raise UnreadableError(f"it uses the opcode {name}, {self._unneeded}")
 
     def _peek(self) -> Any:
         if not self._stack:
@@ -224,17 +231,14 @@ class Machine:
         name = f"{module}.{attribute}"
         known = name in self._functions or name in self._classes or name in self._names
         if not known or "." in attribute:
-            raise UnreadableError(
-                f"it asks for {shorten(name)}, which no network needs; nothing in it was run, and "
-                "`restart-sampling model inspect FILE` lists what is in it"
-            )
+            raise UnreadableError(f"it asks for {shorten(name)}, {self._unneeded}; nothing in it was run{self._hint}")
         return Global(name)
 
     def _call(self, allowed: Mapping[str, Function]) -> None:
         arguments, target = self._pop(), self._pop()
         if not isinstance(target, Global) or target.name not in allowed or not isinstance(arguments, tuple):
             called = shorten(target.name) if isinstance(target, Global) else f"a {type(target).__name__}"
-            raise UnreadableError(f"it calls {called}, which no network needs")
+            raise UnreadableError(f"it calls {called}, {self._unneeded}")
         self._stack.append(allowed[target.name](arguments))
 
 

@@ -1,0 +1,285 @@
+"""`restart-sampling evaluate`: figures of images, or of a sampler without writing its images."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from restart_sampling.cli.options import (
+    Progress,
+    describe_device,
+    device_option,
+    json_option,
+    pick_device,
+    pick_plan,
+    print_json,
+    print_settings,
+)
+from restart_sampling.cli.reference import DETECTOR_HELP
+from restart_sampling.cli.sampler import Asked, read_source, sampler_options, versions
+from restart_sampling.errors import InputError
+
+if TYPE_CHECKING:
+    from restart_sampling.experiments.evaluate import Batches
+    from restart_sampling.generation.distributed import Ranks
+    from restart_sampling.generation.generate import Noise
+
+_COLUMNS = {
+    "frechet_distance": "Fréchet distance",
+    "frechet_distance_min": "minimum",
+    "frechet_distance_infinity": "at infinity",
+    "kernel_distance": "KID",
+    "precision": "precision",
+    "recall": "recall",
+}
+_SPREADS = {"frechet_distance": "frechet_distance_error", "kernel_distance": "kernel_distance_std"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One figure to make.
+
+    Attributes:
+        label: for the user.
+        about: what defines it, for the results file.
+        images: how many.
+        batches: this process's share.
+    """
+
+    label: str
+    about: dict[str, Any]
+    images: int
+    batches: Batches
+
+
+@click.command()
+@click.argument("sources", nargs=-1, metavar="[IMAGES]...", type=click.Path(path_type=Path))
+@click.option("--reference", "reference_name", required=True, metavar="NPZ", help="Statistics: a file or an https URL.")
+@click.option("--detector", "detector_name", default="inception", show_default=True, help=DETECTOR_HELP)
+@click.option(
+    "--metrics",
+    "metrics_text",
+    default="fd",
+    show_default=True,
+    help="With commas between: fd, kid, pr (precision and recall), fd-infinity, per-class.",
+)
+@click.option(
+    "--blocks",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Cut the images into so many blocks, each a figure; 3 blocks of 50,000 seeds are the paper's protocol.",
+)
+@click.option("--max-images", type=click.IntRange(2), help="Use so many of IMAGES, drawn as EDM does; default: all.")
+@click.option("--model", "name", metavar="MODEL", help="Evaluate a sampler of this model instead of IMAGES.")
+@click.option("--plan", "plan_texts", multiple=True, metavar="PLAN", help="May be repeated: differences are paired.")
+@click.option("--seeds", "seeds_text", metavar="SEEDS", help="Such as 0-49999.")
+@sampler_options
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("results.jsonl"),
+    show_default=True,
+    help="A line is added for each figure.",
+)
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
+@device_option
+@json_option
+def evaluate(
+    sources: tuple[Path, ...],
+    reference_name: str,
+    detector_name: str,
+    metrics_text: str,
+    blocks: int,
+    max_images: int | None,
+    name: str | None,
+    plan_texts: tuple[str, ...],
+    settings: tuple[str, ...],
+    seeds_text: str | None,
+    class_text: str | None,
+    guidance: float,
+    noise: Noise,
+    D: int | None,
+    results: Path,
+    batch: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Compare IMAGES (folders, zips, tars), or the images of a sampler, with a reference.
+
+    \b
+      restart-sampling evaluate images --reference cifar10-32x32.npz
+      restart-sampling evaluate --model cifar10-small --plan 22 --plan "18 [3,2,1.09,3.2]" \\
+          --seeds 0-49999 --reference cifar10-32x32.npz
+    """
+    if bool(sources) == (name is not None):
+        raise InputError("give either IMAGES, or --model with --seeds")
+    if name is not None and seeds_text is None:
+        raise InputError("--seeds is missing: which images of the model to evaluate, such as 0-49999")
+    chip = pick_device(device)
+    metrics = tuple(metric.strip() for metric in metrics_text.split(","))
+
+    from restart_sampling.download import fetch
+    from restart_sampling.evaluation.detectors import load_detector
+    from restart_sampling.evaluation.metrics import check_metrics
+    from restart_sampling.evaluation.reference import load_reference
+    from restart_sampling.evaluation.results import append_result
+    from restart_sampling.experiments.evaluate import measure
+    from restart_sampling.files import sha256
+    from restart_sampling.generation.distributed import distributed
+
+    with distributed(chip) as ranks:
+        with ranks.one_goes_first():
+            reference_path = fetch(reference_name) if "://" in reference_name else Path(reference_name)
+        reference = load_reference(reference_path)
+        check_metrics(metrics, reference)
+        if name is not None and seeds_text is not None:
+            asked = Asked(class_text, guidance, noise, D)
+            jobs = _sampler_jobs(name, plan_texts, settings, seeds_text, asked, batch, ranks)
+        else:
+            jobs = _image_jobs(sources, max_images, batch, ranks)
+        with ranks.one_goes_first():
+            detector = load_detector(detector_name, ranks.device)
+        note = reference.check_detector(detector.identity)
+        common = {
+            "detector": detector.identity,
+            "detector_name": detector_name,
+            "metrics": list(metrics),
+            "blocks": blocks,
+            "reference": {
+                "path": reference_name,
+                "sha256": sha256(reference_path),
+                "images": reference.statistics.count,
+                "source": reference.source,
+            },
+            "device": f"{ranks.size} x {describe_device(ranks.device)}",
+            "arithmetic": "float32 without TF32",
+            "versions": versions(),
+        }
+        if ranks.first:
+            print_settings(
+                {
+                    "reference": f"{reference_name} ({reference.statistics.count or 'unknown number of'} images)",
+                    "detector": f"{detector_name} ({detector.identity[:32]}), float32 without TF32",
+                    "metrics": ", ".join(metrics),
+                    "device": common["device"],
+                    **({"note": note} if note else {}),
+                }
+            )
+        finished = []
+        for job in jobs:
+            if ranks.first:
+                click.echo(f"{job.label}, {job.images} images", err=True)
+            with Progress("images", job.images, ranks.first) as advance:
+                figures = measure(
+                    job.batches,
+                    job.images,
+                    detector,
+                    reference,
+                    ranks,
+                    metrics=metrics,
+                    blocks=blocks,
+                    advance=lambda count, advance=advance: advance(count * ranks.size),  # type: ignore[misc]
+                )
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            finished.append({**job.about, **common, **figures, "time": now})
+            if ranks.first:
+                append_result(results, finished[-1])
+        if ranks.first:
+            if not as_json:
+                _report(jobs, finished)
+            click.echo(f"results: {results}", err=True)
+            if as_json:
+                print_json(finished[0] if len(finished) == 1 else {"results": finished})
+
+
+def _sampler_jobs(
+    name: str,
+    texts: tuple[str, ...],
+    settings: tuple[str, ...],
+    seeds_text: str,
+    asked: Asked,
+    batch: int,
+    ranks: Ranks,
+) -> list[Job]:
+    from restart_sampling.experiments.evaluate import sampler_batches
+    from restart_sampling.generation.generate import level_range, network_evaluations
+    from restart_sampling.generation.seeds import parse_seeds
+
+    # What can be wrong without the model comes before it.
+    plans = [pick_plan(text, settings, name) for text in texts or (None,)]
+    for plan in plans:
+        plan.path()
+    seeds = parse_seeds(seeds_text)
+    with ranks.one_goes_first():
+        source = read_source(name, asked)
+    model = source.checkpoint.build(asked.D).to(ranks.device)
+    jobs = []
+    for plan in plans:
+        nfe = plan.path(*level_range(model)).nfe(*plan.solvers)
+        about = {
+            "run": source.run(plan, seeds_text),
+            "model": name,
+            "plan": str(plan),
+            "nfe": nfe,
+            "network_evaluations": network_evaluations(nfe, asked.guidance),
+        }
+        batches = sampler_batches(
+            model,
+            plan,
+            seeds,
+            ranks,
+            batch_size=batch,
+            classes=source.label,
+            guidance=asked.guidance,
+            noise=asked.noise,
+        )
+        jobs.append(Job(f"{plan} on {name}: NFE {nfe}", about, len(seeds), batches))
+    return jobs
+
+
+def _image_jobs(sources: tuple[Path, ...], max_images: int | None, batch: int, ranks: Ranks) -> list[Job]:
+    from restart_sampling.experiments.evaluate import image_batches
+    from restart_sampling.images.image_set import read_images
+
+    jobs = []
+    for path in sources:
+        images = read_images(path, count=max_images)
+        about = {"run": {"images": str(path), "max_images": max_images}, "model": None, "plan": None, "nfe": None}
+        label = f"{path}" + (" (JPEG or WebP: its losses move the distance)" if images.lossy else "")
+        jobs.append(Job(label, about, len(images), image_batches(images, ranks, batch)))
+    return jobs
+
+
+def _report(jobs: list[Job], finished: list[dict[str, Any]]) -> None:
+    """A table on standard output; of several plans, differences to the first, paired by seed."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from restart_sampling.evaluation.metrics import paired_difference
+
+    shown = {key: title for key, title in _COLUMNS.items() if any(key in result for result in finished)}
+    paired = len(finished) > 1 and finished[0]["plan"] is not None
+    table = Table("what", "images", *shown.values(), *(["paired difference"] if paired else []), "seconds", box=None)
+    for job, result in zip(jobs, finished, strict=True):
+        cells = [_figure(result, key) for key in shown]
+        if paired:
+            difference, error = paired_difference(result, finished[0])
+            cells.append("" if result is finished[0] else f"{difference:+.4f} +- {error:.4f}")
+        table.add_row(escape(job.label), str(result["images"]), *cells, f"{result['seconds']:.1f}")
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    for result in finished:
+        per_class = result.get("frechet_distance_per_class", {})
+        if per_class:
+            click.echo("per class: " + ", ".join(f"{label}: {value:.4f}" for label, value in per_class.items()))
+
+
+def _figure(result: dict[str, Any], key: str) -> str:
+    spread = result.get(_SPREADS.get(key, ""))
+    return f"{result[key]:.6g}" if spread is None else f"{result[key]:.6g} +- {spread:.2g}"

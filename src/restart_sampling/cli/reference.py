@@ -1,0 +1,93 @@
+"""`restart-sampling reference`: statistics of a set of images to compare others with."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from restart_sampling.cli.options import (
+    Progress,
+    describe_device,
+    device_option,
+    json_option,
+    pick_device,
+    print_json,
+    print_settings,
+)
+
+DETECTOR_HELP = "inception, dinov2-hf, or the path of a TorchScript file."
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The .npz file to write.")
+@click.option("--detector", "detector_name", default="inception", show_default=True, help=DETECTOR_HELP)
+@click.option("--features", "keep_features", is_flag=True, help="Keep the features: kid, pr and per-class need them.")
+@click.option("--max-images", type=click.IntRange(2), help="Use so many, drawn as EDM does; default: all.")
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
+@device_option
+@json_option
+def reference(
+    data: Path,
+    out: Path,
+    detector_name: str,
+    keep_features: bool,
+    max_images: int | None,
+    batch: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write the statistics of the images in DATA: a folder, a zip or a tar.
+
+    \b
+      restart-sampling reference cifar10-32x32.zip --out cifar10-32x32.npz
+    """
+    chip = pick_device(device)
+
+    from restart_sampling.evaluation.detectors import load_detector
+    from restart_sampling.evaluation.reference import save_reference
+    from restart_sampling.experiments.evaluate import image_batches, make_reference
+    from restart_sampling.generation.distributed import distributed
+    from restart_sampling.images.image_set import read_images
+
+    images = read_images(data, count=max_images)
+    with distributed(chip) as ranks:
+        with ranks.one_goes_first():
+            detector = load_detector(detector_name, ranks.device)
+        if ranks.first:
+            print_settings(
+                {
+                    "images": f"{len(images)} from {data}",
+                    "detector": f"{detector_name} ({detector.identity[:32]}), float32 without TF32",
+                    "device": f"{ranks.size} x {describe_device(ranks.device)}",
+                    "out": out,
+                }
+            )
+        start = time.perf_counter()
+        with Progress("images", len(images), ranks.first) as advance:
+            made = make_reference(
+                image_batches(images, ranks, batch),
+                len(images),
+                detector,
+                ranks,
+                keep_features=keep_features,
+                advance=lambda count: advance(count * ranks.size),
+            )
+        seconds = time.perf_counter() - start
+        if ranks.first:
+            save_reference(made, out)
+            click.echo(
+                f"{len(images)} images in {seconds:.1f} s ({len(images) / seconds:.1f} a second): {out}", err=True
+            )
+            if as_json:
+                print_json(
+                    {
+                        "images": len(images),
+                        "detector": made.detector,
+                        "source": made.source,
+                        "seconds": round(seconds, 3),
+                        "out": str(out),
+                    }
+                )

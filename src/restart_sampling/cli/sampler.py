@@ -1,0 +1,117 @@
+"""What the commands that draw images share: their options, and a model with what it will do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from restart_sampling.errors import InputError
+
+if TYPE_CHECKING:
+    from restart_sampling.generation.generate import Noise
+    from restart_sampling.models.checkpoint import Checkpoint
+    from restart_sampling.sampling.plan import Plan
+
+_OPTIONS = (
+    click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting over the plan; may be repeated."
+    ),
+    click.option("--class", "class_text", metavar="CLASS", help="Class of all images, number or name; default: drawn."),
+    click.option("--guidance", default=1.0, show_default=True, help="Classifier-free guidance scale; 1 is none."),
+    click.option(
+        "--noise",
+        type=click.Choice(["counter", "edm"]),
+        default="counter",
+        show_default=True,
+        help="counter: an image depends on its seed alone; edm: the random numbers of EDM's scripts.",
+    ),
+    click.option("--D", "D", type=int, metavar="D", help="Augmented dimensions of a PFGM++ checkpoint without them."),
+)
+
+
+def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --set, --class, --guidance, --noise and --D."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asks of a model: the values of `sampler_options`, without those of the plan."""
+
+    class_text: str | None
+    guidance: float
+    noise: Noise
+    D: int | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that was read, but not built, with what is asked of it.
+
+    Attributes:
+        name: as the user wrote it.
+        checkpoint: what the file holds.
+        asked: of it.
+        label: class of all images; None: drawn for each seed.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    asked: Asked
+    label: int | None
+
+    def run(self, plan: Plan, seeds_text: str) -> dict[str, Any]:
+        """What defines the images, for manifests and results."""
+        return {
+            "model_sha256": self.checkpoint.sha256,
+            "D": self.checkpoint.D if self.asked.D is None else self.asked.D,
+            "plan": str(plan),
+            "seeds": seeds_text,
+            "class": self.label,
+            "guidance": self.asked.guidance,
+            "noise": self.asked.noise,
+        }
+
+    def describe(self) -> str:
+        """For the user, before a run."""
+        return f"{self.name} ({self.checkpoint.class_name}, sha256 {self.checkpoint.sha256[:12]})"
+
+
+def read_source(name: str, asked: Asked) -> Source:
+    """Finds and reads a checkpoint, and checks what is asked of it.
+
+    Raises:
+        InputError: the source is unknown or cannot be read, or the class is not one of its.
+    """
+    from restart_sampling.models.checkpoint import read_checkpoint
+    from restart_sampling.models.resolve import resolve
+
+    checkpoint = read_checkpoint(resolve(name))
+    label = None if asked.class_text is None else _class_number(asked.class_text, checkpoint)
+    return Source(name, checkpoint, asked, label)
+
+
+def _class_number(text: str, checkpoint: Checkpoint) -> int:
+    """A class by number, or by name where the checkpoint has names."""
+    if text in checkpoint.classes:
+        return checkpoint.classes.index(text)
+    try:
+        return int(text)
+    except ValueError:
+        names = f", or one of {', '.join(checkpoint.classes)}" if checkpoint.classes else ""
+        raise InputError(f"--class {text}: give the number of a class{names}") from None
+
+
+def versions() -> dict[str, str]:
+    """Of what made a result."""
+    import platform
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("restart-sampling", "torch", "numpy", "pillow")} | {
+        "python": platform.python_version()
+    }

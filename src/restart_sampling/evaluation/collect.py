@@ -1,0 +1,99 @@
+"""One pass over the images: everything that the metrics need."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restart_sampling.evaluation.detectors import Detector
+from restart_sampling.evaluation.statistics import Moments
+
+Gather = Callable[[Tensor], list[Tensor]]
+"""Tensors of all processes, from the same call on each; their first dimensions may differ."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of all images, in the order of the set.
+
+    Attributes:
+        values: float32 [N, d].
+        labels: int64 [N]; None: no classes.
+    """
+
+    values: Tensor
+    labels: Tensor | None
+
+
+class Collector:
+    """Takes batches of images, keeps sums by group and, on request, the features.
+
+    Args:
+        detector: turns images into features.
+        images: how many the whole set has, over all processes.
+        groups: the set is cut into so many groups of equal size, whose sums are kept apart.
+        neighbours: whether a group is a run of neighbours (a block of seeds); otherwise it is drawn at random, the same
+            for every set of this size, because neighbours may be of one class.
+        keep: whether to keep the features, for metrics that need them.
+    """
+
+    def __init__(
+        self, detector: Detector, images: int, groups: int, neighbours: bool = False, keep: bool = False
+    ) -> None:
+        self.detector = detector
+        self.groups = groups
+        ranks = np.arange(images) if neighbours else np.random.RandomState(0).permutation(images)
+        self._group = (ranks * groups // images).tolist()
+        self.keep = keep
+        self.moments: Moments | None = None
+        self._indices: list[Tensor] = []
+        self._digests: list[Tensor] = []
+        self._features: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def add(self, images: Tensor, indices: Sequence[int], labels: Tensor | None = None) -> None:
+        """Adds uint8 images [B, C, H, W] that stand at these places of the set."""
+        features = self.detector(images)
+        if self.moments is None:
+            self.moments = Moments(features.shape[1], self.groups, features.device)
+        self.moments.add(features, [self._group[index] for index in indices])
+        self._indices.append(torch.tensor(indices))
+        self._digests.append(_digests(images))
+        if self.keep:
+            self._features.append(features.cpu())
+            if labels is not None:
+                self._labels.append(labels)
+
+    def reduced(self, all_reduce: Callable[[Tensor], None], gather: Gather) -> Moments:
+        """The sums of all processes, the same on each; a process may have had no images."""
+        own = 0 if self.moments is None else self.moments.total.shape[1]
+        width = max(int(each) for each in gather(torch.tensor(own)))
+        moments = self.moments or Moments(width, self.groups, self.detector.device)
+        moments.reduce(all_reduce)
+        return moments
+
+    def features(self, gather: Gather) -> Features:
+        """Of all processes, in the order of the set."""
+        labels = self._of_all(self._labels, gather)
+        return Features(self._of_all(self._features, gather), labels if len(labels) else None)
+
+    def digest(self, gather: Gather) -> str:
+        """SHA-256 of the pixels of all images in their order: the same from a folder, a zip or the sampler itself."""
+        return hashlib.sha256(self._of_all(self._digests, gather).numpy().tobytes()).hexdigest()
+
+    def _of_all(self, parts: list[Tensor], gather: Gather) -> Tensor:
+        """One row for each image, from all processes, in the order of the set."""
+        order = torch.cat(gather(torch.cat(self._indices or [torch.empty(0)]))).argsort()
+        rows = [part for part in gather(torch.cat(parts or [torch.empty(0)])) if len(part)]
+        return torch.cat(rows)[order] if rows else torch.empty(0)
+
+
+def _digests(images: Tensor) -> Tensor:
+    """SHA-256 of each image, uint8 [B, 32]."""
+    rows = [
+        hashlib.sha256(bytes(str(image.shape), "ascii") + image.tobytes()).digest() for image in images.cpu().numpy()
+    ]
+    return torch.frombuffer(bytearray(b"".join(rows)), dtype=torch.uint8).reshape(-1, 32)

@@ -1,0 +1,154 @@
+"""Distances between two sets of images, from the features of a detector."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restart_sampling.errors import InputError
+from restart_sampling.evaluation.statistics import Moments, Statistics
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> float:
+    """|mu_a - mu_b|² + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): the squared 2-Wasserstein distance of two Gaussians.
+
+    With S = F Fᵀ the trace of the root is the sum of the singular values of F_aᵀ F_b: no matrix root, nothing complex,
+    and errors of 1e-16 of the largest singular value also where a covariance has not full rank.
+
+    Raises:
+        InputError: the numbers of features differ.
+
+    Source: Heusel et al. 2017 (arXiv 1706.08500), equation 6; Dowson and Landau 1982.
+    """
+    if a.mu.shape != b.mu.shape:
+        raise InputError(f"one side has {len(a.mu)} features and the other {len(b.mu)}; use the same detector for both")
+    cross = torch.linalg.svdvals(a.factor.T @ b.factor).sum()
+    distance = (a.mu - b.mu).square().sum() + a.sigma.trace() + b.sigma.trace() - 2 * cross
+    return distance.item()
+
+
+def frechet_distance_of_features(features: Tensor, reference: Tensor) -> float:
+    """The same from features [N, d] and [M, d], without a d x d matrix: fast where there are few of them."""
+    centred = [(x.double() - x.double().mean(dim=0)) / (len(x) - 1) ** 0.5 for x in (features, reference)]
+    cross = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
+    means = (features.double().mean(dim=0) - reference.double().mean(dim=0)).square().sum()
+    return (means + sum(x.square().sum() for x in centred) - 2 * cross).item()
+
+
+def kernel_distance(
+    features: Tensor, reference: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """KID: the squared maximum mean discrepancy with the kernel (xᵀy / d + 1)³, unbiased.
+
+    Args:
+        features: [N, d].
+        reference: [M, d].
+        subsets: random subsets of both sides, drawn without replacement.
+        size: images of each subset, at most N and M.
+        seed: of the draws.
+
+    Returns:
+        Mean and standard deviation over the subsets.
+
+    Source: Binkowski et al. 2018 (arXiv 1801.01401), equation 3 and section 4.
+    """
+    size = min(size, len(features), len(reference))
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(subsets):
+        x, y = (
+            side[torch.from_numpy(random.choice(len(side), size, replace=False)).to(side.device)].double()
+            for side in (features, reference)
+        )
+        xx, yy, xy = (_kernel(*pair) for pair in ((x, x), (y, y), (x, y)))
+        within = (xx.sum() - xx.trace() + yy.sum() - yy.trace()) / (size * (size - 1))
+        values.append((within - 2 * xy.mean()).item())
+    return float(np.mean(values)), float(np.std(values))
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def precision_recall(features: Tensor, reference: Tensor, neighbours: int = 3) -> tuple[float, float]:
+    """Improved precision and recall: the share of one set within the k-nearest-neighbour balls of the other.
+
+    Args:
+        features: of the generated images, [N, d].
+        reference: of the real ones, [M, d].
+        neighbours: k.
+
+    Returns:
+        Precision (generated images near real ones) and recall (real images near generated ones).
+
+    Source: Kynkäänniemi et al. 2019 (arXiv 1904.06991), section 3.
+    """
+    features, reference = features.double(), reference.double()
+    return _covered(features, reference, neighbours), _covered(reference, features, neighbours)
+
+
+def _covered(points: Tensor, centres: Tensor, neighbours: int) -> float:
+    # The nearest of all is the point itself.
+    radii = torch.cat([near.kthvalue(neighbours + 1, dim=1).values for near in _distances(centres, centres)])
+    return torch.cat([(near <= radii).any(dim=1) for near in _distances(points, centres)]).double().mean().item()
+
+
+def _distances(points: Tensor, centres: Tensor, rows: int = 1024) -> Iterator[Tensor]:
+    """Distances of all points to all centres, some rows at a time; exact, without the products that cancel."""
+    for start in range(0, len(points), rows):
+        yield torch.cdist(points[start : start + rows], centres, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """The Fréchet distance at infinitely many images.
+
+    Attributes:
+        value: intercept of the line over 1/N.
+        slope: of the line.
+        counts: N of each point.
+        distances: at each N.
+    """
+
+    value: float
+    slope: float
+    counts: tuple[int, ...]
+    distances: tuple[float, ...]
+
+
+def frechet_distance_infinity(
+    features: Tensor, reference: Statistics, points: int = 15, seed: int = 0
+) -> Extrapolation:
+    """FD-infinity: the distance falls like 1/N with the number of generated images, so a line gives its limit.
+
+    Args:
+        features: of the generated images, [N, d].
+        reference: of the real ones.
+        points: sizes from min(5000, N / 10) to N, evenly spaced; a random subset of each.
+        seed: of the subsets.
+
+    Source: Chong and Forsyth 2020 (arXiv 1911.07023), section 4.
+    """
+    total = len(features)
+    counts = np.linspace(max(2, min(5000, total // 10)), total, points).astype(int)
+    random = np.random.default_rng(seed)
+    distances = []
+    for count in counts:
+        moments = Moments(features.shape[1], 1)
+        moments.add(features[torch.from_numpy(random.choice(total, count, replace=False))], [0] * count)
+        distances.append(frechet_distance(moments.statistics(), reference))
+    slope, value = np.polyfit(1 / counts, distances, 1)
+    return Extrapolation(float(value), float(slope), tuple(map(int, counts)), tuple(distances))
+
+
+def jackknife(without: list[float]) -> float:
+    """Standard error of a figure, from the same figure without each of G equal groups: delete-a-group jackknife.
+
+    Unlike a bootstrap it draws no image twice, which would bias a Fréchet distance.
+
+    Source: Efron and Stein 1981; Shao and Wu 1989 for groups.
+    """
+    groups = len(without)
+    return float(np.sqrt((groups - 1) / groups * np.sum((np.array(without) - np.mean(without)) ** 2)))

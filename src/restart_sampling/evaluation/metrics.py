@@ -1,0 +1,147 @@
+"""The figures of one run, each with its spread."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from restart_sampling.errors import InputError
+from restart_sampling.evaluation.collect import Features
+from restart_sampling.evaluation.distances import (
+    frechet_distance,
+    frechet_distance_infinity,
+    frechet_distance_of_features,
+    jackknife,
+    kernel_distance,
+    precision_recall,
+)
+from restart_sampling.evaluation.reference import Reference
+from restart_sampling.evaluation.statistics import Moments
+
+METRICS = ("fd", "kid", "pr", "fd-infinity", "per-class")
+NEED_FEATURES = frozenset(METRICS) - {"fd"}
+NEED_REFERENCE_FEATURES = NEED_FEATURES - {"fd-infinity"}
+GROUPS = 10
+"""Of the jackknife."""
+
+
+def check_metrics(metrics: Sequence[str], reference: Reference) -> None:
+    """Makes sure that the reference has what the metrics need.
+
+    Raises:
+        InputError: an unknown metric, or one that needs what the reference file does not keep.
+    """
+    for metric in metrics:
+        if metric not in METRICS:
+            raise InputError(f"there is no metric '{metric}'; allowed: {', '.join(METRICS)}")
+        if metric in NEED_REFERENCE_FEATURES and reference.features is None:
+            raise InputError(
+                f"metric '{metric}' needs the features of the reference images; make it with 'reference --features'"
+            )
+        if metric == "per-class" and reference.labels is None:
+            raise InputError("metric 'per-class' needs a reference with classes, and this one has none")
+
+
+def compute_metrics(
+    metrics: Sequence[str],
+    moments: Moments,
+    features: Features | None,
+    reference: Reference,
+    blocks: int,
+) -> dict[str, Any]:
+    """The figures as JSON: `frechet_distance` and its spread always, the others where they are asked for.
+
+    Args:
+        metrics: of `METRICS`.
+        moments: of the images, in `blocks` groups of neighbours, or for one block in `GROUPS` random groups.
+        features: of the images, where a metric needs them.
+        reference: to compare with.
+        blocks: blocks of seeds that are figures of their own; 1: the spread is a jackknife's.
+    """
+    statistics = moments.statistics()
+    if len(statistics.mu) != len(reference.statistics.mu):
+        raise InputError(
+            f"the detector gives {len(statistics.mu)} features and the reference has {len(reference.statistics.mu)}; "
+            f"use the detector that the reference was made with"
+        )
+    result: dict[str, Any] = _blocks(moments, reference, blocks) if blocks > 1 else _whole(moments, reference)
+    for metric in metrics:
+        if metric == "fd":
+            continue
+        assert features is not None
+        result |= _more(metric, features, reference)
+    return result
+
+
+def _whole(moments: Moments, reference: Reference) -> dict[str, Any]:
+    """All images at once, and without each group in turn."""
+    groups = range(len(moments.count))
+    without = [
+        frechet_distance(moments.statistics([each for each in groups if each != group]), reference.statistics)
+        for group in groups
+    ]
+    return {
+        "frechet_distance": frechet_distance(moments.statistics(), reference.statistics),
+        "frechet_distance_error": jackknife(without),
+        "frechet_distance_without_group": without,
+    }
+
+
+def _blocks(moments: Moments, reference: Reference, blocks: int) -> dict[str, Any]:
+    """Each block by itself: the paper's protocol prints the minimum of three."""
+    values = [frechet_distance(moments.statistics([block]), reference.statistics) for block in range(blocks)]
+    spread = torch.tensor(values, dtype=torch.float64)
+    return {
+        "frechet_distance": spread.mean().item(),
+        "frechet_distance_error": (spread.std() / blocks**0.5).item(),
+        "frechet_distance_min": min(values),
+        "frechet_distance_blocks": values,
+    }
+
+
+def _more(metric: str, features: Features, reference: Reference) -> dict[str, Any]:
+    values = features.values
+    if metric == "fd-infinity":
+        line = frechet_distance_infinity(values, reference.statistics)
+        return {"frechet_distance_infinity": line.value, "frechet_distance_infinity_slope": line.slope}
+    assert reference.features is not None
+    if metric == "kid":
+        mean, std = kernel_distance(values, reference.features)
+        return {"kernel_distance": mean, "kernel_distance_std": std}
+    if metric == "pr":
+        precision, recall = precision_recall(values, reference.features)
+        return {"precision": precision, "recall": recall}
+    assert reference.labels is not None
+    if features.labels is None:
+        raise InputError("metric 'per-class' needs classes of the images, and they have none")
+    classes = sorted(set(features.labels.tolist()) & set(reference.labels.tolist()))
+    return {
+        "frechet_distance_per_class": {
+            str(label): frechet_distance_of_features(
+                values[features.labels == label], reference.features[reference.labels == label]
+            )
+            for label in classes
+        }
+    }
+
+
+def paired_difference(run: dict[str, Any], base: dict[str, Any]) -> tuple[float, float]:
+    """Fréchet distance of a run less that of another on the same seeds, and the standard error of the difference.
+
+    What the seeds have in common cancels: groups or blocks of the same seeds are compared with one another.
+
+    Args:
+        run: from `compute_metrics`.
+        base: likewise, with the same seeds and groups.
+
+    Raises:
+        InputError: the two were not cut alike.
+    """
+    for key in ("frechet_distance_blocks", "frechet_distance_without_group"):
+        if key in run and key in base and len(run[key]) == len(base[key]):
+            differences = [a - b for a, b in zip(run[key], base[key], strict=True)]
+            if key == "frechet_distance_without_group":
+                return run["frechet_distance"] - base["frechet_distance"], jackknife(differences)
+            spread = torch.tensor(differences, dtype=torch.float64)
+            return spread.mean().item(), (spread.std() / len(differences) ** 0.5).item()
+    raise InputError("two runs can be paired only when both have the same seeds and the same number of blocks")

@@ -1,0 +1,101 @@
+"""Statistics of a reference set, in EDM's npz format with what makes comparisons safe beside it."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restart_sampling.errors import InputError
+from restart_sampling.evaluation.statistics import Statistics
+from restart_sampling.files import atomic
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What generated images are compared with.
+
+    Attributes:
+        statistics: of the set.
+        detector: identity of the detector; None in EDM's own files, which do not say.
+        source: hash of the images; None likewise.
+        features: float32 [N, d], for the metrics that need more than mean and covariance; None: not kept.
+        labels: int64 [N]; None: no classes, or not kept.
+    """
+
+    statistics: Statistics
+    detector: str | None = None
+    source: str | None = None
+    features: Tensor | None = None
+    labels: Tensor | None = None
+
+    def check_detector(self, identity: str) -> str | None:
+        """Makes sure that features of this detector may be compared with the reference.
+
+        Returns:
+            A note for the user where the file does not say which detector it was made with.
+
+        Raises:
+            InputError: it was made with another.
+        """
+        if self.detector is None:
+            return "the reference does not say which detector made it (EDM's own files are made with inception)"
+        if self.detector != identity:
+            raise InputError(
+                f"the reference was made with the detector {self.detector}, and this is {identity}; "
+                f"make the reference again with this detector"
+            )
+        return None
+
+
+def save_reference(reference: Reference, path: Path) -> None:
+    """Writes the npz whole: EDM's keys `mu` and `sigma`, then ours."""
+    statistics = reference.statistics
+    arrays = {"mu": statistics.mu.numpy(), "sigma": statistics.sigma.numpy()}
+    if statistics.count is not None:
+        arrays["images"] = np.array(statistics.count)
+    if reference.features is not None:
+        arrays["features"] = reference.features.numpy()
+        if reference.labels is not None:
+            arrays["labels"] = reference.labels.numpy()
+    texts = {"detector": reference.detector, "source": reference.source}
+    arrays |= {key: np.array(text) for key, text in texts.items() if text is not None}
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_reference(path: Path) -> Reference:
+    """Reads our npz, or EDM's. Nothing in it is unpickled.
+
+    Raises:
+        InputError: not such a file, or its statistics have wrong shapes or are not finite.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"reference {path} cannot be read; make one with 'restart-sampling reference'") from error
+    missing = {"mu", "sigma"} - arrays.keys()
+    if missing:
+        raise InputError(f"reference {path} has no {' and no '.join(sorted(missing))}; it is not a file of statistics")
+    mu, sigma = arrays["mu"], arrays["sigma"]
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise InputError(
+            f"reference {path}: mu has shape {mu.shape} and sigma {sigma.shape}; they must be [d] and [d, d]"
+        )
+    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        raise InputError(f"reference {path}: its statistics are not finite; make it again")
+    statistics = Statistics(
+        int(arrays["images"]) if "images" in arrays else None,
+        torch.from_numpy(mu.astype(np.float64)),
+        torch.from_numpy(sigma.astype(np.float64)),
+    )
+    return Reference(
+        statistics,
+        detector=str(arrays["detector"]) if "detector" in arrays else None,
+        source=str(arrays["source"]) if "source" in arrays else None,
+        features=torch.from_numpy(arrays["features"]) if "features" in arrays else None,
+        labels=torch.from_numpy(arrays["labels"]) if "labels" in arrays else None,
+    )

@@ -1,0 +1,81 @@
+"""Mean and covariance of features, summed on the way."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from restart_sampling.errors import InputError
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the Fréchet distance needs of a set of images.
+
+    Attributes:
+        count: number of images; None where a file does not say.
+        mu: mean of the features, float64 [d].
+        sigma: their covariance, divided by count - 1, float64 [d, d].
+    """
+
+    count: int | None
+    mu: Tensor
+    sigma: Tensor
+
+    @cached_property
+    def factor(self) -> Tensor:
+        """F [d, rank] with F Fᵀ = sigma, float64."""
+        noise = len(self.sigma) * torch.finfo(self.sigma.dtype).eps
+        lower, failed = torch.linalg.cholesky_ex(self.sigma)
+        if not failed and lower.diagonal().square().min() > noise * self.sigma.diagonal().max():
+            return lower
+        values, vectors = torch.linalg.eigh(self.sigma)
+        keep = values > noise * values[-1]  # below that they are rounding errors, and their roots would not be small
+        return vectors[:, keep] * values[keep].sqrt()
+
+
+class Moments:
+    """Sums of features and of their outer products, float64, in groups that can be left out again.
+
+    In float64 one pass is safe: 5e-15 relative to two passes, where float32 has 4e-6.
+
+    Args:
+        features: d, their number for each image.
+        groups: how many groups the images are cut into.
+        device: where the features are.
+    """
+
+    def __init__(self, features: int, groups: int, device: torch.device | str = "cpu") -> None:
+        self.count = torch.zeros(groups, dtype=torch.float64, device=device)
+        self.total = torch.zeros(groups, features, dtype=torch.float64, device=device)
+        self.outer = torch.zeros(groups, features, features, dtype=torch.float64, device=device)
+
+    def add(self, features: Tensor, groups: Sequence[int]) -> None:
+        """Adds features [B, d] of images of these groups (B of them)."""
+        features = features.double()
+        for group in sorted(set(groups)):
+            rows = features[[index for index, each in enumerate(groups) if each == group]]
+            self.count[group] += len(rows)
+            self.total[group] += rows.sum(dim=0)
+            self.outer[group].addmm_(rows.T, rows)
+
+    def reduce(self, all_reduce: Callable[[Tensor], None]) -> None:
+        """Adds up the sums of all processes, once at the end."""
+        for sums in (self.count, self.total, self.outer):
+            all_reduce(sums)
+
+    def statistics(self, groups: Sequence[int] | None = None) -> Statistics:
+        """Of the images in these groups; default: of all.
+
+        Raises:
+            InputError: fewer than two images.
+        """
+        chosen = list(range(len(self.count)) if groups is None else groups)
+        count = int(self.count[chosen].sum().item())
+        if count < 2:
+            raise InputError(f"there are {count} images, and a covariance needs at least 2")
+        mu = self.total[chosen].sum(dim=0) / count
+        sigma = (self.outer[chosen].sum(dim=0) - count * mu.outer(mu)) / (count - 1)
+        return Statistics(count, mu.cpu(), sigma.cpu())

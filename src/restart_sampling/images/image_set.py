@@ -1,0 +1,116 @@
+"""Image sets for evaluation: uint8 batches in sorted order, decoded ahead by threads."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from restart_sampling.errors import InputError
+from restart_sampling.images.decode import decode, describe, pixels
+from restart_sampling.images.parallel import available_cores, in_order
+from restart_sampling.images.sources import Source, open_source
+
+_MAX_WORKERS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one shape, in the order of their names.
+
+    Attributes:
+        source: Where they come from.
+        indices: int64 [N], their places there.
+        shape: [C, H, W] of each; C = 1 is grey, 3 is RGB.
+        workers: Threads that decode.
+    """
+
+    source: Source
+    indices: np.ndarray
+    shape: tuple[int, int, int]
+    workers: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def names(self) -> list[str]:
+        """Relative to the source."""
+        return [self.source.names[index] for index in self.indices]
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int64 [N], or None."""
+        return None if self.source.labels is None else self.source.labels[self.indices]
+
+    @property
+    def lossy(self) -> bool:
+        """Whether there are JPEG or WebP files, which move a Fréchet distance."""
+        return self.source.lossy
+
+    def take(self, places: Sequence[int] | np.ndarray) -> "ImageSet":
+        """The images at these places, such as range(rank, len(images), world) for a process among many."""
+        return ImageSet(self.source, self.indices[np.asarray(places, np.int64)], self.shape, self.workers)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.batches()
+
+    def batches(self, size: int = 64) -> Iterator[np.ndarray]:
+        """uint8 [B, C, H, W], B = size but for the last. No more than workers + 1 batches are held ahead.
+
+        Raises:
+            InputError: A file is damaged, or not of the shape of the first; the message names it.
+        """
+        parts = (self.indices[start : start + size] for start in range(0, len(self), size))
+        with ThreadPoolExecutor(self.workers) as threads:
+            yield from in_order(threads, self._read, parts, ahead=self.workers + 1)
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        batch = np.empty((len(indices), *self.shape), np.uint8)
+        for place, index in enumerate(indices):
+            image = _pixels(self.source, index)
+            if image.shape != self.shape:
+                raise InputError(
+                    f"{self.source.where(index)} is {describe(image.shape)}, and the first image is "
+                    f"{describe(self.shape)}; 'restart-sampling dataset' makes images of one size"
+                )
+            batch[place] = image
+        return batch
+
+
+def read_images(source: str | Path | Source, *, count: int | None = None, workers: int | None = None) -> ImageSet:
+    """The images of a source that `open_source` knows.
+
+    Args:
+        source: A path, or what is open already.
+        count: How many; None is all. Of more, EDM's choice is taken: numpy's RandomState(0) shuffles, then the first
+            `count`, sorted.
+        workers: Threads that decode; None is one a core, at most 8.
+
+    Raises:
+        InputError: No images, fewer than `count`, or the first one is damaged or has transparency.
+    """
+    source = source if isinstance(source, Source) else open_source(Path(source))
+    indices = np.arange(len(source))
+    if count is not None:
+        if count > len(source):
+            raise InputError(f"{source.path} holds {len(source)} images, and {count} are asked for; ask for fewer")
+        np.random.RandomState(0).shuffle(indices)
+        indices = np.sort(indices[:count])
+    first = _pixels(source, int(indices[0]))
+    channels, height, width = first.shape
+    return ImageSet(source, indices, (channels, height, width), workers or min(available_cores(), _MAX_WORKERS))
+
+
+def _pixels(source: Source, index: int) -> np.ndarray:
+    raw = source.raw(index)
+    if isinstance(raw, np.ndarray):
+        return raw
+    image = decode(raw, source.where(index))
+    if image.mode == "RGBA":
+        raise InputError(
+            f"{source.where(index)} has transparency, and images to evaluate are RGB or grey; "
+            "'restart-sampling dataset' lays them on white"
+        )
+    return pixels(image)

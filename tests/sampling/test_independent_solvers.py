@@ -1,0 +1,208 @@
+"""Each solver against an independent implementation on the same levels: diffusers' schedulers, k-diffusion's samplers.
+
+diffusers' schedulers get our levels in place of their own and the exact denoiser's answer; their state is the
+variance-preserving one, x / sqrt(1 + sigma²), which exponential integrators do not notice. k-diffusion's outputs were
+written by tests/golden/make_k_diffusion.py. Those that diffusers itself cannot bring to level 0 at full order (UniPC,
+DEIS, SA-Solver divide by it) are compared down to the last positive level.
+"""
+
+import warnings
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import restart_sampling as rs
+from restart_sampling.sampling.predictor_corrector import SASolver
+from restart_sampling.sampling.solvers import make_solver
+
+# diffusers warns of its own deprecated options, and torch of how diffusers makes arrays.
+pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
+
+LEVELS = rs.karras_levels(12, 0.05, 20.0)
+MEANS = torch.tensor([[1.0, 0.5, -0.8], [-1.0, 0.2, 0.4], [0.3, -1.2, 0.9]], dtype=torch.float64)
+DENOISE = rs.GaussianMixture(MEANS, 0.3, torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64))
+X = DENOISE.draw(16, LEVELS[0], torch.Generator().manual_seed(0))
+NOISES = torch.randn(len(LEVELS), *X.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+GOLDEN = Path(__file__).parents[1] / "golden" / "solver_k_diffusion.npz"
+
+
+def replay():
+    """A perturb that adds NOISES in order."""
+    draws = iter(NOISES)
+    return lambda x, low, high: x + (high**2 - low**2) ** 0.5 * next(draws)
+
+
+def ours(solver, levels):
+    return rs.sample(DENOISE, X, rs.ode_path(levels), solver, perturb=replay())
+
+
+def relative(a, b):
+    return ((a - b).norm() / b.norm()).item()
+
+
+@pytest.fixture(scope="module")
+def diffusers():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that diffusers looks for
+        return pytest.importorskip("diffusers")
+
+
+def scheduled(scheduler, levels, output=lambda x, x0, sigma: x0, solver_types=None, noisy=False):
+    """Where a diffusers scheduler leads from X, on our levels."""
+    sigmas = torch.tensor(levels, dtype=torch.float64)
+    scheduler.set_timesteps(len(levels) - 1)
+    scheduler.sigmas, scheduler.timesteps = sigmas, torch.arange(len(levels) - 1)
+    scheduler.set_begin_index(0)
+    scale = (1 + sigmas**2).sqrt()
+    x = X / scale[0]
+    for index, sigma in enumerate(sigmas[:-1]):
+        if solver_types:
+            scheduler.register_to_config(solver_type=solver_types[index % len(solver_types)])
+        x0 = DENOISE(x.double() * scale[index], sigma.expand(len(x)))
+        more = {"variance_noise": NOISES[index]} if noisy else {}
+        x = scheduler.step(output(x, x0, sigma), torch.tensor(index), x.double(), **more).prev_sample
+    return x * scale[-1]
+
+
+DATA = {"prediction_type": "sample", "lower_order_final": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler", "settings", "last"),
+    [
+        ("dpmpp_2m", "DPMSolverMultistepScheduler", {"solver_order": 2}, None),
+        ("dpmpp_3m_published", "DPMSolverMultistepScheduler", {"solver_order": 3, "solver_type": "heun"}, None),
+        ("unipc:p=1", "UniPCMultistepScheduler", {"solver_order": 1}, -1),
+        ("unipc:p=2", "UniPCMultistepScheduler", {"solver_order": 2}, -1),
+        ("unipc:p=3", "UniPCMultistepScheduler", {"solver_order": 3}, -1),
+        ("deis:order=2", "DEISMultistepScheduler", {"solver_order": 2}, -1),
+        ("deis:order=3", "DEISMultistepScheduler", {"solver_order": 3}, -1),
+    ],
+)
+def test_multistep_solvers_equal_diffusers(diffusers, name, scheduler, settings, last):
+    made = getattr(diffusers, scheduler)(**DATA, **settings)
+    levels = LEVELS[:last]
+    assert relative(ours(make_solver(name), levels), scheduled(made, levels)) < 1e-5
+
+
+def test_our_third_order_is_not_the_published_one(diffusers):
+    made = diffusers.DPMSolverMultistepScheduler(**DATA, solver_order=3, solver_type="heun")
+    assert relative(ours(make_solver("dpmpp_3m"), LEVELS), scheduled(made, LEVELS)) > 1e-3
+
+
+def test_sde_dpm_solver_equals_diffusers_with_the_same_noise(diffusers):
+    made = diffusers.DPMSolverMultistepScheduler(**DATA, algorithm_type="sde-dpmsolver++", solver_order=2)
+    assert relative(ours(make_solver("sde_dpmpp_2m"), LEVELS), scheduled(made, LEVELS, noisy=True)) < 1e-5
+
+
+@dataclass(frozen=True)
+class CoarseSASolver(SASolver):
+    """With the weights that the authors' script and diffusers have for two values: the slope for half the step²."""
+
+    def moments(self, form, process, move, count):
+        moments = form.moments(process, move.now, move.then, count)
+        if count == 2:
+            h = form.clock(process, move.then) - form.clock(process, move.now)
+            moments[1] = process.alpha(self.landing(move, process)) * (1 + form.tau**2) * h**2 / 2
+        return moments
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("tau", [0.0, 0.7, 1.0])
+def test_sa_solver_equals_diffusers_with_the_same_noise(diffusers, monkeypatch, p, tau):
+    draws = iter(NOISES)
+    monkeypatch.setattr("diffusers.schedulers.scheduling_sasolver.randn_tensor", lambda *args, **settings: next(draws))
+    made = diffusers.SASolverScheduler(
+        **DATA, predictor_order=p, corrector_order=p + 1, tau_func=lambda level: torch.tensor(tau)
+    )
+    solver = CoarseSASolver(p=p, tau=tau, low=0.0, high=100.0)
+    levels = LEVELS[:-1]
+    assert relative(ours(solver, levels), scheduled(made, levels)) < 1e-5
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_equals_diffusers_with_the_same_noise(diffusers, eta):
+    steps = len(LEVELS) - 1
+    made = diffusers.DDIMScheduler(num_train_timesteps=steps, prediction_type="sample", clip_sample=False)
+    made.set_timesteps(steps)
+    made.alphas_cumprod = 1 / (1 + torch.tensor(LEVELS[-2::-1], dtype=torch.float64) ** 2)
+    x = X * made.alphas_cumprod[-1].sqrt()
+    for index, level in enumerate(LEVELS[:-1]):
+        x0 = DENOISE(x * (1 + level**2) ** 0.5, torch.full((len(x),), level, dtype=torch.float64))
+        noise = NOISES[index] if eta else None
+        x = made.step(x0, steps - 1 - index, x, eta=eta, variance_noise=noise).prev_sample
+    assert relative(ours(make_solver(f"ddim:eta={eta}"), LEVELS), x) < 1e-5
+
+
+def test_ipndm_equals_diffusers(diffusers):
+    made = diffusers.IPNDMScheduler()
+    sigmas = torch.tensor(LEVELS, dtype=torch.float64)
+    made.alphas, made.betas = 1 / (1 + sigmas**2).sqrt(), sigmas / (1 + sigmas**2).sqrt()
+    made.ets = []
+    made.timesteps = torch.arange(len(LEVELS) - 1)
+    made.set_begin_index(0)
+    x = X * made.alphas[0]
+    for index, sigma in enumerate(sigmas[:-2]):
+        x_ve = x / made.alphas[index]
+        noise = (x_ve - DENOISE(x_ve, sigma.expand(len(x)))) / sigma
+        # The scheduler makes the noise from the velocity of its process.
+        x = made.step((noise - x * made.betas[index]) / made.alphas[index], torch.tensor(index), x).prev_sample
+    assert relative(ours(make_solver("ipndm"), LEVELS[:-1]), x / made.alphas[-2]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "types"), [("dpm2", ["midpoint", "midpoint"]), ("dpm3", ["midpoint", "heun", "midpoint"])]
+)
+def test_singlestep_dpm_solvers_equal_diffusers(diffusers, name, types):
+    """diffusers takes the stages' levels from the grid: give it a grid that has them."""
+    order, ends = len(types), rs.karras_levels(6, 0.05, 20.0)[:-1]
+    levels = [ends[0]]
+    for now, then in pairwise(ends):
+        levels += [now * (then / now) ** (stage / order) for stage in range(1, order)] + [then]
+    made = diffusers.DPMSolverSinglestepScheduler(
+        prediction_type="sample", algorithm_type="dpmsolver", solver_order=order, final_sigmas_type="sigma_min"
+    )
+    set_timesteps = made.set_timesteps
+
+    def with_whole_steps(count):
+        set_timesteps(count)
+        made.order_list = [*range(1, order + 1)] * (len(ends) - 1)
+
+    made.set_timesteps = with_whole_steps
+    # Restart falls are all of full order.
+    path = rs.NoisePath(tuple(rs.Move(now, then, restart=True) for now, then in pairwise(ends)))
+    out = rs.sample(DENOISE, X, path, make_solver(name))
+    assert relative(out, scheduled(made, levels, solver_types=types)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "euler",
+        "heun",
+        "dpm2",
+        "dpm3",
+        "ab:order=4",
+        "dpmpp_2m",
+        "dpmpp_3m_published",
+        "sde_dpmpp_2m",
+        "ddim:eta=0.5",
+        "ddpm",
+    ],
+)
+def test_solvers_equal_k_diffusion(name):
+    with np.load(GOLDEN) as file:
+        golden = torch.from_numpy(file[name])
+        np.testing.assert_array_equal(file["x"], X)
+        np.testing.assert_allclose(file["levels"], LEVELS, rtol=1e-14)
+        np.testing.assert_array_equal(file["noises"], NOISES)
+    # Its multistep Adams goes to level 0 at full order, where ours is Euler's.
+    levels = LEVELS[:-1] if name.startswith("ab") else LEVELS
+    # Restart falls, as its DPM-Solver-3 is of full order in every step.
+    falls = tuple(rs.Move(now, then, restart=True) for now, then in pairwise(levels))
+    out = rs.sample(DENOISE, X, rs.NoisePath(falls), make_solver(name), perturb=replay())
+    assert relative(out, golden) < 1e-5

@@ -1,0 +1,334 @@
+"""Every solver: its order from exact history and from a cold start, its evaluations, and what it does at the ends."""
+
+import math
+from functools import cache
+from itertools import pairwise
+
+import pytest
+import torch
+
+import restart_sampling as rs
+from restart_sampling.sampling.exponential import Data, Noise, Slope, interpolation_weights, phi
+from restart_sampling.sampling.solvers import SOLVERS
+
+# name: (order from exact history, order of a cold start at a level that matters)
+ORDERS = {
+    "euler": (1, 1),
+    "heun": (2, 2),
+    "midpoint": (2, 2),
+    "dpm2": (2, 2),
+    "dpm3": (3, 3),
+    "ab:order=1": (1, 1),
+    "ab:order=2": (2, 2),
+    "ab:order=3": (3, 2),
+    "ab:order=4": (4, 2),
+    "ipndm": (2, 2),
+    "deis:order=2": (2, 2),
+    "deis:order=3": (3, 2),
+    "dpmpp_2m": (2, 2),
+    "dpmpp_3m": (3, 2),
+    "dpmpp_3m_published": (2, 2),
+    "unipc:p=1": (2, 2),
+    "unipc:p=2": (3, 3),
+    "unipc:p=3": (4, 3),
+    "ddim": (1, 1),
+    "sa:tau=0:p=1": (2, 2),
+    "sa:tau=0:p=2": (3, 3),
+    "sa:tau=0:p=3": (4, 3),
+}
+STOCHASTIC = ["ddim:eta=0.5", "ddpm", "sde_dpmpp_2m", "sa"]
+ALL = [*ORDERS, *STOCHASTIC]
+
+
+def mixture(process=rs.VE):
+    means = torch.tensor([[1.0, 0.5, -0.8], [-1.0, 0.2, 0.4], [0.3, -1.2, 0.9]], dtype=torch.float64)
+    return rs.GaussianMixture(means, 0.3, torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64), process)
+
+
+def falls(levels, restart=True):
+    """A descent in which every step has full order."""
+    return rs.NoisePath(tuple(rs.Move(now, then, restart=restart) for now, then in pairwise(levels)))
+
+
+@cache
+def exact_states(process, high, low, steps):
+    """The exact flow on a Karras grid, by DPM-Solver-3 on a much finer one."""
+    denoise, grid = mixture(process), rs.power_grid(steps + 1, high, low)
+    states = [denoise.draw(64, high, torch.Generator().manual_seed(0))]
+    for now, then in pairwise(grid):
+        fine = rs.power_grid(max(3, 3072 // steps), now, then)
+        states.append(rs.sample(denoise, states[-1], falls(fine), rs.make_solver("dpm3"), process=process))
+    return grid, states
+
+
+def error(name, process, high, low, steps, history):
+    """Of the last state; the first `history` steps start from exact states, so that the memory is exact."""
+    solver, memory = rs.make_solver(name), None
+    grid, states = exact_states(process, high, low, steps)
+    x = states[0]
+    for index, (now, then) in enumerate(pairwise(grid)):
+        start = states[index] if index <= history else x
+        x, memory = solver.step(mixture(process), start, rs.Move(now, then, restart=True), memory, process)
+    return (x - states[-1]).norm().item()
+
+
+def measured_order(name, process, high, low, counts, history):
+    first, last = (error(name, process, high, low, steps, history) for steps in counts)
+    return math.log(first / last) / math.log(counts[1] / counts[0])
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_order_from_exact_history_on_karras_levels(name):
+    order = measured_order(name, rs.VE, 3.0, 0.1, (192, 384), history=4)
+    assert order == pytest.approx(ORDERS[name][0], abs=0.2)
+    assert rs.make_solver(name).order == ORDERS[name][0]
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_order_of_a_cold_start_in_the_middle(name):
+    order = measured_order(name, rs.VE, 1.0, 0.2, (64, 192), history=0)
+    assert order == pytest.approx(ORDERS[name][1], abs=0.3)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_order_on_a_flow(name):
+    order = measured_order(name, rs.FLOW, 0.9, 0.2, (128, 256), history=4)
+    assert order == pytest.approx(ORDERS[name][0], abs=0.3)
+
+
+def test_ipndm_has_order_4_on_levels_with_equal_gaps():
+    denoise = mixture()
+    exact = exact_states(rs.VE, 1.0, 0.2, 192)[1]
+    errors = []
+    for steps in (128, 256):
+        grid = rs.power_grid(steps + 1, 1.0, 0.2, rho=1.0)
+        x, memory, solver = exact[0], None, rs.make_solver("ipndm")
+        for index, (now, then) in enumerate(pairwise(grid)):
+            if 1 <= index <= 3:
+                fine = rs.power_grid(200, 1.0, now)
+                x = rs.sample(denoise, exact[0], falls(fine), rs.make_solver("dpm3"))
+            x, memory = solver.step(denoise, x, rs.Move(now, then), memory)
+        errors.append((x - exact[-1]).norm().item())
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.2)
+
+
+class Counter:
+    def __init__(self, denoise):
+        self.denoise, self.calls = denoise, 0
+
+    def __call__(self, x, sigma):
+        assert sigma.min() > 0
+        self.calls += 1
+        return self.denoise(x, sigma)
+
+
+PLANS = [
+    "1",
+    "2",
+    "6",
+    "8 [3,2,0.06,1] gamma=0.05",
+    "8 [2,1,0.002,1]",
+    "7 churn=3",
+    "6 [4,1,0.5,3] restart_solver=heun",
+]
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("text", PLANS)
+def test_nfe_is_what_is_spent(name, text):
+    plan = rs.Plan.parse(text).set(f"solver={name}")
+    path, denoise = plan.path(), Counter(mixture())
+    out = rs.sample(denoise, torch.ones(2, 3, dtype=torch.float64) * 80, path, *plan.solvers)
+    assert denoise.calls == path.nfe(*plan.solvers)
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("process", [rs.VE, rs.FLOW], ids=["VE", "FLOW"])
+@pytest.mark.parametrize("name", [name for name in ALL if name != "midpoint"])
+def test_a_single_step_to_0_is_the_expected_data(name, process):
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    denoise, top = mixture(process), 80.0 if process is rs.VE else 1.0
+    out = rs.sample(denoise, top * x, rs.ode_path([top, 0.0]), rs.make_solver(name), process=process)
+    torch.testing.assert_close(out, denoise(top * x, torch.full((4,), top, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_flows_start_at_pure_noise(name):
+    """At t = 1 there is no data in the state and lambda is not finite: the answer converges all the same."""
+    denoise = mixture(rs.FLOW)
+    x = denoise.draw(64, 1.0, torch.Generator().manual_seed(0))
+    start = x.clone()
+
+    def run(steps, solver):
+        torch.manual_seed(0)
+        path = rs.ode_path(rs.power_grid(steps + 1, 1.0, 0.0, rho=2.0))
+        return rs.sample(denoise, x, path, solver, process=rs.FLOW)
+
+    out = run(100, rs.make_solver(name))
+    assert torch.isfinite(out).all()
+    assert torch.equal(x, start)
+    if name in ORDERS:
+        exact = run(2000, rs.Heun())
+        assert (out - exact).abs().mean() < (0.02 if ORDERS[name][0] == 1 else 2e-3)
+
+
+@pytest.mark.parametrize("process", [rs.VE, rs.FLOW], ids=["VE", "FLOW"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ALL)
+def test_levels_that_nearly_meet_do_no_harm(name, dtype, process):
+    """A step of relative size 1e-12 changes nothing but rounding, of the state's own dtype."""
+    denoise = mixture(process)
+    levels = [1.0 if process is rs.FLOW else 2.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.0]
+    doubled = sorted({value for level in levels for value in (level, level * (1 - 1e-12))}, reverse=True)
+    assert len(doubled) == 2 * len(levels) - 1
+
+    def run(grid):
+        noise = torch.zeros(64, 3, dtype=dtype)  # without noise, so that both runs can be compared
+
+        def perturb(x, low, high):
+            keep, std = process.rise(low, high)
+            return keep * x + std * noise
+
+        x = levels[0] * torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(dtype)
+        return rs.sample(
+            lambda x, sigma: denoise(x.double(), sigma).to(dtype),
+            x,
+            rs.ode_path(grid),
+            rs.make_solver(name),
+            process=process,
+            perturb=perturb,
+        )
+
+    plain, near = run(levels), run(doubled)
+    assert near.dtype == dtype
+    assert torch.isfinite(near).all()
+    # The order of multistep solvers drops at each doubled level, so that only the size of the answer is kept.
+    assert (near - plain).abs().max() < 0.6
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_step_of_no_length_goes_nowhere(name):
+    denoise, solver, memory = mixture(), rs.make_solver(name), None
+    x = 2 * torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for now, then in pairwise((2.0, 1.5, 1.0)):
+        x, memory = solver.step(denoise, x, rs.Move(now, then), memory)
+    before = solver.step(denoise, x, rs.Move(1.0, 0.9), memory)[0]
+    tiny, memory = solver.step(denoise, x, rs.Move(1.0, 1.0 - 1e-12), memory)
+    # A corrector moves the state all the same, by the correction of the step before.
+    assert (tiny - x).abs().max() < (0.1 if name.startswith(("unipc", "sa")) else 1e-9)
+    after = solver.step(denoise, tiny, rs.Move(1.0 - 1e-12, 0.9), memory)[0]
+    assert (after - before).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_float32_state_follows_float64(name):
+    levels = rs.karras_levels(18)
+    x = 80 * torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    outs = []
+    for dtype in (torch.float32, torch.float64):
+        kernel = rs.GaussianKernel(range(64))
+        outs.append(
+            rs.sample(
+                lambda x, sigma: mixture()(x.double(), sigma).to(x.dtype),
+                x.to(dtype),
+                rs.ode_path(levels),
+                rs.make_solver(name),
+                perturb=lambda x, low, high, kernel=kernel: kernel(x, low, high).to(x.dtype),
+            )
+        )
+    assert outs[0].dtype == torch.float32
+    assert (outs[0] - outs[1]).abs().max() < 5e-4
+
+
+@pytest.mark.parametrize("process", [rs.VE, rs.FLOW], ids=["VE", "FLOW"])
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_stochastic_solvers_keep_the_distribution(name, process):
+    """From exact samples of a Gaussian at one level to another: mean 0 and the exact variance; no noise at level 0."""
+    denoise = rs.GaussianMixture(torch.zeros(1, 4, dtype=torch.float64), 0.5, process=process)
+    high, low = (3.0, 0.3) if process is rs.VE else (0.9, 0.2)
+    x = denoise.draw(20_000, high, torch.Generator().manual_seed(1))
+    solver = rs.make_solver(f"{name}:high=5" if name == "sa" else name)
+    path = rs.ode_path(rs.power_grid(161, high, low))
+    out = rs.sample(
+        denoise, x, path, solver, process=process, perturb=rs.GaussianKernel(range(20_000), process=process)
+    )
+    variance = (process.alpha(low) * 0.5) ** 2 + process.std(low) ** 2
+    assert out.pow(2).mean().item() == pytest.approx(variance, rel=0.03)
+    assert abs(out.mean().item()) < 4 * math.sqrt(variance / out.numel())
+    # It is no ODE: what is left of the start is less than the flow leaves.
+    kept = (out * x).mean().item() / math.sqrt(variance * x.pow(2).mean().item())
+    assert kept < 0.95
+    assert all(solver.landing(move, process) < move.then for move in path.moves)
+    assert solver.landing(rs.Move(low, 0.0), process) == 0.0
+
+
+def test_stochastic_solvers_leave_the_noise_to_the_kernel():
+    """The image of a seed does not depend on its batch, with any of them."""
+    denoise, path = mixture(), rs.Plan.parse("8 [3,2,0.06,1]").path()
+    for name in STOCHASTIC:
+        outs = []
+        for seeds in ([3], [1, 2, 3]):
+            kernel = rs.GaussianKernel(seeds)
+            outs.append(rs.sample(denoise, kernel.start((3,), 80.0), path, rs.make_solver(name), perturb=kernel)[-1])
+        torch.testing.assert_close(outs[0], outs[1])
+        assert kernel.draw > len(path.rises)
+
+
+def test_edms_noise_refuses_what_edm_has_not():
+    path = rs.ode_path(rs.karras_levels(4))
+    kernel = rs.EDMKernel([0], path)
+    with pytest.raises(rs.InputError, match="for ODE solvers only"):
+        rs.sample(mixture(), kernel.start((3,), 80.0), path, rs.make_solver("ddpm"), perturb=kernel)
+
+
+def test_every_solver_is_tested_here():
+    assert {name.partition(":")[0] for name in ALL} == set(SOLVERS)
+    for name, make in SOLVERS.items():
+        assert make() == rs.make_solver(name)
+
+
+@pytest.mark.parametrize("form", [Slope(), Noise(), Data(), Data(tau=0.7)])
+def test_integrals_are_exact(form):
+    """Against the trapezoidal rule on the form's own equation, for a polynomial through three nodes."""
+    now, then, levels = 2.0, 0.7, (2.0, 3.1, 4.5)
+    clocks = [form.clock(rs.VE, level) for level in levels]
+    values = [0.3, -0.8, 1.1]
+    moments = form.moments(rs.VE, now, then, 3)
+    got = sum(w * v for w, v in zip(interpolation_weights(clocks, moments), values, strict=True))
+
+    start, end = clocks[0], form.clock(rs.VE, then)
+    count = 20_000
+    u = [start + (end - start) * i / count for i in range(count + 1)]
+
+    def lagrange(at):
+        return sum(
+            value * math.prod((at - other) / (own - other) for other in clocks if other != own)
+            for own, value in zip(clocks, values, strict=True)
+        )
+
+    def weight(at):
+        if isinstance(form, Slope):
+            return 1.0
+        if isinstance(form, Noise):
+            return -math.exp(-at)  # -alpha_t e^-lambda
+        c = 1 + form.tau**2
+        return c * math.exp(-c * (end - at))
+
+    inside = [weight(at) * lagrange(at) for at in u]
+    integral = (sum(inside) - (inside[0] + inside[-1]) / 2) * (end - start) / count
+    assert got == pytest.approx(integral, rel=1e-6)
+
+
+@pytest.mark.parametrize("z", [-40.0, -3.0, -1.0, -0.999, -1e-9, 0.0, 1e-300, 0.5, 1.0, 2.0])
+def test_phi_functions(z):
+    count = 4000
+    for k in (1, 2, 3):
+        s = [(i + 0.5) / count for i in range(count)]
+        integral = sum(math.exp((1 - at) * z) * at ** (k - 1) for at in s) / count / math.factorial(k - 1)
+        assert phi(k, z) == pytest.approx(integral, rel=1e-3 if z == -40 else 1e-5)
+
+
+def test_solvers_by_hand_have_the_plans_checks():
+    for name in ("ddim:eta=nan", "sa:tau=inf", "sa:tau=-1", "unipc:p=0", "deis:order=4"):
+        with pytest.raises(rs.InputError):
+            rs.make_solver(name)
