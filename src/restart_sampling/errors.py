@@ -17,7 +17,9 @@ def require_extra(package: str, extra: str) -> None:
         InputError: it is not installed; the message names the extra that has it.
     """
     if find_spec(package) is None:
-        raise InputError(f"this needs {package}, which is not installed: pip install 'restart-sampling[{extra}]'")
+        raise InputError(
+            f"this needs {package}, which is not installed: pip install {package}, or restart-sampling[{extra}]"
+        )
 
 
 def shorten(text: str, limit: int = 100) -> str:

@@ -56,10 +56,11 @@ def test_python_m_is_the_same_command():
 
 
 def test_plan_explains(run):
-    code, out, _ = run("plan", "18 [3,2,0.06,0.30]", "--set", "gamma=0.05", "--json")
-    assert code == 0
-    assert "NFE        43" in out
-    result = json.loads(out.splitlines()[-1])
+    for words in (["18 [3,2,0.06,0.30]"], ["18", "[3,2,0.06,0.30]"]):
+        code, out, _ = run("plan", *words, "--set", "gamma=0.05")
+        assert code == 0
+        assert "NFE        43" in out
+    result = json.loads(run("plan", "18 [3,2,0.06,0.30]", "--set", "gamma=0.05", "--json")[1])
     assert (result["plan"], result["nfe"]) == ("18 [3,2,0.06,0.3] gamma=0.05", 43)
     assert result["levels"][0] == 80.0
 
@@ -70,15 +71,15 @@ def test_plan_explains_for_a_model(run):
     assert "main grid  18 steps: 80" in out
 
 
-def test_presets_are_listed_with_what_they_need(run):
+def test_presets_are_listed(run):
     code, out, _ = run("plan", "--list")
     assert code == 0
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert set(rs.PRESETS) <= set(lines)
     assert "2.70" in lines["cifar10-vp-43"]
     listed = json.loads(run("plan", "--list", "--json")[1])["presets"]
-    assert {entry["name"] for entry in listed if entry["needs"] == "dpm3"} == {
-        name for name in rs.PRESETS if "dpm3" in name and "needs solver dpm3" in " ".join(out.split())
+    assert {entry["name"]: entry["nfe"] for entry in listed} == {
+        name: preset.nfe for name, preset in rs.PRESETS.items()
     }
 
 
@@ -118,7 +119,7 @@ def test_the_same_command_runs_again_and_another_is_refused(run, tmp_path):
     assert generate(run, "--seeds", "0", "--out", out)[0] == 0
     code, _, stderr = generate(run, "--seeds", "0", "--out", out, "--guidance", "2")
     assert code == 2
-    assert "another run: its guidance is 1.0, not 2.0" in stderr
+    assert "another run, with guidance 1.0, not 2.0" in stderr
 
 
 def test_guidance_counts_both_evaluations(run, tmp_path):
@@ -156,7 +157,12 @@ BAD = {
     "malformed plan": (["--plan", "18 [3,2"], "cannot read '[3,2'"),
     "unknown key": (["--plan", "18", "--set", "colour=3"], "unknown key 'colour'"),
     "unknown preset": (["--plan", "cifar10-vp-44"], "nearest: cifar10-vp-43"),
-    "missing solver": (["--plan", "cifar10-vp-dpm3-27"], "needs solver dpm3"),
+    "missing solver": (["--plan", "18 solver=magic"], "needs solver magic"),
+    "no value": (["--plan", "18", "--set", "rho"], "write KEY=VALUE"),
+    "no key": (["--plan", "18", "--set", "=3"], "write KEY=VALUE"),
+    "steps beyond sense": (["--plan", "99999999999"], "give 1 to 100,000"),
+    "restarts beyond sense": (["--plan", "18 [1000000,1000000,0.06,0.3]"], "at most 100,000"),
+    "seeds beyond sense": (["--seeds", "0-99999999999999"], "more than 10,000,000"),
     "malformed seeds": (["--seeds", "5-x"], "cannot read '5-x'"),
     "seeds backwards": (["--seeds", "9-3"], "ends before it begins"),
     "no plan for another model": (["--model", "edm-cifar10-32x32-uncond-vp"], "--plan is missing"),
@@ -169,8 +175,6 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_ends_before_a_model_is_loaded(case, run, tmp_path, monkeypatch):
-    if case == "missing solver" and "dpm3" in rs.sampling.solvers.SOLVERS:
-        pytest.skip("the solver exists")
     monkeypatch.setattr("restart_sampling.models.checkpoint.read_checkpoint", lambda path: pytest.fail("loaded"))
     arguments, message = BAD[case]
     standard = {"--model": "cifar10-small", "--seeds": "0-3", "--out": tmp_path / "out"}
@@ -188,6 +192,8 @@ def test_bad_input_ends_before_a_model_is_loaded(case, run, tmp_path, monkeypatc
     ("arguments", "message"),
     [
         (["--class", "10"], "class 10 is out of range; the model has classes 0 to 9"),
+        (["--guidance", "nan"], "guidance is nan"),
+        (["--guidance", "inf"], "guidance is inf"),
         (["--class", "zebra"], "--class zebra: give the number of a class, or one of airplane, automobile"),
         (["--model", "nothing-of-this-name", "--plan", "18"], "nothing-of-this-name"),
     ],
@@ -198,6 +204,26 @@ def test_what_does_not_fit_the_model_is_one_sentence(arguments, message, run, tm
     assert message in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["file/sub", "file/x.zip", "/proc/images", "/proc/x.zip"])
+def test_a_place_that_cannot_be_written_is_refused_before_work(out, run, tmp_path):
+    (tmp_path / "file").write_text("x")
+    code, _, err = generate(run, "--seeds", "0", "--out", tmp_path / out)
+    assert code == 2
+    assert err.startswith("restart-sampling: ")
+    assert len(err.splitlines()) == 1
+    for arguments in (["demo", "--out", tmp_path / "file/demo.png"], ["demo", "--out", tmp_path / "demo.jpg"]):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert len(err.splitlines()) == 1
+
+
+def test_progress_off_a_terminal_is_a_line_now_and_then(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("restart_sampling.cli.options.SECONDS_BETWEEN_LINES", 0.0)
+    err = generate(run, "--seeds", "0-2", "--out", tmp_path / "images", "--batch", 2)[2]
+    assert "images: 2 of 3" in err
+    assert "images: 3 of 3" in err
 
 
 def test_a_result_that_is_not_finite_stops_the_run(run, tmp_path, monkeypatch):
@@ -225,7 +251,7 @@ def test_a_missing_optional_package_is_one_sentence(run, tmp_path, monkeypatch):
     code, _, err = run("demo", "--out", tmp_path / "demo.png")
     assert code == 2
     assert err.startswith("restart-sampling: this needs matplotlib")
-    assert "pip install 'restart-sampling[figures]'" in err
+    assert "pip install matplotlib, or restart-sampling[figures]" in err
     assert len(err.splitlines()) == 1
 
 

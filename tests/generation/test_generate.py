@@ -125,6 +125,8 @@ def test_a_model_that_rounds_its_levels_is_called_at_those():
         (0, {"classes": 1}, "the model is unconditional"),
         (0, {"guidance": 2.0}, "the model is unconditional"),
         (0, {"batch_size": 0}, "batch size is 0"),
+        (4, {"guidance": float("nan")}, "guidance is nan"),
+        (0, {"seeds": [1, 2, 1]}, "a seed is given twice"),
         (0, {"noise": "pink"}, "no noise 'pink'; allowed: counter, edm"),
         (0, {"noise": "edm", "D": 128}, "not defined for PFGM"),
         (0, {"plan": "18 [3,2,0.5,0.3]"}, "t_min < t_max"),
@@ -135,7 +137,7 @@ def test_what_does_not_fit_is_refused_at_once(label_dim, options, message):
     of_model = {key: options.pop(key) for key in ("D", "sigma_max") if key in options}
     model = tiny(label_dim, **of_model)
     with pytest.raises(rs.InputError, match=message):
-        rs.generate(model, options.pop("plan", "4"), range(6), **options)
+        rs.generate(model, options.pop("plan", "4"), options.pop("seeds", range(6)), **options)
 
 
 def test_an_image_that_is_not_finite_stops_the_run():

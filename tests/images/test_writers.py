@@ -95,7 +95,7 @@ def test_another_run_is_refused_with_what_differs(name, tmp_path):
     check_destination(out, RUN)
     write(out)
     check_destination(out, RUN)
-    with pytest.raises(InputError, match=r"another run: its plan is '18', not '20'"):
+    with pytest.raises(InputError, match='another run, with plan "18", not "20"'):
         check_destination(out, {**RUN, "plan": "20"})
 
 

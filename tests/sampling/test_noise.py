@@ -112,6 +112,13 @@ def test_seeds_out_of_range_are_refused(seed):
         rs.GaussianKernel([seed])
 
 
+def test_seeds_are_whole_numbers_of_any_kind():
+    kernel = rs.GaussianKernel(torch.arange(3))
+    assert torch.equal(kernel.start((2,), 1.0), rs.GaussianKernel([0, 1, 2]).start((2,), 1.0))
+    with pytest.raises(TypeError):
+        rs.GaussianKernel([1.5])
+
+
 def test_pfgmpp_needs_an_augmented_dimension():
     with pytest.raises(rs.InputError, match="D is 0"):
         rs.PFGMppKernel([1], D=0)

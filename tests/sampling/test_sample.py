@@ -93,6 +93,16 @@ def test_the_states_dtype_is_kept_and_the_level_is_float64(dtype):
     assert torch.equal(x, kept)
 
 
+def test_the_state_keeps_its_dtype_whatever_the_denoiser_returns():
+    out = rs.sample(lambda x, sigma: shrink(x.double(), sigma), torch.ones(2, 3), PATH)
+    assert out.dtype == torch.float32
+
+
+def test_levels_that_the_process_does_not_have_are_refused():
+    with pytest.raises(rs.InputError, match="up to level 3, and the highest of the process FLOW is 1"):
+        rs.sample(shrink, torch.ones(2, 3), PATH, process=rs.FLOW)
+
+
 def test_callback_reads_every_state():
     seen = []
     out = rs.sample(shrink, torch.ones(2, 3), PATH, callback=lambda index, move, x: seen.append((index, move, x)))

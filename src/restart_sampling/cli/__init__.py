@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"restart-sampling: {message}", err=True)
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder that went away
+        click.echo(f"restart-sampling: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+        sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("restart-sampling: interrupted", err=True)
         sys.exit(130)

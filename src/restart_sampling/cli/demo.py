@@ -15,7 +15,8 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
-from restart_sampling.errors import require_extra
+from restart_sampling.errors import InputError, require_extra
+from restart_sampling.files import check_writable
 
 
 @click.command()
@@ -38,6 +39,9 @@ def demo(out: Path, seeds_text: str, batch: int, device: str, as_json: bool) -> 
     from restart_sampling.generation.seeds import parse_seeds
 
     require_extra("matplotlib", "figures")
+    if out.suffix != ".png":
+        raise InputError(f"--out {out}: the picture is a PNG file; give a name that ends in .png")
+    check_writable(out)
     seeds = parse_seeds(seeds_text)
     chip = pick_device(device)
 

@@ -130,7 +130,7 @@ def evaluate(
     from restart_sampling.evaluation.reference import load_reference
     from restart_sampling.evaluation.results import append_result
     from restart_sampling.experiments.evaluate import measure
-    from restart_sampling.files import sha256
+    from restart_sampling.files import check_writable, sha256
     from restart_sampling.generation.distributed import distributed
 
     with distributed(chip) as ranks:
@@ -146,6 +146,7 @@ def evaluate(
         with ranks.one_goes_first():
             detector = load_detector(detector_name, ranks.device)
         note = reference.check_detector(detector.identity)
+        check_writable(results)
         common = {
             "detector": detector.identity,
             "detector_name": detector_name,

@@ -71,13 +71,13 @@ def generate(
 
     source = read_source(name, Asked(class_text, guidance, noise, D))
     run = source.run(plan, seeds_text)
-    check_destination(out, run)
     model = source.checkpoint.build(D).to(chip)
     nfe = plan.path(*level_range(model)).nfe(*plan.solvers)
     evaluations = network_evaluations(nfe, guidance)
     batches = generate_batches(
         model, plan, seeds, batch_size=batch, classes=source.label, guidance=guidance, noise=noise
     )
+    check_destination(out, run)
     print_settings(
         {
             "model": source.describe(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from restart_sampling.sampling.plan import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+SECONDS_BETWEEN_LINES = 30.0
 
 DEFAULT_PLANS = {"cifar10-small": "cifar10-small-43"}
 """A plan suits a model; only the bundled one has a default."""
@@ -88,26 +91,30 @@ def print_json(result: dict[str, Any]) -> None:
 
 
 class Progress:
-    """A progress bar on a terminal (standard error), nothing elsewhere."""
+    """Progress on standard error: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self, label: str, total: int, shown: bool = True) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not (shown and console.is_terminal),
-        )
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, disable=not (shown and console.is_terminal))
         self._task = self._progress.add_task(label, total=total)
+        self._lines = shown and not console.is_terminal
+        self._label, self._total, self._done = label, total, 0
+        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
 
     def __enter__(self) -> Callable[[int], None]:
         self._progress.start()
-        return lambda count: self._progress.advance(self._task, count)
+        return self._advance
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        self._progress.advance(self._task, count)
+        if self._lines and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+            click.echo(f"{self._label}: {self._done} of {self._total}", err=True)

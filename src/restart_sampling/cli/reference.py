@@ -49,10 +49,12 @@ def reference(
     from restart_sampling.evaluation.detectors import load_detector
     from restart_sampling.evaluation.reference import save_reference
     from restart_sampling.experiments.evaluate import image_batches, make_reference
+    from restart_sampling.files import check_writable
     from restart_sampling.generation.distributed import distributed
     from restart_sampling.images.image_set import read_images
 
     images = read_images(data, count=max_images)
+    check_writable(out)
     with distributed(chip) as ranks:
         with ranks.one_goes_first():
             detector = load_detector(detector_name, ranks.device)

@@ -92,9 +92,18 @@ def draw_demo(rows: Sequence[Row], names: Sequence[str], out: Path) -> None:
 
     columns, size = rows[0].images.shape[:2]
     widths = (1.25, 0.9 * columns, 2.6)
-    figure = Figure(figsize=(sum(widths) + 0.6, 0.92 * len(rows) + 0.75), dpi=160, facecolor="white")
+    width = sum(widths) + 0.6  # inches; the margin holds the labels of the levels
+    figure = Figure(figsize=(width, 0.92 * len(rows) + 0.75), dpi=160, facecolor="white")
     grid = figure.add_gridspec(
-        len(rows), 3, width_ratios=widths, left=0.012, right=0.962, top=0.91, bottom=0.15, wspace=0.03, hspace=0.07
+        len(rows),
+        3,
+        width_ratios=widths,
+        left=0.15 / width,
+        right=1 - 0.5 / width,
+        top=0.91,
+        bottom=0.15,
+        wspace=0.03,
+        hspace=0.07,
     )
     for index, row in enumerate(rows):
         title = figure.add_subplot(grid[index, 0])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal, get_args
 
 import torch
@@ -92,6 +93,10 @@ def generate(
         raise InputError(
             "noise 'edm' is not defined for PFGM++ models, whose scripts drew unseeded noise; use 'counter'"
         )
+    if len(set(seeds)) < len(seeds):
+        raise InputError("a seed is given twice; each seed makes one image")
+    if not isfinite(guidance):
+        raise InputError(f"guidance is {guidance:g}; give a finite scale, 1 for none")
     _check_classes(model, classes, len(seeds), guidance)
     return _generate(model, plan, path, seeds, batch_size, classes, guidance, noise)
 
@@ -162,6 +167,6 @@ def _to_images(x: Tensor, seeds: Sequence[int], plan: Plan) -> Tensor:
     if broken:
         raise InputError(
             f"the image of seed {broken[0]} is not finite with plan '{plan}'; "
-            f"check the checkpoint, or run the network in float32"
+            f"check the checkpoint, and whether the plan and the guidance suit it"
         )
     return images

@@ -4,6 +4,8 @@ import re
 
 from restart_sampling.errors import InputError
 
+MAX_SEEDS = 10_000_000
+
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Reads seeds and ranges with both ends, such as '0-49999' or '1,5,10-19'.
@@ -24,6 +26,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         if last >= 2**63:
             raise InputError(f"seeds '{text}': {last} is out of range; seeds are integers from 0 to 2^63 - 1")
         ranges.append(range(first, last + 1))
+    if sum(map(len, ranges)) > MAX_SEEDS:
+        raise InputError(f"seeds '{text}': these are more than {MAX_SEEDS:,}; cut them into several runs")
     seeds = tuple(seed for each in ranges for seed in each)
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds '{text}': a seed is given twice; each seed makes one image")

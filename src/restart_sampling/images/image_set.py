@@ -86,7 +86,7 @@ def read_images(source: str | Path | Source, *, count: int | None = None, worker
         source: A path, or what is open already.
         count: How many; None is all. Of more, EDM's choice is taken: numpy's RandomState(0) shuffles, then the first
             `count`, sorted.
-        workers: Threads that decode; None is one a core, at most 8.
+        workers: Threads that decode; None is one a core, at most 8, and a single one for small images.
 
     Raises:
         InputError: No images, fewer than `count`, or the first one is damaged or has transparency.
@@ -100,7 +100,12 @@ def read_images(source: str | Path | Source, *, count: int | None = None, worker
         indices = np.sort(indices[:count])
     first = _pixels(source, int(indices[0]))
     channels, height, width = first.shape
-    return ImageSet(source, indices, (channels, height, width), workers or min(available_cores(), _MAX_WORKERS))
+    return ImageSet(source, indices, (channels, height, width), workers or _workers(height * width))
+
+
+def _workers(pixels: int) -> int:
+    # Opening a file holds Python's lock, decoding does not: of small images there is too little to decode at once.
+    return 1 if pixels <= 96**2 else min(available_cores(), _MAX_WORKERS)
 
 
 def _pixels(source: Source, index: int) -> np.ndarray:

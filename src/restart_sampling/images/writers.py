@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from restart_sampling.errors import InputError
-from restart_sampling.files import atomic, write_json
+from restart_sampling.files import atomic, check_writable, write_json
 
 MANIFEST = "manifest.json"
 LABELS = "dataset.json"
@@ -59,17 +59,14 @@ def check_destination(out: Path, run: Mapping[str, Any]) -> None:
         run: what defines the images, as in the manifest.
 
     Raises:
-        InputError: `out` holds another run (the message says what differs) or something else.
+        InputError: `out` holds another run (the message says what differs) or something else, or cannot be written.
     """
-    found = _read_manifest(out)
-    if found is None:
-        return
+    found = _read_manifest(out) or run
     differs = [key for key in {**found, **run} if found.get(key) != run.get(key)]
     if differs:
-        key = differs[0]
-        raise InputError(
-            f"{out} holds another run: its {key} is {found.get(key)!r}, not {run.get(key)!r}; choose another --out"
-        )
+        old, new = (json.dumps(each.get(differs[0])) for each in (found, run))
+        raise InputError(f"{out} holds another run, with {differs[0]} {old}, not {new}; choose another --out")
+    check_writable(out if _is_zip(out) else out / MANIFEST)
 
 
 def _read_manifest(out: Path) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 from enum import IntEnum
 from math import pi, prod, sqrt
+from operator import index
 from typing import Protocol
 
 import torch
@@ -104,13 +105,14 @@ class CounterKernel:
     """
 
     def __init__(self, seeds: Sequence[int], *, s_noise: float = 1.0, device: torch.device | str = "cpu") -> None:
+        seeds = [index(seed) for seed in seeds]
         for seed in seeds:
             if not 0 <= seed < 2**63:
                 raise InputError(f"seed {seed} is out of range; seeds are integers from 0 to 2^63 - 1")
         self.s_noise = s_noise
         self.device = torch.device(device)
         source = "cpu" if self.device.type == "mps" else self.device  # MPS has no float64 to make the noise in
-        self.seeds = torch.tensor(list(seeds), dtype=torch.int64, device=source)
+        self.seeds = torch.tensor(seeds, dtype=torch.int64, device=source)
         self.draw = 0
 
     def labels(self, label_dim: int) -> Tensor:

@@ -13,6 +13,9 @@ from restart_sampling.sampling.process import VE, Process
 if TYPE_CHECKING:
     from restart_sampling.sampling.solvers import Solver
 
+MAX_FALLS = 100_000
+"""Beyond any sampler; a slip of the finger would fill the memory with levels."""
+
 
 @dataclass(frozen=True)
 class RestartInterval:
@@ -220,6 +223,11 @@ def restart_path(
             raise InputError(f"{name} is {value:g}; give a finite number, 0 or above")
     if not s_max >= s_min:
         raise InputError(f"churn between s_min = {s_min:g} and s_max = {s_max:g} is empty; give s_min <= s_max")
+
+    intervals = tuple(intervals)
+    falls = len(levels) - 1 + sum(each.repeats * (each.points - 1) for each in intervals)
+    if falls > MAX_FALLS:
+        raise InputError(f"the sampler would take {falls:,} steps; at most {MAX_FALLS:,} are possible")
 
     restarts: dict[float, RestartInterval] = {}
     for interval in intervals:

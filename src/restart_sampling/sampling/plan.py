@@ -12,7 +12,7 @@ from typing import Any
 
 from restart_sampling.errors import InputError
 from restart_sampling.sampling.levels import GRIDS, Grid, levels_to_zero, power_grid
-from restart_sampling.sampling.noise_path import NoisePath, RestartInterval, format_number, restart_path
+from restart_sampling.sampling.noise_path import MAX_FALLS, NoisePath, RestartInterval, format_number, restart_path
 from restart_sampling.sampling.presets import PRESETS
 from restart_sampling.sampling.solvers import Solver, make_solver
 
@@ -64,8 +64,8 @@ class Plan:
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"the plan has {self.steps} steps; give at least 1")
+        if not 1 <= self.steps <= MAX_FALLS:
+            raise InputError(f"the plan has {self.steps} steps; give 1 to {MAX_FALLS:,}")
         for name in ("churn", "gamma", "s_min", "s_noise"):
             _require(name, getattr(self, name), "a finite number, 0 or above", lambda v: isfinite(v) and v >= 0)
         for name in ("rho", "sigma_min", "sigma_max"):
@@ -223,7 +223,9 @@ _TOKEN = re.compile(r"[\s,]*(?:(?P<json>\{[^{}]*\})|(?P<interval>\[[^\[\]]*\])|(
 
 
 def _convert(setting: str) -> tuple[str, Any]:
-    key, _, value = setting.partition("=")
+    key, equals, value = setting.partition("=")
+    if not (key and equals):
+        raise InputError(f"cannot read the setting '{setting}'; write KEY=VALUE, such as s_noise=1.003")
     if key not in _CONVERT:
         raise InputError(f"unknown key '{key}' in '{setting}'; allowed: {', '.join(_CONVERT)}")
     try:

@@ -19,11 +19,13 @@ class Process:
         name: for messages and printing.
         alpha: weight of the data, for a float or a tensor of levels.
         std: standard deviation of the noise, likewise.
+        highest: the highest level there is.
     """
 
     name: str
     alpha: Callable[[Any], Any]
     std: Callable[[Any], Any]
+    highest: float = inf
 
     def velocity(self, x: Tensor, x0: Tensor, level: float) -> Tensor:
         """The probability-flow ODE: dx/dlevel = alpha' x0 + std' noise_hat, noise_hat = (x - alpha x0) / std.
@@ -65,5 +67,5 @@ class Process:
 VE = Process("VE", alpha=lambda sigma: 1.0 + 0.0 * sigma, std=lambda sigma: sigma)
 """Variance exploding: the level is sigma, x = x0 + sigma noise (EDM, VP, VE, iDDPM and PFGM++ models)."""
 
-FLOW = Process("FLOW", alpha=lambda t: 1.0 - t, std=lambda t: t)
+FLOW = Process("FLOW", alpha=lambda t: 1.0 - t, std=lambda t: t, highest=1.0)
 """Flow matching: the level is t in [0, 1], x = (1 - t) x0 + t noise."""

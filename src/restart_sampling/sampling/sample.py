@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from restart_sampling.errors import InputError
 from restart_sampling.sampling.noise_path import Move, NoisePath
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers import Denoise, Heun, Solver
@@ -42,8 +43,16 @@ def sample(
     Returns:
         The state at path.levels[-1], like x.
 
+    Raises:
+        InputError: the path has levels that the process does not know.
+
     Source: Restart sampling (arXiv 2306.14878), algorithm 2.
     """
+    if max(path.levels) > process.highest:
+        raise InputError(
+            f"the path goes up to level {max(path.levels):g}, and the highest of the process {process.name} is "
+            f"{process.highest:g}; give a path of its levels, or another process"
+        )
     restart_solver = restart_solver or solver
     perturb = perturb or _global_noise(process)
     memory, last_solver = None, solver

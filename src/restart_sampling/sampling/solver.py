@@ -67,7 +67,7 @@ def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
     """x0, the expected data, at `level`: one call of the denoiser."""
     # float64 also where the state is not: the level conditions the network. Filled on the device, so nothing waits.
     dtype = torch.float32 if x.device.type == "mps" else torch.float64
-    return denoise(x, torch.full((x.shape[0],), level, dtype=dtype, device=x.device))
+    return denoise(x, torch.full((x.shape[0],), level, dtype=dtype, device=x.device)).to(x.dtype)
 
 
 def velocity(denoise: Denoise, x: Tensor, level: float, process: Process) -> Tensor:
