@@ -67,6 +67,8 @@ def test_a_set_has_no_distance_to_itself(place, run):
     assert (result["precision"], result["recall"]) == (1.0, 1.0)
     assert set(result["frechet_distance_per_class"]) == {"0", "1", "2", "3"}
     assert all(abs(value) < 1e-6 for value in result["frechet_distance_per_class"].values())
+    assert set(result["frechet_distance_per_class_error"]) == {"0", "1", "2", "3"}
+    assert result["precision_error"] == 0
     assert result["reference"]["source"] == result["pixels_sha256"]
 
 

@@ -37,7 +37,6 @@ _COLUMNS = {
     "precision": "precision",
     "recall": "recall",
 }
-_SPREADS = {"frechet_distance": "frechet_distance_error", "kernel_distance": "kernel_distance_std"}
 
 
 @dataclass(frozen=True)
@@ -277,10 +276,12 @@ def _report(jobs: list[Job], finished: list[dict[str, Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     for result in finished:
         per_class = result.get("frechet_distance_per_class", {})
+        errors = result.get("frechet_distance_per_class_error", {})
         if per_class:
-            click.echo("per class: " + ", ".join(f"{label}: {value:.4f}" for label, value in per_class.items()))
+            figures = (f"{label}: {value:.4f} +- {errors[label]:.2g}" for label, value in per_class.items())
+            click.echo(f"per class: {', '.join(figures)}")
 
 
 def _figure(result: dict[str, Any], key: str) -> str:
-    spread = result.get(_SPREADS.get(key, ""))
+    spread = result.get(f"{key}_error", result.get(f"{key}_std"))
     return f"{result[key]:.6g}" if spread is None else f"{result[key]:.6g} +- {spread:.2g}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.errors import InputError
-from restart_sampling.evaluation.statistics import Moments, Statistics
+from restart_sampling.evaluation.statistics import Statistics, statistics_of
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
@@ -30,7 +30,9 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 
 def frechet_distance_of_features(features: Tensor, reference: Tensor) -> float:
-    """The same from features [N, d] and [M, d], without a d x d matrix: fast where there are few of them."""
+    """The same from features [N, d] and [M, d]; where there are few of them, without a d x d matrix."""
+    if min(len(features), len(reference)) > features.shape[1]:
+        return frechet_distance(statistics_of(features), statistics_of(reference))
     centred = [(x.double() - x.double().mean(dim=0)) / (len(x) - 1) ** 0.5 for x in (features, reference)]
     cross = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
     means = (features.double().mean(dim=0) - reference.double().mean(dim=0)).square().sum()
@@ -107,12 +109,14 @@ class Extrapolation:
 
     Attributes:
         value: intercept of the line over 1/N.
+        error: its standard error from the scatter about the line.
         slope: of the line.
         counts: N of each point.
         distances: at each N.
     """
 
     value: float
+    error: float
     slope: float
     counts: tuple[int, ...]
     distances: tuple[float, ...]
@@ -136,11 +140,11 @@ def frechet_distance_infinity(
     random = np.random.default_rng(seed)
     distances = []
     for count in counts:
-        moments = Moments(features.shape[1], 1)
-        moments.add(features[torch.from_numpy(random.choice(total, count, replace=False))], [0] * count)
-        distances.append(frechet_distance(moments.statistics(), reference))
-    slope, value = np.polyfit(1 / counts, distances, 1)
-    return Extrapolation(float(value), float(slope), tuple(map(int, counts)), tuple(distances))
+        chosen = torch.from_numpy(random.choice(total, count, replace=False))
+        distances.append(frechet_distance(statistics_of(features[chosen]), reference))
+    (slope, value), covariance = np.polyfit(1 / counts, distances, 1, cov=True)
+    error = float(np.sqrt(covariance[1, 1]))
+    return Extrapolation(float(value), error, float(slope), tuple(map(int, counts)), tuple(distances))
 
 
 def jackknife(without: list[float]) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from restart_sampling.errors import InputError
 from restart_sampling.evaluation.collect import Features
@@ -103,26 +104,48 @@ def _more(metric: str, features: Features, reference: Reference) -> dict[str, An
     values = features.values
     if metric == "fd-infinity":
         line = frechet_distance_infinity(values, reference.statistics)
-        return {"frechet_distance_infinity": line.value, "frechet_distance_infinity_slope": line.slope}
+        return {"frechet_distance_infinity": line.value, "frechet_distance_infinity_error": line.error}
     assert reference.features is not None
     if metric == "kid":
         mean, std = kernel_distance(values, reference.features)
         return {"kernel_distance": mean, "kernel_distance_std": std}
     if metric == "pr":
         precision, recall = precision_recall(values, reference.features)
-        return {"precision": precision, "recall": recall}
+        return {
+            "precision": precision,
+            "precision_error": _share_error(precision, len(values)),
+            "recall": recall,
+            "recall_error": _share_error(recall, len(reference.features)),
+        }
     assert reference.labels is not None
     if features.labels is None:
         raise InputError("metric 'per-class' needs classes of the images, and they have none")
     classes = sorted(set(features.labels.tolist()) & set(reference.labels.tolist()))
-    return {
-        "frechet_distance_per_class": {
-            str(label): frechet_distance_of_features(
-                values[features.labels == label], reference.features[reference.labels == label]
-            )
-            for label in classes
-        }
+    for label in classes:
+        count = int((features.labels == label).sum())
+        if count < 4:
+            raise InputError(f"metric 'per-class' needs at least 4 images of each class, and class {label} has {count}")
+    figures = {
+        str(label): _class_distance(values[features.labels == label], reference.features[reference.labels == label])
+        for label in classes
     }
+    return {
+        "frechet_distance_per_class": {label: value for label, (value, _) in figures.items()},
+        "frechet_distance_per_class_error": {label: error for label, (_, error) in figures.items()},
+    }
+
+
+def _class_distance(features: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Distance of the images of one class, and its jackknife error."""
+    count = min(GROUPS, len(features) // 2)
+    group = torch.arange(len(features)) % count
+    without = [frechet_distance_of_features(features[group != each], reference) for each in range(count)]
+    return frechet_distance_of_features(features, reference), jackknife(without)
+
+
+def _share_error(share: float, images: int) -> float:
+    """Standard error of a share of so many images."""
+    return float((share * (1 - share) / images) ** 0.5)
 
 
 def paired_difference(run: dict[str, Any], base: dict[str, Any]) -> tuple[float, float]:

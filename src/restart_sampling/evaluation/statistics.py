@@ -79,3 +79,10 @@ class Moments:
         mu = self.total[chosen].sum(dim=0) / count
         sigma = (self.outer[chosen].sum(dim=0) - count * mu.outer(mu)) / (count - 1)
         return Statistics(count, mu.cpu(), sigma.cpu())
+
+
+def statistics_of(features: Tensor) -> Statistics:
+    """Of features [N, d] that are all there."""
+    moments = Moments(features.shape[1], 1, features.device)
+    moments.add(features, [0] * len(features))
+    return moments.statistics()
