@@ -10,20 +10,8 @@ import pytest
 from PIL import Image
 
 import restart_sampling as rs
-from restart_sampling.cli import main
 
 WEIGHTS = Path(rs.__file__).parent / "models" / "weights" / "cifar10-small.safetensors"
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return run
 
 
 def generate(run, *arguments):

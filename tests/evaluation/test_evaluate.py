@@ -31,17 +31,6 @@ CLASSIFIER = SHARED / "models" / "cifar10-classifier.torchscript.pt"
 
 
 @pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with a detector, 80 images of 4 classes, others, and their reference with features."""
     monkeypatch.chdir(tmp_path)
