@@ -4,13 +4,11 @@ from dataclasses import dataclass
 
 _VP = "baseline-cifar10-32x32-uncond-vp"
 _EDM = "edm-cifar10-32x32-uncond-vp"
-_VE = "baseline-cifar10-32x32-uncond-ve"
 _PFGMPP = "PFGM++ D=2048 unconditional"
 _IMAGENET = "edm-imagenet-64x64-cond-adm"
 _ADM = "baseline-imagenet-64x64-cond-adm"
 _CHURN = "gamma=0.05 s_min=0.01 s_max=1"
 _SDE_VP = "churn=30 s_min=0.01 s_max=1 s_noise=1.007"
-_SDE_VE = "churn=80 s_min=0.05 s_max=1 s_noise=1.007"
 _SDE_IMAGENET = "churn=40 s_min=0.05 s_max=50 s_noise=1.003"
 _SDE_ADM = "churn=80 s_min=0.05 s_max=50 s_noise=1.003"
 """EDM's stochastic sampler for each checkpoint: Karras et al. 2022 (arXiv 2206.00364), table 5."""
@@ -124,7 +122,6 @@ _ALL = (
         Preset(f"imagenet64-edm-sde-{nfe}", f"{(nfe + 1) // 2} {_SDE_IMAGENET}", _IMAGENET, nfe, fid)
         for nfe, fid in ((35, 2.97), (63, 2.24), (127, 1.75), (255, 1.5), (511, 1.45), (1023, 1.4))
     ),
-    Preset("cifar10-ve-sde-511", f"256 {_SDE_VE}", _VE, 511, None),
     Preset("imagenet64-adm-sde-511", f"256 {_SDE_ADM}", _ADM, 511, None),
 )
 
