@@ -8,6 +8,7 @@ import click
 
 from restart_sampling.cli.options import (
     Progress,
+    batch_option,
     describe_device,
     device_option,
     json_option,
@@ -28,7 +29,7 @@ from restart_sampling.files import check_writable
     help="Picture.",
 )
 @click.option("--seeds", "seeds_text", default="0-9", show_default=True, metavar="SEEDS", help="One column each.")
-@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
+@batch_option
 @device_option
 @json_option
 def demo(out: Path, seeds_text: str, batch: int, device: str, as_json: bool) -> None:

@@ -12,6 +12,7 @@ import click
 
 from restart_sampling.cli.options import (
     Progress,
+    batch_option,
     describe_device,
     device_option,
     json_option,
@@ -86,7 +87,7 @@ class Job:
     show_default=True,
     help="A line is added for each figure.",
 )
-@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
+@batch_option
 @device_option
 @json_option
 def evaluate(

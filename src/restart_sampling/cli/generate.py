@@ -10,6 +10,7 @@ import click
 
 from restart_sampling.cli.options import (
     Progress,
+    batch_option,
     describe_device,
     device_option,
     json_option,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     "--seeds", "seeds_text", required=True, metavar="SEEDS", help="Such as 0-63 or 1,5,10-19; one image each."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, or a file that ends in .zip.")
-@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
+@batch_option
 @sampler_options
 @device_option
 @json_option

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import torch
 
     from restart_sampling.sampling.plan import Plan
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -30,6 +28,7 @@ device_option = click.option(
     show_default=True,
     help="Where to compute; auto takes cuda, then mps, then cpu.",
 )
+batch_option = click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
 json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on standard output.")
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting over the plan; may be repeated."

@@ -9,6 +9,7 @@ import click
 
 from restart_sampling.cli.options import (
     Progress,
+    batch_option,
     describe_device,
     device_option,
     json_option,
@@ -26,7 +27,7 @@ DETECTOR_HELP = "inception, dinov2-hf, or the path of a TorchScript file."
 @click.option("--detector", "detector_name", default="inception", show_default=True, help=DETECTOR_HELP)
 @click.option("--features", "keep_features", is_flag=True, help="Keep the features: kid, pr and per-class need them.")
 @click.option("--max-images", type=click.IntRange(2), help="Use so many, drawn as EDM does; default: all.")
-@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
+@batch_option
 @device_option
 @json_option
 def reference(

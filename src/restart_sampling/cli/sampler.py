@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from restart_sampling.cli.options import set_option
 from restart_sampling.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
     from restart_sampling.sampling.plan import Plan
 
 _OPTIONS = (
-    click.option(
-        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting over the plan; may be repeated."
-    ),
+    set_option,
     click.option("--class", "class_text", metavar="CLASS", help="Class of all images, number or name; default: drawn."),
     click.option("--guidance", default=1.0, show_default=True, help="Classifier-free guidance scale; 1 is none."),
     click.option(

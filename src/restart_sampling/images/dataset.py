@@ -1,9 +1,6 @@
 """Datasets in EDM's format: `00000/img00000000.png` with labels in dataset.json, in a zip or a folder."""
 
-import os
-import shutil
 import signal
-import tempfile
 import zipfile
 from array import array
 from collections.abc import Callable, Generator, Iterator
@@ -18,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from restart_sampling.errors import InputError
-from restart_sampling.files import atomic
+from restart_sampling.files import atomic, atomic_folder
 from restart_sampling.images.decode import Raw, decode, describe
 from restart_sampling.images.parallel import in_order
 from restart_sampling.images.sources import Source
@@ -176,22 +173,14 @@ def _output(out: Path) -> Iterator[Callable[[str, bytes], None]]:
         with atomic(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             yield partial(add_entry, archive)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".partial"))
+    with atomic_folder(out) as folder:
 
-    def add(name: str, content: bytes) -> None:
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
+        def add(name: str, content: bytes) -> None:
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
 
-    try:
         yield add
-        umask = os.umask(0)
-        os.umask(umask)
-        folder.chmod(0o777 & ~umask)  # mkdtemp makes folders that nobody else can enter
-        folder.replace(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _labels_json(written: array, labels: np.ndarray | None) -> bytes:  # type: ignore[type-arg]
