@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from restart_sampling.generation.generate import generate as generate
     from restart_sampling.models.checkpoint import load_model as load_model
     from restart_sampling.models.denoiser import guided as guided
+    from restart_sampling.models.fast import fast as fast
     from restart_sampling.sampling.analytic import GaussianMixture as GaussianMixture
     from restart_sampling.sampling.edm_noise import EDMKernel as EDMKernel
     from restart_sampling.sampling.levels import karras_levels as karras_levels
@@ -56,6 +57,7 @@ _HOMES = {
     "generation.generate": ("Batch", "generate"),
     "models.checkpoint": ("load_model",),
     "models.denoiser": ("guided",),
+    "models.fast": ("fast",),
     "sampling.analytic": ("GaussianMixture",),
     "sampling.edm_noise": ("EDMKernel",),
     "sampling.levels": ("karras_levels", "log_grid", "power_grid", "vp_time_grid"),

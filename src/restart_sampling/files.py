@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,14 +16,18 @@ from restart_sampling.errors import InputError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to `path` at the end, removed after an exception."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary name beside `path` to write to; renamed to `path` at the end, removed after an exception.
+
+    Raises:
+        OSError: it could not be written; its `filename` says which file, also where the system does not.
+    """
+    temporary = _temporary(path)
     try:
         yield temporary
-        _publish(temporary, path, 0o666)
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -31,21 +35,40 @@ def atomic(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """The same for a folder: a temporary one beside `path` to fill; `path` must not exist, or be empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    temporary = _temporary(path)
+    temporary.mkdir()
     try:
         yield temporary
-        _publish(temporary, path, 0o777)
+        temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _publish(temporary: Path, path: Path, mode: int) -> None:
-    """Renames, with the usual permissions: what tempfile makes nobody else can read."""
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(mode & ~umask)
-    temporary.replace(path)
+def _temporary(path: Path) -> Path:
+    """A name that nobody else has, beside `path`, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+
+
+def is_partial(path: Path, name: str = "") -> bool:
+    """Whether this is a temporary name, of the file `name` or of any: its process ended before it could tidy up."""
+    return path.name.startswith(f".{name}") and path.suffix == ".partial"
+
+
+def remove_partials(folder: Path, name: str = "") -> None:
+    """Removes from a folder what ended processes left there, of the file `name` or of all; nobody may be writing it."""
+    for path in [path for path in folder.iterdir() if is_partial(path, name)]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder and all that is in it: at once, as others see it."""
+    temporary = _temporary(path)
+    path.replace(temporary)
+    shutil.rmtree(temporary)
 
 
 def check_writable(path: Path) -> None:

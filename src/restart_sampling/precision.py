@@ -1,4 +1,4 @@
-"""float32 that is float32."""
+"""float32 that is float32, and the same bits at every run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,15 +7,19 @@ import torch
 
 
 @contextmanager
-def full_float32() -> Iterator[None]:
+def full_float32(exact: bool = False) -> Iterator[None]:
     """Turns off TF32, which torch lets convolutions on recent NVIDIA devices use in place of float32.
 
     With TF32 (10 bits of mantissa) features and images depend on the batch size far more than float32 lets them.
+
+    Args:
+        exact: also have cuDNN take kernels that give the same bits at every run.
     """
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = convolutions.allow_tf32, products.allow_tf32
+    before = convolutions.allow_tf32, products.allow_tf32, convolutions.deterministic
     convolutions.allow_tf32 = products.allow_tf32 = False
+    convolutions.deterministic = exact or convolutions.deterministic
     try:
         yield
     finally:
-        convolutions.allow_tf32, products.allow_tf32 = before
+        convolutions.allow_tf32, products.allow_tf32, convolutions.deterministic = before

@@ -76,7 +76,7 @@ def test_generate_writes_a_folder(run, tmp_path):
     code, stdout, stderr = generate(run, "--seeds", "7,0-1", "--out", out, "--class", "frog", "--json")
     assert code == 0
     result = json.loads(stdout)
-    assert (result["images"], result["nfe"], result["out"]) == (3, 3 + 8, str(out))
+    assert (result["images"], result["drawn"], result["nfe"], result["out"]) == (3, 3, 3 + 8, str(out))
     assert "NFE" in stderr
     assert "float32" in stderr
     assert sorted(path.name for path in (out / "000000").iterdir()) == ["000000.png", "000001.png", "000007.png"]
@@ -86,6 +86,7 @@ def test_generate_writes_a_folder(run, tmp_path):
     assert manifest["complete"] is True
     assert manifest["run"]["plan"] == "2 [3,2,1.09,3.2] rho=3"
     assert manifest["run"]["class"] == 6
+    assert manifest["run"]["arithmetic"] == "float32"
     assert len(manifest["run"]["model_sha256"]) == 64
     assert set(manifest["versions"]) >= {"restart-sampling", "torch", "python"}
     assert json.loads((out / "dataset.json").read_text())["labels"][0] == ["000000/000007.png", 6]
@@ -158,6 +159,8 @@ BAD = {
     "unknown noise": (["--noise", "pink"], "--noise"),
     "device": (["--device", "tpu"], "--device"),
     "unknown option": (["--stepz", "3"], "--stepz"),
+    "exact in half precision": (["--dtype", "float16", "--exact"], "--exact is for float32"),
+    "compiled for the CPU": (["--device", "cpu", "--compile"], "--compile is for NVIDIA devices"),
 }
 
 

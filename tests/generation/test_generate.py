@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.generation.generate import level_range
+from restart_sampling.generation.generate import _finish_batches, level_range
 from restart_sampling.models.denoiser import EDMPrecond, iDDPMPrecond
 
 TINY = {
@@ -150,3 +150,21 @@ def test_an_image_that_is_not_finite_stops_the_run():
     broken = Broken(**TINY).eval().requires_grad_(False)
     with pytest.raises(rs.InputError, match="image of seed 8 is not finite with plan '2'"):
         next(rs.generate(broken, "2", [7, 8, 9]))
+
+
+def test_exact_images_are_those_of_float32_and_refuse_another_network():
+    model = tiny()
+    assert torch.equal(images(model, exact=True), images(model))
+    with pytest.raises(rs.InputError, match="float32, and this one is in"):
+        rs.generate(model.to(torch.bfloat16), "4", [0], exact=True)
+
+
+def test_batches_that_are_under_way_come_in_order_and_one_ahead():
+    events = []
+
+    def start(number):
+        events.append(f"start {number}")
+        return lambda: events.append(f"finish {number}") or number
+
+    assert list(_finish_batches(map(start, range(3)), ahead=1)) == [0, 1, 2]
+    assert events == ["start 0", "start 1", "finish 0", "start 2", "finish 1", "finish 2"]

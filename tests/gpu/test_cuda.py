@@ -9,7 +9,8 @@ import torch
 
 import restart_sampling as rs
 from restart_sampling.models.denoiser import DENOISERS
-from restart_sampling.sampling.noise import noise
+from restart_sampling.sampling import noise as noise_module
+from restart_sampling.sampling.noise import Stream, noise
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -48,6 +49,22 @@ def test_noise_is_that_of_the_cpu():
     torch.testing.assert_close(noise(seeds.cuda(), 5, 1001).cpu(), noise(seeds, 5, 1001), rtol=0, atol=1e-12)
 
 
+def test_noise_in_one_launch_is_noise_in_many(monkeypatch):
+    seeds = torch.tensor([0, 1, 2**40 + 3, 2**63 - 1]).cuda()
+    cases = [(draw, count, stream) for draw in (0, 1, 16) for count in (1, 1001, 3072) for stream in Stream]
+    fused = [noise(seeds, *case) for case in cases]
+    monkeypatch.setattr(noise_module, "_has_triton", lambda: False)
+    for case, one in zip(cases, fused, strict=True):
+        torch.testing.assert_close(one, noise(seeds, *case), rtol=0, atol=1e-14)
+
+
+def test_noise_of_a_seed_is_the_same_in_any_batch_bit_for_bit():
+    seeds = torch.arange(64).cuda()
+    whole = noise(seeds, 3, 3072)
+    for size in (1, 7):
+        assert torch.equal(torch.cat([noise(part, 3, 3072) for part in seeds.split(size)]), whole)
+
+
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("kernel", [rs.GaussianKernel, lambda *a, **k: rs.PFGMppKernel(*a, **k, D=256)])
 def test_nothing_in_the_loop_waits_for_the_device(bundled, kernel):
@@ -79,3 +96,27 @@ def test_the_image_of_a_seed_is_that_of_the_cpu(bundled):
     difference = (images(bundled, plan, range(8)) - cpu).abs()
     assert difference.max() <= 1
     assert (difference > 0).double().mean() < 1e-3
+
+
+def test_exact_images_have_the_same_bits_at_every_run(bundled):
+    first, second = (images(bundled, "4 churn=2", range(64), exact=True) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_draws_nearly_the_same_images(bundled, dtype):
+    exact = images(bundled, "cifar10-small-43", range(64))
+    model = rs.fast(rs.load_model("cifar10-small", device="cuda"), dtype)
+    difference = (images(model, "cifar10-small-43", range(64)) - exact).abs().double()
+    assert difference.mean() < (1.5 if dtype == torch.float16 else 6)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.compile's own
+def test_a_compiled_network_draws_the_same_images_and_serves_smaller_batches(bundled):
+    model = rs.fast(rs.load_model("cifar10-small", device="cuda"), torch.float16, compiled=True)
+    eager = rs.fast(rs.load_model("cifar10-small", device="cuda"), torch.float16)
+    plan = "6 [3,2,1.09,3.2] solver=dpmpp_2m"  # remembers what earlier calls returned
+    compiled = images(model, plan, range(40), batch_size=32, guidance=1.5)
+    assert model.model.batch == 64
+    difference = (compiled - images(eager, plan, range(40), batch_size=32, guidance=1.5)).abs().double()
+    assert difference.mean() < 1.5

@@ -1,6 +1,7 @@
 """Image sets for evaluation: batches, order, choice, and damage named."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from image_files import cifar_batch, cifar_set, encoded, picture, png, write_cif
 
 from restart_sampling.errors import InputError
 from restart_sampling.images import image_set
+from restart_sampling.images.block_store import open_store
 from restart_sampling.images.image_set import read_images
-from restart_sampling.images.writers import open_writer
 
 FILES = {f"{'ab'[place % 2]}/{place:03d}.png": png(place) for place in range(50)}
 
@@ -67,9 +68,11 @@ def test_archives_give_what_the_folder_gives(name, tmp_path):
 @pytest.mark.parametrize("name", ["out", "out.zip"])
 def test_what_generate_writes_reads_back(name, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), np.uint8)
-    with open_writer(tmp_path / name, {"run": {}}) as writer:
-        for seed in (1200, 3, 40, 5, 1999):
-            writer.write(seed, images[seed % 5], seed % 3)
+    seeds = (1200, 3, 40, 5, 1999)
+    store = open_store(tmp_path / name, [seeds])
+    with ThreadPoolExecutor() as threads:
+        store.write(0, [images[seed % 5] for seed in seeds], [seed % 3 for seed in seeds], threads)
+    store.finish({"run": {}, "batch": 5})
     read = read_images(tmp_path / name)
     assert read.names == [f"{n - n % 1000:06d}/{n:06d}.png" for n in (3, 5, 40, 1200, 1999)]
     assert read.labels.tolist() == [0, 2, 1, 0, 1]

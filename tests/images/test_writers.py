@@ -1,27 +1,38 @@
-"""Folders and zips: layout, lossless images, nothing half-written, nothing of another run destroyed."""
+"""Folders and zips of blocks: layout, lossless images, nothing half-written, nothing of another run destroyed."""
 
 import json
+import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from restart_sampling.errors import InputError
-from restart_sampling.images.writers import check_destination, encode_png, image_name, open_writer
+from restart_sampling.files import atomic
+from restart_sampling.images.block_store import open_store
+from restart_sampling.images.writers import encode_png, image_name
 
 RUN = {"plan": "18", "seeds": "0-1"}
-MANIFEST = {"format": "restart-sampling-images/1", "run": RUN}
+MANIFEST = {"format": "restart-sampling-images/1", "run": RUN, "batch": 2}
+BLOCKS = ((0, 123456), (7,))
 
 
 def image(seed, channels=3):
     return np.random.default_rng(seed).integers(0, 256, (channels, 5, 4), dtype=np.uint8)
 
 
-def write(out, labels=(3, 1), seeds=(0, 123456)):
-    with open_writer(out, MANIFEST) as writer:
-        for seed, label in zip(seeds, labels, strict=True):
-            writer.write(seed, image(seed), label)
+def write(out, labels=((3, 1), (4,)), order=(0, 1)):
+    store = open_store(out, BLOCKS)
+    store.check(RUN, 2)
+    store.clean()
+    store.start(MANIFEST)
+    with ThreadPoolExecutor(2) as threads:
+        for number in order:
+            store.write(number, [image(seed) for seed in BLOCKS[number]], labels[number], threads)
+    if len(order) == len(BLOCKS):
+        store.finish(MANIFEST)
 
 
 def test_names_are_a_thousand_a_folder():
@@ -48,55 +59,77 @@ def test_folder_and_zip_hold_the_same(name, tmp_path):
             assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
             archive.extractall(tmp_path / "unzipped")
         out = tmp_path / "unzipped"
-    files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert files == {"000000/000000.png", "123000/123456.png", "dataset.json", "manifest.json"}
-    assert json.loads((out / "dataset.json").read_text()) == {
-        "labels": [["000000/000000.png", 3], ["123000/123456.png", 1]]
-    }
+    files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.parent.name != ".blocks"}
+    names = ["000000/000000.png", "123000/123456.png", "000000/000007.png"]
+    assert files == {*names, "dataset.json", "manifest.json"}
+    assert json.loads((out / "dataset.json").read_text()) == {"labels": [[names[0], 3], [names[1], 1], [names[2], 4]]}
     assert json.loads((out / "manifest.json").read_text()) == {**MANIFEST, "complete": True}
     with Image.open(out / "123000/123456.png") as opened:
         assert np.array_equal(np.asarray(opened).transpose(2, 0, 1), image(123456))
 
 
 def test_without_labels_the_dataset_has_none(tmp_path):
-    write(tmp_path / "images", labels=(None, None))
+    write(tmp_path / "images", labels=((None, None), (None,)))
     assert json.loads((tmp_path / "images" / "dataset.json").read_text()) == {"labels": None}
 
 
-def test_the_same_images_make_the_same_zip(tmp_path):
+def test_the_same_images_make_the_same_zip_in_whatever_order_they_come(tmp_path):
     write(tmp_path / "a.zip")
-    write(tmp_path / "b.zip")
+    write(tmp_path / "b.zip", order=(1, 0))
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
-def interrupted(out):
-    with pytest.raises(KeyboardInterrupt), open_writer(out, MANIFEST) as writer:  # noqa: PT012
-        writer.write(0, image(0), None)
-        raise KeyboardInterrupt
+def test_an_unfinished_zip_is_only_its_blocks(tmp_path):
+    out = tmp_path / "images.zip"
+    write(out, order=(1,))
+    assert {path.name for path in tmp_path.iterdir()} == {"images.zip.blocks"}
+    assert {path.name for path in (tmp_path / "images.zip.blocks").iterdir()} == {"manifest.json", "000001.zip"}
+    assert [open_store(out, BLOCKS).intact(number) for number in (0, 1)] == [False, True]
+    write(out)
+    assert {path.name for path in tmp_path.iterdir()} == {"images.zip"}
 
 
-def test_an_interrupted_zip_leaves_nothing(tmp_path):
-    interrupted(tmp_path / "images.zip")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_interrupted_folder_says_that_it_is_not_complete(tmp_path):
+def test_an_unfinished_folder_says_that_it_is_not_complete(tmp_path):
     out = tmp_path / "images"
-    interrupted(out)
+    write(out, order=(1,))
     assert json.loads((out / "manifest.json").read_text())["complete"] is False
-    check_destination(out, RUN)
     write(out)
     assert json.loads((out / "manifest.json").read_text())["complete"] is True
 
 
 @pytest.mark.parametrize("name", ["images", "images.zip"])
-def test_another_run_is_refused_with_what_differs(name, tmp_path):
+def test_what_a_killed_process_left_is_removed(name, tmp_path):
     out = tmp_path / name
-    check_destination(out, RUN)
+    write(out, order=(0,))
+    folder = out if name == "images" else tmp_path / "images.zip.blocks"
+    left = [folder / ".000003.0a1b.partial", tmp_path / ".images.zip.0a1b.partial"][: 1 if name == "images" else 2]
+    other = tmp_path / ".thesis.tex.0a1b.partial"
+    for path in (*left, other):
+        path.write_text("half")
+    open_store(out, BLOCKS).clean()
+    assert [path for path in left if path.exists()] == []
+    assert other.exists()
+
+
+@pytest.mark.parametrize("name", ["images", "images.zip"])
+def test_a_run_that_was_killed_before_its_manifest_is_none(name, tmp_path):
+    out = tmp_path / name
+    folder = out if name == "images" else tmp_path / "images.zip.blocks"
+    folder.mkdir()
+    (folder / ".manifest.json.0a1b.partial").write_text("{")
     write(out)
-    check_destination(out, RUN)
+
+
+@pytest.mark.parametrize("name", ["images", "images.zip"])
+def test_another_run_is_refused_with_what_differs(name, tmp_path):
+    store = open_store(tmp_path / name, BLOCKS)
+    store.check(RUN, 2)
+    write(tmp_path / name)
+    store.check(RUN, 2)
     with pytest.raises(InputError, match='another run, with plan "18", not "20"'):
-        check_destination(out, {**RUN, "plan": "20"})
+        store.check({**RUN, "plan": "20"}, 2)
+    with pytest.raises(InputError, match="made with --batch 2, not 3; give --batch 2"):
+        store.check(RUN, 3)
 
 
 def test_what_is_not_a_run_is_refused(tmp_path):
@@ -104,8 +137,26 @@ def test_what_is_not_a_run_is_refused(tmp_path):
     (tmp_path / "full" / "thesis.tex").write_text("precious")
     (tmp_path / "file").write_text("precious")
     (tmp_path / "file.zip").write_text("precious")
-    for name in ("full", "file", "file.zip"):
+    (tmp_path / "other.zip.blocks").mkdir()
+    (tmp_path / "other.zip.blocks" / "thesis.tex").write_text("precious")
+    for name in ("full", "file", "file.zip", "other.zip"):
         with pytest.raises(InputError, match="is not a run of generate"):
-            check_destination(tmp_path / name, RUN)
+            open_store(tmp_path / name, BLOCKS).check(RUN, 2)
     (tmp_path / "empty").mkdir()
-    check_destination(tmp_path / "empty", RUN)
+    open_store(tmp_path / "empty", BLOCKS).check(RUN, 2)
+
+
+def test_a_file_has_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").write_text("")
+    with atomic(tmp_path / "file") as temporary:
+        temporary.write_text("")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_failed_write_says_of_which_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match="File too large") as error, atomic(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise OSError(27, os.strerror(27))
+    assert error.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []

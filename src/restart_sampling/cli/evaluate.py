@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ from restart_sampling.errors import InputError
 if TYPE_CHECKING:
     from restart_sampling.experiments.evaluate import Batches
     from restart_sampling.generation.distributed import Ranks
-    from restart_sampling.generation.generate import Noise
+    from restart_sampling.sampling.plan import Plan
 
 _COLUMNS = {
     "frechet_distance": "Fréchet distance",
@@ -48,13 +50,18 @@ class Job:
         label: for the user.
         about: what defines it, for the results file.
         images: how many.
-        batches: this process's share.
+        batches: this process's share of the images whose places are not done.
     """
 
     label: str
     about: dict[str, Any]
     images: int
-    batches: Batches
+    batches: Callable[[frozenset[int]], Batches]
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the images are a sampler's, and cost enough for their sums to be saved on the way."""
+        return self.about["model"] is not None
 
 
 @click.command()
@@ -101,16 +108,15 @@ def evaluate(
     plan_texts: tuple[str, ...],
     settings: tuple[str, ...],
     seeds_text: str | None,
-    class_text: str | None,
-    guidance: float,
-    noise: Noise,
-    D: int | None,
+    asked: Asked,
     results: Path,
     batch: int,
     device: str,
     as_json: bool,
 ) -> None:
     """Compare IMAGES (folders, zips, tars), or the images of a sampler, with a reference.
+
+    The figures of a sampler are the work of hours: after an interruption the same command goes on.
 
     \b
       restart-sampling evaluate images --reference cifar10-32x32.npz
@@ -126,7 +132,8 @@ def evaluate(
 
     from restart_sampling.download import fetch
     from restart_sampling.evaluation.detectors import load_detector
-    from restart_sampling.evaluation.metrics import check_metrics
+    from restart_sampling.evaluation.metrics import NEED_FEATURES, check_metrics
+    from restart_sampling.evaluation.partial import PartialSums
     from restart_sampling.evaluation.reference import load_reference
     from restart_sampling.evaluation.results import append_result
     from restart_sampling.experiments.evaluate import measure
@@ -136,17 +143,15 @@ def evaluate(
     with distributed(chip) as ranks:
         with ranks.one_goes_first():
             reference_path = fetch(reference_name) if "://" in reference_name else Path(reference_name)
-        reference = load_reference(reference_path)
-        check_metrics(metrics, reference)
-        if name is not None and seeds_text is not None:
-            asked = Asked(class_text, guidance, noise, D)
-            jobs = _sampler_jobs(name, plan_texts, settings, seeds_text, asked, batch, ranks)
-        else:
-            jobs = _image_jobs(sources, max_images, batch, ranks)
-        with ranks.one_goes_first():
+            reference = load_reference(reference_path)
+            check_metrics(metrics, reference)
+            if name is not None and seeds_text is not None:
+                jobs = _sampler_jobs(name, plan_texts, settings, seeds_text, asked, batch, ranks)
+            else:
+                jobs = _image_jobs(sources, max_images, batch, ranks)
             detector = load_detector(detector_name, ranks.device)
-        note = reference.check_detector(detector.identity)
-        check_writable(results)
+            note = reference.check_detector(detector.identity)
+            check_writable(results)
         common = {
             "detector": detector.identity,
             "detector_name": detector_name,
@@ -174,23 +179,43 @@ def evaluate(
             )
         finished = []
         for job in jobs:
+            sums = None
+            done: frozenset[int] = frozenset()
+            if job.streamed:
+                about = {
+                    "run": job.about["run"],
+                    "detector": detector.identity,
+                    "batch": batch,
+                    "blocks": blocks,
+                    "features": bool(NEED_FEATURES & set(metrics)),
+                    "versions": common["versions"],
+                }
+                sums = PartialSums(results.with_name(f"{results.name}.partial"), about, ranks.rank)
+                done = sums.load(ranks.gather)
             if ranks.first:
                 click.echo(f"{job.label}, {job.images} images", err=True)
+                if done:
+                    click.echo(f"{len(done)} images from an earlier start", err=True)
             with Progress("images", job.images, ranks.first) as advance:
+                advance(len(done))
                 figures = measure(
-                    job.batches,
+                    job.batches(done),
                     job.images,
                     detector,
                     reference,
                     ranks,
                     metrics=metrics,
                     blocks=blocks,
+                    partial=sums,
                     advance=lambda count, advance=advance: advance(count * ranks.size),  # type: ignore[misc]
                 )
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            finished.append({**job.about, **common, **figures, "time": now})
+            drawn = {"drawn": job.images - len(done)} if job.streamed else {}
+            finished.append({**job.about, **common, **figures, **drawn, "time": now})
             if ranks.first:
                 append_result(results, finished[-1])
+                if sums:
+                    sums.remove()
         if ranks.first:
             if not as_json:
                 _report(jobs, finished)
@@ -217,20 +242,12 @@ def _sampler_jobs(
     for plan in plans:
         plan.path()
     seeds = parse_seeds(seeds_text)
-    with ranks.one_goes_first():
-        source = read_source(name, asked)
-    model = source.checkpoint.build(asked.D).to(ranks.device)
-    jobs = []
-    for plan in plans:
-        nfe = plan.path(*level_range(model)).nfe(*plan.solvers)
-        about = {
-            "run": source.run(plan, seeds_text),
-            "model": name,
-            "plan": str(plan),
-            "nfe": nfe,
-            "network_evaluations": network_evaluations(nfe, asked.guidance),
-        }
-        batches = sampler_batches(
+    source = read_source(name, asked, ranks.device)
+    model = source.build(ranks.device)
+
+    def job(plan: Plan) -> Job:
+        draw = partial(
+            sampler_batches,
             model,
             plan,
             seeds,
@@ -239,22 +256,33 @@ def _sampler_jobs(
             classes=source.label,
             guidance=asked.guidance,
             noise=asked.noise,
+            exact=asked.exact,
         )
-        jobs.append(Job(f"{plan} on {name}: NFE {nfe}", about, len(seeds), batches))
-    return jobs
+        draw()  # refuses what does not fit the model, and draws nothing yet
+        nfe = plan.path(*level_range(model)).nfe(*plan.solvers)
+        about = {
+            "run": source.run(plan, seeds_text),
+            "model": name,
+            "plan": str(plan),
+            "nfe": nfe,
+            "network_evaluations": network_evaluations(nfe, asked.guidance),
+        }
+        return Job(f"{plan} on {name}: NFE {nfe}", about, len(seeds), lambda done: draw(done=done))
+
+    return [job(plan) for plan in plans]
 
 
 def _image_jobs(sources: tuple[Path, ...], max_images: int | None, batch: int, ranks: Ranks) -> list[Job]:
     from restart_sampling.experiments.evaluate import image_batches
     from restart_sampling.images.image_set import read_images
 
-    jobs = []
-    for path in sources:
+    def job(path: Path) -> Job:
         images = read_images(path, count=max_images)
         about = {"run": {"images": str(path), "max_images": max_images}, "model": None, "plan": None, "nfe": None}
         label = f"{path}" + (" (JPEG or WebP: its losses move the distance)" if images.lossy else "")
-        jobs.append(Job(label, about, len(images), image_batches(images, ranks, batch)))
-    return jobs
+        return Job(label, about, len(images), lambda done: image_batches(images, ranks, batch))
+
+    return [job(path) for path in sources]
 
 
 def _report(jobs: list[Job], finished: list[dict[str, Any]]) -> None:

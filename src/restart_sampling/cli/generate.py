@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,9 +20,6 @@ from restart_sampling.cli.options import (
     print_settings,
 )
 from restart_sampling.cli.sampler import Asked, read_source, sampler_options, versions
-
-if TYPE_CHECKING:
-    from restart_sampling.generation.generate import Noise
 
 
 @click.command()
@@ -43,73 +40,99 @@ def generate(
     seeds_text: str,
     out: Path,
     batch: int,
-    class_text: str | None,
-    guidance: float,
-    noise: Noise,
-    D: int | None,
+    asked: Asked,
     device: str,
     as_json: bool,
 ) -> None:
-    """Draw one image for each seed.
+    """Draw one image for each seed. After an interruption the same command goes on; also under torchrun.
 
     \b
       restart-sampling generate --model cifar10-small --seeds 0-63 --out images
       restart-sampling generate --model edm-imagenet-64x64-cond-adm --plan imagenet64-edm-203 \\
           --seeds 0-49999 --out imagenet.zip
     """
-    from restart_sampling.generation.seeds import parse_seeds
-
-    # What can be wrong without the model comes before it.
-    plan = pick_plan(plan_text, settings, name)
-    plan.path()
-    seeds = parse_seeds(seeds_text)
     chip = pick_device(device)
 
+    from restart_sampling.experiments.generate import write_missing
+    from restart_sampling.generation.blocks import cut
+    from restart_sampling.generation.distributed import distributed
     from restart_sampling.generation.generate import generate as generate_batches
     from restart_sampling.generation.generate import level_range, network_evaluations
-    from restart_sampling.images.writers import check_destination, open_writer
+    from restart_sampling.generation.seeds import parse_seeds
+    from restart_sampling.images.block_store import open_store
     from restart_sampling.sampling.noise import state_dtype
 
-    source = read_source(name, Asked(class_text, guidance, noise, D))
-    run = source.run(plan, seeds_text)
-    model = source.checkpoint.build(D).to(chip)
-    nfe = plan.path(*level_range(model)).nfe(*plan.solvers)
-    evaluations = network_evaluations(nfe, guidance)
-    batches = generate_batches(
-        model, plan, seeds, batch_size=batch, classes=source.label, guidance=guidance, noise=noise
-    )
-    check_destination(out, run)
-    print_settings(
-        {
-            "model": source.describe(),
-            "plan": plan,
-            "NFE": nfe
-            if evaluations == nfe
-            else f"{nfe} ({evaluations} network evaluations with guidance {guidance:g})",
-            "images": f"{len(seeds)} (seeds {seeds_text}), {batch} at a time",
-            "device": f"{describe_device(chip)}, network in float32, state in {str(state_dtype(chip))[6:]}",
-            "out": out,
+    with distributed(chip) as ranks:
+        with ranks.one_goes_first():
+            # What can be wrong without the model comes before it.
+            plan = pick_plan(plan_text, settings, name)
+            plan.path()
+            seeds = parse_seeds(seeds_text)
+            source = read_source(name, asked, ranks.device)
+            run = source.run(plan, seeds_text)
+            model = source.build(ranks.device)
+            nfe = plan.path(*level_range(model)).nfe(*plan.solvers)
+            evaluations = network_evaluations(nfe, asked.guidance)
+            draw = partial(
+                generate_batches,
+                model,
+                plan,
+                batch_size=batch,
+                classes=source.label,
+                guidance=asked.guidance,
+                noise=asked.noise,
+                exact=asked.exact,
+            )
+            draw(seeds)  # refuses what does not fit the model, and draws nothing yet
+            store = open_store(out, cut(seeds, batch))
+            if ranks.first:
+                store.check(run, batch)
+        if ranks.first:
+            print_settings(
+                {
+                    "model": source.describe(),
+                    "plan": plan,
+                    "NFE": nfe
+                    if evaluations == nfe
+                    else f"{nfe} ({evaluations} network evaluations with guidance {asked.guidance:g})",
+                    "images": f"{len(seeds)} (seeds {seeds_text}), {batch} at a time",
+                    "device": f"{ranks.size} x {describe_device(ranks.device)}, network in {source.arithmetic}, "
+                    f"state in {str(state_dtype(ranks.device))[6:]}",
+                    "out": out,
+                }
+            )
+        manifest = {
+            "format": "restart-sampling-images/1",
+            "run": run,
+            "model": name,
+            "nfe": nfe,
+            "network_evaluations": evaluations,
+            "images": len(seeds),
+            "device": describe_device(ranks.device),
+            "batch": batch,
+            "versions": versions(),
         }
-    )
-    manifest = {
-        "format": "restart-sampling-images/1",
-        "run": run,
-        "model": name,
-        "nfe": nfe,
-        "network_evaluations": evaluations,
-        "images": len(seeds),
-        "device": describe_device(chip),
-        "batch": batch,
-        "versions": versions(),
-    }
-    start = time.perf_counter()
-    with open_writer(out, manifest) as writer, Progress("images", len(seeds)) as advance:
-        for made in batches:
-            labels = [None] * len(made.seeds) if made.labels is None else made.labels.tolist()
-            for seed, image, label in zip(made.seeds, made.images.numpy(), labels, strict=True):
-                writer.write(seed, image, label)
-            advance(len(made.seeds))
-    seconds = time.perf_counter() - start
-    click.echo(f"{len(seeds)} images in {seconds:.1f} s ({len(seeds) / seconds:.2f} a second): {out}", err=True)
-    if as_json:
-        print_json({"images": len(seeds), "plan": str(plan), "nfe": nfe, "seconds": round(seconds, 3), "out": str(out)})
+        start = time.perf_counter()
+        with Progress("images", len(seeds), ranks.first) as advance:
+            drawn = write_missing(store, manifest, draw, ranks, advance)
+        seconds = time.perf_counter() - start
+        if ranks.first:
+            click.echo(_summary(len(seeds), drawn, seconds, out), err=True)
+            if as_json:
+                print_json(
+                    {
+                        "images": len(seeds),
+                        "drawn": drawn,
+                        "plan": str(plan),
+                        "nfe": nfe,
+                        "seconds": round(seconds, 3),
+                        "out": str(out),
+                    }
+                )
+
+
+def _summary(images: int, drawn: int, seconds: float, out: Path) -> str:
+    if drawn == 0:
+        return f"{out} is complete: all {images} images were there already, and are intact"
+    before = f", {images - drawn} were there before" if drawn < images else ""
+    return f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.2f} a second){before}: {out}"

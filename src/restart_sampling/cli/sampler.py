@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +13,11 @@ from restart_sampling.cli.options import set_option
 from restart_sampling.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from restart_sampling.generation.generate import Noise
     from restart_sampling.models.checkpoint import Checkpoint
+    from restart_sampling.models.denoiser import Denoiser
     from restart_sampling.sampling.plan import Plan
 
 _OPTIONS = (
@@ -28,14 +32,31 @@ _OPTIONS = (
         help="counter: an image depends on its seed alone; edm: the random numbers of EDM's scripts.",
     ),
     click.option("--D", "D", type=int, metavar="D", help="Augmented dimensions of a PFGM++ checkpoint without them."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="Of the network; auto is float16 on cuda, float32 elsewhere.",
+    ),
+    click.option(
+        "--compile", "compiled", is_flag=True, help="Compile the network: a minute at the start, then faster."
+    ),
+    click.option("--exact", is_flag=True, help="float32 with the same bits at every run on one kind of device."),
 )
 
 
 def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --set, --class, --guidance, --noise and --D."""
+    """Adds the options of a sampler, which come to the command as one argument `asked`, and --set, as `settings`."""
+
+    @wraps(command)
+    def with_asked(**options: Any) -> Any:
+        asked = Asked(**{each.name: options.pop(each.name) for each in fields(Asked)})
+        return command(**options, asked=asked)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        with_asked = option(with_asked)
+    return with_asked
 
 
 @dataclass(frozen=True)
@@ -46,6 +67,9 @@ class Asked:
     guidance: float
     noise: Noise
     D: int | None
+    dtype: str
+    compiled: bool
+    exact: bool
 
 
 @dataclass(frozen=True)
@@ -57,12 +81,23 @@ class Source:
         checkpoint: what the file holds.
         asked: of it.
         label: class of all images; None: drawn for each seed.
+        dtype: name of the network's dtype.
     """
 
     name: str
     checkpoint: Checkpoint
     asked: Asked
     label: int | None
+    dtype: str
+
+    def build(self, device: torch.device) -> Denoiser:
+        """The model, ready to draw images on the device."""
+        import torch
+
+        from restart_sampling.models.fast import fast
+
+        model = self.checkpoint.build(self.asked.D).to(device)
+        return fast(model, getattr(torch, self.dtype), compiled=self.asked.compiled)
 
     def run(self, plan: Plan, seeds_text: str) -> dict[str, Any]:
         """What defines the images, for manifests and results."""
@@ -74,25 +109,42 @@ class Source:
             "class": self.label,
             "guidance": self.asked.guidance,
             "noise": self.asked.noise,
+            "arithmetic": self.arithmetic,
         }
+
+    @property
+    def arithmetic(self) -> str:
+        """Of the network, in words."""
+        return self.dtype + ", compiled" * self.asked.compiled + ", exact" * self.asked.exact
 
     def describe(self) -> str:
         """For the user, before a run."""
         return f"{self.name} ({self.checkpoint.class_name}, sha256 {self.checkpoint.sha256[:12]})"
 
 
-def read_source(name: str, asked: Asked) -> Source:
+def read_source(name: str, asked: Asked, device: torch.device) -> Source:
     """Finds and reads a checkpoint, and checks what is asked of it.
 
     Raises:
-        InputError: the source is unknown or cannot be read, or the class is not one of its.
+        InputError: the source is unknown or cannot be read, the class is not one of its, or the arithmetic cannot be.
     """
+    dtype = _dtype(asked, device)
     from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.resolve import resolve
 
     checkpoint = read_checkpoint(resolve(name))
     label = None if asked.class_text is None else _class_number(asked.class_text, checkpoint)
-    return Source(name, checkpoint, asked, label)
+    return Source(name, checkpoint, asked, label, dtype)
+
+
+def _dtype(asked: Asked, device: torch.device) -> str:
+    if asked.exact and (asked.dtype not in ("auto", "float32") or asked.compiled):
+        raise InputError("--exact is for float32 as it is; leave --dtype and --compile out")
+    if asked.compiled and device.type != "cuda":
+        raise InputError(f"--compile is for NVIDIA devices, and this is {device.type}; leave it out")
+    if asked.dtype != "auto":
+        return asked.dtype
+    return "float16" if device.type == "cuda" and not asked.exact else "float32"
 
 
 def _class_number(text: str, checkpoint: Checkpoint) -> int:

@@ -1,7 +1,7 @@
 """One pass over the images: everything that the metrics need."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from restart_sampling.evaluation.detectors import Detector
-from restart_sampling.evaluation.statistics import Moments
+from restart_sampling.evaluation.statistics import SUMS, Moments
+
+State = Mapping[str, Tensor]
+"""What a `Collector` has so far, on the CPU: `places` of the images, their sums and the rest."""
 
 Gather = Callable[[Tensor], list[Tensor]]
 """Tensors of all processes, from the same call on each; their first dimensions may differ."""
@@ -67,6 +70,19 @@ class Collector:
             if labels is not None:
                 self._labels.append(labels)
 
+    def state(self) -> State:
+        """Everything so far; there must have been images."""
+        assert self.moments is not None
+        lists = {"places": self._indices, "digests": self._digests, "features": self._features, "labels": self._labels}
+        return {name: torch.cat(parts) for name, parts in lists.items() if parts} | self.moments.state()
+
+    def restore(self, state: State) -> None:
+        """Begins with what another had, of the same detector, set and groups."""
+        self.moments = Moments(state["total"].shape[1], self.groups, self.detector.device)
+        self.moments.restore(state)
+        self._indices, self._digests = [state["places"]], [state["digests"]]
+        self._features, self._labels = ([state[name]] if name in state else [] for name in ("features", "labels"))
+
     def reduced(self, all_reduce: Callable[[Tensor], None], gather: Gather) -> Moments:
         """The sums of all processes, the same on each; a process may have had no images."""
         own = 0 if self.moments is None else self.moments.total.shape[1]
@@ -89,6 +105,17 @@ class Collector:
         order = torch.cat(gather(torch.cat(self._indices or [torch.empty(0)]))).argsort()
         rows = [part for part in gather(torch.cat(parts or [torch.empty(0)])) if len(part)]
         return torch.cat(rows)[order] if rows else torch.empty(0)
+
+
+def merged(states: Sequence[State]) -> State:
+    """One of several processes' states, which share no image."""
+    first, *others = states
+    return {
+        name: sum((state[name] for state in others), start=tensor.clone())
+        if name in SUMS
+        else torch.cat([state[name] for state in states])
+        for name, tensor in first.items()
+    }
 
 
 def _digests(images: Tensor) -> Tensor:

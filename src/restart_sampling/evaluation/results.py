@@ -7,8 +7,9 @@ Every line is an object with at least
     frechet_distance  their distance to the reference, with `frechet_distance_error`, its standard error
     detector          identity of the detector; features of different detectors cannot be compared
     reference         {path, sha256, images, source} of the statistics
-    run               what defines the images: {model_sha256, D, plan, seeds, class, guidance, noise} for a sampler,
-                      {images: hash} for files; two lines with equal run, detector and reference are the same figure
+    run               what defines the images: {model_sha256, D, plan, seeds, class, guidance, noise, arithmetic} for a
+                      sampler, {images, max_images} for files; two lines with equal run, detector and reference are
+                      the same figure
     model, plan, nfe  of a sampler; null for files
     seconds, device, versions, time
 

@@ -1,6 +1,6 @@
 """Mean and covariance of features, summed on the way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,6 +36,10 @@ class Statistics:
         return vectors[:, keep] * values[keep].sqrt()
 
 
+SUMS = ("count", "total", "outer")
+"""What `Moments` consists of."""
+
+
 class Moments:
     """Sums of features and of their outer products, float64, in groups that can be left out again.
 
@@ -63,8 +67,17 @@ class Moments:
 
     def reduce(self, all_reduce: Callable[[Tensor], None]) -> None:
         """Adds up the sums of all processes, once at the end."""
-        for sums in (self.count, self.total, self.outer):
-            all_reduce(sums)
+        for name in SUMS:
+            all_reduce(getattr(self, name))
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums on the CPU, by name."""
+        return {name: getattr(self, name).cpu() for name in SUMS}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Takes sums that `state` gave."""
+        for name in SUMS:
+            getattr(self, name).copy_(state[name])
 
     def statistics(self, groups: Sequence[int] | None = None) -> Statistics:
         """Of the images in these groups; default: of all.

@@ -11,7 +11,9 @@ from restart_sampling.errors import InputError
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import Detector
 from restart_sampling.evaluation.metrics import GROUPS, NEED_FEATURES, compute_metrics
+from restart_sampling.evaluation.partial import PartialSums
 from restart_sampling.evaluation.reference import Reference
+from restart_sampling.generation.blocks import cut, joined
 from restart_sampling.generation.distributed import Ranks
 from restart_sampling.generation.generate import Noise, generate
 from restart_sampling.images.image_set import ImageSet
@@ -32,13 +34,29 @@ def sampler_batches(
     classes: int | None = None,
     guidance: float = 1.0,
     noise: Noise = "counter",
+    exact: bool = False,
+    done: frozenset[int] = frozenset(),
 ) -> Batches:
-    """This process's share of the images of the seeds, straight from the sampler."""
-    places = ranks.share(len(seeds), batch_size)
-    own = [seeds[place] for place in places]
-    made = generate(model, plan, own, batch_size=batch_size, classes=classes, guidance=guidance, noise=noise)
-    place = dict(zip(own, places, strict=True))
-    return (([place[seed] for seed in batch.seeds], batch.images, batch.labels) for batch in made)
+    """This process's share of the images of the seeds, straight from the sampler.
+
+    Args:
+        model: and what follows, of `generate`.
+        ranks: the processes.
+        done: places whose images are not needed again; blocks that are done in part are drawn whole.
+    """
+    places = cut(range(len(seeds)), batch_size)
+    own = ranks.deal([block for block in places if not done.issuperset(block)])
+    made = generate(
+        model,
+        plan,
+        [seeds[place] for place in joined(own)],
+        batch_size=batch_size,
+        classes=classes,
+        guidance=guidance,
+        noise=noise,
+        exact=exact,
+    )
+    return ((block, batch.images, batch.labels) for block, batch in zip(own, made, strict=True))
 
 
 def image_batches(images: ImageSet, ranks: Ranks, batch_size: int) -> Batches:
@@ -62,6 +80,7 @@ def measure(
     *,
     metrics: Sequence[str] = ("fd",),
     blocks: int = 1,
+    partial: PartialSums | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
     """The figures of a set of images, in one pass.
@@ -74,6 +93,7 @@ def measure(
         ranks: the processes; all call this.
         metrics: of `evaluation.metrics.METRICS`.
         blocks: runs of neighbours (blocks of seeds) that are figures of their own.
+        partial: where the sums are saved on the way; loaded, and `batches` are then without the images in it.
         advance: called with the number of images after each batch.
 
     Returns:
@@ -90,8 +110,12 @@ def measure(
     start = time.perf_counter()
     keep = bool(NEED_FEATURES & set(metrics))
     collector = Collector(detector, images, groups, neighbours=blocks > 1, keep=keep)
+    if partial and partial.earlier:
+        collector.restore(partial.earlier)
     for places, batch, labels in batches:
         collector.add(batch, places, labels)
+        if partial:
+            partial.save_if_due(collector.state)
         advance(len(places))
     moments = collector.reduced(ranks.all_reduce, ranks.gather)
     features = collector.features(ranks.gather) if collector.keep else None

@@ -1,5 +1,6 @@
 """From seeds to batches of images."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -50,6 +51,11 @@ def model_device(model: torch.nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+def model_dtype(model: torch.nn.Module) -> torch.dtype:
+    """In which the network computes."""
+    return next(model.parameters()).dtype
+
+
 def network_evaluations(nfe: int, guidance: float) -> int:
     """Evaluations of the network for one image: guidance takes two for each call of the denoiser."""
     return nfe if guidance == 1 else 2 * nfe
@@ -64,6 +70,7 @@ def generate(
     classes: int | Sequence[int] | None = None,
     guidance: float = 1.0,
     noise: Noise = "counter",
+    exact: bool = False,
 ) -> Iterator[Batch]:
     """Draws images; the image of a seed does not depend on the others, on the batch size or on the order.
 
@@ -75,9 +82,11 @@ def generate(
         classes: one for all images, or one for each seed; default: drawn for each seed, uniform.
         guidance: scale of classifier-free guidance; 1 is none, and other scales cost two evaluations.
         noise: "counter" is ours; "edm" repeats the random numbers of EDM's scripts (`EDMKernel`).
+        exact: the same bits at every run on one kind of device, with a network in float32.
 
     Returns:
-        An iterator of batches, in the order of the seeds. Nothing is computed before it is asked for.
+        An iterator of batches, in the order of the seeds. Nothing is computed before it is asked for; on an NVIDIA
+        device the next batch is under way when one is returned.
 
     Raises:
         InputError: the plan, a class or the noise does not fit the model (at once), or an image is not finite (when it
@@ -98,7 +107,11 @@ def generate(
     if not isfinite(guidance):
         raise InputError(f"guidance is {guidance:g}; give a finite scale, 1 for none")
     _check_classes(model, classes, len(seeds), guidance)
-    return _generate(model, plan, path, seeds, batch_size, classes, guidance, noise)
+    if exact and model_dtype(model) != torch.float32:
+        raise InputError(f"exact images need a network in float32, and this one is in {model_dtype(model)}")
+    batches = _start_batches(model, plan, path, seeds, batch_size, classes, guidance, noise, exact)
+    # One batch ahead, so that the device has work while the host reads the images of the one before.
+    return _finish_batches(batches, ahead=1 if model_device(model).type == "cuda" else 0)
 
 
 def _check_classes(model: Denoiser, classes: int | Sequence[int] | None, images: int, guidance: float) -> None:
@@ -120,7 +133,21 @@ def _check_classes(model: Denoiser, classes: int | Sequence[int] | None, images:
                 raise InputError(f"class {label} is out of range; the model has classes 0 to {model.label_dim - 1}")
 
 
-def _generate(
+Started = Callable[[], Batch]
+"""A batch that the device may still be working on; the call waits for it."""
+
+
+def _finish_batches(started: Iterator[Started], ahead: int) -> Iterator[Batch]:
+    waiting: deque[Started] = deque()
+    for batch in started:
+        waiting.append(batch)
+        if len(waiting) > ahead:
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()
+
+
+def _start_batches(
     model: Denoiser,
     plan: Plan,
     path: NoisePath,
@@ -129,7 +156,8 @@ def _generate(
     classes: int | Sequence[int] | None,
     guidance: float,
     noise: Noise,
-) -> Iterator[Batch]:
+    exact: bool,
+) -> Iterator[Started]:
     device = model_device(model)
     solver, restart_solver = plan.solvers
     for start in range(0, len(seeds), batch_size):
@@ -142,11 +170,11 @@ def _generate(
             if isinstance(classes, int):
                 labels = torch.full_like(labels, classes)
             elif classes is not None:
-                labels = torch.tensor(classes[start : start + batch_size], device=device)
+                labels = torch.tensor(classes[start : start + batch_size]).to(device)
         denoise = guided(model, labels, guidance)
-        with full_float32():
+        with full_float32(exact):
             x = sample(denoise, x, path, solver, restart_solver, perturb=kernel)
-        yield Batch(tuple(chosen), labels if labels is None else labels.cpu(), _to_images(x, chosen, plan))
+        yield _start_reading(x, labels, chosen, plan)
 
 
 def _kernel(
@@ -159,14 +187,34 @@ def _kernel(
     return GaussianKernel(seeds, s_noise=s_noise, device=device)
 
 
-def _to_images(x: Tensor, seeds: Sequence[int], plan: Plan) -> Tensor:
+def _start_reading(x: Tensor, labels: Tensor | None, seeds: Sequence[int], plan: Plan) -> Started:
     """[-1, 1] to uint8 as EDM rounds it; a state that is not finite would become a black image without a word."""
-    finite = torch.isfinite(x).flatten(1).all(dim=1)
-    images = (x * 127.5 + 128).clip(0, 255).to(torch.uint8).cpu()
-    broken = [seed for seed, good in zip(seeds, finite.tolist(), strict=True) if not good]
-    if broken:
-        raise InputError(
-            f"the image of seed {broken[0]} is not finite with plan '{plan}'; "
-            f"check the checkpoint, and whether the plan and the guidance suit it"
-        )
-    return images
+    finite = _start_copy(torch.isfinite(x).flatten(1).all(dim=1))
+    images = _start_copy((x * 127.5 + 128).clip(0, 255).to(torch.uint8))
+    classes = None if labels is None else _start_copy(labels)
+
+    def finish() -> Batch:
+        broken = [seed for seed, good in zip(seeds, finite().tolist(), strict=True) if not good]
+        if broken:
+            raise InputError(
+                f"the image of seed {broken[0]} is not finite with plan '{plan}'; check the checkpoint, whether the "
+                f"plan and the guidance suit it, and whether its network overflows in float16 (float32 does not)"
+            )
+        return Batch(tuple(seeds), classes and classes(), images())
+
+    return finish
+
+
+def _start_copy(tensor: Tensor) -> Callable[[], Tensor]:
+    """Starts to copy a tensor to the CPU; the call waits for it."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu
+    copy = torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream(tensor.device))
+
+    def wait() -> Tensor:
+        arrived.synchronize()
+        return copy
+
+    return wait

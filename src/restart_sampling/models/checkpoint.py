@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from restart_sampling.errors import InputError, shorten
@@ -48,7 +48,7 @@ class Checkpoint:
         classes: Names of the classes, or ().
         metadata: Other texts, such as `dataset` and `training`.
         scalars: Numbers that are attributes of the modules, as "model.enc.16x16_block0.skip_scale".
-        sha256: Of the file.
+        sha256: Of the file; "" for a model that comes from none.
         source_sha256: Of the Python source that a pickle carries for the class; None for safetensors.
         known_source: Whether the source of every module is EDM's.
     """
@@ -207,8 +207,9 @@ def write_safetensors(checkpoint: Checkpoint, path: str | os.PathLike[str], *, o
         "format": FORMAT,
         "class_name": checkpoint.class_name,
         "init_kwargs": json.dumps(jsonable(checkpoint.init_kwargs), allow_nan=False),
-        "source_sha256": checkpoint.sha256,
     }
+    if checkpoint.sha256:
+        metadata["source_sha256"] = checkpoint.sha256
     for name in ("D", "sigma_min", "sigma_max"):
         value = getattr(checkpoint, name)
         if value is not None:
@@ -217,9 +218,17 @@ def write_safetensors(checkpoint: Checkpoint, path: str | os.PathLike[str], *, o
         metadata["classes"] = ",".join(checkpoint.classes)
     try:
         with atomic(path) as temporary:
-            save_file(checkpoint.state, temporary, metadata)
+            temporary.write_bytes(_in_order(save(checkpoint.state, metadata)))
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be written ({error})") from error
+
+
+def _in_order(file: bytes) -> bytes:
+    """A safetensors file with a sorted header: the library writes the metadata in a random order."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:start]), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    header = header.ljust(-(-len(header) // 8) * 8)  # the tensors begin at a multiple of 8 bytes
+    return len(header).to_bytes(8, "little") + header + file[start:]
 
 
 def jsonable(value: Any) -> Any:

@@ -5,6 +5,8 @@
 
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import cache
+from importlib.util import find_spec
 from math import pi, prod, sqrt
 from operator import index
 from typing import Protocol
@@ -65,10 +67,20 @@ def noise(seeds: Tensor, draw: int, count: int, stream: Stream = Stream.STATE) -
     Returns:
         float64 [B, count] on the seeds' device.
     """
+    if seeds.is_cuda and _has_triton():
+        from restart_sampling.sampling.fused_noise import fused_noise
+
+        return fused_noise(seeds, draw, count, stream)
     words = _random_words(seeds, draw, (count + 3) // 4, stream)
     uniform = (words.double() + 0.5) * 2.0**-32
     radius, angle = torch.sqrt(-2 * torch.log(uniform[..., 0::2])), 2 * pi * uniform[..., 1::2]
     return torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1).flatten(1)[:, :count]
+
+
+@cache
+def _has_triton() -> bool:
+    """Torch brings Triton along for NVIDIA devices on Linux, and not elsewhere."""
+    return find_spec("triton") is not None
 
 
 def state_dtype(device: torch.device) -> torch.dtype:
@@ -111,8 +123,11 @@ class CounterKernel:
                 raise InputError(f"seed {seed} is out of range; seeds are integers from 0 to 2^63 - 1")
         self.s_noise = s_noise
         self.device = torch.device(device)
-        source = "cpu" if self.device.type == "mps" else self.device  # MPS has no float64 to make the noise in
-        self.seeds = torch.tensor(seeds, dtype=torch.int64, device=source)
+        self.seeds = torch.tensor(seeds, dtype=torch.int64)
+        if self.device.type == "cuda":  # from pinned memory the copy waits for nothing that the device still does
+            self.seeds = self.seeds.pin_memory().to(self.device, non_blocking=True)
+        elif self.device.type != "mps":  # MPS has no float64 to make the noise in
+            self.seeds = self.seeds.to(self.device)
         self.draw = 0
 
     def labels(self, label_dim: int) -> Tensor:

@@ -1,0 +1,110 @@
+"""Sums of an unfinished evaluation on the disk, so that the same command goes on after a kill."""
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restart_sampling.evaluation.collect import Gather, State, merged
+from restart_sampling.files import atomic, remove_partials
+
+_SHARE = 1 / 50  # of the time, at most, for saving
+
+
+class PartialSums:
+    """The sums of all processes, a file each.
+
+    A file is trusted only where its checksums hold, and no two with the same images: what is then missing is drawn
+    again.
+
+    Args:
+        folder: where the files are; other evaluations may have theirs there too.
+        about: JSON, all that determines the sums; those of an earlier start are taken up where it is equal.
+        rank: of this process.
+
+    Attributes:
+        earlier: sums of an earlier start, after `load`. Rank 0 has those of all processes, the others None.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any], rank: int) -> None:
+        self._folder = folder
+        self._key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        self._own = folder / f"{self._key}.{rank}.pt"
+        self._first = rank == 0
+        self._next_save = 0.0
+        self.earlier: State | None = None
+
+    def load(self, gather: Gather) -> frozenset[int]:
+        """Takes up what an earlier start left, of however many processes. All processes call this.
+
+        Returns:
+            Places of the images that are in `earlier`.
+        """
+        if self._first and self._folder.exists():
+            remove_partials(self._folder, self._key)
+            files = self._files()
+            self.earlier = _union([state for state in map(_read, files) if state is not None])
+            if self.earlier is not None:
+                _write(self._own, self.earlier)
+            for file in files:
+                if self.earlier is None or file != self._own:
+                    file.unlink()
+        done = torch.empty(0, dtype=torch.int64) if self.earlier is None else self.earlier["places"]
+        return frozenset(gather(done)[0].tolist())
+
+    def save_if_due(self, state: Callable[[], State]) -> None:
+        """Saves the sums of this process, where the last time is long enough ago for what it took."""
+        start = time.monotonic()
+        if start >= self._next_save:
+            _write(self._own, state())
+            end = time.monotonic()
+            self._next_save = end + (end - start) / _SHARE
+
+    def remove(self) -> None:
+        """Removes the files of all processes, when they are needed no more."""
+        for file in self._files():
+            file.unlink()
+        if self._folder.exists() and not any(self._folder.iterdir()):
+            self._folder.rmdir()
+
+    def _files(self) -> list[Path]:
+        return list(self._folder.glob(f"{self._key}.*.pt"))
+
+
+def _union(states: Sequence[State]) -> State | None:
+    """Of several, those that share no image, the largest first: one that holds the others makes them needless."""
+    done: set[int] = set()
+    chosen = []
+    for state in sorted(states, key=lambda state: -len(state["places"])):
+        places = set(state["places"].tolist())
+        if len(places) == len(state["places"]) and done.isdisjoint(places):
+            done |= places
+            chosen.append(state)
+    return merged(chosen) if chosen else None
+
+
+def _write(path: Path, state: State) -> None:
+    # By way of memory, because torch.save answers a full disk with an error of its own kind.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with atomic(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def _read(path: Path) -> State | None:
+    """None where the file is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch.save writes a zip with checksums, torch.load does not check them
+            if archive.testzip() is not None:
+                return None
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # a damaged file can fail in any way
+        return None
+    return state

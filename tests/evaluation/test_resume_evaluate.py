@@ -1,0 +1,223 @@
+"""A streamed evaluation is killed: the same command goes on, to the same figures."""
+
+import json
+import os
+import signal
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import detector_file, image_folder, pictures
+
+from restart_sampling.evaluation.collect import Collector
+from restart_sampling.evaluation.detectors import load_detector
+from restart_sampling.evaluation.partial import PartialSums
+from tiny_model import TORCHRUN, start, tiny_model_file, wait_for
+
+# Takes its time for each batch, and says who it is.
+SLOW = """
+import os
+import time
+from pathlib import Path
+
+from restart_sampling.cli import main
+from restart_sampling.evaluation.collect import Collector
+
+add = Collector.add
+
+
+def slow_add(*arguments):
+    add(*arguments)
+    time.sleep(0.05)
+
+
+Collector.add = slow_add
+Path(f"pid-{os.environ.get('RANK', 0)}").write_text(str(os.getpid()))
+main()
+"""
+
+IMAGES = 90
+EVALUATE = (
+    *("evaluate", "--model", "tiny.safetensors", "--plan", "2 [2,1,0.5,3]", "--seeds", f"0-{IMAGES - 1}"),
+    *("--batch", "4", "--reference", "ref.npz", "--detector", "tiny.pt", "--metrics", "fd,pr,per-class", "--json"),
+)
+FOLDER = Path("results.jsonl.partial")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    tiny_model_file(tmp_path / "tiny.safetensors")
+    detector_file(tmp_path / "tiny.pt")
+    (tmp_path / "slow.py").write_text(SLOW)
+    image_folder(tmp_path / "data", pictures(40), classes=4)
+    assert run("reference", "data", "--out", "ref.npz", "--detector", "tiny.pt", "--features")[0] == 0
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def evaluate(run, *more):
+    code, out, err = run(*EVALUATE, *more)
+    assert code == 0, err
+    return json.loads(out), err
+
+
+def saved():
+    """The files, each with its inode: it is another one at each save."""
+    return {(path.name, path.stat().st_ino) for path in FOLDER.glob("*.pt")}
+
+
+def kill_in_the_middle(*launcher, saves=3):
+    """Kills all processes when they have saved so many times."""
+    process = start(*launcher, "slow.py", *EVALUATE)
+    seen = set()
+
+    def enough():
+        try:
+            seen.update(saved())
+        except FileNotFoundError:  # replaced in between
+            return False
+        return len(seen) >= saves
+
+    wait_for(enough, process)
+    for path in Path().glob("pid-*"):
+        os.kill(int(path.read_text()), signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert FOLDER.exists()
+    assert not Path("results.jsonl").exists()
+
+
+def check_equal(result, whole):
+    assert result["pixels_sha256"] == whole["pixels_sha256"]
+    for key in ("frechet_distance", "frechet_distance_error", "precision", "recall"):
+        assert result[key] == pytest.approx(whole[key], rel=1e-9), key
+    assert result["frechet_distance_per_class"] == pytest.approx(whole["frechet_distance_per_class"], rel=1e-9)
+
+
+def test_a_killed_evaluation_goes_on(place, run):
+    whole, stderr = evaluate(run, "--results", "undisturbed.jsonl")
+    assert whole["drawn"] == IMAGES
+    assert "earlier start" not in stderr
+    kill_in_the_middle()
+    result, stderr = evaluate(run)
+    assert 0 < result["drawn"] < IMAGES
+    assert f"{IMAGES - result['drawn']} images from an earlier start" in stderr
+    check_equal(result, whole)
+    assert not FOLDER.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3)])
+def test_a_killed_evaluation_goes_on_with_other_processes(before, after, place, run):
+    whole, _ = evaluate(run, "--results", "undisturbed.jsonl")
+    kill_in_the_middle(*((*TORCHRUN, f"--nproc_per_node={before}") if before > 1 else ()), saves=2 + before)
+    if after == 1:
+        result, stderr = evaluate(run)
+    else:
+        process = start(*TORCHRUN, f"--nproc_per_node={after}", "-m", "restart_sampling", *EVALUATE)
+        stdout, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+        result = json.loads(stdout)
+    assert 0 < result["drawn"] < IMAGES
+    assert f"{IMAGES - result['drawn']} images from an earlier start" in stderr
+    check_equal(result, whole)
+    assert not FOLDER.exists()
+
+
+def test_other_settings_do_not_take_up_the_sums(place, run):
+    kill_in_the_middle(saves=1)
+    result, _ = evaluate(run, "--guidance", "2")
+    assert result["drawn"] == IMAGES
+    assert FOLDER.exists()
+
+
+class Sums:
+    """Files as of two processes of one evaluation of 12 images."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.images = torch.from_numpy(pictures(12))
+        self.detector = load_detector(str(detector_file(folder / "tiny.pt")))
+
+    def partial(self, rank):
+        return PartialSums(self.folder / "partial", {"plan": "18"}, rank)
+
+    def save(self, rank, *places):
+        collector = Collector(self.detector, 12, 3)
+        for place in places:
+            collector.add(self.images[[place]], [place])
+        self.partial(rank).save_if_due(collector.state)
+
+    def load(self):
+        first = self.partial(0)
+        done = first.load(lambda tensor: [tensor])
+        collector = Collector(self.detector, 12, 3)
+        if first.earlier:
+            collector.restore(first.earlier)
+        return done, collector
+
+    def files(self):
+        return sorted((self.folder / "partial").glob("*.pt"))
+
+
+@pytest.fixture
+def sums(tmp_path):
+    return Sums(tmp_path)
+
+
+def test_sums_of_all_processes_become_those_of_the_first(sums):
+    sums.save(0, 0, 5)
+    sums.save(1, 3)
+    done, collector = sums.load()
+    assert done == {0, 3, 5}
+    again, _ = sums.load()
+    assert again == done
+    assert len(sums.files()) == 1
+    whole = Collector(sums.detector, 12, 3)
+    for place in (0, 3, 5):
+        whole.add(sums.images[[place]], [place])
+    for name, value in whole.moments.state().items():
+        torch.testing.assert_close(collector.moments.state()[name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_a_damaged_file_is_dropped(sums):
+    sums.save(0, 0, 5)
+    sums.save(1, 3)
+    content = bytearray(sums.files()[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    sums.files()[0].write_bytes(content)
+    assert sums.load()[0] == {3}
+    os.truncate(sums.files()[0], 100)
+    assert sums.load()[0] == set()
+    assert sums.files() == []
+
+
+def test_of_files_with_the_same_image_the_larger_counts(sums):
+    """So it is where a process was killed after it had put the files together, and before it removed them."""
+    sums.save(0, 0, 5, 7)
+    sums.save(1, 5, 7)
+    sums.save(2, 9)
+    assert sums.load()[0] == {0, 5, 7, 9}
+
+
+def test_saving_takes_a_fiftieth_of_the_time_at_most(sums, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("restart_sampling.evaluation.partial.time.monotonic", lambda: now)
+    collector = Collector(sums.detector, 12, 3)
+    collector.add(sums.images, range(12))
+    partial, saves = sums.partial(0), []
+
+    def state():
+        nonlocal now
+        saves.append(now)
+        now += 0.1
+        return collector.state()
+
+    while now < 52:
+        partial.save_if_due(state)
+        now += 1
+    assert 9 <= len(saves) <= 11
+    assert all(later - earlier >= 5.1 - 1e-9 for earlier, later in pairwise(saves))
