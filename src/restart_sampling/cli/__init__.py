@@ -20,6 +20,7 @@ _COMMANDS = {
     "model": "model",
     "plan": "plan",
     "reference": "reference",
+    "train": "train",
 }
 """Name of each command, and the module beside this one that has it under the same name."""
 

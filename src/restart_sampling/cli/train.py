@@ -1,0 +1,231 @@
+"""`restart-sampling train`: a denoiser of one's own images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from restart_sampling.cli.options import (
+    Progress,
+    describe_device,
+    device_option,
+    json_option,
+    pick_device,
+    print_json,
+    print_settings,
+)
+from restart_sampling.errors import InputError, require_extra
+
+if TYPE_CHECKING:
+    import torch
+
+    from restart_sampling.images.image_set import ImageSet
+    from restart_sampling.training.settings import Settings
+    from restart_sampling.training.train import Report
+
+_D = 2048  # of PFGM++ where the user gives none
+
+
+@click.command()
+@click.argument("source", metavar="DATA", type=click.Path(path_type=Path))
+@click.option("--out", required=True, metavar="RUN", type=click.Path(path_type=Path), help="The folder of the run.")
+@click.option(
+    "--parametrization",
+    required=True,
+    type=click.Choice(["edm", "vp", "pfgmpp"]),
+    help="Noise, loss and preconditioning.",
+)
+@click.option("--D", "D", type=click.IntRange(1), metavar="D", help=f"Augmented dimensions of pfgmpp; default: {_D}.")
+@click.option("--cond", is_flag=True, help="Train on the classes too.")
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), metavar="N", help="Train for so long, without the saves."
+)
+@click.option("--images", type=click.IntRange(1), metavar="N", help="Train on so many, counted with repetitions.")
+@click.option(
+    "--batch", default=512, show_default=True, type=click.IntRange(1), help="Images a step, of all processes together."
+)
+@click.option(
+    "--lr",
+    default=1e-3,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Highest learning rate of Adam.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of all that is drawn.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of the network's arithmetic; auto is bfloat16 on cuda, float32 elsewhere.",
+)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network: minutes at the start, faster steps.")
+@click.option(
+    "--save-minutes",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Between two saves.",
+)
+@click.option("--channels", default=64, show_default=True, type=click.IntRange(4), help="Width of the network.")
+@click.option(
+    "--channel-mult", "mult_text", default="1,2,2", show_default=True, help="Multiples of it, one a resolution."
+)
+@click.option("--blocks", default=2, show_default=True, type=click.IntRange(1), help="Residual blocks a resolution.")
+@click.option(
+    "--attention", "attention_text", metavar="SIZES", help="Resolutions with attention, or none; default: 16 if there."
+)
+@click.option("--dropout", default=0.05, show_default=True, type=click.FloatRange(0, 1, max_open=True))
+@device_option
+@json_option
+def train(
+    source: Path,
+    out: Path,
+    parametrization: str,
+    D: int | None,
+    cond: bool,
+    minutes: float | None,
+    images: int | None,
+    batch: int,
+    lr: float,
+    seed: int,
+    dtype: str,
+    compiled: bool,
+    save_minutes: float,
+    channels: int,
+    mult_text: str,
+    blocks: int,
+    attention_text: str | None,
+    dropout: float,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Train a denoiser on DATA: a folder, a zip or a tar of square images of one size.
+
+    \b
+      restart-sampling train cifar10-32x32.zip --out run --parametrization edm --cond --minutes 15 --compile
+      torchrun --standalone --nproc_per_node=2 -m restart_sampling train cifar10-32x32.zip \\
+          --out run --parametrization pfgmpp --D 128 --images 20000000
+
+    RUN gets model.safetensors, which all commands read, samples and the curve of the loss, anew at each save. The same
+    command goes on where the run stopped.
+    """
+    require_extra("matplotlib", "figures")
+    if (minutes is None) == (images is None):
+        raise InputError("give either --minutes or --images: how long to train")
+    if D is not None and parametrization != "pfgmpp":
+        raise InputError(f"--D {D} is for --parametrization pfgmpp; {parametrization} has no augmented dimensions")
+    mult = _sizes("--channel-mult", mult_text)
+    attention = None if attention_text is None else _attention(attention_text)
+    chip = pick_device(device)
+
+    from restart_sampling.generation.distributed import distributed
+    from restart_sampling.images.image_set import read_images
+    from restart_sampling.training.run_folder import RunFolder
+    from restart_sampling.training.settings import Settings
+    from restart_sampling.training.train import Run
+    from restart_sampling.training.training_set import class_names, count_classes, read_training_set, square_side
+
+    with distributed(chip) as ranks:
+        if batch % ranks.size:
+            raise InputError(f"--batch {batch} cannot be shared by {ranks.size} processes; give a multiple of that")
+        pictures = read_images(source)
+        settings = Settings(
+            parametrization=parametrization,
+            D=(D or _D) if parametrization == "pfgmpp" else None,
+            resolution=square_side(pictures),
+            image_channels=pictures.shape[0],
+            label_dim=count_classes(pictures) if cond else 0,
+            channels=channels,
+            channel_mult=mult,
+            blocks=blocks,
+            attention=attention,
+            dropout=dropout,
+            images=images,
+            minutes=minutes,
+            batch=batch,
+            lr=lr,
+            seed=seed,
+            dtype=_dtype(dtype, ranks.device),
+            data_images=len(pictures),
+        )
+        parameters = settings.check_network()
+        folder = RunFolder(out)
+        folder.check(settings.run())  # before the images are read, and once more when their hash is known
+        dataset = _describe(pictures, settings)
+        if ranks.first:
+            print_settings(
+                {
+                    "data": dataset,
+                    "model": f"{settings.class_name}{f' with D={settings.D}' if settings.D else ''}, "
+                    f"{parameters / 1e6:.2f} million parameters",
+                    "length": f"{images} images" if minutes is None else f"{minutes:g} min",
+                    "steps": f"batches of {batch}, Adam {lr:g}, seed {seed}",
+                    "device": f"{ranks.size} x {describe_device(ranks.device)}, network in {settings.dtype}",
+                    "out": out,
+                }
+            )
+        with Progress("images read", len(pictures), ranks.first) as advance:
+            data = read_training_set(pictures, cond, ranks.device, advance)
+        settings = replace(settings, data_sha256=data.sha256)
+        folder.check(settings.run())
+        run = Run(settings, data, dataset, class_names(pictures) if cond else (), folder, ranks, compiled=compiled)
+        if ranks.first and run.trainer.steps:
+            state = "is finished, and nothing is left to do" if run.progress.finished else "goes on"
+            click.echo(f"{out} {state}: it has trained on {run.trainer.images} images", err=True)
+        run.train(60 * save_minutes, _print_report)
+        if ranks.first:
+            click.echo(f"model: {folder.model}", err=True)
+            if as_json:
+                print_json(
+                    {
+                        "images": run.trainer.images,
+                        "loss": run.history[-1]["loss"],
+                        "seconds": round(run.progress.seconds, 3),
+                        "parameters": parameters,
+                        "model": str(folder.model),
+                    }
+                )
+
+
+def _sizes(option: str, text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise InputError(f"{option} {text}: give integers from 1 with commas between them")
+    return sizes
+
+
+def _attention(text: str) -> tuple[int, ...]:
+    return () if text == "none" else _sizes("--attention", text)
+
+
+def _dtype(name: str, device: torch.device) -> str:
+    if name != "auto":
+        return name
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def _describe(pictures: ImageSet, settings: Settings) -> str:
+    side = settings.resolution
+    colours = "grey" if settings.image_channels == 1 else "RGB"
+    classes = f", {settings.label_dim} classes" if settings.label_dim else ""
+    return f"{pictures.source.path.name}, {len(pictures)} images of {side}x{side}, {colours}{classes}, random flips"
+
+
+def _print_report(report: Report) -> None:
+    speed = "" if report.images_per_second is None else f", {report.images_per_second:.0f} images a second"
+    left = "" if report.seconds_left is None else f", {_duration(report.seconds_left)} left"
+    click.echo(f"{report.images} images, loss {report.loss:.4f}{speed}{left}", err=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

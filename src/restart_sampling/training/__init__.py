@@ -1,0 +1,1 @@
+"""A compact trainer of denoisers: EDM, VP and PFGM++, with the networks of `models`."""

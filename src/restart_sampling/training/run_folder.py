@@ -1,0 +1,101 @@
+"""The folder of a run: what defines it, where it stopped, and what came of it so far."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from restart_sampling.errors import InputError, shorten
+from restart_sampling.files import atomic, check_writable, is_partial, remove_partials, write_json
+
+FORMAT = "restart-sampling-training/1"
+_RUN, _STATE, _LOSS, _MODEL = "run.json", "state.pt", "loss.jsonl", "model.safetensors"
+
+
+class RunFolder:
+    """A folder that belongs to one run.
+
+    Each file in it appears whole or not at all. The state is written last: it is never ahead of the other files.
+
+    Args:
+        path: of the folder; need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def model(self) -> Path:
+        """The file of the model."""
+        return self.path / _MODEL
+
+    def check(self, run: Mapping[str, Any]) -> None:
+        """Makes sure that the folder is new, or holds this run, and that it can be written.
+
+        Args:
+            run: JSON of what defines the run, or what of it is known so far.
+
+        Raises:
+            InputError: the folder holds another run (the message says what differs) or something else.
+        """
+        found = self._read_run() or run
+        differs = [key for key in run if found.get(key) != run[key]]
+        if differs:
+            old, new = (shorten(json.dumps(each.get(differs[0]))) for each in (found, run))
+            raise InputError(f"{self.path} holds another run, with {differs[0]} {old}, not {new}; choose another --out")
+        check_writable(self.path / _RUN)
+
+    def _read_run(self) -> dict[str, Any] | None:
+        try:
+            if not self.path.exists() or (self.path.is_dir() and all(map(is_partial, self.path.iterdir()))):
+                return None
+            content = json.loads((self.path / _RUN).read_text())
+            if content["format"] != FORMAT:
+                raise ValueError
+            return dict(content["run"])
+        except (OSError, KeyError, TypeError, ValueError):
+            raise InputError(
+                f"{self.path} exists and is not a run of train (no readable {_RUN}); choose another --out"
+            ) from None
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        """Says whose folder it is, and removes what a killed process left half-written."""
+        remove_partials(self.path)
+        write_json(self.path / _RUN, {"format": FORMAT, "run": run})
+
+    def load_state(self, device: torch.device) -> dict[str, Any] | None:
+        """The last state that was saved; None where there is none yet. Nothing in it is run.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        file = self.path / _STATE
+        if not file.exists():
+            return None
+        try:
+            with zipfile.ZipFile(file) as archive:
+                broken = archive.testzip()
+            if broken is not None:
+                raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
+            state = torch.load(file, map_location=device, weights_only=True)
+            if not isinstance(state, dict) or state.get("format") != FORMAT:
+                raise ValueError(f"it has no format {FORMAT}")
+            return state
+        except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+            raise InputError(
+                f"{file} is damaged ({shorten(str(error))}); remove it to begin the run anew, or choose another --out"
+            ) from error
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replaces the last state."""
+        with atomic(self.path / _STATE) as temporary:
+            torch.save({"format": FORMAT, **state}, temporary)
+
+    def save_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """The figures of all rounds so far, one JSON line each."""
+        with atomic(self.path / _LOSS) as temporary:
+            temporary.write_text("".join(f"{json.dumps(line)}\n" for line in history))

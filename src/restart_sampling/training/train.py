@@ -1,0 +1,150 @@
+"""A run from where it stopped to its end: rounds of steps, and a save now and then."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil, isnan
+from typing import Any
+
+import torch
+
+from restart_sampling.errors import InputError
+from restart_sampling.generation.distributed import Ranks
+from restart_sampling.precision import full_float32
+from restart_sampling.training.model_file import write_model
+from restart_sampling.training.pictures import draw_loss, draw_samples
+from restart_sampling.training.progress import Progress
+from restart_sampling.training.run_folder import RunFolder
+from restart_sampling.training.schedule import learning_rate
+from restart_sampling.training.settings import Settings
+from restart_sampling.training.trainer import Trainer, own_random
+from restart_sampling.training.training_set import TrainingSet
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a run is.
+
+    Attributes:
+        images: trained on so far.
+        loss: mean since the last report; nan where there was no step.
+        images_per_second: in the last round; None until it is known.
+        seconds: of training so far.
+        seconds_left: an estimate; None until it is known.
+    """
+
+    images: int
+    loss: float
+    images_per_second: float | None
+    seconds: float
+    seconds_left: float | None
+
+
+class Run:
+    """A training run in its folder.
+
+    Args:
+        settings: what defines it.
+        data: to train on.
+        dataset: what the data is, in words, for the file of the model.
+        classes: names of the classes, or ().
+        folder: checked for this run.
+        ranks: the processes; all do the same, and the first one writes.
+        compiled: whether torch.compile compiles the network.
+
+    Raises:
+        InputError: the saved state is damaged.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data: TrainingSet,
+        dataset: str,
+        classes: tuple[str, ...],
+        folder: RunFolder,
+        ranks: Ranks,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self.settings, self.folder, self.ranks = settings, folder, ranks
+        self._dataset, self._classes = dataset, classes
+        self.trainer = Trainer(settings, data, ranks, compiled=compiled)
+        self.progress = Progress(
+            None if settings.images is None else ceil(settings.images / settings.batch),
+            None if settings.minutes is None else 60 * settings.minutes,
+        )
+        self.history: list[Mapping[str, Any]] = []
+        state = folder.load_state(ranks.device)
+        if state is not None:
+            self.trainer.load_state(state["trainer"])
+            self.progress.steps, self.progress.seconds = self.trainer.steps, state["seconds"]
+            self.history = state["history"]
+        if ranks.first:
+            folder.begin(settings.run())
+
+    def train(self, save_seconds: float, report: Callable[[Report], None]) -> None:
+        """Trains to the end of the run.
+
+        Args:
+            save_seconds: between two saves.
+            report: called after each, on the first process.
+
+        Raises:
+            InputError: the loss is no longer finite.
+        """
+        saved_at, reported = time.perf_counter(), len(self.history)
+        with own_random(self.ranks.device), torch.backends.cudnn.flags(benchmark=True), full_float32():
+            while not self.progress.finished:
+                self._round()
+                if self.ranks.first and (self.progress.finished or time.perf_counter() - saved_at >= save_seconds):
+                    self._save()
+                    report(self._report(reported))
+                    saved_at, reported = time.perf_counter(), len(self.history)
+
+    def _round(self) -> None:
+        start = time.perf_counter()
+        parts = self.progress.next_round()
+        for part in parts:
+            self.trainer.step(part)
+        figures = self.trainer.end_round()
+        if isnan(figures.loss):
+            raise InputError(
+                f"the loss is not finite after {self.trainer.images} images; what {self.folder.path} holds was saved "
+                f"before that; lower --lr (it is {self.settings.lr:g}) in a run with another --out"
+            )
+        self.progress.advance(len(parts), self._agreed(time.perf_counter() - start))
+        self.history.append(
+            {
+                "images": self.trainer.images,
+                "loss": figures.loss,
+                "learning_rate": learning_rate(parts[-1], self.settings.lr),
+                "gradients_replaced": figures.gradients_replaced,
+                "seconds": round(self.progress.seconds, 3),
+            }
+        )
+
+    def _agreed(self, seconds: float) -> float:
+        """The mean over the processes, whose clocks differ: what follows from it has to be the same on all."""
+        shared = torch.tensor(seconds / self.ranks.size, device=self.ranks.device)
+        self.ranks.all_reduce(shared)
+        return shared.item()
+
+    def _save(self) -> None:
+        folder, ema = self.folder, self.trainer.ema.model
+        write_model(ema, self.settings, self.trainer.images, self._dataset, self._classes, folder.model)
+        draw_samples(ema, folder.path / f"samples-{self.trainer.images}.png")
+        draw_loss(self.history, folder.path / "loss.png")
+        folder.save_history(self.history)
+        folder.save_state({"trainer": self.trainer.state(), "seconds": self.progress.seconds, "history": self.history})
+
+    def _report(self, since: int) -> Report:
+        losses = [line["loss"] for line in self.history[since:]]
+        pace = self.progress.pace
+        return Report(
+            self.trainer.images,
+            sum(losses) / len(losses) if losses else float("nan"),
+            None if pace is None else self.settings.batch / pace,
+            self.progress.seconds,
+            self.progress.seconds_left(),
+        )

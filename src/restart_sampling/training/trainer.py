@@ -1,0 +1,139 @@
+"""One training step after another, and all that is needed to go on with them later."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restart_sampling.generation.distributed import Ranks
+from restart_sampling.sampling.noise import state_dtype
+from restart_sampling.training.batches import draw_batch, network_seed
+from restart_sampling.training.ema import EMA
+from restart_sampling.training.gradients import FlatGradients
+from restart_sampling.training.losses import PARAMETRIZATIONS, weighted_error
+from restart_sampling.training.schedule import ema_decay, learning_rate
+from restart_sampling.training.settings import Settings
+from restart_sampling.training.training_set import TrainingSet
+
+
+@dataclass(frozen=True)
+class Round:
+    """Figures of a few steps, the same on all processes.
+
+    Attributes:
+        loss: mean over the steps and processes whose loss is finite; nan where none is.
+        gradients_replaced: how many gradients were not finite, and became 0.
+    """
+
+    loss: float
+    gradients_replaced: int
+
+
+def own_random(device: torch.device) -> AbstractContextManager[None]:
+    """Leaves the state of torch's global generators as it was; steps, which seed them, belong in here."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+class Trainer:
+    """A denoiser in training: its weights, their average, and the optimiser.
+
+    Args:
+        settings: of the run.
+        data: to train on, on the device of the ranks.
+        ranks: the processes; all take the same steps.
+        compiled: whether torch.compile compiles the network.
+
+    Attributes:
+        steps: taken so far.
+        ema: the average, which is the model to keep.
+    """
+
+    def __init__(self, settings: Settings, data: TrainingSet, ranks: Ranks, *, compiled: bool = False) -> None:
+        self.settings, self.data, self.ranks = settings, data, ranks
+        self.steps = 0
+        with own_random(ranks.device):
+            torch.manual_seed(settings.seed)
+            self._model = settings.build()
+        self._model.to(ranks.device)
+        cuda = ranks.device.type == "cuda"
+        if cuda:  # its convolutions are faster on this layout
+            self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._loss = PARAMETRIZATIONS[settings.parametrization].loss(self._model)
+        self.ema = EMA(self._model)
+        self._gradients = FlatGradients(self._model.parameters())
+        self._optimizer = torch.optim.Adam(self._model.parameters(), lr=settings.lr, fused=cuda)
+        if compiled:
+            self._model.model.compile(dynamic=False)  # in place, so that the names of the weights stay
+        # Sums over the steps of a round stay on the device: reading one would wait for it.
+        self._loss_sum, self._finite, self._replaced = (
+            torch.zeros((), dtype=state_dtype(ranks.device), device=ranks.device) for _ in range(3)
+        )
+
+    @property
+    def images(self) -> int:
+        """Trained on so far, by all processes."""
+        return self.steps * self.settings.batch
+
+    def step(self, progress: float) -> None:
+        """One update of the weights and of their average; does not wait for the device.
+
+        Args:
+            progress: part of the run that is done, which the learning rate follows.
+        """
+        settings, ranks = self.settings, self.ranks
+        torch.manual_seed(network_seed(settings.seed, self.steps, ranks.rank))
+        batch = draw_batch(
+            self.data,
+            self._loss,
+            settings.D,
+            seed=settings.seed,
+            step=self.steps,
+            size=settings.batch,
+            rank=ranks.rank,
+            ranks=ranks.size,
+        )
+        # Autocast changes the network's products only: the preconditioning has none, and stays float32.
+        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+            errors = weighted_error(self._model, self._loss, batch.images, batch.sigma, batch.noise, batch.labels)
+        loss = errors.mean()
+        self._gradients.zero()
+        torch.autograd.backward(loss / ranks.size)
+        self._replaced += self._gradients.gather(ranks)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(progress, settings.lr)
+        self._optimizer.step()
+        self.steps += 1
+        self.ema.update(ema_decay(self.images, settings.batch))
+        self._count(loss.detach())
+
+    def _count(self, loss: Tensor) -> None:
+        finite = loss.isfinite()
+        self._loss_sum += torch.where(finite, loss, 0)
+        self._finite += finite
+
+    def end_round(self) -> Round:
+        """Waits for the device and gives the figures since the last call."""
+        sums = torch.stack([self._loss_sum, self._finite, self._replaced / self.ranks.size])
+        self.ranks.all_reduce(sums)
+        loss, finite, replaced = sums.tolist()
+        for each in (self._loss_sum, self._finite, self._replaced):
+            each.zero_()
+        return Round(loss / finite if finite else float("nan"), round(replaced))
+
+    def state(self) -> dict[str, Any]:
+        """All that the next steps depend on: tensors, numbers and texts."""
+        return {
+            "steps": self.steps,
+            "network": self._model.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.steps = state["steps"]
+        self._model.load_state_dict(state["network"])
+        self.ema.model.load_state_dict(state["ema"])
+        self._optimizer.load_state_dict(state["optimizer"])

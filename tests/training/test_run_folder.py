@@ -1,0 +1,85 @@
+import json
+
+import pytest
+import torch
+
+from restart_sampling.errors import InputError
+from restart_sampling.training.run_folder import RunFolder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.check({"batch": 512, "lr": 1e-3})
+    folder.begin({"batch": 512, "lr": 1e-3})
+    return folder
+
+
+def test_the_same_run_is_welcome_also_when_less_of_it_is_known(run_folder):
+    run_folder.check({"batch": 512, "lr": 1e-3})
+    run_folder.check({"batch": 512})
+
+
+def test_another_run_is_refused(run_folder):
+    with pytest.raises(InputError, match=r"run holds another run, with batch 512, not 256; choose another --out"):
+        run_folder.check({"batch": 256, "lr": 1e-3})
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "other/1", "run": {}}', '{"format": 3}'])
+def test_a_folder_of_something_else_is_refused(content, tmp_path):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match="is not a run of train"):
+        RunFolder(tmp_path).check({"batch": 512})
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(InputError, match="is not a run of train"):
+        RunFolder(tmp_path / "run").check({"batch": 512})
+
+
+def test_what_a_killed_process_left_is_no_obstacle_and_goes(tmp_path):
+    (tmp_path / ".run.json.0123.partial").write_text("{")
+    folder = RunFolder(tmp_path)
+    folder.check({"batch": 512})
+    folder.begin({"batch": 512})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert json.loads((tmp_path / "run.json").read_text())["run"] == {"batch": 512}
+
+
+def test_state_comes_back(run_folder):
+    assert run_folder.load_state(CPU) is None
+    run_folder.save_state({"weights": {"a": torch.arange(3)}, "seconds": 1.5, "history": [{"loss": 0.5}]})
+    state = run_folder.load_state(CPU)
+    assert state["weights"]["a"].tolist() == [0, 1, 2]
+    assert (state["seconds"], state["history"]) == (1.5, [{"loss": 0.5}])
+
+
+class Harmful:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('it was run')",))
+
+
+def test_a_damaged_state_is_refused(run_folder):
+    file = run_folder.path / "state.pt"
+    run_folder.save_state({"weights": torch.zeros(1000)})
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (b"", whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], b"hello"):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"state.pt is damaged \(.*\); remove it to begin the run anew"):
+            run_folder.load_state(CPU)
+    for content in (Harmful(), {"format": "other"}, [1]):
+        torch.save(content, file)
+        with pytest.raises(InputError, match=r"state.pt is damaged"):
+            run_folder.load_state(CPU)
+
+
+def test_a_save_that_fails_leaves_the_last_one(run_folder):
+    run_folder.save_state({"seconds": 1.0})
+    with pytest.raises(Exception, match="pickle"):
+        run_folder.save_state({"seconds": lambda: 0})
+    assert run_folder.load_state(CPU)["seconds"] == 1.0
+    assert not list(run_folder.path.glob(".*"))

@@ -1,0 +1,286 @@
+"""The command as users meet it: a run killed and resumed, what it leaves, and how bad input is answered."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import restart_sampling as rs
+from restart_sampling.cli import main
+from restart_sampling.generation.distributed import Ranks
+
+TINY = ("--channels", "8", "--channel-mult", "1,1", "--blocks", "1", "--batch", "32", "--lr", "0.01")
+LENGTH = ("--images", "6400")  # 200 steps
+
+
+def command(*arguments, processes=1):
+    launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}") if processes > 1 else ()
+    return [sys.executable, *launcher, "-m", "restart_sampling", "train", *map(str, arguments), "--device", "cpu"]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def history(run_folder):
+    return [json.loads(line) for line in (run_folder / "loss.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, tmp_path_factory):
+    """A run of the real process to its end: its folder, standard output and standard error."""
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    arguments = command(folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, "--json")
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment())
+    return out, done.stdout, done.stderr
+
+
+def test_the_run_leaves_what_it_says(undisturbed, folder):
+    out, stdout, stderr = undisturbed
+    result = json.loads(stdout)
+    assert result["images"] == 6400
+    assert result["model"] == str(out / "model.safetensors")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "loss.jsonl",
+        "loss.png",
+        "model.safetensors",
+        "run.json",
+        "samples-6400.png",
+        "state.pt",
+    ]
+    with Image.open(out / "samples-6400.png") as samples:
+        assert samples.size == (2 * (10 * 9 - 1), 2 * (6 * 9 - 1))
+    assert f"{folder.name}, 500 images of 8x8, RGB, 2 classes" in stderr
+    assert "6400 images, loss 0." in stderr
+
+
+def test_the_loss_falls(undisturbed):
+    """From 1, which a network that gives nothing has, to a third at most: these pictures are simple."""
+    lines = history(undisturbed[0])
+    assert 0.7 < lines[0]["loss"] < 1.3
+    late = [line["loss"] for line in lines if line["images"] > 4800]
+    assert np.mean(late) < 1 / 3
+    assert lines[-1]["learning_rate"] < 1e-6
+    assert [line["gradients_replaced"] for line in lines] == [0] * len(lines)
+
+
+def test_the_model_is_one_of_ours(undisturbed, run, tmp_path):
+    out, _, _ = undisturbed
+    file = out / "model.safetensors"
+    model = rs.load_model(file)
+    assert (model.resolution, model.channels, model.label_dim, model.D) == (8, 3, 2, None)
+    code, stdout, _ = run("model", "inspect", file)
+    assert code == 0
+    assert "down, up" in stdout
+    assert "6400 images in a run of 6400 images, batch 32" in stdout
+    images = tmp_path / "images"
+    code, _, stderr = run(
+        "generate", "--model", file, "--plan", "18", "--seeds", "0-15", "--class", "up", "--out", images
+    )
+    assert code == 0, stderr
+    drawn = np.stack([np.asarray(Image.open(path), float) for path in sorted(images.rglob("*.png"))])
+    assert drawn.shape == (16, 8, 8, 3)
+    top, bottom = drawn[:, :2].mean(), drawn[:, -2:].mean()
+    assert bottom > 1.5 * top  # as in the pictures of this class
+
+
+def test_killed_and_resumed_it_makes_the_same_bytes(undisturbed, folder, tmp_path):
+    out = tmp_path / "killed"
+    arguments = command(
+        *(folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, "--save-minutes", "0.002")
+    )
+    for sign in ("samples-*.png", "state.pt"):  # in the middle of the first save, and after one
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env=environment())
+        deadline = time.monotonic() + 60
+        while not list(out.glob(sign)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert (out / "state.pt").exists()
+    assert not (out / "samples-6400.png").exists()
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment())
+    assert (out / "model.safetensors").read_bytes() == (undisturbed[0] / "model.safetensors").read_bytes()
+    assert not list(out.glob(".*"))
+    images = [line["images"] for line in history(out)]
+    assert images == sorted(set(images))
+    assert images[-1] == 6400
+    assert "goes on: it has trained on" in done.stderr
+
+
+def test_a_finished_run_does_nothing_and_says_so(undisturbed, folder, run):
+    out, _, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.name != "run.json"}
+    code, _, stderr = run("train", folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH)
+    assert code == 0
+    assert "is finished, and nothing is left to do: it has trained on 6400 images" in stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_another_run_in_the_folder_is_refused(undisturbed, folder, run):
+    out, _, _ = undisturbed
+    for change, difference in (
+        (("--batch", "64"), "batch 32, not 64"),
+        (("--seed", "1"), "seed 0, not 1"),
+        (("--dropout", "0.5"), "dropout 0.05, not 0.5"),
+    ):
+        words = ("train", folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, *change)
+        code, _, stderr = run(*words)
+        assert code == 2
+        assert stderr.splitlines()[-1].endswith(f"holds another run, with {difference}; choose another --out")
+
+
+def test_another_set_of_images_is_refused(undisturbed, folder, run, tmp_path):
+    other = tmp_path / "data"
+    for path in folder.rglob("*.png"):
+        (other / path.parent.name).mkdir(parents=True, exist_ok=True)
+        image = Image.open(path)
+        image.putpixel((0, 0), (1, 2, 3))
+        image.save(other / path.relative_to(folder))
+    out, _, _ = undisturbed
+    code, _, stderr = run("train", other, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH)
+    assert code == 2
+    assert "holds another run, with data_sha256" in stderr
+
+
+@pytest.mark.parametrize(
+    ("parametrization", "class_name", "D"), [("vp", "VPPrecond", None), ("pfgmpp", "EDMPrecond", 128)]
+)
+def test_the_other_parametrizations(parametrization, class_name, D, folder, run, tmp_path):
+    out = tmp_path / "run"
+    augmented = () if D is None else ("--D", D)
+    words = ("train", folder, "--out", out, "--parametrization", parametrization, *augmented, *TINY)
+    code, stdout, stderr = run(*words, "--images", "320", "--device", "cpu", "--json")
+    assert code == 0, stderr
+    result = json.loads(stdout)
+    assert result["images"] == 320
+    model = rs.load_model(out / "model.safetensors")
+    assert (type(model).__name__, model.D, model.label_dim) == (class_name, D, 0)
+    assert rs.load_model(out / "model.safetensors").sigma_min == model.sigma_min
+
+
+def test_a_run_by_the_clock(folder, run, tmp_path):
+    words = ("train", folder, "--out", tmp_path / "run", "--parametrization", "edm", *TINY, "--minutes", "0.02")
+    code, stdout, _ = run(*words, "--device", "cpu", "--json")
+    assert code == 0
+    result = json.loads(stdout)
+    assert 1.2 <= result["seconds"] < 4
+    assert history(tmp_path / "run")[-1]["learning_rate"] < 0.005
+
+
+def test_two_processes_train_as_one(folder, run, tmp_path):
+    """The batch, the noise and the levels are those of one process; without dropout only the rounding differs."""
+
+    def words(out):
+        return (folder, "--out", out, "--parametrization", "pfgmpp", "--D", 64, *TINY, "--dropout", 0, "--images", 64)
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run("train", *words(one), "--device", "cpu")[0] == 0
+    subprocess.run(command(*words(two), processes=2), check=True, capture_output=True, env=environment())
+    alone, together = history(one), history(two)
+    assert [line["images"] for line in alone] == [line["images"] for line in together] == [32, 64]
+    for mine, other in zip(alone, together, strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    weights, shared = (load_file(out / "model.safetensors") for out in (one, two))
+    differences = torch.cat([(weights[name].float() - shared[name].float()).flatten() for name in weights]).abs()
+    # Adam's first steps are as long as the learning rate: where a gradient is next to 0, its sign is rounding.
+    assert (differences < 1e-4).float().mean() > 0.99
+
+
+def answer(*words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["train", *map(str, words)])
+    stderr = capsys.readouterr().err
+    assert end.value.code == 2
+    lines = stderr.splitlines()
+    assert len(lines) == 1, stderr
+    return lines[0]
+
+
+def save(path: Path, size, mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size).save(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "give either --minutes or --images: how long to train"),
+        (("--images", "64", "--minutes", "1"), "give either --minutes or --images: how long to train"),
+        (("--images", "0"), "--images"),
+        (("--minutes", "-1"), "--minutes"),
+        (("--images", "64", "--D", "8"), "--D 8 is for --parametrization pfgmpp; edm has no augmented dimensions"),
+        (("--images", "64", "--parametrization", "pfgmpp", "--D", "0"), "--D"),
+        (("--images", "64", "--parametrization", "ddpm"), "'ddpm' is not one of 'edm', 'vp', 'pfgmpp'"),
+        (("--images", "64", "--channel-mult", "1,x"), "--channel-mult 1,x: give integers from 1"),
+        (("--images", "64", "--channel-mult", "1,2,2,2,2"), "halves the images 4 times, and 8x8 is no multiple of 16"),
+        (("--images", "64", "--attention", "5"), "--attention 5: the network has the resolutions 8, 4, 2; give some"),
+        (("--images", "64", "--channels", "30"), "--channels 30 with --channel-mult 1,2,2 cannot be normalised"),
+        (("--images", "64", "--dropout", "1"), "--dropout"),
+        (("--images", "64", "--lr", "0"), "--lr"),
+        (("--images", "64", "--batch", "0"), "--batch"),
+    ],
+)
+def test_bad_options(words, message, folder, tmp_path, capsys):
+    line = answer(folder, "--out", tmp_path / "run", "--parametrization", "edm", *words, capsys=capsys)
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_data(tmp_path, capsys):
+    options = ("--out", tmp_path / "run", "--parametrization", "edm", "--images", "64")
+    assert "nowhere" in answer(tmp_path / "nowhere", *options, capsys=capsys)
+    save(tmp_path / "plain" / "a.png", (8, 8))
+    assert "--cond needs classes" in answer(tmp_path / "plain", *options, "--cond", capsys=capsys)
+    save(tmp_path / "wide" / "a.png", (8, 16))
+    assert "has images of 8x16, and the networks take squares" in answer(tmp_path / "wide", *options, capsys=capsys)
+    (tmp_path / "plain" / "dataset.json").write_text('{"labels": [["a.png", 5]]}')
+    assert "has 1 images, and a class 5" in answer(tmp_path / "plain", *options, "--cond", capsys=capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("size", "mode"), [((8, 4), "RGB"), ((16, 16), "RGB"), ((8, 8), "L")])
+def test_images_that_differ(size, mode, tmp_path, run):
+    save(tmp_path / "data" / "a.png", (8, 8))
+    save(tmp_path / "data" / "b.png", size, mode)
+    code, _, stderr = run(
+        "train", tmp_path / "data", "--out", tmp_path / "run", "--parametrization", "edm", "--images", "64"
+    )
+    assert code == 2
+    assert "b.png is" in stderr.splitlines()[-1]
+    assert "and the first image is 8x8" in stderr.splitlines()[-1]
+    assert not any((tmp_path / "run").glob("*"))
+
+
+def test_a_batch_that_the_processes_cannot_share(folder, tmp_path, capsys, monkeypatch):
+    two = nullcontext(Ranks(0, 2, torch.device("cpu")))
+    monkeypatch.setattr("restart_sampling.generation.distributed.distributed", lambda device: two)
+    words = (folder, "--out", tmp_path / "run", "--parametrization", "edm", "--images", "64", "--batch", "33")
+    assert "--batch 33 cannot be shared by 2 processes; give a multiple of that" in answer(*words, capsys=capsys)
+
+
+def test_a_damaged_state_is_refused(undisturbed, folder, run, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").write_bytes((undisturbed[0] / "run.json").read_bytes())
+    (out / "state.pt").write_bytes((undisturbed[0] / "state.pt").read_bytes()[:-1000])
+    code, _, stderr = run("train", folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH)
+    assert code == 2
+    assert "state.pt is damaged" in stderr.splitlines()[-1]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(folder, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("restart_sampling.training.losses.EDMLoss.P_mean", float("nan"))
+    words = ("train", folder, "--out", tmp_path / "run", "--parametrization", "edm", *TINY, *LENGTH, "--device", "cpu")
+    code, _, stderr = run(*words)
+    assert code == 2
+    assert "the loss is not finite after 32 images" in stderr.splitlines()[-1]
