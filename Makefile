@@ -1,12 +1,13 @@
 # make demo    draw images with the bundled model: out/demo.png
 # make test    lint, type check and tests
+# make report-shot    a small sweep, its report and a picture of it in Chromium: out/report/report.png
 # Each sets up .venv by itself when that is missing or older than pyproject.toml or constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint report-shot clean
 
 demo: $(READY)
 	$(VENV)/bin/restart-sampling demo --out out/demo.png
@@ -18,6 +19,9 @@ lint: $(READY)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+report-shot: $(READY)
+	PYTHONPATH=tests:tests/evaluation $(VENV)/bin/python tests/experiments/report_shot.py out/report
 
 clean:
 	rm -rf $(VENV) build dist out src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,10 +16,13 @@ _COMMANDS = {
     "dataset": "dataset",
     "demo": "demo",
     "evaluate": "evaluate",
+    "figure": "figure",
     "generate": "generate",
     "model": "model",
     "plan": "plan",
     "reference": "reference",
+    "report": "report",
+    "sweep": "sweep",
     "train": "train",
 }
 """Name of each command, and the module beside this one that has it under the same name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -127,42 +127,28 @@ def evaluate(
         raise InputError("give either IMAGES, or --model with --seeds")
     if name is not None and seeds_text is None:
         raise InputError("--seeds is missing: which images of the model to evaluate, such as 0-49999")
+    plans = [] if name is None else [pick_plan(text, settings, name) for text in plan_texts or (None,)]
+    for plan in plans:
+        plan.path()  # what can be wrong with it without the model comes before any work
     chip = pick_device(device)
     metrics = tuple(metric.strip() for metric in metrics_text.split(","))
 
-    from restart_sampling.download import fetch
-    from restart_sampling.evaluation.detectors import load_detector
-    from restart_sampling.evaluation.metrics import NEED_FEATURES, check_metrics
-    from restart_sampling.evaluation.partial import PartialSums
-    from restart_sampling.evaluation.reference import load_reference
     from restart_sampling.evaluation.results import append_result
     from restart_sampling.experiments.evaluate import measure
-    from restart_sampling.files import check_writable, sha256
+    from restart_sampling.experiments.evaluation_setup import open_setup
+    from restart_sampling.files import check_writable
     from restart_sampling.generation.distributed import distributed
 
     with distributed(chip) as ranks:
         with ranks.one_goes_first():
-            reference_path = fetch(reference_name) if "://" in reference_name else Path(reference_name)
-            reference = load_reference(reference_path)
-            check_metrics(metrics, reference)
+            setup = open_setup(reference_name, detector_name, metrics, blocks, ranks.device)
             if name is not None and seeds_text is not None:
-                jobs = _sampler_jobs(name, plan_texts, settings, seeds_text, asked, batch, ranks)
+                jobs = _sampler_jobs(name, plans, seeds_text, asked, batch, ranks)
             else:
                 jobs = _image_jobs(sources, max_images, batch, ranks)
-            detector = load_detector(detector_name, ranks.device)
-            note = reference.check_detector(detector.identity)
             check_writable(results)
         common = {
-            "detector": detector.identity,
-            "detector_name": detector_name,
-            "metrics": list(metrics),
-            "blocks": blocks,
-            "reference": {
-                "path": reference_name,
-                "sha256": sha256(reference_path),
-                "images": reference.statistics.count,
-                "source": reference.source,
-            },
+            **setup.about,
             "device": f"{ranks.size} x {describe_device(ranks.device)}",
             "arithmetic": "float32 without TF32",
             "versions": versions(),
@@ -170,11 +156,11 @@ def evaluate(
         if ranks.first:
             print_settings(
                 {
-                    "reference": f"{reference_name} ({reference.statistics.count or 'unknown number of'} images)",
-                    "detector": f"{detector_name} ({detector.identity[:32]}), float32 without TF32",
+                    "reference": f"{reference_name} ({setup.reference.statistics.count or 'unknown number of'} images)",
+                    "detector": f"{detector_name} ({setup.detector.identity[:32]}), float32 without TF32",
                     "metrics": ", ".join(metrics),
                     "device": common["device"],
-                    **({"note": note} if note else {}),
+                    **({"note": setup.note} if setup.note else {}),
                 }
             )
         finished = []
@@ -182,15 +168,8 @@ def evaluate(
             sums = None
             done: frozenset[int] = frozenset()
             if job.streamed:
-                about = {
-                    "run": job.about["run"],
-                    "detector": detector.identity,
-                    "batch": batch,
-                    "blocks": blocks,
-                    "features": bool(NEED_FEATURES & set(metrics)),
-                    "versions": common["versions"],
-                }
-                sums = PartialSums(results.with_name(f"{results.name}.partial"), about, ranks.rank)
+                folder = results.with_name(f"{results.name}.partial")
+                sums = setup.partial(folder, job.about["run"], batch, common["versions"], ranks.rank)
                 done = sums.load(ranks.gather)
             if ranks.first:
                 click.echo(f"{job.label}, {job.images} images", err=True)
@@ -201,8 +180,8 @@ def evaluate(
                 figures = measure(
                     job.batches(done),
                     job.images,
-                    detector,
-                    reference,
+                    setup.detector,
+                    setup.reference,
                     ranks,
                     metrics=metrics,
                     blocks=blocks,
@@ -225,22 +204,12 @@ def evaluate(
 
 
 def _sampler_jobs(
-    name: str,
-    texts: tuple[str, ...],
-    settings: tuple[str, ...],
-    seeds_text: str,
-    asked: Asked,
-    batch: int,
-    ranks: Ranks,
+    name: str, plans: Sequence[Plan], seeds_text: str, asked: Asked, batch: int, ranks: Ranks
 ) -> list[Job]:
     from restart_sampling.experiments.evaluate import sampler_batches
     from restart_sampling.generation.generate import level_range, network_evaluations
     from restart_sampling.generation.seeds import parse_seeds
 
-    # What can be wrong without the model comes before it.
-    plans = [pick_plan(text, settings, name) for text in texts or (None,)]
-    for plan in plans:
-        plan.path()
     seeds = parse_seeds(seeds_text)
     source = read_source(name, asked, ranks.device)
     model = source.build(ranks.device)

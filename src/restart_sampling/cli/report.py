@@ -1,0 +1,34 @@
+"""`restart-sampling report`: a sweep as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from restart_sampling.cli.sweep import PAPER
+from restart_sampling.errors import require_extra
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The .html file to write.")
+@click.option("--paper", type=click.Choice(PAPER), help="The published curves beside ours, with notes on them.")
+def report(folder: Path, out: Path, paper: str | None) -> None:
+    """Write the sweep in DIR as one HTML page, which needs no internet.
+
+    \b
+      restart-sampling report sweep --out sweep.html
+    """
+    require_extra("matplotlib", "figures")
+
+    from restart_sampling.experiments.report import make_report
+    from restart_sampling.experiments.sweep_results import RESULTS, read_sweep
+    from restart_sampling.files import atomic, check_writable
+
+    results = read_sweep(folder / RESULTS)
+    check_writable(out)
+    page = make_report(folder, results, paper)
+    with atomic(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    click.echo(f"{out}: {len(results)} rows, {out.stat().st_size / 1e6:.1f} MB", err=True)

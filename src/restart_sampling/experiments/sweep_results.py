@@ -1,0 +1,92 @@
+"""The results of a sweep: what each figure depends on, and which ones are there."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from restart_sampling.errors import InputError
+from restart_sampling.evaluation.results import read_results
+
+RESULTS = "results.jsonl"
+SAMPLES = "samples"
+
+_NAMES = {"model_sha256": "model"}
+
+Result = Mapping[str, Any]
+
+
+def comparison(result: Result) -> dict[str, Any]:
+    """All that a figure depends on but the plan: figures can be compared where it is equal."""
+    return {
+        **{key: value for key, value in result["run"].items() if key != "plan"},
+        "detector": result["detector"],
+        "reference": result["reference"]["sha256"],
+        "metrics": result["metrics"],
+        "blocks": result["blocks"],
+    }
+
+
+def row_key(result: Result) -> str:
+    """A name for a figure: equal exactly where all that it depends on is."""
+    text = json.dumps([comparison(result), result["run"]["plan"]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_comparable(path: Path, results: Iterable[Result], other: Result | None = None) -> None:
+    """Makes sure that all results of a file differ in their plans alone.
+
+    Args:
+        path: of the file, for the message.
+        results: its lines.
+        other: a result that they have to fit; default: the first of them.
+
+    Raises:
+        InputError: one is of another model, detector, reference or the like.
+    """
+    expected = None if other is None else comparison(other)
+    for result in results:
+        found = comparison(result)
+        expected = expected or found
+        different = [key for key in sorted(found.keys() | expected.keys()) if found.get(key) != expected.get(key)]
+        if different:
+            names = " and ".join(f"another {_NAMES.get(key, key)}" for key in different)
+            values = "; ".join(f"{_short(found.get(key))} and {_short(expected.get(key))}" for key in different)
+            advice = (
+                "give another folder to --out" if other else "keep figures that cannot be compared in separate files"
+            )
+            raise InputError(f"{path} holds a figure of {names} ({values}); {advice}")
+
+
+def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
+    """The figures of samplers in a results file, by their keys, in the order of the file; of two alike the last.
+
+    Raises:
+        InputError: the file cannot be read, has no such figure, or figures that cannot be compared.
+    """
+    results = [result for result in read_results(path) if result["plan"] is not None]
+    if not results:
+        raise InputError(f"{path} has no figure of a sampler; make some with 'restart-sampling sweep'")
+    check_comparable(path, results)
+    return {row_key(result): result for result in results}
+
+
+def chosen(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Result]:
+    """The figures of the rows with these names, in the order of the names.
+
+    Raises:
+        InputError: there is no such row.
+    """
+    by_name = {result.get("name", result["plan"]): key for key, result in results.items()}
+    for name in names:
+        if name not in by_name:
+            nearest = ", ".join(get_close_matches(name, by_name, n=3, cutoff=0.3))
+            raise InputError(f"--row '{name}': there is no row of that name; nearest: {nearest or 'none'}")
+    return {by_name[name]: results[by_name[name]] for name in names}
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
