@@ -222,10 +222,7 @@ def _sampler_jobs(
             seeds,
             ranks,
             batch_size=batch,
-            classes=source.label,
-            guidance=asked.guidance,
-            noise=asked.noise,
-            exact=asked.exact,
+            **source.options,
         )
         draw()  # refuses what does not fit the model, and draws nothing yet
         nfe = plan.path(*level_range(model)).nfe(*plan.solvers)

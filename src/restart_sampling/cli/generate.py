@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +21,9 @@ from restart_sampling.cli.options import (
     print_settings,
 )
 from restart_sampling.cli.sampler import Asked, read_source, sampler_options, versions
+
+if TYPE_CHECKING:
+    from restart_sampling.generation.generate import Batch
 
 
 @click.command()
@@ -73,16 +77,10 @@ def generate(
             model = source.build(ranks.device)
             nfe = plan.path(*level_range(model)).nfe(*plan.solvers)
             evaluations = network_evaluations(nfe, asked.guidance)
-            draw = partial(
-                generate_batches,
-                model,
-                plan,
-                batch_size=batch,
-                classes=source.label,
-                guidance=asked.guidance,
-                noise=asked.noise,
-                exact=asked.exact,
-            )
+
+            def draw(seeds: Sequence[int]) -> Iterator[Batch]:
+                return generate_batches(model, plan, seeds, batch_size=batch, **source.options)
+
             draw(seeds)  # refuses what does not fit the model, and draws nothing yet
             store = open_store(out, cut(seeds, batch))
             if ranks.first:

@@ -113,6 +113,12 @@ class Source:
         }
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What is asked, as arguments of `generate` and `sampler_batches`."""
+        asked = self.asked
+        return {"classes": self.label, "guidance": asked.guidance, "noise": asked.noise, "exact": asked.exact}
+
+    @property
     def arithmetic(self) -> str:
         """Of the network, in words."""
         return self.dtype + ", compiled" * self.asked.compiled + ", exact" * self.asked.exact

@@ -162,10 +162,7 @@ def _jobs(made: Sweep, rows: Sequence[Row], source: Source) -> list[Job]:
             range(made.images),
             made.ranks,
             batch_size=made.batch,
-            classes=source.label,
-            guidance=asked.guidance,
-            noise=asked.noise,
-            exact=asked.exact,
+            **source.options,
         )
         try:
             draw()  # refuses what does not fit the model, and draws nothing yet
