@@ -12,6 +12,8 @@ from restart_sampling.experiments.sweep_rows import check_different, family_of, 
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "plans"
+
 # The original's params_cifar10_vp.txt and a line of params_imagenet_edm.txt, in its own words.
 ORIGINAL = """18 {"0": [3, 2, 0.06, 0.30]}
 18 {"0": [3, 5, 0.06, 0.30]}
@@ -154,3 +156,12 @@ def test_the_data_file_is_a_clean_table():
     table = list(csv.reader(io.StringIO(text)))
     assert {len(line) for line in table} == {6}
     assert len({tuple(line) for line in table}) == len(table)
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("*.txt")), ids=lambda path: path.stem)
+def test_the_plans_of_the_benchmarks_differ_and_keep_to_their_budget(file):
+    rows = read_rows(str(file))
+    check_different(rows)
+    budget = file.stem.rpartition("-")[2]
+    if budget.isdecimal():
+        assert all(abs(row.plan.path().nfe(*row.plan.solvers) - int(budget)) <= 1 for row in rows)
