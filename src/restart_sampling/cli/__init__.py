@@ -23,6 +23,7 @@ _COMMANDS = {
     "reference": "reference",
     "report": "report",
     "sweep": "sweep",
+    "text": "text",
     "train": "train",
 }
 """Name of each command, and the module beside this one that has it under the same name."""
