@@ -13,7 +13,7 @@ demo: $(READY)
 	$(VENV)/bin/restart-sampling demo --out out/demo.png
 
 test: lint
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 lint: $(READY)
 	$(VENV)/bin/ruff check
