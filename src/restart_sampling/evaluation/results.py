@@ -13,9 +13,9 @@ Every line is an object with at least
     model, plan, nfe  of a sampler; null for files
     seconds, device, versions, time
 
-and the further figures of `metrics.compute_metrics`. Lines of `text score` have `clip_score`, `aesthetic_score` or both,
-each with its `_error` and what it was made with under `clip` and `aesthetic`, in place of a distance, detector and
-reference. Sweeps and figures read this file.
+and the further figures of `metrics.compute_metrics`. Lines of `text score` have `clip_score`, `aesthetic_score` or
+both, each with its `_error` and what it was made with under `clip` and `aesthetic`, in place of a distance, detector
+and reference. Sweeps and figures read this file.
 """
 
 import json

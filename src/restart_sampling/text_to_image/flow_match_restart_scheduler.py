@@ -1,0 +1,136 @@
+"""Restart sampling for diffusers pipelines of flow models: Stable Diffusion 3 and FLUX."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from restart_sampling.errors import InputError
+from restart_sampling.sampling.process import FLOW, Process
+from restart_sampling.text_to_image.restart_steps import RestartSteps
+
+
+class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
+    """Restart for flow models; levels are t, from 1 (noise) to 0 (data).
+
+    `pipe.scheduler = FlowMatchRestartScheduler.from_config(pipe.scheduler.config, restart=[[4, 1, 0.3, 0.6]])`.
+
+    The main grid is that of FlowMatchEulerDiscreteScheduler, whose other arguments it takes.
+
+    Args:
+        restart: intervals [points, repeats, t_min, t_max] in t, after the scheduler's shift.
+        solver: of the main grid, as for `RestartScheduler`.
+        restart_solver: of the restarts; default: the main grid's.
+        restart_budget: "inside" takes the restarts' evaluations out of the number of steps, "extra" adds them;
+            default: inside, but extra where the pipeline passes its own sigmas, as FLUX does.
+        restart_grid: levels of the restarts: "karras", "exponential", or "even" (in t).
+        euler_below: steps of the restarts that end at this t or below are Euler steps.
+
+    Raises:
+        InputError: an argument is out of its range, or a config that this class does not know.
+    """
+
+    __module__ = "restart_sampling.text_to_image"  # written into the files of saved pipelines
+    process: ClassVar[Process] = FLOW
+    _compatibles: ClassVar[list[str]] = ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"]
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        shift: float = 1.0,
+        use_dynamic_shifting: bool = False,
+        base_shift: float | None = 0.5,
+        max_shift: float | None = 1.15,
+        base_image_seq_len: int = 256,
+        max_image_seq_len: int = 4096,
+        invert_sigmas: bool = False,
+        shift_terminal: float | None = None,
+        use_karras_sigmas: bool = False,
+        use_exponential_sigmas: bool = False,
+        use_beta_sigmas: bool = False,
+        time_shift_type: str = "exponential",
+        stochastic_sampling: bool = False,
+        restart: list[list[float]] | None = None,
+        solver: str = "heun",
+        restart_solver: str | None = None,
+        restart_budget: str | None = None,
+        restart_grid: str = "karras",
+        euler_below: float = 0.0,
+    ) -> None:
+        super().__init__(
+            num_train_timesteps=num_train_timesteps,
+            shift=shift,
+            use_dynamic_shifting=use_dynamic_shifting,
+            base_shift=base_shift,
+            max_shift=max_shift,
+            base_image_seq_len=base_image_seq_len,
+            max_image_seq_len=max_image_seq_len,
+            invert_sigmas=invert_sigmas,
+            shift_terminal=shift_terminal,
+            use_karras_sigmas=use_karras_sigmas,
+            use_exponential_sigmas=use_exponential_sigmas,
+            use_beta_sigmas=use_beta_sigmas,
+            time_shift_type=time_shift_type,
+            stochastic_sampling=stochastic_sampling,
+        )
+        if invert_sigmas:
+            raise InputError("invert_sigmas is true (Mochi), so the levels rise; this scheduler needs falling ones")
+        if stochastic_sampling:
+            raise InputError(
+                "stochastic_sampling is true; its noise would come on top of that of the restarts: set it to false"
+            )
+        self._read_settings()
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """A scheduler from the config of another one.
+
+        Raises:
+            InputError: the config is not of a flow model's scheduler.
+        """
+        if isinstance(config, Mapping) and "shift" not in config:
+            raise InputError(
+                f"the config of {config.get('_class_name', 'this scheduler')} is not of a flow model's scheduler (it "
+                f"has no shift); for models that predict noise (SD 1.5, 2, XL) use RestartScheduler"
+            )
+        return super().from_config(config, return_unused_kwargs, **kwargs)
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        sigmas: list[float] | None = None,
+        mu: float | None = None,
+        timesteps: list[float] | None = None,
+    ) -> None:
+        """Sets the rows: one for each call of the model.
+
+        Args:
+            num_inference_steps: steps of the main solver, restarts included unless the budget is "extra".
+            device: of `timesteps`.
+            sigmas: the main grid before the shift instead, without the last 0.
+            mu: of the dynamic shift.
+            timesteps: the main grid as timesteps instead.
+
+        Raises:
+            InputError: the restarts do not fit the levels or the number of steps.
+        """
+        given = timesteps is not None or sigmas is not None
+        grid = super().set_timesteps
+
+        def main_grid(steps: int) -> None:
+            grid(None if given else steps, device, sigmas, mu, timesteps)
+
+        own = sigmas if sigmas is not None else timesteps
+        self._set_steps(main_grid, len(own) if own is not None else num_inference_steps or 0, given)
+        self.sigmas = self.sigmas.to(self.timesteps.device)  # where diffusers has them for flow models
+
+    def _time(self, levels: Sequence[float]) -> Sequence[float]:
+        return [level * self.config.num_train_timesteps for level in levels]
+
+    def _data(self, output: Tensor, x: Tensor, level: Tensor) -> Tensor:
+        return x - level * output
