@@ -1,8 +1,9 @@
 """Weak scaling of `generate`: the same number of images for each process, on one GPU, two, and so on.
 
-    python benchmarks/scaling.py [--processes 1,2] [--images 20000] [--device cuda]
+    python benchmarks/scaling.py [--processes 1,2] [--images 20000] [--zip] [--device cuda]
 
-Runs the command under torchrun as a user would; its seconds are of drawing and writing, without start-up.
+Runs the command under torchrun as a user would; its seconds are of drawing and writing, without start-up. A zip is put
+together by one process at the end, a folder by all of them on the way.
 """
 
 import json
@@ -17,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 
-def seconds(processes: int, images: int, options: list[str]) -> float:
-    """Of one run of `images` for each process."""
+def seconds(processes: int, images: int, name: str, options: list[str]) -> float:
+    """Of one run of `images` for each process, to a folder or zip of this name."""
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
     with tempfile.TemporaryDirectory() as folder:
-        out = str(Path(folder) / "images.zip")
+        out = str(Path(folder) / name)
         seeds = f"0-{processes * images - 1}"
         command = [sys.executable, "-m", *torchrun, "restart_sampling", "generate", "--seeds", seeds, "--out", out]
         done = subprocess.run([*command, "--json", *options], stdout=subprocess.PIPE, text=True, check=True)
@@ -34,14 +35,18 @@ def seconds(processes: int, images: int, options: list[str]) -> float:
 @click.option("--model", default="cifar10-small", show_default=True)
 @click.option("--plan", default="18", show_default=True)
 @click.option("--batch", default=1000, show_default=True)
+@click.option("--zip", "to_zip", is_flag=True)
 @click.option("--device", default="cuda", show_default=True)
 @click.option("--repeats", default=3, show_default=True)
-def main(processes: str, images: int, model: str, plan: str, batch: int, device: str, repeats: int) -> None:
+def main(
+    processes: str, images: int, model: str, plan: str, batch: int, to_zip: bool, device: str, repeats: int
+) -> None:
+    name = "images.zip" if to_zip else "images"
     options = ["--model", model, "--plan", plan, "--batch", str(batch), "--device", device]
     table = Table("processes", "images/s", "spread", "times one", "efficiency", box=None)
     one = 0.0
     for count in map(int, processes.split(",")):
-        rates = [count * images / seconds(count, images, options) for _ in range(repeats)]
+        rates = [count * images / seconds(count, images, name, options) for _ in range(repeats)]
         one = one or median(rates) / count
         table.add_row(
             str(count),

@@ -94,7 +94,7 @@ class Run:
             InputError: the loss is no longer finite.
         """
         saved_at, reported = time.perf_counter(), len(self.history)
-        with own_random(self.ranks.device), torch.backends.cudnn.flags(benchmark=True), full_float32():
+        with own_random(self.ranks.device), torch.backends.cudnn.flags(enabled=True, benchmark=True), full_float32():
             while not self.progress.finished:
                 self._round()
                 if self.ranks.first and (self.progress.finished or time.perf_counter() - saved_at >= save_seconds):
