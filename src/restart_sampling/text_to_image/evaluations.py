@@ -1,8 +1,8 @@
 """`sample` as a table: diffusers pipelines call the model themselves, once for each call of a scheduler.
 
 A single-step solver is linear in the slopes dx/dlevel that the model gives it, and moves no state that has none. So
-`sample` is run once, fall by fall, on displacements in multiples of the slopes, and a scheduler repeats with tensors what
-it does with those.
+`sample` is run once, fall by fall, on displacements in multiples of the slopes, and a scheduler repeats with tensors
+what it does with those.
 """
 
 from collections.abc import Iterator, Sequence

@@ -124,7 +124,7 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         self._set_steps(lambda steps: grid(steps, device, sigmas, mu, timesteps), num_inference_steps, given)
         self.sigmas = self.sigmas.to(self.timesteps.device)  # where diffusers has them for flow models
 
-    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor | None = None) -> Tensor:
         """Data [B, ...] at the levels of these timesteps [B]; before the first step, at that of set_begin_index.
 
         Raises:
@@ -135,6 +135,9 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:
         return [level * self.config.num_train_timesteps for level in levels]
+
+    def _first_step(self, strength: float, steps: int) -> int:
+        return int(steps - steps * strength)
 
     def _slope(self, output: Tensor, x: Tensor, level: float) -> Tensor:
         return output

@@ -158,16 +158,19 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
     def _grids(self) -> Mapping[str, Grid]:
         return {**super()._grids(), "timesteps": partial(_timestep_grid, self)}
 
-    def _intervals(self) -> Sequence[RestartInterval]:
+    def _known(self, interval: RestartInterval) -> RestartInterval:
         if self.config.restart_grid != "timesteps":
-            return self._restarts
+            return interval
         levels = self._training_levels
-        return [replace(each, t_max=levels[np.abs(levels - each.t_max).argmin()].item()) for each in self._restarts]
+        return replace(interval, t_max=levels[np.abs(levels - interval.t_max).argmin()].item())
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:
         if self.config.timestep_type == "continuous" and self.config.prediction_type == "v_prediction":
             return (0.25 * np.log(levels)).tolist()
         return self._sigma_to_t(np.array(levels), np.log(self._training_levels)).tolist()
+
+    def _first_step(self, strength: float, steps: int) -> int:
+        return steps - int(steps * strength)
 
     def _slope(self, output: Tensor, x: Tensor, level: float) -> Tensor:
         if self.config.prediction_type == "epsilon":

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal, get_args
 
-import numpy as np
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -13,13 +12,13 @@ from torch import Tensor
 
 from restart_sampling.errors import InputError
 from restart_sampling.sampling.levels import Grid, log_grid, power_grid
-from restart_sampling.sampling.noise_path import Move, NoisePath, RestartInterval, ode_path, restart_path
+from restart_sampling.sampling.noise_path import Move, RestartInterval, ode_path
 from restart_sampling.sampling.process import Process
-from restart_sampling.text_to_image.evaluations import EulerBelow, Evaluation, evaluations, single_step_solver
+from restart_sampling.text_to_image.evaluations import EulerBelow, Evaluation, single_step_solver
+from restart_sampling.text_to_image.restarts import Levels, Restarts, resample
 
 Budget = Literal["inside", "extra"]
 Generators = torch.Generator | list[torch.Generator] | None
-Levels = tuple[float, ...]
 
 
 class RestartSteps:
@@ -49,10 +48,6 @@ class RestartSteps:
             InputError: a setting is not one of those that are allowed.
         """
         config = self.config
-        self._solver = single_step_solver(config.solver)
-        restart_solver = single_step_solver(config.restart_solver or config.solver)
-        self._restart_solver = EulerBelow(restart_solver, config.euler_below) if config.euler_below else restart_solver
-        self._restarts = tuple(map(_interval, config.restart or ()))
         if config.restart_budget not in (None, *get_args(Budget)):
             raise InputError(
                 f"restart_budget is {config.restart_budget!r}; give 'inside' (restarts out of the number of steps), "
@@ -60,15 +55,20 @@ class RestartSteps:
             )
         if config.restart_grid not in self._grids():
             raise InputError(f"restart_grid is {config.restart_grid!r}; give one of {', '.join(self._grids())}")
+        restart_solver = single_step_solver(config.restart_solver or config.solver)
+        self._restarts = Restarts(
+            tuple(self._known(_interval(entry)) for entry in config.restart or ()),
+            self._grids()[config.restart_grid],
+            single_step_solver(config.solver),
+            EulerBelow(restart_solver, config.euler_below) if config.euler_below else restart_solver,
+            self.process,
+        )
         self.generator: Generators = None
         self._forget_steps()
 
     def _forget_steps(self) -> None:
         self._calls: list[Evaluation] = []
         self._laid_out_from = 0
-        self._forget_fall()
-
-    def _forget_fall(self) -> None:
         self._start: Tensor | None = None
         self._slopes: list[Tensor] = []
 
@@ -76,9 +76,9 @@ class RestartSteps:
         """Rules of the restart grids by the name that the config has for them."""
         return {"karras": power_grid, "exponential": log_grid, "even": partial(power_grid, rho=1.0)}
 
-    def _intervals(self) -> Sequence[RestartInterval]:
-        """The restarts in levels that the model knows."""
-        return self._restarts
+    def _known(self, interval: RestartInterval) -> RestartInterval:
+        """The interval in levels that the model knows."""
+        return interval
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:
         """The model's timesteps at these levels, where the main grid does not say."""
@@ -86,6 +86,10 @@ class RestartSteps:
 
     def _slope(self, output: Tensor, x: Tensor, level: float) -> Tensor:
         """The model's output as dx/dlevel."""
+        raise NotImplementedError
+
+    def _first_step(self, strength: float, steps: int) -> int:
+        """Where image-to-image pipelines begin: strength of the steps is left, rounded in their way."""
         raise NotImplementedError
 
     def _set_steps(self, main_grid: Callable[[int | None], None], steps: int | None, given: bool) -> None:
@@ -109,13 +113,14 @@ class RestartSteps:
             return main
 
         self._given, self._main, device = given, levels(steps), self.timesteps.device
-        count = len(self._main) - 1 if given or steps is None else steps
-        step_cost = self._solver.evaluations(Move(2.0, 1.0, main_left=2))
+        count = steps or len(self._main) - 1
+        step_cost = self._restarts.solver.evaluations(Move(2.0, 1.0, main_left=2))
         if (self.config.restart_budget or ("extra" if given else "inside")) == "inside":
-            path = self._fit(partial(resample, self._main, 0) if given else levels, count, step_cost * count)
+            grid = partial(resample, self._main, 0) if given else levels
+            path = self._restarts.fit(grid, count, step_cost * count)
         else:
-            path = self._restart_path(self._main)
-        self._calls = evaluations(path, self._solver, self._restart_solver, self.process)
+            path = self._restarts.path(self._main)
+        self._calls = self._restarts.evaluations(path)
         rows = len(self._calls)
         self.sigmas = torch.tensor([*(call.level for call in self._calls), path.levels[-1]], dtype=torch.float32)
         self.timesteps = self._times(self._calls).to(device)
@@ -123,39 +128,6 @@ class RestartSteps:
         # A pipeline's bar counts each order-th of the last order * steps rows, and the last row.
         full = step_cost * (self.num_inference_steps - 1) < rows <= step_cost * self.num_inference_steps
         self.order = step_cost if full else 1
-
-    def _restart_path(self, levels: Levels, capped: bool = False) -> NoisePath:
-        """The path on this main grid; if capped, no restart begins at its first level or rises above it."""
-        intervals = self._intervals()
-        if capped:
-            start, second = levels[:2]
-            below = (start + second) / 2 if second > 0 else 0.0  # from here on, t_min does not snap to the first level
-            intervals = [replace(each, t_max=min(each.t_max, start)) for each in intervals if each.t_min < below]
-        return restart_path(levels, intervals, grid=self._grids()[self.config.restart_grid])
-
-    def _fit(self, levels: Callable[[int], Levels], most: int, budget: int, capped: bool = False) -> NoisePath:
-        """The path with the finest main grid, of at most `most` steps, whose evaluations are within the budget.
-
-        Raises:
-            InputError: there is none, or the restarts do not fit the levels.
-        """
-        finest_levels = levels(most)
-        finest = self._restart_path(finest_levels, capped)
-
-        def main_cost(steps: int) -> int:
-            return ode_path([*range(steps, 0, -1), finest_levels[-1]]).nfe(self._solver)
-
-        restarts = finest.nfe(self._solver, self._restart_solver) - main_cost(most)
-        for steps in range(most, 0, -1):
-            if main_cost(steps) + restarts <= budget:
-                path = self._restart_path(levels(steps), capped)
-                if path.nfe(self._solver, self._restart_solver) <= budget:
-                    return path
-        raise InputError(
-            f"the restarts {' '.join(map(str, self._intervals())) or '(none)'} and one step take "
-            f"{restarts + main_cost(1)} evaluations of the network, and there are {budget} in all; use more steps "
-            f"(or a higher strength), fewer points or repeats, or restart_budget='extra'"
-        )
 
     def _times(self, calls: Sequence[Evaluation]) -> Tensor:
         estimates = self._time([call.level for call in calls])
@@ -173,15 +145,13 @@ class RestartSteps:
             InputError: the restarts do not fit into the rows that are left.
         """
         begin = self.begin_index or 0
-        rows, main_steps = len(self._calls), len(self._main) - 1
-        # A pipeline that counts rows begins at a fraction of them, rounded down; without restarts, of the main grid.
-        place = (main_steps * (begin + 1) - 1) // rows if self._given else begin // self.order
+        main_steps, left = len(self._main) - 1, len(self._calls) - begin
+        place = self._place(begin)
         if place >= main_steps:
             raise InputError("strength leaves no step of the main grid; use a higher strength or more steps")
-        left = rows - begin
         finest = left if place + 1 < main_steps else 1  # there is nothing between the last level and 0
-        path = self._fit(partial(resample, self._main, place), finest, left, capped=True)
-        calls = evaluations(path, self._solver, self._restart_solver, self.process)
+        path = self._restarts.fit(partial(resample, self._main, place), finest, left, capped=True)
+        calls = self._restarts.evaluations(path)
         # Where no whole step is left, a call whose answer is not used: as if a step had ended at the first level.
         idle = replace(calls[0], stage=1, ends=True)
         calls = [idle] * (left - len(calls)) + calls
@@ -189,6 +159,16 @@ class RestartSteps:
         self.timesteps[begin:] = self._times(calls).to(self.timesteps.device)
         self.sigmas[begin:-1] = torch.tensor([call.level for call in calls], dtype=torch.float32)
         self._laid_out_from = begin
+
+    def _place(self, begin: int) -> int:
+        """The index in the main grid where a pipeline that begins at this row would begin without restarts."""
+        if not self._given:
+            return begin // self.order
+        # The pipeline has taken strength of the rows, and does not say which: the roundest that leads to this one.
+        rows = len(self._calls)
+        strengths = (part / parts for parts in (10, 20, 100) for part in range(1, parts + 1))
+        strength = next((each for each in strengths if self._first_step(each, rows) == begin), 1 - begin / rows)
+        return self._first_step(strength, len(self._main) - 1)
 
     def _about_to_noise(self) -> None:
         """To be called before data are noised."""
@@ -211,8 +191,8 @@ class RestartSteps:
         if not self._calls:  # never given a number of steps: the training levels
             path = ode_path(self.sigmas.tolist())
             self._main_times = dict(zip(path.levels, self.timesteps.tolist(), strict=False))
-            self._calls = evaluations(path, self._solver, self._restart_solver, self.process)
-            self.sigmas = torch.tensor([*(call.level for call in self._calls), path.levels[-1]])
+            self._calls = self._restarts.evaluations(path)
+            self.sigmas = torch.tensor([*(call.level for call in self._calls), path.levels[-1]], dtype=torch.float32)
             self.timesteps = self._times(self._calls).to(self.timesteps.device)
         row = self.index_for_timestep(timestep) if self.begin_index is None else self.begin_index
         if row != self._laid_out_from:
@@ -229,8 +209,7 @@ class RestartSteps:
         if call.restart or any(each.level > call.level for each in later):
             raise InputError(
                 f"the sample enters at timestep {float(self.timesteps[row]):g}, which lies within a restart or below "
-                f"one that is still to come; for SDXL's denoising_start give restarts wholly above or wholly below the "
-                f"cut"
+                f"one that is still to come; for SDXL's denoising_start give restarts wholly above or wholly below it"
             )
         if call.stage and not call.ends:
             raise InputError(
@@ -296,25 +275,10 @@ class RestartSteps:
         return x
 
 
-def resample(levels: Levels, first: int, steps: int) -> Levels:
-    """A grid of other steps along the same curve, geometric between its levels.
-
-    Args:
-        levels: falling; the last may be 0, and stays the last.
-        first: index of the level where the new grid begins, not the last.
-        steps: of the new grid; at most one where `first` is the last but one.
-    """
-    positive = len(levels) - 1
-    places = np.linspace(first, positive - 1, steps)
-    between = np.exp(np.interp(places, np.arange(positive), np.log(levels[:positive]))).tolist()
-    exact = [levels[int(at)] if at == int(at) else level for at, level in zip(places, between, strict=True)]
-    return (*exact, levels[-1])
-
-
 def _interval(entry: Sequence[float]) -> RestartInterval:
-    if len(entry) != 4:
+    if not isinstance(entry, Sequence) or len(entry) != 4:
         raise InputError(
-            f"restart interval {list(entry)} has {len(entry)} entries; write [points, repeats, t_min, t_max]"
+            f"restart has the entry {entry}; give a list of [points, repeats, t_min, t_max], one a restart"
         )
     points, repeats, t_min, t_max = entry
     return RestartInterval(int(points), int(repeats), float(t_min), float(t_max))
