@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -62,12 +63,13 @@ def start(scale=1.0, images=2):
         {"use_karras_sigmas": True},
         {"use_exponential_sigmas": True},
         {"use_beta_sigmas": True},
+        {"interpolation_type": "log_linear"},
     ],
 )
 @pytest.mark.parametrize(("solver", "diffusers"), [("heun", HeunDiscreteScheduler), ("euler", EulerDiscreteScheduler)])
 def test_without_restart_it_is_diffusers_own_scheduler(solver, diffusers, spacing, prediction):
-    if (solver, prediction) == ("heun", "sample"):
-        pytest.skip("HeunDiscreteScheduler has no sample prediction")
+    if solver == "heun" and "interpolation_type" in spacing:
+        pytest.skip("HeunDiscreteScheduler has no interpolation_type")
     config = {**SD, **spacing, "prediction_type": prediction}
     theirs, ours = diffusers(**config), RestartScheduler(**config, solver=solver)
     expected, result = run(theirs, start(14), num_inference_steps=12), run(ours, start(14), num_inference_steps=12)
@@ -138,19 +140,20 @@ def test_timesteps_of_restart_levels_are_interpolated_as_in_diffusers():
     np.testing.assert_allclose(np.interp(times, np.arange(1000), training), np.log(levels), atol=2e-3)
 
 
-@pytest.mark.parametrize("solver", ["heun", "euler"])
+@pytest.mark.parametrize("solver", ["heun", "euler", "midpoint", "dpm3"])
+@pytest.mark.parametrize("restart", [[], [[4, 2, 0.1, 2.0]], [[4, 1, 0.1, 2.0]]])
 @pytest.mark.parametrize("restart_solver", ["heun", "euler"])
 @pytest.mark.parametrize("steps", [25, 40])
 @pytest.mark.parametrize("budget", [None, "inside", "extra"])
-def test_the_bar_of_a_pipeline_ends_at_the_number_of_steps(solver, restart_solver, steps, budget):
+def test_the_bar_of_a_pipeline_ends_at_the_number_of_steps(solver, restart, restart_solver, steps, budget):
     scheduler = RestartScheduler(
-        **SD, restart=[[4, 2, 0.1, 2.0]], solver=solver, restart_solver=restart_solver, restart_budget=budget
+        **SD, restart=restart, solver=solver, restart_solver=restart_solver, restart_budget=budget
     )
     scheduler.set_timesteps(steps)
     assert _ticks(scheduler, steps) == steps
     rows = len(scheduler.timesteps)
-    one = 2 if solver == "heun" else 1
-    assert (rows <= one * steps) == (budget != "extra")
+    one = {"heun": 2, "euler": 1, "midpoint": 2, "dpm3": 3}[solver]
+    assert rows <= one * steps or budget == "extra"
     if budget != "inside":
         scheduler.set_timesteps(sigmas=[14.0, 8.0, 4.0, 2.5, 1.0, 0.5, 0.1, 0.0])
         assert scheduler.num_inference_steps == len(scheduler.timesteps) == _ticks(scheduler, len(scheduler.timesteps))
@@ -172,44 +175,112 @@ def test_own_sigmas_inside_the_budget_are_spread_anew():
     assert (scheduler.order, scheduler.num_inference_steps) == (1, 59)
 
 
+def begin_with_noise(scheduler, row):
+    """What image-to-image pipelines do: the level that the data are brought to, and those of the rows from there on."""
+    scheduler.set_begin_index(row)
+    data = torch.zeros(1, 4, 8, 8)
+    noised = scheduler.add_noise(data, torch.ones_like(data), scheduler.timesteps[row][None])
+    return noised.max().item(), scheduler.sigmas[row:]
+
+
 @pytest.mark.parametrize("budget", ["inside", "extra"])
-@pytest.mark.parametrize("solver", ["heun", "euler"])
+@pytest.mark.parametrize("solver", ["heun", "euler", "midpoint", "dpm3"])
 @pytest.mark.parametrize("strength", [0.9, 0.5, 0.4])
 def test_a_later_start_never_rises_above_its_level(strength, solver, budget):
     steps = 50
-    scheduler = RestartScheduler(
-        **SD, restart=[[4, 2, 0.1, 2.0]], solver=solver, restart_budget=budget, restart_solver=solver
-    )
+    scheduler = RestartScheduler(**SD, restart=[[4, 2, 0.1, 2.0]], solver=solver, restart_budget=budget)
     plain = RestartScheduler(**SD, solver="euler")
     scheduler.set_timesteps(steps)
     plain.set_timesteps(steps)
     first = steps - int(steps * strength)
     held = scheduler.timesteps[first * scheduler.order :]
-    if (solver, budget) == ("heun", "extra") and (len(scheduler.timesteps) - first) % 2 == 0:
-        with pytest.raises(InputError, match="no whole number of steps"):
-            scheduler.set_begin_index(first)
-        return
-    scheduler.set_begin_index(first * scheduler.order)
-    levels = scheduler.sigmas[first * scheduler.order :]
-    assert levels[0] == levels.max() == plain.sigmas[first]
+    level, levels = begin_with_noise(scheduler, first * scheduler.order)
+    assert level == levels[0] == levels.max() == plain.sigmas[first]
     assert (levels.diff() > 0).any()
     assert torch.equal(held, scheduler.timesteps[first * scheduler.order :])
     assert held[0] == plain.timesteps[first]
     assert len(levels) == len(held) + 1
 
 
+def test_a_call_that_is_left_over_changes_nothing():
+    """Heun's extra restarts leave an even number of calls, of which a path to 0 needs an odd one."""
+    scheduler = RestartScheduler(**SD, restart=[[4, 2, 0.1, 2.0]], restart_budget="extra")
+    scheduler.set_timesteps(50)
+    row = 25 if (len(scheduler.timesteps) - 25) % 2 == 0 else 26
+    _, levels = begin_with_noise(scheduler, row)
+    x = start(float(levels[0]))
+    assert levels[0] == levels[1]
+    assert torch.equal(scheduler.step(torch.ones_like(x), scheduler.timesteps[row], x).prev_sample, x)
+    assert not torch.equal(scheduler.step(torch.ones_like(x), scheduler.timesteps[row + 1], x).prev_sample, x)
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.45, 0.5, 0.6, 0.75, 0.8, 0.9])
+@pytest.mark.parametrize("steps", [20, 28, 50])
+@pytest.mark.parametrize("class_", [RestartScheduler, FlowMatchRestartScheduler])
+def test_a_pipeline_that_counts_rows_begins_where_it_would_without_restarts(class_, steps, strength):
+    """FLUX passes its own levels; the strength that it rounds to a row is found again."""
+    flow = class_ is FlowMatchRestartScheduler
+    sigmas = np.linspace(1, 1 / steps, steps) if flow else np.array([*np.geomspace(14, 0.03, steps), 0])
+    scheduler, plain = class_(restart=[[4, 1, 0.1, 0.2]], solver="euler"), class_(solver="euler")
+    starts = []
+    for each in (scheduler, plain):
+        each.set_timesteps(sigmas=sigmas)
+        rows = len(each.timesteps)
+        row = int(rows - rows * strength) if flow else rows - int(rows * strength)
+        each.set_begin_index(row)
+        data = torch.zeros(1, 4, 8, 8)
+        order = (each.timesteps[row][None], torch.ones_like(data))
+        (each.scale_noise if flow else each.add_noise)(data, *(order if flow else order[::-1]))
+        starts.append(each.sigmas[row].item())
+    assert starts[0] == starts[1]
+
+
 def test_a_start_below_all_restarts_has_none():
     scheduler = RestartScheduler(**SD, restart=[[4, 2, 1.0, 2.0]])
     scheduler.set_timesteps(50)
-    scheduler.set_begin_index(2 * 40)
-    assert (scheduler.sigmas[80:].diff() <= 0).all()
+    _, levels = begin_with_noise(scheduler, 2 * 40)
+    assert (levels.diff() <= 0).all()
+
+
+def test_a_restart_that_would_begin_at_the_start_is_left_out():
+    scheduler = RestartScheduler(**SD, restart=[[4, 2, 2.0, 3.0]], solver="euler", restart_budget="extra")
+    scheduler.set_timesteps(50)
+    row = int((scheduler.sigmas[:30] - 2.0).abs().argmin())
+    _, levels = begin_with_noise(scheduler, row)
+    assert (levels.diff() <= 0).all()
 
 
 def test_restarts_that_do_not_fit_into_what_strength_leaves_are_refused():
     scheduler = RestartScheduler(**SD, restart=[[10, 2, 0.1, 2.0]])
     scheduler.set_timesteps(50)
-    with pytest.raises(InputError, match=r"take 36 evaluations .* 19 in all"):
-        scheduler.set_begin_index(2 * 40)
+    with pytest.raises(InputError, match=r"take 37 evaluations .* 19 in all"):
+        begin_with_noise(scheduler, 2 * 40)
+
+
+def test_a_strength_of_nothing_is_refused():
+    scheduler = RestartScheduler(**SD, restart=[[4, 2, 0.1, 2.0]], solver="euler", restart_budget="extra")
+    scheduler.set_timesteps(20)
+    with pytest.raises(InputError, match="strength leaves no step"):
+        begin_with_noise(scheduler, 20)
+
+
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("solver", ["heun", "euler"])
+def test_a_sample_that_was_not_noised_here_cannot_enter_within_or_before_a_restart(solver, within):
+    scheduler = RestartScheduler(**SD, restart=[[10, 2, 0.1, 2.0]], solver=solver)
+    scheduler.set_timesteps(50)
+    row = next(row for row, call in enumerate(scheduler._calls) if (call.restart if within else call.level < 2.0))
+    scheduler.set_begin_index(row)
+    with pytest.raises(InputError, match="wholly above or wholly below"):
+        scheduler.scale_model_input(start(), scheduler.timesteps[row])
+
+
+def test_a_sample_cannot_enter_in_the_middle_of_a_step():
+    scheduler = RestartScheduler(**SD, solver="midpoint")
+    scheduler.set_timesteps(12)
+    scheduler.set_begin_index(5)
+    with pytest.raises(InputError, match="in the middle of a step"):
+        scheduler.scale_model_input(start(), scheduler.timesteps[5])
 
 
 def test_a_row_in_the_middle_of_a_heun_step_leaves_the_sample():
@@ -243,6 +314,33 @@ def test_the_attribute_generator_serves_where_step_is_given_none():
     assert not torch.allclose(
         run(scheduler, start(), generator=generators([5, 6]), num_inference_steps=25)[-1], runs[0]
     )
+
+
+@pytest.mark.parametrize("passed", [False, True])
+def test_a_list_of_generators_of_another_length_is_refused_at_the_first_step(passed):
+    scheduler = RestartScheduler(**SD, restart=PLAN)
+    scheduler.set_timesteps(25)
+    scheduler.generator = None if passed else generators([1, 2, 3])
+    with pytest.raises(InputError, match="3 generators for 2 images"):
+        scheduler.step(start(), scheduler.timesteps[0], start(), generators([1, 2, 3]) if passed else None)
+
+
+def test_a_copy_goes_on_by_itself():
+    """In the middle of a step, with the state of its generators."""
+    first = FlowMatchRestartScheduler(restart=FLOW_PLAN)
+    first.generator = generators([1, 2])
+    first.set_timesteps(25)
+    x = start()
+    for timestep in first.timesteps[:12]:
+        x = first.step(network(x, timestep), timestep, x).prev_sample
+    second = deepcopy(first)
+    ends = []
+    for scheduler in (first, second):
+        state = x
+        for timestep in scheduler.timesteps[12:]:
+            state = scheduler.step(network(state, timestep), timestep, state).prev_sample
+        ends.append(state)
+    assert torch.equal(*ends)
 
 
 # The authors' pipeline: main timesteps, and for each restart the one where it begins and round(linspace(t_max, t_min)),
@@ -288,13 +386,15 @@ def test_a1111s_rule_by_steps(steps):
 
 
 SENTENCES = [
-    (RestartScheduler, {"restart": [[4, 2, 0.1]]}, "has 3 entries"),
+    (RestartScheduler, {"restart": [[4, 2, 0.1]]}, r"the entry \[4, 2, 0.1\]; give lists"),
+    (RestartScheduler, {"restart": [4, 2, 0.1, 2.0]}, "the entry 4; give lists"),
     (RestartScheduler, {"restart": [[1, 2, 0.1, 2.0]]}, "give at least 2"),
     (RestartScheduler, {"solver": "unipc"}, "remembers the steps before"),
     (RestartScheduler, {"solver": "rk9"}, "does not exist"),
     (RestartScheduler, {"restart_budget": "half"}, "restart_budget is 'half'"),
     (RestartScheduler, {"restart_grid": "cosine"}, "restart_grid is 'cosine'"),
     (RestartScheduler, {"prediction_type": "flow_prediction"}, "FlowMatchRestartScheduler"),
+    (RestartScheduler, {"beta_schedule": "exp"}, "beta_schedule is 'exp'; RestartScheduler knows linear,"),
     (FlowMatchRestartScheduler, {"invert_sigmas": True}, "Mochi"),
     (FlowMatchRestartScheduler, {"stochastic_sampling": True}, "set it to false"),
 ]
@@ -319,13 +419,27 @@ def test_configs_of_other_kinds_of_models_are_refused():
     ("restart", "steps", "sentence"),
     [
         ([[4, 2, 0.1, 200.0]], 30, "t_max is above"),
-        ([[10, 2, 0.1, 2.0]], 15, "take 36 evaluations"),
+        ([[10, 2, 0.1, 2.0]], 15, "take 37 evaluations"),
         ([[2, 1, 0.5, 0.6]], 6, "snaps to"),
     ],
 )
 def test_plans_that_do_not_fit_are_refused(restart, steps, sentence):
     with pytest.raises(InputError, match=sentence):
         RestartScheduler(**SD, restart=restart).set_timesteps(steps)
+
+
+def test_own_timesteps_may_be_any_sequence():
+    rows = []
+    for timesteps in ([900, 500, 100], np.array([900, 500, 100]), torch.tensor([900.0, 500.0, 100.0])):
+        scheduler = RestartScheduler(**SD)
+        scheduler.set_timesteps(timesteps=timesteps)
+        rows.append(scheduler.timesteps.tolist())
+    assert rows == [[900, 500, 500, 100, 100]] * 3
+
+
+def test_steps_and_own_levels_at_once_are_refused_as_in_diffusers():
+    with pytest.raises(ValueError, match="Can only pass one"):
+        RestartScheduler(**SD).set_timesteps(10, sigmas=[10.0, 1.0, 0.0])
 
 
 def test_an_unknown_timestep_is_refused():
@@ -341,9 +455,18 @@ def test_the_plan_survives_another_scheduler():
     assert last.config.restart == PLAN
 
 
-def test_importing_the_package_imports_no_diffusers():
-    code = "import sys, restart_sampling.text_to_image as t; t.steps_preset(30); assert 'diffusers' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+IMPORTS = [
+    "import restart_sampling.text_to_image as t; t.steps_preset(30); assert 'torch' not in sys.modules",
+    "import restart_sampling as rs; rs.guidance_preset(3.0); assert 'torch' not in sys.modules",
+    "import restart_sampling as rs; from restart_sampling import *; assert 'diffusers' not in sys.modules",
+    "import restart_sampling as rs; assert rs.text_to_image.RestartScheduler is rs.RestartScheduler",
+    "import restart_sampling as rs; assert rs.FlowMatchRestartScheduler.__module__ == 'restart_sampling.text_to_image'",
+]
+
+
+@pytest.mark.parametrize("code", IMPORTS)
+def test_names_are_loaded_when_they_are_used(code):
+    subprocess.run([sys.executable, "-c", f"import sys; {code}"], check=True)
 
 
 def test_a_missing_diffusers_names_the_extra(monkeypatch):

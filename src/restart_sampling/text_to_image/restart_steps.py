@@ -278,7 +278,7 @@ class RestartSteps:
 def _interval(entry: Sequence[float]) -> RestartInterval:
     if not isinstance(entry, Sequence) or len(entry) != 4:
         raise InputError(
-            f"restart has the entry {entry}; give a list of [points, repeats, t_min, t_max], one a restart"
+            f"restart has the entry {entry}; give lists [points, repeats, t_min, t_max]"
         )
     points, repeats, t_min, t_max = entry
     return RestartInterval(int(points), int(repeats), float(t_min), float(t_max))

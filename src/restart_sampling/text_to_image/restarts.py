@@ -67,9 +67,10 @@ class Restarts:
         def main_cost(steps: int) -> int:
             return ode_path([*range(steps, 0, -1), finest[-1]]).nfe(self.solver)
 
+        # On other grids a little less or more, if euler_below takes other steps of them.
         restarts = self._cost(self.path(finest, capped)) - main_cost(most)
-        for steps in range(most, 0, -1):
-            if main_cost(steps) + restarts <= budget:
+        if main_cost(1) + restarts <= budget:
+            for steps in range(most, 0, -1):
                 path = self.path(levels(steps), capped)
                 if self._cost(path) <= budget:
                     return path
