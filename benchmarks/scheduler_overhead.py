@@ -1,4 +1,4 @@
-"""What the diffusers schedulers cost: microseconds a call of `step`, beside diffusers' own of the same order.
+"""What the schedulers for diffusers pipelines cost: microseconds a call of `step`, beside diffusers' own schedulers.
 
     python benchmarks/scheduler_overhead.py [--device cuda] [--batch 1] [--steps 50] [--repeats 15]
 
@@ -51,9 +51,11 @@ PAIRS: list[tuple[str, list[tuple[str, Any]]]] = [
 ]
 
 
-def microseconds(scheduler: Any, x: torch.Tensor, output: torch.Tensor, steps: int) -> float:
-    """A call of `step`, the mean of a whole run."""
+def microseconds(scheduler: Any, x: torch.Tensor, output: torch.Tensor, steps: int) -> tuple[float, float]:
+    """A call of set_timesteps, and one of `step`, the mean of a whole run."""
+    start = time.perf_counter()
     scheduler.set_timesteps(steps, device=x.device)
+    setting = 1e6 * (time.perf_counter() - start)
     if hasattr(scheduler, "scale_model_input"):
         scheduler.scale_model_input(x, scheduler.timesteps[0])  # EulerDiscreteScheduler warns without it
     start = time.perf_counter()
@@ -61,7 +63,7 @@ def microseconds(scheduler: Any, x: torch.Tensor, output: torch.Tensor, steps: i
         x = scheduler.step(output, timestep, x, return_dict=False)[0]
     if x.device.type == "cuda":
         torch.cuda.synchronize(x.device)
-    return 1e6 * (time.perf_counter() - start) / len(scheduler.timesteps)
+    return setting, 1e6 * (time.perf_counter() - start) / len(scheduler.timesteps)
 
 
 @click.command()
@@ -77,17 +79,19 @@ def main(device: str, batch: int, steps: int, repeats: int) -> None:
         f"{device}, {torch.get_num_threads()} threads; torch {torch.__version__}; diffusers {diffusers.__version__}; "
         f"Python {platform.python_version()}; latents {list(x.shape)}, {repeats} repeats"
     )
-    table = Table("scheduler", "us a step", "spread", "of diffusers'", box=None)
+    table = Table("scheduler", "us a step", "spread", "of diffusers'", "us set_timesteps", box=None)
     for name, ours in PAIRS:
         schedulers = [(name, getattr(diffusers, name)()), *ours]
-        runs: list[list[float]] = [[] for _ in schedulers]
+        runs: list[list[tuple[float, float]]] = [[] for _ in schedulers]
         for _ in range(repeats + 1):  # in turns, so that a busy machine slows all of them
             for (_, scheduler), times in zip(schedulers, runs, strict=True):
                 times.append(microseconds(scheduler, x, output, steps))
-        base = median(runs[0][1:])
+        base = median(step for _, step in runs[0][1:])
         for (label, _), (_, *times) in zip(schedulers, runs, strict=True):
-            spread = f"{min(times):.0f} to {max(times):.0f}"
-            table.add_row(label, f"{median(times):.0f}", spread, f"{median(times) / base:.2f}")
+            settings, calls = zip(*times, strict=True)
+            spread = f"{min(calls):.0f} to {max(calls):.0f}"
+            relative = f"{median(calls) / base:.2f}"
+            table.add_row(label, f"{median(calls):.0f}", spread, relative, f"{median(settings):.0f}")
     Console(width=120).print(table)
 
 

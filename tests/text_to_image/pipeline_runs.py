@@ -8,6 +8,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from tiny_pipelines import PIPELINES, arguments
 
+import restart_sampling as rs
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
 
 FLOW_KINDS = ("sd3", "flux")
@@ -70,8 +71,6 @@ def record(pipe, monkeypatch):
 
 def follow(rows, noise, path, process, solver, restart_solver):
     """The library's `sample` along a path, given a pipeline's outputs: it must ask at the pipeline's states."""
-    import restart_sampling as rs
-
     outputs = iter(rows)
 
     def denoise(x, level):

@@ -12,7 +12,14 @@ from diffusers import (
     HeunDiscreteScheduler,
 )
 from pipeline_runs import FLOW_KINDS, counts, follow, images, plan, record, with_scheduler
-from tiny_pipelines import PIPELINES, arguments, generators, stable_diffusion, stable_diffusion_3
+from tiny_pipelines import (
+    PIPELINES,
+    arguments,
+    generators,
+    stable_diffusion,
+    stable_diffusion_3,
+    stable_diffusion_with_controlnet,
+)
 
 import restart_sampling as rs
 from restart_sampling.errors import InputError
@@ -64,6 +71,42 @@ def test_an_image_depends_on_its_seed_alone(kind):
     torch.testing.assert_close(both[1:], one, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(both[0], both[1], atol=0.1)
     torch.testing.assert_close(images(pipe, kind, seeds=(1, 2)), both)
+
+
+def test_a_callback_may_change_the_state_as_with_diffusers_schedulers():
+    """Also in the middle of a step; with v prediction the slope there depends on the state."""
+
+    def callback(pipe, index, timestep, tensors):
+        return {"latents": 0.9 * tensors["latents"]}
+
+    results = []
+    for class_ in (HeunDiscreteScheduler, rs.RestartScheduler):
+        pipe = stable_diffusion()
+        pipe.scheduler = class_.from_config(pipe.scheduler.config, prediction_type="v_prediction")
+        results.append(images(pipe, "sd", callback_on_step_end=callback))
+    torch.testing.assert_close(*results, atol=1e-4, rtol=0)
+
+
+def test_a_controlnets_fractions_are_shares_of_the_rows(monkeypatch):
+    """As documented: a fraction that ends at a timestep is the share of the rows down to it."""
+    pipe = with_scheduler(stable_diffusion_with_controlnet(), restart=[[4, 2, 0.1, 1.0]], solver="euler")
+    pipe.scheduler.set_timesteps(30)
+    rows, down_to = pipe.scheduler.timesteps, 500
+    forward, seen = pipe.controlnet.forward, []
+
+    def recorded(sample, timestep, *others, conditioning_scale, **more):
+        seen.append((timestep.item(), conditioning_scale))
+        return forward(sample, timestep, *others, conditioning_scale=conditioning_scale, **more)
+
+    monkeypatch.setattr(pipe.controlnet, "forward", recorded)
+    for end, expected in (
+        (0.5, rows[: len(rows) // 2]),
+        (int((rows >= down_to).sum()) / len(rows), rows[rows >= down_to]),
+    ):
+        seen.clear()
+        given = arguments("sd", num_inference_steps=30, control_guidance_end=end)
+        pipe(image=torch.rand(1, 3, 16, 16), **given)
+        assert [time for time, scale in seen if scale > 0] == expected.tolist()
 
 
 def test_generators_of_another_length_are_refused():

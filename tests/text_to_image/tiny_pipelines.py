@@ -4,6 +4,7 @@ import diffusers
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxTransformer2DModel,
@@ -60,6 +61,25 @@ def stable_diffusion(kind="StableDiffusionPipeline"):
     pipeline = getattr(diffusers, kind)
     parts = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
     pipe = pipeline(unet=unet(), vae=vae(), scheduler=_ddim(), requires_safety_checker=False, **parts)
+    return quiet(pipe)
+
+
+def stable_diffusion_with_controlnet():
+    torch.manual_seed(0)
+    controlnet = ControlNetModel(
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        in_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        cross_attention_dim=8,
+        attention_head_dim=2,
+        norm_num_groups=2,
+        conditioning_embedding_out_channels=(4, 8),
+    ).eval()
+    parts = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
+    pipe = diffusers.StableDiffusionControlNetPipeline(
+        unet=unet(), vae=vae(), controlnet=controlnet, scheduler=_ddim(), requires_safety_checker=False, **parts
+    )
     return quiet(pipe)
 
 

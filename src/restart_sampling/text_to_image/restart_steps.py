@@ -262,7 +262,7 @@ class RestartSteps:
             self._start, self._slopes = x, []
         elif self._start is None:  # entered where a step ends: the sample is at that level already
             return sample
-        # The slope is that of the sample itself, which an inpainting pipeline has changed since the last call.
+        # Of the sample that the model saw, which a callback may have changed since the last call.
         self._slopes.append(self._slope(output.to(x.dtype), x, call.level))
         assert self._start is not None
         x = self._start
