@@ -120,7 +120,8 @@ def test_with_restarts_it_is_the_librarys_own_sample(process, solver, restart_so
     states = run(scheduler, x, generator=generators([3, 4]), num_inference_steps=12)
     path = rs.restart_path(levels, [rs.RestartInterval(*each) for each in plan])
     main, restart = rs.make_solver(solver), rs.make_solver(restart_solver or solver)
-    assert len(scheduler.timesteps) == path.nfe(main, restart)
+    assert scheduler.path == path
+    assert len(scheduler.timesteps) == path.nfe(main, restart) == path.nfe(*scheduler.solvers)
     times.update(zip([call.level for call in scheduler._calls], scheduler.timesteps.tolist(), strict=True))
     noise = generators([3, 4])
 

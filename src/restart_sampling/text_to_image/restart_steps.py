@@ -12,8 +12,9 @@ from torch import Tensor
 
 from restart_sampling.errors import InputError
 from restart_sampling.sampling.levels import Grid, log_grid, power_grid
-from restart_sampling.sampling.noise_path import Move, RestartInterval, ode_path
+from restart_sampling.sampling.noise_path import Move, NoisePath, RestartInterval, ode_path
 from restart_sampling.sampling.process import Process
+from restart_sampling.sampling.solvers import Solver
 from restart_sampling.text_to_image.evaluations import EulerBelow, Evaluation, single_step_solver
 from restart_sampling.text_to_image.restarts import Levels, Restarts, resample
 
@@ -31,6 +32,7 @@ class RestartSteps:
         generator: of the noise where the pipeline passes none to `step`: one, or a list of one for each image.
         order: rows of `timesteps` that are one step of the user's num_inference_steps; pipelines read it after
             set_timesteps.
+        path: of the steps that were set last; of an image-to-image start, from there on.
     """
 
     process: ClassVar[Process]
@@ -67,10 +69,16 @@ class RestartSteps:
         self._forget_steps()
 
     def _forget_steps(self) -> None:
+        self.path = NoisePath(())
         self._calls: list[Evaluation] = []
         self._laid_out_from = 0
         self._start: Tensor | None = None
         self._slopes: list[Tensor] = []
+
+    @property
+    def solvers(self) -> tuple[Solver, Solver]:
+        """Of the main grid and of the restarts: `path.nfe(*solvers)`, `path.schedule(*solvers)`."""
+        return self._restarts.solver, self._restarts.restart_solver
 
     def _grids(self) -> Mapping[str, Grid]:
         """Rules of the restart grids by the name that the config has for them."""
@@ -117,12 +125,12 @@ class RestartSteps:
         step_cost = self._restarts.solver.evaluations(Move(2.0, 1.0, main_left=2))
         if (self.config.restart_budget or ("extra" if given else "inside")) == "inside":
             grid = partial(resample, self._main, 0) if given else levels
-            path = self._restarts.fit(grid, count, step_cost * count)
+            self.path = self._restarts.fit(grid, count, step_cost * count)
         else:
-            path = self._restarts.path(self._main)
-        self._calls = self._restarts.evaluations(path)
+            self.path = self._restarts.path(self._main)
+        self._calls = self._restarts.evaluations(self.path)
         rows = len(self._calls)
-        self.sigmas = torch.tensor([*(call.level for call in self._calls), path.levels[-1]], dtype=torch.float32)
+        self.sigmas = torch.tensor([*(call.level for call in self._calls), self._main[-1]], dtype=torch.float32)
         self.timesteps = self._times(self._calls).to(device)
         self.num_inference_steps = rows if given else count
         # A pipeline's bar counts each order-th of the last order * steps rows, and the last row.
@@ -150,8 +158,8 @@ class RestartSteps:
         if place >= main_steps:
             raise InputError("strength leaves no step of the main grid; use a higher strength or more steps")
         finest = left if place + 1 < main_steps else 1  # there is nothing between the last level and 0
-        path = self._restarts.fit(partial(resample, self._main, place), finest, left, capped=True)
-        calls = self._restarts.evaluations(path)
+        self.path = self._restarts.fit(partial(resample, self._main, place), finest, left, capped=True)
+        calls = self._restarts.evaluations(self.path)
         # Where no whole step is left, a call whose answer is not used: as if a step had ended at the first level.
         idle = replace(calls[0], stage=1, ends=True)
         calls = [idle] * (left - len(calls)) + calls
@@ -189,10 +197,11 @@ class RestartSteps:
 
     def _init_step_index(self, timestep: float | Tensor) -> None:
         if not self._calls:  # never given a number of steps: the training levels
-            path = ode_path(self.sigmas.tolist())
-            self._main_times = dict(zip(path.levels, self.timesteps.tolist(), strict=False))
-            self._calls = self._restarts.evaluations(path)
-            self.sigmas = torch.tensor([*(call.level for call in self._calls), path.levels[-1]], dtype=torch.float32)
+            self.path = ode_path(self.sigmas.tolist())
+            self._main_times = dict(zip(self.path.levels, self.timesteps.tolist(), strict=False))
+            self._calls = self._restarts.evaluations(self.path)
+            last = self.path.levels[-1]
+            self.sigmas = torch.tensor([*(call.level for call in self._calls), last], dtype=torch.float32)
             self.timesteps = self._times(self._calls).to(self.timesteps.device)
         row = self.index_for_timestep(timestep) if self.begin_index is None else self.begin_index
         if row != self._laid_out_from:
@@ -277,8 +286,6 @@ class RestartSteps:
 
 def _interval(entry: Sequence[float]) -> RestartInterval:
     if not isinstance(entry, Sequence) or len(entry) != 4:
-        raise InputError(
-            f"restart has the entry {entry}; give lists [points, repeats, t_min, t_max]"
-        )
+        raise InputError(f"restart has the entry {entry}; give lists [points, repeats, t_min, t_max]")
     points, repeats, t_min, t_max = entry
     return RestartInterval(int(points), int(repeats), float(t_min), float(t_max))

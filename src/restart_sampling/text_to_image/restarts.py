@@ -77,7 +77,7 @@ class Restarts:
         raise InputError(
             f"the restarts {' '.join(map(str, self.intervals)) or '(none)'} and one step take "
             f"{restarts + main_cost(1)} evaluations of the network, and there are {budget} in all; use more steps "
-            f"(or a higher strength), fewer points or repeats, or restart_budget='extra'"
+            f"(or a higher strength), fewer points or repeats, or restart_budget='extra' if that is not set yet"
         )
 
     def _cost(self, path: NoisePath) -> int:
