@@ -130,7 +130,7 @@ class RestartSteps:
             self.path = self._restarts.path(self._main)
         self._calls = self._restarts.evaluations(self.path)
         rows = len(self._calls)
-        self.sigmas = torch.tensor([*(call.level for call in self._calls), self._main[-1]], dtype=torch.float32)
+        self.sigmas = _host_tensor([*(call.level for call in self._calls), self._main[-1]])
         self.timesteps = self._times(self._calls).to(device)
         self.num_inference_steps = rows if given else count
         # A pipeline's bar counts each order-th of the last order * steps rows, and the last row.
@@ -140,7 +140,7 @@ class RestartSteps:
     def _times(self, calls: Sequence[Evaluation]) -> Tensor:
         estimates = self._time([call.level for call in calls])
         times = [self._main_times.get(call.level, time) for call, time in zip(calls, estimates, strict=True)]
-        return torch.tensor(times, dtype=torch.float32)
+        return _host_tensor(times)
 
     def _lay_out(self) -> None:
         """Lays the rows from `begin_index` on out anew, for data that are about to be noised up to the first of them.
@@ -165,7 +165,7 @@ class RestartSteps:
         calls = [idle] * (left - len(calls)) + calls
         self._calls[begin:] = calls
         self.timesteps[begin:] = self._times(calls).to(self.timesteps.device)
-        self.sigmas[begin:-1] = torch.tensor([call.level for call in calls], dtype=torch.float32)
+        self.sigmas[begin:-1] = _host_tensor([call.level for call in calls])
         self._laid_out_from = begin
 
     def _place(self, begin: int) -> int:
@@ -200,8 +200,7 @@ class RestartSteps:
             self.path = ode_path(self.sigmas.tolist())
             self._main_times = dict(zip(self.path.levels, self.timesteps.tolist(), strict=False))
             self._calls = self._restarts.evaluations(self.path)
-            last = self.path.levels[-1]
-            self.sigmas = torch.tensor([*(call.level for call in self._calls), last], dtype=torch.float32)
+            self.sigmas = _host_tensor([*(call.level for call in self._calls), self.path.levels[-1]])
             self.timesteps = self._times(self._calls).to(self.timesteps.device)
         row = self.index_for_timestep(timestep) if self.begin_index is None else self.begin_index
         if row != self._laid_out_from:
@@ -282,6 +281,10 @@ class RestartSteps:
             noise = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
             x = torch.add(keep * x, noise, alpha=std)
         return x
+
+
+def _host_tensor(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device="cpu")  # whatever the user's defaults are
 
 
 def _interval(entry: Sequence[float]) -> RestartInterval:
