@@ -1,5 +1,6 @@
 """The schedulers alone: their rows, diffusers' schedulers where there is no restart, and the library's `sample`."""
 
+import pickle
 from copy import deepcopy
 
 import numpy as np
@@ -159,15 +160,19 @@ def test_the_attribute_generator_serves_where_step_is_given_none():
     )
 
 
-def test_a_copy_goes_on_by_itself():
+@pytest.mark.parametrize("copy", [deepcopy, lambda scheduler: pickle.loads(pickle.dumps(scheduler))])
+@pytest.mark.parametrize(
+    "first",
+    [RestartScheduler(**SD, restart=PLAN, restart_grid="timesteps"), FlowMatchRestartScheduler(restart=FLOW_PLAN)],
+)
+def test_a_copy_goes_on_by_itself(first, copy):
     """In the middle of a step, with the state of its generators."""
-    first = FlowMatchRestartScheduler(restart=FLOW_PLAN)
     first.generator = generators([1, 2])
     first.set_timesteps(25)
     x = start()
     for timestep in first.timesteps[:12]:
         x = first.step(network(x, timestep), timestep, x).prev_sample
-    second = deepcopy(first)
+    second = copy(first)
     ends = []
     for scheduler in (first, second):
         state = x

@@ -63,7 +63,6 @@ class RestartSteps:
             self._grids()[config.restart_grid],
             single_step_solver(config.solver),
             EulerBelow(restart_solver, config.euler_below) if config.euler_below else restart_solver,
-            self.process,
         )
         self.generator: Generators = None
         self._forget_steps()
@@ -128,7 +127,7 @@ class RestartSteps:
             self.path = self._restarts.fit(grid, count, step_cost * count)
         else:
             self.path = self._restarts.path(self._main)
-        self._calls = self._restarts.evaluations(self.path)
+        self._calls = self._restarts.evaluations(self.path, self.process)
         rows = len(self._calls)
         self.sigmas = _host_tensor([*(call.level for call in self._calls), self._main[-1]])
         self.timesteps = self._times(self._calls).to(device)
@@ -159,7 +158,7 @@ class RestartSteps:
             raise InputError("strength leaves no step of the main grid; use a higher strength or more steps")
         finest = left if place + 1 < main_steps else 1  # there is nothing between the last level and 0
         self.path = self._restarts.fit(partial(resample, self._main, place), finest, left, capped=True)
-        calls = self._restarts.evaluations(self.path)
+        calls = self._restarts.evaluations(self.path, self.process)
         # Where no whole step is left, a call whose answer is not used: as if a step had ended at the first level.
         idle = replace(calls[0], stage=1, ends=True)
         calls = [idle] * (left - len(calls)) + calls
@@ -199,7 +198,7 @@ class RestartSteps:
         if not self._calls:  # never given a number of steps: the training levels
             self.path = ode_path(self.sigmas.tolist())
             self._main_times = dict(zip(self.path.levels, self.timesteps.tolist(), strict=False))
-            self._calls = self._restarts.evaluations(self.path)
+            self._calls = self._restarts.evaluations(self.path, self.process)
             self.sigmas = _host_tensor([*(call.level for call in self._calls), self.path.levels[-1]])
             self.timesteps = self._times(self._calls).to(self.timesteps.device)
         row = self.index_for_timestep(timestep) if self.begin_index is None else self.begin_index

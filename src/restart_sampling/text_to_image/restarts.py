@@ -24,14 +24,12 @@ class Restarts:
         grid: rule of the restart grids.
         solver: of the main grid.
         restart_solver: of the restarts.
-        process: of the model.
     """
 
     intervals: tuple[RestartInterval, ...]
     grid: Grid
     solver: Solver
     restart_solver: Solver
-    process: Process
 
     def path(self, levels: Levels, capped: bool = False) -> NoisePath:
         """The path on a main grid.
@@ -83,9 +81,9 @@ class Restarts:
     def _cost(self, path: NoisePath) -> int:
         return path.nfe(self.solver, self.restart_solver)
 
-    def evaluations(self, path: NoisePath) -> list[Evaluation]:
+    def evaluations(self, path: NoisePath, process: Process) -> list[Evaluation]:
         """The calls of the model along a path."""
-        return evaluations(path, self.solver, self.restart_solver, self.process)
+        return evaluations(path, self.solver, self.restart_solver, process)
 
 
 def resample(levels: Levels, first: int, steps: int) -> Levels:
