@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from restart_sampling.sampling.solvers import make_solver as make_solver
     from restart_sampling.sampling.stochastic import DDIM as DDIM
     from restart_sampling.sampling.stochastic import SDEDPMSolverPP2M as SDEDPMSolverPP2M
+    from restart_sampling.text_to_image import FlowMatchRestartScheduler as FlowMatchRestartScheduler
+    from restart_sampling.text_to_image import RestartScheduler as RestartScheduler
+    from restart_sampling.text_to_image import guidance_preset as guidance_preset
 
 _HOMES = {
     "errors": ("InputError",),
@@ -79,14 +82,18 @@ _HOMES = {
     "sampling.singlestep": ("DPMSolver2", "DPMSolver3", "Midpoint"),
     "sampling.solvers": ("Euler", "Heun", "make_solver"),
     "sampling.stochastic": ("DDIM", "SDEDPMSolverPP2M"),
+    "text_to_image": ("FlowMatchRestartScheduler", "RestartScheduler", "guidance_preset"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = ["__version__", *_HOME]
+# A star import must not ask for diffusers.
+__all__ = ["__version__", *sorted(_HOME.keys() - {"FlowMatchRestartScheduler", "RestartScheduler"})]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "text_to_image":
+        return import_module("restart_sampling.text_to_image")
     if name not in _HOME:
         raise AttributeError(f"module 'restart_sampling' has no attribute '{name}'")
     value = getattr(import_module(f"restart_sampling.{_HOME[name]}"), name)

@@ -1,55 +1,22 @@
 """The schedulers alone: their rows, diffusers' schedulers where there is no restart, and the library's `sample`."""
 
-import subprocess
-import sys
+import pickle
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 from diffusers import (
-    DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
-    UniPCMultistepScheduler,
 )
+from scheduler_runs import FLOW_PLAN, PLAN, network, run, start, ticks
 from tiny_pipelines import SD, generators
 
 import restart_sampling as rs
-from restart_sampling import text_to_image
-from restart_sampling.errors import InputError
-from restart_sampling.text_to_image import (
-    FlowMatchRestartScheduler,
-    RestartScheduler,
-    guidance_preset,
-    steps_preset,
-)
-
-PLAN = [[4, 2, 0.1, 2.0], [3, 1, 3.0, 6.0]]
-FLOW_PLAN = [[4, 2, 0.2, 0.6], [3, 1, 0.7, 0.9]]
-
-
-def network(x, timestep):
-    """Any smooth function will do."""
-    return torch.tanh(x * (1 + torch.as_tensor(timestep) / 1000))
-
-
-def run(scheduler, x, begin=0, generator=None, **steps):
-    """What a pipeline does: the states at each row, and the last one."""
-    scheduler.set_timesteps(**steps)
-    scheduler.set_begin_index(begin)
-    states = []
-    for timestep in scheduler.timesteps[begin:]:
-        states.append(x)
-        scaled = scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
-        more = {} if generator is None else {"generator": generator}
-        x = scheduler.step(network(scaled, timestep), timestep, x, **more).prev_sample
-    return [*states, x]
-
-
-def start(scale=1.0, images=2):
-    return scale * torch.randn(images, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -62,12 +29,13 @@ def start(scale=1.0, images=2):
         {"use_karras_sigmas": True},
         {"use_exponential_sigmas": True},
         {"use_beta_sigmas": True},
+        {"interpolation_type": "log_linear"},
     ],
 )
 @pytest.mark.parametrize(("solver", "diffusers"), [("heun", HeunDiscreteScheduler), ("euler", EulerDiscreteScheduler)])
 def test_without_restart_it_is_diffusers_own_scheduler(solver, diffusers, spacing, prediction):
-    if (solver, prediction) == ("heun", "sample"):
-        pytest.skip("HeunDiscreteScheduler has no sample prediction")
+    if solver == "heun" and "interpolation_type" in spacing:
+        pytest.skip("HeunDiscreteScheduler has no interpolation_type")
     config = {**SD, **spacing, "prediction_type": prediction}
     theirs, ours = diffusers(**config), RestartScheduler(**config, solver=solver)
     expected, result = run(theirs, start(14), num_inference_steps=12), run(ours, start(14), num_inference_steps=12)
@@ -118,7 +86,8 @@ def test_with_restarts_it_is_the_librarys_own_sample(process, solver, restart_so
     states = run(scheduler, x, generator=generators([3, 4]), num_inference_steps=12)
     path = rs.restart_path(levels, [rs.RestartInterval(*each) for each in plan])
     main, restart = rs.make_solver(solver), rs.make_solver(restart_solver or solver)
-    assert len(scheduler.timesteps) == path.nfe(main, restart)
+    assert scheduler.path == path
+    assert len(scheduler.timesteps) == path.nfe(main, restart) == path.nfe(*scheduler.solvers)
     times.update(zip([call.level for call in scheduler._calls], scheduler.timesteps.tolist(), strict=True))
     noise = generators([3, 4])
 
@@ -138,29 +107,23 @@ def test_timesteps_of_restart_levels_are_interpolated_as_in_diffusers():
     np.testing.assert_allclose(np.interp(times, np.arange(1000), training), np.log(levels), atol=2e-3)
 
 
-@pytest.mark.parametrize("solver", ["heun", "euler"])
+@pytest.mark.parametrize("solver", ["heun", "euler", "midpoint", "dpm3"])
+@pytest.mark.parametrize("restart", [[], [[4, 2, 0.1, 2.0]], [[4, 1, 0.1, 2.0]]])
 @pytest.mark.parametrize("restart_solver", ["heun", "euler"])
 @pytest.mark.parametrize("steps", [25, 40])
 @pytest.mark.parametrize("budget", [None, "inside", "extra"])
-def test_the_bar_of_a_pipeline_ends_at_the_number_of_steps(solver, restart_solver, steps, budget):
+def test_the_bar_of_a_pipeline_ends_at_the_number_of_steps(solver, restart, restart_solver, steps, budget):
     scheduler = RestartScheduler(
-        **SD, restart=[[4, 2, 0.1, 2.0]], solver=solver, restart_solver=restart_solver, restart_budget=budget
+        **SD, restart=restart, solver=solver, restart_solver=restart_solver, restart_budget=budget
     )
     scheduler.set_timesteps(steps)
-    assert _ticks(scheduler, steps) == steps
+    assert ticks(scheduler, steps) == steps
     rows = len(scheduler.timesteps)
-    one = 2 if solver == "heun" else 1
-    assert (rows <= one * steps) == (budget != "extra")
+    one = {"heun": 2, "euler": 1, "midpoint": 2, "dpm3": 3}[solver]
+    assert rows <= one * steps or budget == "extra"
     if budget != "inside":
         scheduler.set_timesteps(sigmas=[14.0, 8.0, 4.0, 2.5, 1.0, 0.5, 0.1, 0.0])
-        assert scheduler.num_inference_steps == len(scheduler.timesteps) == _ticks(scheduler, len(scheduler.timesteps))
-
-
-def _ticks(scheduler, steps):
-    """The rule that every pipeline has."""
-    rows = len(scheduler.timesteps)
-    warmup = rows - steps * scheduler.order
-    return sum(i == rows - 1 or (i + 1 > warmup and (i + 1) % scheduler.order == 0) for i in range(rows))
+        assert scheduler.num_inference_steps == len(scheduler.timesteps) == ticks(scheduler, len(scheduler.timesteps))
 
 
 def test_own_sigmas_inside_the_budget_are_spread_anew():
@@ -170,54 +133,6 @@ def test_own_sigmas_inside_the_budget_are_spread_anew():
     assert len(scheduler.timesteps) == 59
     assert scheduler.sigmas[0] == 14
     assert (scheduler.order, scheduler.num_inference_steps) == (1, 59)
-
-
-@pytest.mark.parametrize("budget", ["inside", "extra"])
-@pytest.mark.parametrize("solver", ["heun", "euler"])
-@pytest.mark.parametrize("strength", [0.9, 0.5, 0.4])
-def test_a_later_start_never_rises_above_its_level(strength, solver, budget):
-    steps = 50
-    scheduler = RestartScheduler(
-        **SD, restart=[[4, 2, 0.1, 2.0]], solver=solver, restart_budget=budget, restart_solver=solver
-    )
-    plain = RestartScheduler(**SD, solver="euler")
-    scheduler.set_timesteps(steps)
-    plain.set_timesteps(steps)
-    first = steps - int(steps * strength)
-    held = scheduler.timesteps[first * scheduler.order :]
-    if (solver, budget) == ("heun", "extra") and (len(scheduler.timesteps) - first) % 2 == 0:
-        with pytest.raises(InputError, match="no whole number of steps"):
-            scheduler.set_begin_index(first)
-        return
-    scheduler.set_begin_index(first * scheduler.order)
-    levels = scheduler.sigmas[first * scheduler.order :]
-    assert levels[0] == levels.max() == plain.sigmas[first]
-    assert (levels.diff() > 0).any()
-    assert torch.equal(held, scheduler.timesteps[first * scheduler.order :])
-    assert held[0] == plain.timesteps[first]
-    assert len(levels) == len(held) + 1
-
-
-def test_a_start_below_all_restarts_has_none():
-    scheduler = RestartScheduler(**SD, restart=[[4, 2, 1.0, 2.0]])
-    scheduler.set_timesteps(50)
-    scheduler.set_begin_index(2 * 40)
-    assert (scheduler.sigmas[80:].diff() <= 0).all()
-
-
-def test_restarts_that_do_not_fit_into_what_strength_leaves_are_refused():
-    scheduler = RestartScheduler(**SD, restart=[[10, 2, 0.1, 2.0]])
-    scheduler.set_timesteps(50)
-    with pytest.raises(InputError, match=r"take 36 evaluations .* 19 in all"):
-        scheduler.set_begin_index(2 * 40)
-
-
-def test_a_row_in_the_middle_of_a_heun_step_leaves_the_sample():
-    scheduler = RestartScheduler(**SD)
-    x = start(3)
-    states = run(scheduler, x, begin=5, num_inference_steps=12)
-    assert torch.equal(states[1], x)
-    assert torch.equal(states[-1], run(scheduler, x, begin=6, num_inference_steps=12)[-1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -245,109 +160,23 @@ def test_the_attribute_generator_serves_where_step_is_given_none():
     )
 
 
-# The authors' pipeline: main timesteps, and for each restart the one where it begins and round(linspace(t_max, t_min)),
-# halves to even.
-MAIN = [33 * i + 1 for i in reversed(range(30))]
-PRESETS = {
-    2: (62, {793: [934, 899, 864, 828, 793], 364: [914, 776, 639, 502, 364]}),
-    3: (64, {1: [673, 598, 524, 449, 374, 300, 225, 150, 76, 1]}),
-    5: (64, {1: [562, 500, 437, 375, 313, 250, 188, 126, 63, 1]}),
-    8: (64, {1: [562, 500, 437, 375, 313, 250, 188, 126, 63, 1]}),
-}
-
-
-@pytest.mark.parametrize("guidance", PRESETS)
-def test_guidance_presets_have_the_originals_timesteps(guidance):
-    scheduler = RestartScheduler.from_config(DDIMScheduler(**SD).config, **guidance_preset(guidance))
-    scheduler.set_timesteps(30)
-    evaluations, restarts = PRESETS[guidance]
-    expected = []
-    for time in MAIN:
-        for _ in range(2 if time in restarts else 0):
-            high, *inner, low = restarts[time]  # Heun's correction is where a step ends, but not at timestep 1
-            expected += [high, *(t for t in inner for _ in range(2)), *([low] if low > 1 else [])]
-        expected.append(time)
-    assert len(scheduler.timesteps) == evaluations
-    assert scheduler.timesteps.tolist() == expected
-    assert float(scheduler.sigmas[-1]) == pytest.approx(0.0292, abs=5e-5)  # timestep 0
-    assert _ticks(scheduler, 30) == 30
-
-
-@pytest.mark.parametrize(("guidance", "nearest"), [(1, 2), (2.5, 2), (4.5, 5), (6.5, 5), (7.5, 8), (100, 8)])
-def test_other_guidance_takes_the_nearest(guidance, nearest):
-    assert guidance_preset(guidance) == guidance_preset(nearest)
-
-
-@pytest.mark.parametrize("steps", [19, 20, 35, 36, 50])
-def test_a1111s_rule_by_steps(steps):
-    scheduler = RestartScheduler(**SD, **steps_preset(steps))
-    scheduler.set_timesteps(steps)
-    assert len(scheduler.timesteps) == 2 * steps - 1
-    jumps = int((torch.tensor([call.level for call in scheduler._calls]).diff() > 0).sum())
-    assert jumps == (0 if steps < 20 else 1 if steps < 36 else 2)
-
-
-SENTENCES = [
-    (RestartScheduler, {"restart": [[4, 2, 0.1]]}, "has 3 entries"),
-    (RestartScheduler, {"restart": [[1, 2, 0.1, 2.0]]}, "give at least 2"),
-    (RestartScheduler, {"solver": "unipc"}, "remembers the steps before"),
-    (RestartScheduler, {"solver": "rk9"}, "does not exist"),
-    (RestartScheduler, {"restart_budget": "half"}, "restart_budget is 'half'"),
-    (RestartScheduler, {"restart_grid": "cosine"}, "restart_grid is 'cosine'"),
-    (RestartScheduler, {"prediction_type": "flow_prediction"}, "FlowMatchRestartScheduler"),
-    (FlowMatchRestartScheduler, {"invert_sigmas": True}, "Mochi"),
-    (FlowMatchRestartScheduler, {"stochastic_sampling": True}, "set it to false"),
-]
-
-
-@pytest.mark.parametrize(("class_", "settings", "sentence"), SENTENCES)
-def test_bad_settings_are_refused_when_the_scheduler_is_made(class_, settings, sentence):
-    with pytest.raises(InputError, match=sentence):
-        class_(**settings)
-
-
-def test_configs_of_other_kinds_of_models_are_refused():
-    with pytest.raises(InputError, match="no noise schedule of betas"):
-        RestartScheduler.from_config(FlowMatchEulerDiscreteScheduler().config)
-    with pytest.raises(InputError, match="not of a flow model"):
-        FlowMatchRestartScheduler.from_config(DDIMScheduler().config)
-    with pytest.raises(InputError, match="flow_prediction"):
-        RestartScheduler.from_config(UniPCMultistepScheduler(prediction_type="flow_prediction").config)
-
-
+@pytest.mark.parametrize("copy", [deepcopy, lambda scheduler: pickle.loads(pickle.dumps(scheduler))])
 @pytest.mark.parametrize(
-    ("restart", "steps", "sentence"),
-    [
-        ([[4, 2, 0.1, 200.0]], 30, "t_max is above"),
-        ([[10, 2, 0.1, 2.0]], 15, "take 36 evaluations"),
-        ([[2, 1, 0.5, 0.6]], 6, "snaps to"),
-    ],
+    "first",
+    [RestartScheduler(**SD, restart=PLAN, restart_grid="timesteps"), FlowMatchRestartScheduler(restart=FLOW_PLAN)],
 )
-def test_plans_that_do_not_fit_are_refused(restart, steps, sentence):
-    with pytest.raises(InputError, match=sentence):
-        RestartScheduler(**SD, restart=restart).set_timesteps(steps)
-
-
-def test_an_unknown_timestep_is_refused():
-    scheduler = RestartScheduler(**SD)
-    scheduler.set_timesteps(10)
-    with pytest.raises(InputError, match=r"3\.5 is not one of"):
-        scheduler.step(start(), 3.5, start())
-
-
-def test_the_plan_survives_another_scheduler():
-    first = RestartScheduler(**SD, restart=PLAN)
-    last = RestartScheduler.from_config(EulerDiscreteScheduler.from_config(first.config).config)
-    assert last.config.restart == PLAN
-
-
-def test_importing_the_package_imports_no_diffusers():
-    code = "import sys, restart_sampling.text_to_image as t; t.steps_preset(30); assert 'diffusers' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_missing_diffusers_names_the_extra(monkeypatch):
-    monkeypatch.delitem(vars(text_to_image), "RestartScheduler")
-    monkeypatch.setattr("restart_sampling.errors.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"restart-sampling\[diffusers\]"):
-        _ = text_to_image.RestartScheduler
+def test_a_copy_goes_on_by_itself(first, copy):
+    """In the middle of a step, with the state of its generators."""
+    first.generator = generators([1, 2])
+    first.set_timesteps(25)
+    x = start()
+    for timestep in first.timesteps[:12]:
+        x = first.step(network(x, timestep), timestep, x).prev_sample
+    second = copy(first)
+    ends = []
+    for scheduler in (first, second):
+        state = x
+        for timestep in scheduler.timesteps[12:]:
+            state = scheduler.step(network(state, timestep), timestep, state).prev_sample
+        ends.append(state)
+    assert torch.equal(*ends)

@@ -4,6 +4,7 @@ import diffusers
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxTransformer2DModel,
@@ -63,6 +64,25 @@ def stable_diffusion(kind="StableDiffusionPipeline"):
     return quiet(pipe)
 
 
+def stable_diffusion_with_controlnet():
+    torch.manual_seed(0)
+    controlnet = ControlNetModel(
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        in_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        cross_attention_dim=8,
+        attention_head_dim=2,
+        norm_num_groups=2,
+        conditioning_embedding_out_channels=(4, 8),
+    ).eval()
+    parts = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
+    pipe = diffusers.StableDiffusionControlNetPipeline(
+        unet=unet(), vae=vae(), controlnet=controlnet, scheduler=_ddim(), requires_safety_checker=False, **parts
+    )
+    return quiet(pipe)
+
+
 def stable_diffusion_xl(kind="StableDiffusionXLPipeline"):
     network = unet(
         addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 8
@@ -77,8 +97,8 @@ def stable_diffusion_3(kind="StableDiffusion3Pipeline"):
     transformer = SD3Transformer2DModel(
         sample_size=8,
         patch_size=1,
-        in_channels=4,
-        out_channels=4,
+        in_channels=16,  # its inpainting pipeline asks for them
+        out_channels=16,
         num_layers=1,
         attention_head_dim=4,
         num_attention_heads=2,
@@ -90,7 +110,7 @@ def stable_diffusion_3(kind="StableDiffusion3Pipeline"):
     names = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
     pipe = getattr(diffusers, kind)(
         transformer=transformer,
-        vae=vae(),
+        vae=vae(16),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         **dict.fromkeys(names),
     )

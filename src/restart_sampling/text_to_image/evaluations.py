@@ -1,6 +1,11 @@
-"""`sample` turned inside out: diffusers pipelines call the model themselves, once for each call of a scheduler."""
+"""`sample` as a table: diffusers pipelines call the model themselves, once for each call of a scheduler.
 
-from collections.abc import Callable, Sequence
+A single-step solver is linear in the slopes dx/dlevel that the model gives it, and moves no state that has none. So
+`sample` is run once, fall by fall, on displacements in multiples of the slopes, and a scheduler repeats with tensors
+what it does with those.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,28 +15,34 @@ from torch import Tensor
 from restart_sampling.errors import InputError
 from restart_sampling.sampling.noise_path import Move, NoisePath
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.sample import Perturb, sample
+from restart_sampling.sampling.sample import sample
 from restart_sampling.sampling.solver import Denoise, ODESolver
 from restart_sampling.sampling.solvers import Euler, Solver, make_solver
 
 SINGLE_STEP = ("euler", "heun", "midpoint", "dpm2", "dpm3", "ddim")
 """Solvers that keep nothing from one step to the next (`ddpm` is ddim's)."""
+MOST_CALLS = 3
+"""Calls of the model in one step of dpm3."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One call of the model.
+    """One call of the model, and what becomes of the state after it.
 
     Attributes:
-        move: index, in the path, of the fall that it belongs to.
-        stage: how many calls of this fall come before it.
         level: where the model is called.
-        ends: whether the level is that where the fall ends.
+        stage: how many calls of this fall come before it.
+        weights: the state after it lies at the fall's start, plus these multiples of the slopes of the fall's calls.
+        rises: (low, high) of the noise that is added then; none until the fall is complete.
+        restart: whether it belongs to a restart interval.
+        ends: whether its level is that where the fall ends.
     """
 
-    move: int
-    stage: int
     level: float
+    stage: int
+    weights: tuple[float, ...]
+    rises: tuple[tuple[float, float], ...]
+    restart: bool
     ends: bool
 
 
@@ -85,74 +96,39 @@ def single_step_solver(text: str) -> Solver:
 
 
 def evaluations(path: NoisePath, solver: Solver, restart_solver: Solver, process: Process) -> list[Evaluation]:
-    """Every call of the model that `sample` makes along a path, found by running it on one zero."""
-    found: list[Evaluation] = []
-    asked: list[float] = []
+    """Every call of the model that `sample` makes along a path that begins with a fall, in order."""
+    falls = [index for index, move in enumerate(path.moves) if not move.rises]
+    return [
+        call
+        for first, end in zip(falls, [*falls[1:], len(path.moves)], strict=True)
+        for call in _calls(path.moves[first:end], solver, restart_solver, process)
+    ]
+
+
+def _calls(moves: Sequence[Move], solver: Solver, restart_solver: Solver, process: Process) -> Iterator[Evaluation]:
+    """The calls of a fall and of the rises after it."""
+    asked: list[tuple[float, Tensor]] = []
+    rises: list[tuple[float, float]] = []
 
     def denoise(x: Tensor, level: Tensor) -> Tensor:
-        asked.append(level.item())
+        slope = torch.eye(MOST_CALLS, dtype=x.dtype, device="cpu")[[len(asked)]]
+        asked.append((level.item(), x))
+        return x - level * slope
+
+    def perturb(x: Tensor, low: float, high: float) -> Tensor:
+        rises.append((low, high))
         return x
 
-    def report(index: int, move: Move, x: Tensor) -> None:
-        found.extend(Evaluation(index, stage, level, level == move.then) for stage, level in enumerate(asked))
-        asked.clear()
-
-    sample(denoise, torch.zeros(1), path, solver, restart_solver, process, lambda x, low, high: x, report)
-    return found
-
-
-def advance(
-    path: NoisePath,
-    move: int,
-    x: Tensor,
-    outputs: Sequence[Tensor],
-    data: Callable[[Tensor, Tensor, Tensor], Tensor],
-    solver: Solver,
-    restart_solver: Solver,
-    process: Process,
-    perturb: Perturb,
-) -> tuple[Tensor, bool]:
-    """Runs `sample` from a fall on, with the answers that the model has given in it, up to the next question.
-
-    The solvers are functions without state, so a fall can be run again with one more answer.
-
-    Args:
-        path: the whole path.
-        move: index of the fall.
-        x: state [B, ...] where the fall begins.
-        outputs: what the model has returned in this fall, in order.
-        data: data(output, x, level) -> x0; level has as many dimensions as x.
-        solver: of the main grid.
-        restart_solver: of the restarts.
-        process: how the state mixes data and noise.
-        perturb: as `sample` takes it; called only when the fall is complete.
-
-    Returns:
-        Where the model is to be called next, or the last state; and whether the fall is complete.
-    """
-    answers = iter(outputs)
-    complete = False
-
-    def denoise(point: Tensor, level: Tensor) -> Tensor:
-        output = next(answers, None)
-        if output is None:
-            raise _Question(point)
-        return data(output, point, level.to(point.dtype).reshape(-1, *[1] * (point.ndim - 1)))
-
-    def report(index: int, move: Move, x: Tensor) -> None:
-        nonlocal complete
-        complete = True
-
-    rest = NoisePath(path.moves[move:])
-    try:
-        return sample(denoise, x, rest, solver, restart_solver, process, perturb, report), True
-    except _Question as question:
-        return question.point, complete
-
-
-class _Question(Exception):  # noqa: N818  not an error
-    """The sampler needs the model at this point."""
-
-    def __init__(self, point: Tensor) -> None:
-        super().__init__()
-        self.point = point
+    start = torch.zeros(1, MOST_CALLS, dtype=torch.float64, device="cpu")
+    end = sample(denoise, start, NoisePath(tuple(moves)), solver, restart_solver, process, perturb)
+    places = [*(place for _, place in asked[1:]), end]
+    for stage, ((level, _), place) in enumerate(zip(asked, places, strict=True)):
+        complete = stage + 1 == len(asked)
+        yield Evaluation(
+            level,
+            stage,
+            tuple(place[0, : stage + 1].tolist()),
+            tuple(rises) if complete else (),
+            moves[0].restart,
+            level == moves[0].then,
+        )

@@ -119,18 +119,25 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         Raises:
             InputError: the restarts do not fit the levels or the number of steps.
         """
-        given = timesteps is not None or sigmas is not None
         grid = super().set_timesteps
-
-        def main_grid(steps: int) -> None:
-            grid(None if given else steps, device, sigmas, mu, timesteps)
-
-        own = sigmas if sigmas is not None else timesteps
-        self._set_steps(main_grid, len(own) if own is not None else num_inference_steps or 0, given)
+        given = timesteps is not None or sigmas is not None
+        self._set_steps(lambda steps: grid(steps, device, sigmas, mu, timesteps), num_inference_steps, given)
         self.sigmas = self.sigmas.to(self.timesteps.device)  # where diffusers has them for flow models
+
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Data [B, ...] at the levels of these timesteps [B]; before the first step, at that of set_begin_index.
+
+        Raises:
+            InputError: the restarts do not fit into what an image-to-image pipeline's strength leaves.
+        """
+        self._about_to_noise()
+        return super().scale_noise(sample, timestep, noise)
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:
         return [level * self.config.num_train_timesteps for level in levels]
 
-    def _data(self, output: Tensor, x: Tensor, level: Tensor) -> Tensor:
-        return x - level * output
+    def _first_step(self, strength: float, steps: int) -> int:
+        return int(steps - steps * strength)
+
+    def _slope(self, output: Tensor, x: Tensor, level: float) -> Tensor:
+        return output

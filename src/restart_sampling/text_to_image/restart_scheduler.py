@@ -18,6 +18,9 @@ from restart_sampling.sampling.noise_path import RestartInterval
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+"""What EulerDiscreteScheduler knows."""
+
 
 class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
     """Restart for every pipeline that takes diffusers' Karras schedulers; levels are sigma = std / alpha.
@@ -71,6 +74,11 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         restart_grid: str = "karras",
         euler_below: float = 0.0,
     ) -> None:
+        if trained_betas is None and beta_schedule not in BETA_SCHEDULES:
+            raise InputError(
+                f"beta_schedule is {beta_schedule!r}; RestartScheduler knows {', '.join(BETA_SCHEDULES)}, or give "
+                f"trained_betas"
+            )
         super().__init__(
             num_train_timesteps=num_train_timesteps,
             beta_start=beta_start,
@@ -129,14 +137,18 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         Raises:
             InputError: the restarts do not fit the levels or the number of steps.
         """
-        given = timesteps is not None or sigmas is not None
         grid = super().set_timesteps
+        given = timesteps is not None or sigmas is not None
+        self._set_steps(lambda steps: grid(steps, device, timesteps, sigmas), num_inference_steps, given)
 
-        def main_grid(steps: int) -> None:
-            grid(None if given else steps, device, timesteps, sigmas)
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Data [B, ...] at the levels of these timesteps [B]; before the first step, at that of set_begin_index.
 
-        steps = num_inference_steps or len(timesteps or (sigmas or ())[1:])
-        self._set_steps(main_grid, steps, given)
+        Raises:
+            InputError: the restarts do not fit into what an image-to-image pipeline's strength leaves.
+        """
+        self._about_to_noise()
+        return super().add_noise(original_samples, noise, timesteps)
 
     @property
     def _training_levels(self) -> np.ndarray:
@@ -146,23 +158,26 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
     def _grids(self) -> Mapping[str, Grid]:
         return {**super()._grids(), "timesteps": partial(_timestep_grid, self)}
 
-    def _intervals(self) -> Sequence[RestartInterval]:
+    def _known(self, interval: RestartInterval) -> RestartInterval:
         if self.config.restart_grid != "timesteps":
-            return self._restarts
+            return interval
         levels = self._training_levels
-        return [replace(each, t_max=levels[np.abs(levels - each.t_max).argmin()].item()) for each in self._restarts]
+        return replace(interval, t_max=levels[np.abs(levels - interval.t_max).argmin()].item())
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:
         if self.config.timestep_type == "continuous" and self.config.prediction_type == "v_prediction":
             return (0.25 * np.log(levels)).tolist()
         return self._sigma_to_t(np.array(levels), np.log(self._training_levels)).tolist()
 
-    def _data(self, output: Tensor, x: Tensor, level: Tensor) -> Tensor:
-        if self.config.prediction_type == "sample":
-            return output
+    def _first_step(self, strength: float, steps: int) -> int:
+        return steps - int(steps * strength)
+
+    def _slope(self, output: Tensor, x: Tensor, level: float) -> Tensor:
         if self.config.prediction_type == "epsilon":
-            return x - level * output
-        return x / (level**2 + 1) - level / (level**2 + 1).sqrt() * output
+            return output
+        if self.config.prediction_type == "sample":
+            return (x - output) / level
+        return torch.add(level / (level**2 + 1) * x, output, alpha=(level**2 + 1) ** -0.5)
 
 
 def _timestep_grid(scheduler: RestartScheduler, points: int, high: float, low: float) -> tuple[float, ...]:

@@ -1,0 +1,101 @@
+"""The restarts of a scheduler: its paths over a main grid, and how fine that may be within a number of evaluations."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from restart_sampling.errors import InputError
+from restart_sampling.sampling.levels import Grid
+from restart_sampling.sampling.noise_path import NoisePath, RestartInterval, ode_path, restart_path
+from restart_sampling.sampling.process import Process
+from restart_sampling.sampling.solvers import Solver
+from restart_sampling.text_to_image.evaluations import Evaluation, evaluations
+
+Levels = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """What a scheduler adds to a main grid, and the solvers of both.
+
+    Attributes:
+        intervals: none is the main solver alone.
+        grid: rule of the restart grids.
+        solver: of the main grid.
+        restart_solver: of the restarts.
+    """
+
+    intervals: tuple[RestartInterval, ...]
+    grid: Grid
+    solver: Solver
+    restart_solver: Solver
+
+    def path(self, levels: Levels, capped: bool = False) -> NoisePath:
+        """The path on a main grid.
+
+        Args:
+            levels: the grid, falling; the last may be 0.
+            capped: whether restarts that begin at the first level are left out, and none rises above it.
+
+        Raises:
+            InputError: a restart does not fit the levels.
+        """
+        intervals: Sequence[RestartInterval] = self.intervals
+        if capped:
+            start, second = levels[:2]
+            below = (start + second) / 2 if second > 0 else 0.0  # from here on, t_min does not snap to the first level
+            intervals = [replace(each, t_max=min(each.t_max, start)) for each in intervals if each.t_min < below]
+        return restart_path(levels, intervals, grid=self.grid)
+
+    def fit(self, levels: Callable[[int], Levels], most: int, budget: int, capped: bool = False) -> NoisePath:
+        """The path with the finest main grid whose evaluations are within a budget.
+
+        Args:
+            levels: the main grid of so many steps.
+            most: steps of the main grid, at most.
+            budget: evaluations of the network, at most.
+            capped: as for `path`.
+
+        Raises:
+            InputError: there is none, or the restarts do not fit the levels.
+        """
+        finest = levels(most)
+
+        def main_cost(steps: int) -> int:
+            return ode_path([*range(steps, 0, -1), finest[-1]]).nfe(self.solver)
+
+        # On other grids a little less or more, if euler_below takes other steps of them.
+        restarts = self._cost(self.path(finest, capped)) - main_cost(most)
+        if main_cost(1) + restarts <= budget:
+            for steps in range(most, 0, -1):
+                path = self.path(levels(steps), capped)
+                if self._cost(path) <= budget:
+                    return path
+        raise InputError(
+            f"the restarts {' '.join(map(str, self.intervals)) or '(none)'} and one step take "
+            f"{restarts + main_cost(1)} evaluations of the network, and there are {budget} in all; use more steps "
+            f"(or a higher strength), fewer points or repeats, or restart_budget='extra' if that is not set yet"
+        )
+
+    def _cost(self, path: NoisePath) -> int:
+        return path.nfe(self.solver, self.restart_solver)
+
+    def evaluations(self, path: NoisePath, process: Process) -> list[Evaluation]:
+        """The calls of the model along a path."""
+        return evaluations(path, self.solver, self.restart_solver, process)
+
+
+def resample(levels: Levels, first: int, steps: int) -> Levels:
+    """A grid of other steps along the same curve, geometric between its levels.
+
+    Args:
+        levels: falling; the last may be 0, and stays the last.
+        first: index of the level where the new grid begins, not the last.
+        steps: of the new grid; one where `first` is the last but one.
+    """
+    positive = len(levels) - 1
+    places = np.linspace(first, positive - 1, steps)
+    between = np.exp(np.interp(places, np.arange(positive), np.log(levels[:positive]))).tolist()
+    exact = [levels[int(at)] if at == int(at) else level for at, level in zip(places, between, strict=True)]
+    return (*exact, levels[-1])

@@ -1,0 +1,122 @@
+"""Bad input, other schedulers' configs, and what importing loads."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from scheduler_runs import PLAN, start
+from tiny_pipelines import SD, generators
+
+from restart_sampling import text_to_image
+from restart_sampling.errors import InputError
+from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
+
+SENTENCES = [
+    (RestartScheduler, {"restart": [[4, 2, 0.1]]}, r"the entry \[4, 2, 0.1\]; give lists"),
+    (RestartScheduler, {"restart": [4, 2, 0.1, 2.0]}, "the entry 4; give lists"),
+    (RestartScheduler, {"restart": [[1, 2, 0.1, 2.0]]}, "give at least 2"),
+    (RestartScheduler, {"solver": "unipc"}, "remembers the steps before"),
+    (RestartScheduler, {"solver": "rk9"}, "does not exist"),
+    (RestartScheduler, {"restart_budget": "half"}, "restart_budget is 'half'"),
+    (RestartScheduler, {"restart_grid": "cosine"}, "restart_grid is 'cosine'"),
+    (RestartScheduler, {"prediction_type": "flow_prediction"}, "FlowMatchRestartScheduler"),
+    (RestartScheduler, {"beta_schedule": "exp"}, "beta_schedule is 'exp'; RestartScheduler knows linear,"),
+    (FlowMatchRestartScheduler, {"invert_sigmas": True}, "Mochi"),
+    (FlowMatchRestartScheduler, {"stochastic_sampling": True}, "set it to false"),
+]
+
+
+@pytest.mark.parametrize(("class_", "settings", "sentence"), SENTENCES)
+def test_bad_settings_are_refused_when_the_scheduler_is_made(class_, settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        class_(**settings)
+
+
+def test_configs_of_other_kinds_of_models_are_refused():
+    with pytest.raises(InputError, match="no noise schedule of betas"):
+        RestartScheduler.from_config(FlowMatchEulerDiscreteScheduler().config)
+    with pytest.raises(InputError, match="no noise schedule of betas"):
+        RestartScheduler.from_config(EDMEulerScheduler().config)
+    with pytest.raises(InputError, match="not of a flow model"):
+        FlowMatchRestartScheduler.from_config(DDIMScheduler().config)
+    with pytest.raises(InputError, match="flow_prediction"):
+        RestartScheduler.from_config(UniPCMultistepScheduler(prediction_type="flow_prediction").config)
+
+
+@pytest.mark.parametrize(
+    ("restart", "steps", "sentence"),
+    [
+        ([[4, 2, 0.1, 200.0]], 30, "t_max is above"),
+        ([[10, 2, 0.1, 2.0]], 15, "take 37 evaluations"),
+        ([[2, 1, 0.5, 0.6]], 6, "snaps to"),
+    ],
+)
+def test_plans_that_do_not_fit_are_refused(restart, steps, sentence):
+    with pytest.raises(InputError, match=sentence):
+        RestartScheduler(**SD, restart=restart).set_timesteps(steps)
+
+
+def test_own_timesteps_may_be_any_sequence():
+    rows = []
+    for timesteps in ([900, 500, 100], np.array([900, 500, 100]), torch.tensor([900.0, 500.0, 100.0])):
+        scheduler = RestartScheduler(**SD)
+        scheduler.set_timesteps(timesteps=timesteps)
+        rows.append(scheduler.timesteps.tolist())
+    assert rows == [[900, 500, 500, 100, 100]] * 3
+
+
+def test_steps_and_own_levels_at_once_are_refused_as_in_diffusers():
+    with pytest.raises(ValueError, match="Can only pass one"):
+        RestartScheduler(**SD).set_timesteps(10, sigmas=[10.0, 1.0, 0.0])
+
+
+def test_an_unknown_timestep_is_refused():
+    scheduler = RestartScheduler(**SD)
+    scheduler.set_timesteps(10)
+    with pytest.raises(InputError, match=r"3\.5 is not one of"):
+        scheduler.step(start(), 3.5, start())
+
+
+def test_the_plan_survives_another_scheduler():
+    first = RestartScheduler(**SD, restart=PLAN)
+    last = RestartScheduler.from_config(EulerDiscreteScheduler.from_config(first.config).config)
+    assert last.config.restart == PLAN
+
+
+@pytest.mark.parametrize("passed", [False, True])
+def test_a_list_of_generators_of_another_length_is_refused_at_the_first_step(passed):
+    scheduler = RestartScheduler(**SD, restart=PLAN)
+    scheduler.set_timesteps(25)
+    scheduler.generator = None if passed else generators([1, 2, 3])
+    with pytest.raises(InputError, match="3 generators for 2 images"):
+        scheduler.step(start(), scheduler.timesteps[0], start(), generators([1, 2, 3]) if passed else None)
+
+
+IMPORTS = [
+    "import restart_sampling.text_to_image as t; t.steps_preset(30); assert 'torch' not in sys.modules",
+    "import restart_sampling as rs; rs.guidance_preset(3.0); assert 'torch' not in sys.modules",
+    "import restart_sampling as rs; from restart_sampling import *; assert 'diffusers' not in sys.modules",
+    "import restart_sampling as rs; assert rs.text_to_image.RestartScheduler is rs.RestartScheduler",
+    "import restart_sampling as rs; assert rs.FlowMatchRestartScheduler.__module__ == 'restart_sampling.text_to_image'",
+]
+
+
+@pytest.mark.parametrize("code", IMPORTS)
+def test_names_are_loaded_when_they_are_used(code):
+    subprocess.run([sys.executable, "-c", f"import sys; {code}"], check=True)
+
+
+def test_a_missing_diffusers_names_the_extra(monkeypatch):
+    monkeypatch.delitem(vars(text_to_image), "RestartScheduler")
+    monkeypatch.setattr("restart_sampling.errors.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"restart-sampling\[diffusers\]"):
+        _ = text_to_image.RestartScheduler
