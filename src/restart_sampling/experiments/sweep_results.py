@@ -1,4 +1,4 @@
-"""The results of a sweep: what each figure depends on, and which ones are there."""
+"""The results of a comparison of rows: what each figure depends on, and which ones are there."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ from restart_sampling.evaluation.results import read_results
 
 RESULTS = "results.jsonl"
 SAMPLES = "samples"
+_SCORES = ("clip", "aesthetic")
 
 _NAMES = {"model_sha256": "model"}
 
@@ -19,20 +20,41 @@ Result = Mapping[str, Any]
 
 
 def comparison(result: Result) -> dict[str, Any]:
-    """All that a figure depends on but the plan: figures can be compared where it is equal."""
-    return {
-        **{key: value for key, value in result["run"].items() if key != "plan"},
-        "detector": result["detector"],
-        "reference": result["reference"]["sha256"],
-        "metrics": result["metrics"],
-        "blocks": result["blocks"],
-    }
+    """All that a figure depends on but its row: figures can be compared where it is equal."""
+    own = _row_settings(result)
+    found = {key: value for key, value in result["run"].items() if key not in own}
+    found |= {key: result.get(key) for key in ("detector", "metrics", "blocks")}
+    found["reference"] = (result.get("reference") or {}).get("sha256")
+    for score in _SCORES:
+        if score in result:
+            found[score] = {key: value for key, value in result[score].items() if key != "model"}
+    return found
 
 
 def row_key(result: Result) -> str:
     """A name for a figure: equal exactly where all that it depends on is."""
-    text = json.dumps([comparison(result), result["run"]["plan"]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    own = [result["run"].get(name) for name in _row_settings(result)]
+    return hashlib.sha256(json.dumps([comparison(result), *own], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _row_settings(result: Result) -> tuple[str, ...]:
+    """What rows of a comparison differ in."""
+    return ("plan",) if "plan" in result["run"] else ("sampler", "guidance", "scheduler")
+
+
+def take_up(path: Path, other: Result) -> dict[str, dict[str, Any]]:
+    """What earlier starts finished, by the keys of the rows.
+
+    Args:
+        path: of the results file; it may be missing.
+        other: what the lines have to be comparable with.
+
+    Raises:
+        InputError: the file cannot be read, or a line is of another model, detector, reference or the like.
+    """
+    lines = list(read_results(path)) if path.exists() else []
+    check_comparable(path, lines, other)
+    return {row_key(line): line for line in lines}
 
 
 def check_comparable(path: Path, results: Iterable[Result], other: Result | None = None) -> None:
