@@ -22,7 +22,7 @@ def require_extra(package: str, extra: str) -> None:
         )
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The first line of what an error says; with its kind, where it is not ours."""
     text = str(error).strip().partition("\n")[0]
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

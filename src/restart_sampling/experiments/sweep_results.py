@@ -83,30 +83,46 @@ def check_comparable(path: Path, results: Iterable[Result], other: Result | None
 
 
 def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
-    """The figures of samplers in a results file, by their keys, in the order of the file; of two alike the last.
+    """The figures of plans in a results file, by their keys, in the order of the file; of two alike the last.
 
     Raises:
         InputError: the file cannot be read, has no such figure, or figures that cannot be compared.
     """
-    results = [result for result in read_results(path) if result["plan"] is not None]
+    return _read(path, "plan", "figure of a sampler; make some with 'restart-sampling sweep'")
+
+
+def read_text_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """The figures of text-to-image samplers in a results file, as `read_sweep` gives those of plans.
+
+    Raises:
+        InputError: the file cannot be read, has no such figure, or figures that cannot be compared.
+    """
+    return _read(path, "sampler", "figure of a text-to-image sampler; make some with 'restart-sampling text compare'")
+
+
+def _read(path: Path, kind: str, what: str) -> dict[str, dict[str, Any]]:
+    results = [result for result in read_results(path) if result.get(kind) is not None]
     if not results:
-        raise InputError(f"{path} has no figure of a sampler; make some with 'restart-sampling sweep'")
+        raise InputError(f"{path} has no {what}")
     check_comparable(path, results)
     return {row_key(result): result for result in results}
 
 
 def chosen(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Result]:
-    """The figures of the rows with these names, in the order of the names.
+    """The figures of the rows with these names, or of these samplers, in the order of the names.
 
     Raises:
         InputError: there is no such row.
     """
-    by_name = {result.get("name", result["plan"]): key for key, result in results.items()}
+    known = {key: (result.get("name", result["plan"]), result.get("sampler")) for key, result in results.items()}
+    found: dict[str, Result] = {}
     for name in names:
-        if name not in by_name:
-            nearest = ", ".join(get_close_matches(name, by_name, n=3, cutoff=0.3))
+        keys = [key for key, own in known.items() if name in own]
+        if not keys:
+            nearest = ", ".join(get_close_matches(name, [own for own, _ in known.values()], n=3, cutoff=0.3))
             raise InputError(f"--row '{name}': there is no row of that name; nearest: {nearest or 'none'}")
-    return {by_name[name]: results[by_name[name]] for name in names}
+        found |= {key: results[key] for key in keys}
+    return found
 
 
 def _short(value: Any) -> str:
