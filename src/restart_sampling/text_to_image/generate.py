@@ -104,6 +104,8 @@ def prepare(model: TextToImage, request: Request) -> Drawing:
     for name in ("negative_prompt", "height", "width"):
         if getattr(request, name) is not None and name not in known:
             raise InputError(f"{type(model.pipe).__name__} takes no {name}; leave it out")
+    if (request.height is None) != (request.width is None):  # pipelines forget the one without the other
+        raise InputError("height and width go together; give both, or neither for the pipeline's own size")
     scheduler = make_scheduler(sampler, model.scheduler_config, request.guidance)
     try:
         row_evaluations = _first_row(model, request, scheduler)
@@ -134,8 +136,8 @@ def generate(
         asked for.
 
     Raises:
-        InputError: an image is not finite, or the pipeline draws noise without a seed, or evaluates its network another
-            number of times than it was to.
+        InputError: an image is not finite or of another size, or the pipeline draws noise without a seed, or evaluates
+            its network another number of times than it was to.
     """
     for places in cut(range(len(numbers)), batch_size):
         chosen = [numbers[place] for place in places]
@@ -156,6 +158,11 @@ def _draw(drawing: Drawing, prompts: Sequence[str], numbers: Sequence[int]) -> B
     if not all(map(torch.equal, noise, _unseeded_noise(model.device))):
         raise InputError(
             f"{what} draws noise without a seed, so that an image would depend on its batch; use another sampler"
+        )
+    if images.shape[1:3] != (request.height or images.shape[1], request.width or images.shape[2]):
+        raise InputError(
+            f"{what} makes images of {images.shape[1]}x{images.shape[2]}, where {request.height}x{request.width} were "
+            f"asked for; give that size, or another one"
         )
     for number, prompt, image in zip(numbers, prompts, images, strict=True):
         if not np.isfinite(image).all():

@@ -99,7 +99,8 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
         pipe.to(device)
     except torch.OutOfMemoryError as error:
         raise InputError(f"--model {name} does not fit on {device} in {dtype}; give another device") from error
-    return TextToImage(name, pipe, pipe.scheduler.config, digest, device, any(parts.get("safety_checker", ())))
+    config = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+    return TextToImage(name, pipe, config, digest, device, unchecked=any(parts.get("safety_checker", ())))
 
 
 def _reason(name: str, error: BaseException) -> str:

@@ -29,8 +29,8 @@ _OPTIONS = (
         help="A text-to-image pipeline of diffusers: on the Hugging Face hub, or its folder.",
     ),
     click.option("--negative-prompt", metavar="TEXT", help="What the images should not show."),
-    click.option("--height", type=click.IntRange(1), metavar="PIXELS", help="Default: the pipeline's."),
-    click.option("--width", type=click.IntRange(1), metavar="PIXELS", help="Default: the pipeline's."),
+    click.option("--height", type=click.IntRange(1), metavar="PIXELS", help="With --width; default: the pipeline's."),
+    click.option("--width", type=click.IntRange(1), metavar="PIXELS", help="With --height."),
     click.option(
         "--dtype",
         type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
