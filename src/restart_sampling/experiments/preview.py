@@ -86,7 +86,7 @@ def draw_preview(columns: Sequence[Column], prompt: str, seeds: Sequence[int], o
     count, height, width = columns[0].images.shape[:3]
     tall = _CELL * height / width
     prompt_lines = wrap(prompt, 22 * len(columns), max_lines=3, placeholder=" ...")
-    names = [wrap(str(column.drawing.request.sampler), 32) for column in columns]
+    names = [wrap(str(column.drawing.request.sampler), 30) for column in columns]
     title = 0.1 + _NAME_LINE * max(map(len, names)) + _COST_LINE
     first = 0.15 + _PROMPT_LINE * len(prompt_lines) + title  # of the images, from the top
     size = (

@@ -82,11 +82,7 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
                 **without,
             )
     except Exception as error:  # the readers of a dozen kinds of files raise many kinds
-        raise InputError(
-            f"--model {name} could not be loaded ({_reason(name, error)}); give a text-to-image pipeline of "
-            f"diffusers with safetensors files; without internet the path of its folder, which 'hf download {name} "
-            f"--local-dir FOLDER' makes where there is internet"
-        ) from error
+        raise InputError(f"--model {name} could not be loaded ({_reason(name, error)}") from error
     networks = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     if not {"transformer", "unet"} & networks.keys():
         raise InputError(
@@ -104,10 +100,16 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
 
 
 def _reason(name: str, error: BaseException) -> str:
-    """What diffusers says of a folder; of the hub, where it says that a file is missing, the cause at the root."""
-    while not Path(name).is_dir() and error.__context__ is not None:
+    """What is wrong, and what to do."""
+    if Path(name).is_dir():
+        said = shorten(one_line(error), 200)
+        return f"{said}); give the folder of a text-to-image pipeline of diffusers with safetensors files"
+    while error.__context__ is not None:  # diffusers says that a file is missing, where the hub cannot be reached
         error = error.__context__
-    return shorten(one_line(error), 200)
+    return (
+        f"{shorten(one_line(error), 200)}); give a text-to-image pipeline of diffusers with safetensors files; without "
+        f"internet the path of its folder, which 'hf download {name} --local-dir FOLDER' makes where there is internet"
+    )
 
 
 @contextmanager
