@@ -9,9 +9,12 @@ import pytest
 
 from restart_sampling.cli import cli
 from restart_sampling.sampling.plan import Plan
+from restart_sampling.text_to_image.samplers import Sampler
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-COMMANDS = re.findall(r"^(?:\$ )?restart-sampling (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
+PAGES = README + (Path(__file__).parents[1] / "docs" / "text-to-image.md").read_text()
+COMMANDS = re.findall(r"^(?:\$ |torchrun .* -m )?restart[-_]sampling (.+?)(?:\s+#.*)?$", PAGES, re.MULTILINE)
+INLINE = re.findall(r"`restart-sampling ((?:text )?(?:generate|preview) .+?)`", README)
 
 
 @pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
@@ -20,7 +23,9 @@ def test_python_examples_run(example, capsys):
     assert capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", COMMANDS + re.findall(r"`restart-sampling (generate .+?)`", README))
+@pytest.mark.parametrize(
+    "command", sorted({*COMMANDS, *re.findall(r"`restart-sampling ((?:text )?(?:generate|preview) .+?)`", README)})
+)
 def test_commands_are_understood(command):
     context = cli.make_context("restart-sampling", shlex.split(command))
     while isinstance(context.command, click.Group):
@@ -28,6 +33,8 @@ def test_commands_are_understood(command):
         context = found.make_context(name, rest, parent=context)
     if context.params.get("plan_text") or context.params.get("text"):
         Plan.parse(context.params.get("plan_text") or context.params["text"])
+    for sampler in context.params.get("sampler_texts", ()):
+        Sampler.parse(sampler)
 
 
 def test_the_plan_that_is_shown_is_what_the_command_prints():

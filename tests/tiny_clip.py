@@ -9,9 +9,14 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
+def letters() -> dict[str, int]:
+    """A vocabulary of single letters, and its two marks."""
+    alphabet = sorted(ByteLevel.alphabet())
+    return {token: number for number, token in enumerate([*alphabet, *(f"{a}</w>" for a in alphabet), START, END])}
+
+
 def clip_folder(folder: Path, *, features: int = 12, side: int = 32, seed: int = 0) -> Path:
-    letters = sorted(ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*letters, *(f"{a}</w>" for a in letters), START, END])}
+    vocabulary = letters()
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[])
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = CLIPConfig(

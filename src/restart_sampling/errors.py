@@ -22,6 +22,12 @@ def require_extra(package: str, extra: str) -> None:
         )
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of what an error says; with its kind, where it is not ours."""
+    text = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
 def shorten(text: str, limit: int = 100) -> str:
     """Text from a file in one printable line, its middle left out where it is longer than the limit."""
     ends = text if len(text) <= limit else text[:limit] + text[-limit:]

@@ -18,18 +18,25 @@ def generate(run, *arguments):
     return run("generate", "--model", "cifar10-small", "--set", "steps=2", "--set", "rho=3", *arguments)
 
 
-def test_help_lists_the_commands_without_importing_torch():
-    code = """
+@pytest.mark.parametrize(
+    ("words", "commands"),
+    [
+        ([], ("demo", "generate", "model", "plan", "text")),
+        (["text"], ("coco", "compare", "generate", "preview", "score")),
+    ],
+)
+def test_help_lists_the_commands_without_importing_torch(words, commands):
+    code = f"""
 import sys
 from restart_sampling.cli import main
 try:
-    main(["--help"])
+    main([*{words}, "--help"])
 except SystemExit:
-    print({"torch", "numpy", "rich"} & set(sys.modules))
+    print({{"torch", "numpy", "rich", "diffusers"}} & set(sys.modules))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "set()"
-    for command in ("demo", "generate", "model", "plan"):
+    for command in commands:
         assert f"  {command} " in out
 
 

@@ -157,8 +157,8 @@ def test_published_curves_share_the_axes_where_the_detector_is_the_same(tmp_path
 
 def test_the_command_line_offers_what_there_is():
     options = {option.name: option.type for option in figure.params}
-    assert list(options["kind"].choices) == list(KINDS)
-    assert list(options["paper"].choices) == list(CHECKPOINTS)
+    assert list(options["kind"].choices) == [*KINDS, "text"]
+    assert list(options["paper"].choices) == [*CHECKPOINTS, "stable-diffusion"]
 
 
 def test_families_differ_in_colour_and_marker():
@@ -195,7 +195,7 @@ def test_evaluate_s_results_are_drawn_too(tmp_path):
         ([result("18", 7)], ("--kind", "K"), "no two rows differ in K alone"),
         ([result("18", 7)], ("--kind", "interval"), "no two rows differ in t_min alone"),
         ([result("18", 7)], ("--out", "x.gif"), "the suffix can be .pdf, .svg, .png"),
-        ([result("18", 7)], ("--kind", "K", "--paper", "cifar10-vp"), "--paper is for --kind nfe"),
+        ([result("18", 7)], ("--kind", "K", "--paper", "cifar10-vp"), "--paper cifar10-vp is for --kind nfe"),
         ([], (), "no figure of a sampler"),
         ([result("18", 7), result("19", 7, detector="other")], (), "a figure of another detector"),
         ([result("18", 7), {**result("19", 7), "schema": "x"}], (), "line 2: its schema is not"),

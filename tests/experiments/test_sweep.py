@@ -133,11 +133,10 @@ def test_a_killed_sweep_goes_on_and_repeats_no_finished_row(place, run):
 
 
 def test_sums_that_a_kill_left_of_a_finished_row_are_removed(place, run, monkeypatch):
-    monkeypatch.setattr("restart_sampling.evaluation.partial.PartialSums.remove", lambda self: None)
-    assert run(*SWEEP, "--plans", plans_file("2"))[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("restart_sampling.evaluation.partial.PartialSums.remove", lambda self: None)
+        assert run(*SWEEP, "--plans", plans_file("2"))[0] == 0
     assert (OUT / "results.jsonl.partial").exists()
-    monkeypatch.undo()
-    os.chdir(place)
     assert run(*SWEEP, "--plans", "plans.txt")[0] == 0
     assert not (OUT / "results.jsonl.partial").exists()
 
@@ -149,14 +148,13 @@ def test_a_row_that_fails_does_not_end_the_others(place, run, monkeypatch):
     def broken(self, x, sigma, *more):
         return forward(self, x, sigma, *more) * (float("nan") if sigma.max() > 50 else 1.0)
 
-    monkeypatch.setattr(Denoiser, "forward", broken)
-    code, out, err = run(*SWEEP, "--plans", plans_file("2", "2 sigma_max=40", "3"), "--set", "rho=6")
+    with monkeypatch.context() as patch:
+        patch.setattr(Denoiser, "forward", broken)
+        code, out, err = run(*SWEEP, "--plans", plans_file("2", "2 sigma_max=40", "3"), "--set", "rho=6")
     assert code == 1
     assert [result["plan"] for result in lines()] == ["2 rho=6 sigma_max=40"]
     assert out.count("failed") == 2
     assert "row '2' failed: the image of seed 0 is not finite" in err
-    monkeypatch.undo()
-    os.chdir(place)
     code, out, err = run(*SWEEP, "--plans", "plans.txt", "--set", "rho=6")
     assert code == 0, err
     assert "row 2 of" not in err

@@ -1,6 +1,12 @@
-"""diffusers warns of its own ways."""
+"""Tiny pipelines, in folders and loaded; diffusers warns of its own ways."""
+
+import sys
+from pathlib import Path
 
 import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))
 
 
 def pytest_collection_modifyitems(items):
@@ -11,3 +17,41 @@ def pytest_collection_modifyitems(items):
                 "ignore:.*(diffusers|deprecated|torchvision).*",
             ):
                 item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """The folder of a tiny pipeline of a kind."""
+    from tiny_folders import FOLDERS
+
+    made = {}
+
+    def folder(kind="sd"):
+        if kind not in made:
+            made[kind] = FOLDERS[kind](tmp_path_factory.mktemp(kind))
+        return made[kind]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(folder):
+    """The same, loaded."""
+    from restart_sampling.text_to_image.pipeline import load_pipeline
+
+    loaded = {}
+
+    def model(kind="sd"):
+        if kind not in loaded:
+            loaded[kind] = load_pipeline(str(folder(kind)), torch.device("cpu"), torch.float32)
+        return loaded[kind]
+
+    return model
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -9,6 +9,8 @@ import click
 from restart_sampling.cli.sweep import PAPER
 from restart_sampling.errors import InputError, require_extra
 
+PAPER_TEXT = "stable-diffusion"
+
 
 @click.command()
 @click.argument("results", metavar="RESULTS.jsonl", type=click.Path(path_type=Path, dir_okay=False))
@@ -20,31 +22,45 @@ from restart_sampling.errors import InputError, require_extra
 )
 @click.option(
     "--kind",
-    type=click.Choice(["nfe", "K", "interval", "paths"]),
+    type=click.Choice(["nfe", "K", "interval", "paths", "text"]),
     default="nfe",
     show_default=True,
-    help="Distance against NFE, against K, or against t_min and length of the interval; noise paths.",
+    help="Distance against NFE, against K, or against t_min and length of the interval; noise paths; text: distance "
+    "against the scores of 'text compare'.",
 )
-@click.option("--row", "rows", multiple=True, metavar="NAME", help="Draw this row; may be repeated; default: all.")
-@click.option("--paper", type=click.Choice(PAPER), help="With nfe: the published curves beside ours.")
+@click.option(
+    "--row",
+    "rows",
+    multiple=True,
+    metavar="NAME",
+    help="Draw this row, or all of this sampler; may be repeated; default: all.",
+)
+@click.option(
+    "--paper",
+    type=click.Choice([*PAPER, PAPER_TEXT]),
+    help=f"With nfe, or with text {PAPER_TEXT}: the published curves beside ours.",
+)
 def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: str | None) -> None:
-    """Draw the rows of a sweep, one column wide.
+    """Draw the rows of a sweep, or of 'text compare', one column wide.
 
     \b
       restart-sampling figure sweep/results.jsonl --out nfe.pdf
       restart-sampling figure sweep/results.jsonl --kind interval --out interval
+      restart-sampling figure table/results.jsonl --kind text --paper stable-diffusion --out scores.pdf
     """
     require_extra("matplotlib", "figures")
-    if paper and kind != "nfe":
-        raise InputError(f"--paper is for --kind nfe, and this is {kind}; leave it out")
+    of_paper = "text" if paper == PAPER_TEXT else "nfe"
+    if paper and kind != of_paper:
+        raise InputError(f"--paper {paper} is for --kind {of_paper}, and this is {kind}; leave it out")
 
     from restart_sampling.experiments.figure import draw
     from restart_sampling.experiments.figure_style import FORMATS, save_figure
-    from restart_sampling.experiments.sweep_results import read_sweep
+    from restart_sampling.experiments.sweep_results import read_sweep, read_text_rows
     from restart_sampling.files import check_writable
 
     if out.suffix and out.suffix[1:].lower() not in FORMATS:
         raise InputError(f"--out {out}: the suffix can be {', '.join(f'.{kind}' for kind in FORMATS)}, or none")
     check_writable(out)
-    for path in save_figure(draw(kind, read_sweep(results), paper, rows), out):
+    read = read_text_rows if kind == "text" else read_sweep
+    for path in save_figure(draw(kind, read(results), paper, rows), out):
         click.echo(path, err=True)

@@ -13,12 +13,14 @@ from restart_sampling.cli.options import (
     Progress,
     batch_option,
     describe_device,
+    describe_nfe,
     device_option,
     json_option,
     pick_device,
     pick_plan,
     print_json,
     print_settings,
+    summarize,
 )
 from restart_sampling.cli.sampler import Asked, read_source, sampler_options, versions
 
@@ -90,9 +92,7 @@ def generate(
                 {
                     "model": source.describe(),
                     "plan": plan,
-                    "NFE": nfe
-                    if evaluations == nfe
-                    else f"{nfe} ({evaluations} network evaluations with guidance {asked.guidance:g})",
+                    "NFE": describe_nfe(nfe, evaluations, asked.guidance),
                     "images": f"{len(seeds)} (seeds {seeds_text}), {batch} at a time",
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, network in {source.arithmetic}, "
                     f"state in {str(state_dtype(ranks.device))[6:]}",
@@ -115,7 +115,7 @@ def generate(
             drawn = write_missing(store, manifest, draw, ranks, advance)
         seconds = time.perf_counter() - start
         if ranks.first:
-            click.echo(_summary(len(seeds), drawn, seconds, out), err=True)
+            click.echo(summarize(len(seeds), drawn, seconds, out), err=True)
             if as_json:
                 print_json(
                     {
@@ -127,10 +127,3 @@ def generate(
                         "out": str(out),
                     }
                 )
-
-
-def _summary(images: int, drawn: int, seconds: float, out: Path) -> str:
-    if drawn == 0:
-        return f"{out} is complete: all {images} images were there already, and are intact"
-    before = f", {images - drawn} were there before" if drawn < images else ""
-    return f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.2f} a second){before}: {out}"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,6 +36,28 @@ json_option = click.option("--json", "as_json", is_flag=True, help="End with one
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting over the plan; may be repeated."
 )
+
+
+def as_one(name: str, kind: type, options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """A decorator that adds options to a command, whose values come to it as one argument.
+
+    Args:
+        name: of the argument.
+        kind: a dataclass with fields of the options' names; other options come to the command as they are.
+        options: click's.
+    """
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def with_one(**values: Any) -> Any:
+            one = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
+            return command(**values, **{name: one})
+
+        for option in reversed(options):
+            with_one = option(with_one)
+        return with_one
+
+    return add
 
 
 def pick_device(name: str) -> torch.device:
@@ -82,6 +107,21 @@ def print_settings(rows: dict[str, Any]) -> None:
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
         click.echo(f"{name:{width}}{value}", err=True)
+
+
+def describe_nfe(nfe: int, evaluations: int, guidance: float) -> str:
+    """Calls of the denoiser, and evaluations of the network where guidance takes more."""
+    if evaluations == nfe:
+        return str(nfe)
+    return f"{nfe} ({evaluations} network evaluations with guidance {guidance:g})"
+
+
+def summarize(images: int, drawn: int, seconds: float, out: Path) -> str:
+    """What a command that draws images has done."""
+    if drawn == 0:
+        return f"{out} is complete: all {images} images were there already, and are intact"
+    before = f", {images - drawn} were there before" if drawn < images else ""
+    return f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.2f} a second){before}: {out}"
 
 
 def print_json(result: dict[str, Any]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import wraps
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.cli.options import set_option
+from restart_sampling.cli.options import as_one, set_option
 from restart_sampling.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,19 +44,6 @@ _OPTIONS = (
 )
 
 
-def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of a sampler, which come to the command as one argument `asked`, and --set, as `settings`."""
-
-    @wraps(command)
-    def with_asked(**options: Any) -> Any:
-        asked = Asked(**{each.name: options.pop(each.name) for each in fields(Asked)})
-        return command(**options, asked=asked)
-
-    for option in reversed(_OPTIONS):
-        with_asked = option(with_asked)
-    return with_asked
-
-
 @dataclass(frozen=True)
 class Asked:
     """What the user asks of a model: the values of `sampler_options`, without those of the plan."""
@@ -70,6 +55,10 @@ class Asked:
     dtype: str
     compiled: bool
     exact: bool
+
+
+sampler_options = as_one("asked", Asked, _OPTIONS)
+"""Adds the options of a sampler, which come to the command as `asked`, and --set, as `settings`."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +153,11 @@ def _class_number(text: str, checkpoint: Checkpoint) -> int:
         raise InputError(f"--class {text}: give the number of a class{names}") from None
 
 
-def versions() -> dict[str, str]:
-    """Of what made a result."""
+def versions(*more: str) -> dict[str, str]:
+    """Of what made a result, with more packages where they were used."""
     import platform
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("restart-sampling", "torch", "numpy", "pillow")} | {
+    return {name: version(name) for name in ("restart-sampling", "torch", "numpy", "pillow", *more)} | {
         "python": platform.python_version()
     }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.cli.options import (
-    Progress,
     batch_option,
     describe_device,
     device_option,
@@ -25,6 +22,7 @@ from restart_sampling.cli.options import (
     print_settings,
 )
 from restart_sampling.cli.reference import DETECTOR_HELP
+from restart_sampling.cli.rows import Finished, distance, measure_missing, print_failures
 from restart_sampling.cli.sampler import Asked, Source, read_source, sampler_options, versions
 from restart_sampling.errors import InputError
 
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
     from restart_sampling.experiments.sweep_rows import Row
 
 PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
-
-Finished = dict[str, dict[str, Any]]
-"""Lines of the results file by the keys of their rows."""
 
 
 @click.command()
@@ -104,7 +99,7 @@ def sweep(
             model = source.build(ranks.device)
             metrics = [metric.strip() for metric in metrics_text.split(",")]
             setup = open_setup(reference_name, detector_name, metrics, blocks, ranks.device)
-            made = Sweep(out, model, setup, images * blocks, batch, versions(), ranks)
+            made = Sweep(out, model, setup, images * blocks, batch, versions(), replace(ranks, forgiving=True))
             jobs = _jobs(made, rows, source)
             check_writable(made.results)
             finished = made.take_up(jobs) if ranks.first else {}
@@ -124,7 +119,7 @@ def sweep(
                     **({"note": setup.note} if setup.note else {}),
                 }
             )
-        failed = _measure_missing(made, jobs, finished)
+        failed = measure_missing(jobs, finished, made.measure, images * blocks, ranks.first)
         if ranks.first:
             if as_json:
                 print_json({"results": [finished[job.key] for job in jobs if job.key in finished]})
@@ -189,31 +184,6 @@ def _jobs(made: Sweep, rows: Sequence[Row], source: Source) -> list[Job]:
     return [job(row) for row in rows]
 
 
-def _measure_missing(made: Sweep, jobs: Sequence[Job], finished: Finished) -> dict[str, str]:
-    """Adds what is missing to `finished`; returns what failed, by key, and why."""
-    from restart_sampling.experiments.sweep import RowError
-
-    failed: dict[str, str] = {}
-    missing = [job for job in jobs if job.key not in finished]
-    work, total = 0, sum(job.nfe for job in missing)
-    start = time.monotonic()
-    with Progress("images x NFE", total * made.images, made.ranks.first) as advance:
-        for job in missing:
-            try:
-                result = made.measure(job, lambda count, nfe=job.nfe: advance(count * nfe))  # type: ignore[misc]
-                finished[job.key] = result
-                said = f"distance {_distance(result)} in {result['seconds']:.0f} s"
-            except RowError as error:
-                failed[job.key] = str(error)
-                said = f"failed: {error}"
-            work += job.nfe
-            left = timedelta(seconds=round((time.monotonic() - start) * (total / work - 1)))
-            if made.ranks.first:
-                place = f"row {jobs.index(job) + 1} of {len(jobs)}, {job.row.name}"
-                click.echo(f"{place}: {said}" + f"; about {left} left" * (work < total), err=True)
-    return failed
-
-
 def _print_table(jobs: Sequence[Job], finished: Finished) -> None:
     """On standard output: every row, its figures and its difference to the first row, paired by seed."""
     from rich.console import Console
@@ -225,7 +195,7 @@ def _print_table(jobs: Sequence[Job], finished: Finished) -> None:
         "plan": lambda job, _: escape(str(job.row.plan)) if str(job.row.plan) != job.row.name else "",
         "family": lambda job, _: job.row.family,
         "NFE": lambda job, _: str(job.nfe),
-        "Fréchet distance": lambda _, result: _distance(result) if result else "failed",
+        "Fréchet distance": lambda _, result: distance(result) if result else "failed",
         "minimum": lambda _, result: f"{result['frechet_distance_min']:.6g}" if result else "",
         "published FID": lambda job, _: "" if job.row.published is None else f"{job.row.published:.2f}",
         "paired difference": lambda _, result: _difference(result, finished.get(jobs[0].key)),
@@ -239,10 +209,6 @@ def _print_table(jobs: Sequence[Job], finished: Finished) -> None:
     for job in jobs:
         table.add_row(*(cell(job, finished.get(job.key)) for cell in columns.values()))
     Console(width=None if sys.stdout.isatty() else 240).print(table)
-
-
-def _distance(result: dict[str, Any]) -> str:
-    return f"{result['frechet_distance']:.6g} +- {result['frechet_distance_error']:.2g}"
 
 
 def _difference(result: dict[str, Any] | None, base: dict[str, Any] | None) -> str:
@@ -260,7 +226,5 @@ def _print_end(results: Path, jobs: Sequence[Job], failed: dict[str, str], paper
         click.echo(f"published FIDs are those of {CHECKPOINTS[paper]}, with Inception; notes on them:", err=True)
         for note in NOTES[paper]:
             click.echo(f"  - {note}", err=True)
-    for job in jobs:
-        if job.key in failed:
-            click.echo(f"row '{job.row.name}' failed: {failed[job.key]}; the same command tries it again", err=True)
+    print_failures(jobs, failed)
     click.echo(f"results: {results}", err=True)

@@ -1,6 +1,5 @@
 """CLIP: features of images and of texts that can be compared, and the score of an image for its text."""
 
-import hashlib
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from restart_sampling.errors import InputError, require_extra, shorten
 from restart_sampling.precision import full_float32
+from restart_sampling.weights import weights_sha256
 
 DEFAULT_CLIP = "laion/CLIP-ViT-g-14-laion2B-s12B-b42K"
 
@@ -127,7 +127,7 @@ def load_clip(name: str, device: torch.device | str = "cpu") -> Clip:
     if missing:  # transformers would draw them at random
         raise InputError(f"CLIP {name} lacks {len(missing)} of its weights, such as {missing[0]}; get it again")
     network = network.to(device, torch.float32).eval()
-    return Clip(name, f"clip sha256 {_weights_sha256(network)}", network, tokenizer, device)
+    return Clip(name, f"clip sha256 {weights_sha256(network)}", network, tokenizer, device)
 
 
 def preprocess(image: Image.Image, side: int) -> np.ndarray:
@@ -151,11 +151,3 @@ def preprocess(image: Image.Image, side: int) -> np.ndarray:
 def _plain(text: str) -> str:
     """The text as OpenAI's tokenizer cleans it, but for ftfy's mending of Unicode that was decoded wrongly."""
     return " ".join(html.unescape(html.unescape(text.translate(_STRAIGHT))).split())
-
-
-def _weights_sha256(network: torch.nn.Module) -> str:
-    weights = hashlib.sha256()
-    for key, tensor in sorted(network.state_dict().items()):
-        weights.update(key.encode())
-        weights.update(tensor.cpu().contiguous().numpy().tobytes())
-    return weights.hexdigest()

@@ -1,6 +1,5 @@
 """Detectors: networks that turn images into features."""
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from restart_sampling.download import fetch
 from restart_sampling.errors import InputError, require_extra
 from restart_sampling.files import sha256
 from restart_sampling.precision import full_float32
+from restart_sampling.weights import weights_sha256
 
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
@@ -109,8 +109,4 @@ def _dinov2(name: str, device: torch.device) -> Detector:
         features: Tensor = network(pixel_values=(x - mean) / std).last_hidden_state[:, 0]
         return features
 
-    weights = hashlib.sha256()
-    for key, tensor in sorted(network.state_dict().items()):
-        weights.update(key.encode())
-        weights.update(tensor.cpu().contiguous().numpy().tobytes())
-    return Detector(name, f"dinov2-hf sha256 {weights.hexdigest()}", extract, device)
+    return Detector(name, f"dinov2-hf sha256 {weights_sha256(network)}", extract, device)

@@ -15,7 +15,9 @@ Every line is an object with at least
 
 and the further figures of `metrics.compute_metrics`. Lines of `text score` have `clip_score`, `aesthetic_score` or
 both, each with its `_error` and what it was made with under `clip` and `aesthetic`, in place of a distance, detector
-and reference. Sweeps and figures read this file.
+and reference. Lines of `text compare` have both kinds, `sampler` and `guidance` in place of a plan, and a `run` that is
+{model_sha256, prompts, sampler, guidance, seed, scheduler and the rest of `Drawing.about`}. Sweeps and figures read
+this file.
 """
 
 import json

@@ -112,11 +112,12 @@ def measure(
     collector = Collector(detector, images, groups, neighbours=blocks > 1, keep=keep)
     if partial and partial.earlier:
         collector.restore(partial.earlier)
-    for places, batch, labels in batches:
-        collector.add(batch, places, labels)
-        if partial:
-            partial.save_if_due(collector.state)
-        advance(len(places))
+    with ranks.apart():
+        for places, batch, labels in batches:
+            collector.add(batch, places, labels)
+            if partial:
+                partial.save_if_due(collector.state)
+            advance(len(places))
     moments = collector.reduced(ranks.all_reduce, ranks.gather)
     features = collector.features(ranks.gather) if collector.keep else None
     seconds = time.perf_counter() - start

@@ -7,7 +7,9 @@ from restart_sampling.experiments.figure_ablation import draw_interval, draw_rep
 from restart_sampling.experiments.figure_nfe import draw_nfe
 from restart_sampling.experiments.figure_paths import best_of_families, draw_paths
 from restart_sampling.experiments.figure_points import Point, points_of
+from restart_sampling.experiments.figure_text import draw_text
 from restart_sampling.experiments.published import published
+from restart_sampling.experiments.published_text import published_text
 from restart_sampling.experiments.sweep_results import Result, chosen
 
 if TYPE_CHECKING:
@@ -27,17 +29,20 @@ def draw(kind: str, results: Mapping[str, Result], paper: str | None = None, row
     """Draws a figure.
 
     Args:
-        kind: of `KINDS`.
-        results: from `read_sweep`.
+        kind: of `KINDS`, or "text".
+        results: from `read_sweep`, or for "text" from `read_text_rows`.
         rows: names of those to draw; default: all, and for "paths" the best of each family.
-        paper: for "nfe", the setting whose published curves are drawn too.
+        paper: for "nfe" and "text", the setting whose published curves are drawn too.
 
     Raises:
         InputError: there is no row of such a name, or the rows that the figure needs are not there.
     """
-    points = points_of(chosen(results, rows) if rows else results)
+    results = chosen(results, rows) if rows else results
+    same = all(result.get("detector_name") == PAPER_DETECTOR for result in results.values())
+    if kind == "text":
+        return draw_text(results, published_text() if paper else (), same_detector=same)
+    points = points_of(results)
     if paper:
-        same = all(result.get("detector_name") == PAPER_DETECTOR for result in results.values())
         return draw_nfe(points, published(paper), same_detector=same)
     if kind == "paths" and not rows:
         points = best_of_families(points)

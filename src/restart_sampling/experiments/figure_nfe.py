@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from restart_sampling.experiments.figure_points import Point, best_at_each, families, pareto_front
-from restart_sampling.experiments.figure_style import Style, log_scale, new_figure, spread, style, styles
+from restart_sampling.experiments.figure_style import Style, log_scale, new_figure, spread, style, styles, two_columns
 from restart_sampling.experiments.published import Published
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ def draw_nfe(points: Sequence[Point], paper: Sequence[Published] = (), *, same_d
         same_detector: whether both are distances of the same features; otherwise the published ones have a panel of
             their own.
     """
-    from matplotlib.lines import Line2D
-
     given = styles([*dict.fromkeys([*families(points), *(line.family for line in paper)])])
     apart = bool(paper) and not same_detector
     ours, samplers = len(families(points)) + 1, len({line.sampler for line in paper})
@@ -35,13 +33,8 @@ def draw_nfe(points: Sequence[Point], paper: Sequence[Published] = (), *, same_d
         panels = figure.subplots(2 if apart else 1, 1, sharex=True, squeeze=False)[:, 0]
         handles = _draw_ours(panels[0], points, given)
         panels[0].set_ylabel("Fréchet distance")
-        if paper:  # ours in the left column of the legend, the paper's in the right one
-            theirs = _draw_paper(panels[-1], paper, given)
-            rows = max(len(handles), len(theirs))
-            handles, theirs = (
-                [*each, *[Line2D([], [], color="none", label=" ")] * (rows - len(each))] for each in (handles, theirs)
-            )
-            handles += theirs
+        if paper:
+            handles = two_columns(handles, _draw_paper(panels[-1], paper, given))
         if apart:
             panels[1].set_ylabel("published FID (Inception)")
         distances = [point.distance for point in points]

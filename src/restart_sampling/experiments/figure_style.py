@@ -116,6 +116,15 @@ def log_scale(axes: "Axes", name: Literal["x", "y"], values: Sequence[float]) ->
     axis.set_minor_locator(NullLocator())
 
 
+def two_columns(left: Sequence[object], right: Sequence[object]) -> list[object]:
+    """Handles for a legend of two columns: ours in the left one, the paper's in the right one."""
+    from matplotlib.lines import Line2D
+
+    rows = max(len(left), len(right))
+    blank = Line2D([], [], color="none", label=" ")
+    return [*left, *[blank] * (rows - len(left)), *right, *[blank] * (rows - len(right))]
+
+
 def save_figure(figure: "Figure", out: Path) -> list[Path]:
     """Writes a figure, each file whole.
 

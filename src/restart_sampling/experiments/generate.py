@@ -41,34 +41,46 @@ def write_missing(
     Raises:
         InputError: the disk is full, or an image is not finite.
     """
-    with _disk_has_room():
-        missing: list[int] = []
-        finished = False
+    missing: list[int] = []
+    finished = False
+    with ranks.apart(), _disk_has_room():
         if ranks.first:
             missing = _missing(store)
             finished = not missing and store.finished()
             if not finished:
                 store.start(manifest)
-        missing = ranks.gather(missing)[0]
-        left = sum(len(store.blocks[number]) for number in missing)
-        advance(sum(map(len, store.blocks)) - left)
-        own = ranks.deal(missing)
-        batches = zip(own, draw(joined([store.blocks[number] for number in own])), strict=True)
-        workers = min(available_cores(), _MAX_WORKERS)
-        with ThreadPoolExecutor(workers) as encoders, ThreadPoolExecutor(1) as writer:
-
-            def write(item: tuple[int, Batch]) -> None:
-                number, batch = item
-                labels = [None] * len(batch.seeds) if batch.labels is None else batch.labels.tolist()
-                store.write(number, list(batch.images.numpy()), labels, encoders)
-
-            for round_, _ in enumerate(in_order(writer, write, batches, ahead=1)):
-                dealt = missing[round_ * ranks.size : (round_ + 1) * ranks.size]  # the others are about as far
-                advance(sum(len(store.blocks[number]) for number in dealt))
-        ranks.wait()
+    missing = ranks.gather(missing)[0]
+    left = sum(len(store.blocks[number]) for number in missing)
+    advance(sum(map(len, store.blocks)) - left)
+    with ranks.apart(), _disk_has_room():
+        _write_share(store, missing, draw, ranks, advance)
+    ranks.wait()
+    with ranks.apart(), _disk_has_room():
         if ranks.first and not finished:
             store.finish(manifest)
     return left
+
+
+def _write_share(
+    store: BlockStore,
+    missing: Sequence[int],
+    draw: Callable[[Sequence[int]], Iterator[Batch]],
+    ranks: Ranks,
+    advance: Callable[[int], None],
+) -> None:
+    own = ranks.deal(missing)
+    batches = zip(own, draw(joined([store.blocks[number] for number in own])), strict=True)
+    workers = min(available_cores(), _MAX_WORKERS)
+    with ThreadPoolExecutor(workers) as encoders, ThreadPoolExecutor(1) as writer:
+
+        def write(item: tuple[int, Batch]) -> None:
+            number, batch = item
+            labels = [None] * len(batch.seeds) if batch.labels is None else batch.labels.tolist()
+            store.write(number, list(batch.images.numpy()), labels, encoders)
+
+        for round_, _ in enumerate(in_order(writer, write, batches, ahead=1)):
+            dealt = missing[round_ * ranks.size : (round_ + 1) * ranks.size]  # the others are about as far
+            advance(sum(len(store.blocks[number]) for number in dealt))
 
 
 def _missing(store: BlockStore) -> list[int]:

@@ -8,28 +8,18 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from restart_sampling.errors import InputError
 from restart_sampling.evaluation.partial import PartialSums
-from restart_sampling.evaluation.results import append_result, read_results
+from restart_sampling.evaluation.results import append_result
 from restart_sampling.experiments.evaluate import Batches, measure
 from restart_sampling.experiments.evaluation_setup import EvaluationSetup
-from restart_sampling.experiments.sweep_results import RESULTS, SAMPLES, check_comparable, row_key
+from restart_sampling.experiments.rows import keep_first, row_at_stake
+from restart_sampling.experiments.sweep_results import RESULTS, SAMPLES, row_key, take_up
 from restart_sampling.experiments.sweep_rows import Row
-from restart_sampling.files import atomic
 from restart_sampling.generation.distributed import Ranks
-from restart_sampling.images.writers import picture_png
 from restart_sampling.models.denoiser import Denoiser
-
-KEPT = 16
-"""Images that are kept of each row: those of the first seeds, the same for all rows."""
-
-
-class RowError(Exception):
-    """One row could not be measured; the others can."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +35,11 @@ class Job:
     row: Row
     about: dict[str, Any]
     draw: Callable[[frozenset[int]], Batches]
+
+    @property
+    def name(self) -> str:
+        """Of the row."""
+        return self.row.name
 
     @property
     def nfe(self) -> int:
@@ -68,7 +63,7 @@ class Sweep:
         images: of each row, on all processes.
         batch: images at a time.
         versions: of what computes.
-        ranks: the processes.
+        ranks: the processes, forgiving.
     """
 
     folder: Path
@@ -90,9 +85,7 @@ class Sweep:
         Raises:
             InputError: the results file is of another model, detector, reference or the like.
         """
-        lines = list(read_results(self.results)) if self.results.exists() else []
-        check_comparable(self.results, lines, jobs[0].about)
-        finished = {row_key(line): line for line in lines}
+        finished = take_up(self.results, jobs[0].about)
         for job in jobs:
             if job.key in finished:
                 self._sums(job).remove()  # a kill may have come between the line and this
@@ -121,24 +114,18 @@ class Sweep:
         done = sums.load(self.ranks.gather)
         advance(len(done))
         samples = Path(SAMPLES) / f"{job.key}.png"
-        failures: list[Exception] = []
         batches = 0
 
-        def watched() -> Batches:
+        def counted_batches() -> Batches:
             nonlocal batches
-            try:
-                for places, images, labels in job.draw(done):
-                    batches += 1
-                    if places[0] == 0:
-                        _write_strip(images[:KEPT], self.folder / samples)
-                    yield places, images, labels
-            except Exception as error:  # the other processes wait for this one's sums, so it goes on to them
-                failures.append(error)
+            for batch in job.draw(done):
+                batches += 1
+                yield batch
 
-        with counted_calls(self.model) as calls:
-            try:
+        with row_at_stake():
+            with counted_calls(self.model) as calls:
                 figures = measure(
-                    watched(),
+                    keep_first(counted_batches(), self.folder / samples),
                     self.images,
                     self.setup.detector,
                     self.setup.reference,
@@ -148,27 +135,22 @@ class Sweep:
                     partial=sums,
                     advance=lambda count: advance(count * self.ranks.size),
                 )
-            except Exception as error:  # of the figures: the same on all processes
-                failures.append(error)
-        counted = self._check("".join(map(_one_line, failures[:1])), batches, calls(), job.nfe)
-        if not isfinite(figures["frechet_distance"]):
-            raise RowError("its distance is not finite")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        result = {**job.about, **figures, "nfe_counted": counted, "samples": str(samples), "time": now}
-        if self.ranks.first:
-            append_result(self.results, result)
-            sums.remove()
+            counted = self._check(batches, calls(), job.nfe)
+            if not isfinite(figures["frechet_distance"]):
+                raise InputError("its distance is not finite")
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            result = {**job.about, **figures, "nfe_counted": counted, "samples": str(samples), "time": now}
+            with self.ranks.apart():
+                if self.ranks.first:
+                    append_result(self.results, result)
+                    sums.remove()
         return result
 
-    def _check(self, failure: str, batches: int, calls: int, nfe: int) -> int | None:
+    def _check(self, batches: int, calls: int, nfe: int) -> int | None:
         """Calls for a batch, the same on all processes."""
-        gathered = self.ranks.gather((failure, batches, calls))
-        for failure, _, _ in gathered:
-            if failure:
-                raise RowError(failure)
-        batches, calls = sum(each[1] for each in gathered), sum(each[2] for each in gathered)
+        batches, calls = (sum(each) for each in zip(*self.ranks.gather((batches, calls)), strict=True))
         if calls != nfe * batches:
-            raise RowError(f"the plan has NFE {nfe}, but {batches} batches took {calls} calls of the model")
+            raise InputError(f"the plan has NFE {nfe}, but {batches} batches took {calls} calls of the model")
         return nfe if batches else None
 
 
@@ -186,16 +168,3 @@ def counted_calls(model: nn.Module) -> Iterator[Callable[[], int]]:
         yield lambda: calls
     finally:
         hook.remove()
-
-
-def _write_strip(images: Tensor, path: Path) -> None:
-    """Writes uint8 images [B, C, H, W] side by side as one PNG."""
-    strip = np.concatenate(list(images.numpy()), axis=2)
-    picture = Image.fromarray(strip[0] if len(strip) == 1 else strip.transpose(1, 2, 0))
-    with atomic(path) as temporary:
-        temporary.write_bytes(picture_png(picture))
-
-
-def _one_line(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0]
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

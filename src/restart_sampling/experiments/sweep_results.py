@@ -1,4 +1,4 @@
-"""The results of a sweep: what each figure depends on, and which ones are there."""
+"""The results of a comparison of rows: what each figure depends on, and which ones are there."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ from restart_sampling.evaluation.results import read_results
 
 RESULTS = "results.jsonl"
 SAMPLES = "samples"
+_SCORES = ("clip", "aesthetic")
 
 _NAMES = {"model_sha256": "model"}
 
@@ -19,20 +20,41 @@ Result = Mapping[str, Any]
 
 
 def comparison(result: Result) -> dict[str, Any]:
-    """All that a figure depends on but the plan: figures can be compared where it is equal."""
-    return {
-        **{key: value for key, value in result["run"].items() if key != "plan"},
-        "detector": result["detector"],
-        "reference": result["reference"]["sha256"],
-        "metrics": result["metrics"],
-        "blocks": result["blocks"],
-    }
+    """All that a figure depends on but its row: figures can be compared where it is equal."""
+    own = _row_settings(result)
+    found = {key: value for key, value in result["run"].items() if key not in own}
+    found |= {key: result.get(key) for key in ("detector", "metrics", "blocks")}
+    found["reference"] = (result.get("reference") or {}).get("sha256")
+    for score in _SCORES:
+        if score in result:
+            found[score] = {key: value for key, value in result[score].items() if key != "model"}
+    return found
 
 
 def row_key(result: Result) -> str:
     """A name for a figure: equal exactly where all that it depends on is."""
-    text = json.dumps([comparison(result), result["run"]["plan"]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    own = [result["run"].get(name) for name in _row_settings(result)]
+    return hashlib.sha256(json.dumps([comparison(result), *own], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _row_settings(result: Result) -> tuple[str, ...]:
+    """What rows of a comparison differ in."""
+    return ("plan",) if "plan" in result["run"] else ("sampler", "guidance", "scheduler")
+
+
+def take_up(path: Path, other: Result) -> dict[str, dict[str, Any]]:
+    """What earlier starts finished, by the keys of the rows.
+
+    Args:
+        path: of the results file; it may be missing.
+        other: what the lines have to be comparable with.
+
+    Raises:
+        InputError: the file cannot be read, or a line is of another model, detector, reference or the like.
+    """
+    lines = list(read_results(path)) if path.exists() else []
+    check_comparable(path, lines, other)
+    return {row_key(line): line for line in lines}
 
 
 def check_comparable(path: Path, results: Iterable[Result], other: Result | None = None) -> None:
@@ -61,30 +83,46 @@ def check_comparable(path: Path, results: Iterable[Result], other: Result | None
 
 
 def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
-    """The figures of samplers in a results file, by their keys, in the order of the file; of two alike the last.
+    """The figures of plans in a results file, by their keys, in the order of the file; of two alike the last.
 
     Raises:
         InputError: the file cannot be read, has no such figure, or figures that cannot be compared.
     """
-    results = [result for result in read_results(path) if result["plan"] is not None]
+    return _read(path, "plan", "figure of a sampler; make some with 'restart-sampling sweep'")
+
+
+def read_text_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """The figures of text-to-image samplers in a results file, as `read_sweep` gives those of plans.
+
+    Raises:
+        InputError: the file cannot be read, has no such figure, or figures that cannot be compared.
+    """
+    return _read(path, "sampler", "figure of a text-to-image sampler; make some with 'restart-sampling text compare'")
+
+
+def _read(path: Path, kind: str, what: str) -> dict[str, dict[str, Any]]:
+    results = [result for result in read_results(path) if result.get(kind) is not None]
     if not results:
-        raise InputError(f"{path} has no figure of a sampler; make some with 'restart-sampling sweep'")
+        raise InputError(f"{path} has no {what}")
     check_comparable(path, results)
     return {row_key(result): result for result in results}
 
 
 def chosen(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Result]:
-    """The figures of the rows with these names, in the order of the names.
+    """The figures of the rows with these names, or of these samplers, in the order of the names.
 
     Raises:
         InputError: there is no such row.
     """
-    by_name = {result.get("name", result["plan"]): key for key, result in results.items()}
+    known = {key: (result.get("name", result["plan"]), result.get("sampler")) for key, result in results.items()}
+    found: dict[str, Result] = {}
     for name in names:
-        if name not in by_name:
-            nearest = ", ".join(get_close_matches(name, by_name, n=3, cutoff=0.3))
+        keys = [key for key, own in known.items() if name in own]
+        if not keys:
+            nearest = ", ".join(get_close_matches(name, [own for own, _ in known.values()], n=3, cutoff=0.3))
             raise InputError(f"--row '{name}': there is no row of that name; nearest: {nearest or 'none'}")
-    return {by_name[name]: results[by_name[name]] for name in names}
+        found |= {key: results[key] for key in keys}
+    return found
 
 
 def _short(value: Any) -> str:

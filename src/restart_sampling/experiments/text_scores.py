@@ -49,12 +49,13 @@ def measure_scores(
         return {side: preprocess(image, side) for side in sides}
 
     done = 0
-    for prompts, prepared in images.batches(own, batch_size, prepare):
-        batch = {side: torch.from_numpy(np.stack([one[side] for one in prepared])) for side in sides}
-        for column, score in enumerate(scores.values()):
-            values[done : done + len(prompts), column] = score(batch[score.clip.side], prompts).cpu()
-        done += len(prompts)
-        advance(len(prompts))
+    with ranks.apart():
+        for prompts, prepared in images.batches(own, batch_size, prepare):
+            batch = {side: torch.from_numpy(np.stack([one[side] for one in prepared])) for side in sides}
+            for column, score in enumerate(scores.values()):
+                values[done : done + len(prompts), column] = score(batch[score.clip.side], prompts).cpu()
+            done += len(prompts)
+            advance(len(prompts))
 
     # In the order of the images, so that the number of processes does not change how the sums are rounded.
     order = np.concatenate([np.asarray(part, np.int64) for part in ranks.gather(own)]).argsort()

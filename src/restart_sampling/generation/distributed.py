@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from restart_sampling.errors import InputError
+from restart_sampling.errors import InputError, one_line
 
 T = TypeVar("T")
 
@@ -31,11 +31,13 @@ class Ranks:
         rank: of this process; 0 prints and writes.
         size: how many there are; 1 without torchrun.
         device: of this process.
+        forgiving: whether the run goes on after a failure in `apart`.
     """
 
     rank: int
     size: int
     device: torch.device
+    forgiving: bool = False
 
     @property
     def first(self) -> bool:
@@ -76,6 +78,28 @@ class Ranks:
     def wait(self) -> None:
         """Until all processes are here."""
         self.gather(None)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Around work that each process does without the others.
+
+        Where it fails, its process ends, and torchrun ends the others. Forgiving ranks wait for one another, and then
+        all of them fail, so that all can go on with something else.
+
+        Raises:
+            InputError: on all forgiving ranks, what went wrong on the first that failed.
+        """
+        if not self.forgiving:
+            yield
+            return
+        failure = ""
+        try:
+            yield
+        except Exception as error:
+            failure = one_line(error)
+        for each in self.gather(failure):
+            if each:
+                raise InputError(each)
 
     @contextmanager
     def one_goes_first(self) -> Iterator[None]:

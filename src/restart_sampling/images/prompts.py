@@ -11,6 +11,7 @@ from typing import TypeVar
 from PIL import Image
 
 from restart_sampling.errors import InputError, shorten
+from restart_sampling.files import atomic
 from restart_sampling.images.parallel import available_cores, in_order
 from restart_sampling.images.sources import Source
 
@@ -84,6 +85,12 @@ def read_prompts(path: Path) -> list[str]:
         if not (prompt or "").strip():  # None in a row that is too short
             raise InputError(f"prompts {path}: number {number}, counted from 0, has no text; write one or leave it out")
     return prompts
+
+
+def write_prompts(prompts: Sequence[str], path: Path) -> None:
+    """Writes the original's table beside its images: the columns `` (the number of the image) and `caption`."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([["", "caption"], *enumerate(prompts)])
 
 
 def match_images(source: Source, prompts: Sequence[str]) -> PromptedImages:

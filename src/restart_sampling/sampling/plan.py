@@ -93,7 +93,7 @@ class Plan:
         name = re.match(r"[A-Za-z][\w.+-]*(?![\w=])", text)
         grammar = _preset_text(name.group()) + text[name.end() :] if name else text
         try:
-            steps, intervals, settings = _split(grammar)
+            steps, intervals, settings = split_plan(grammar)
             return cls(**{"steps": steps, "intervals": intervals, **dict(map(_convert, settings))})
         except InputError as error:
             raise InputError(f"plan '{text}': {error}") from None
@@ -234,8 +234,12 @@ def _convert(setting: str) -> tuple[str, Any]:
         raise InputError(f"'{setting}' is not a number; write {key}=NUMBER") from None
 
 
-def _split(text: str) -> tuple[int, tuple[RestartInterval, ...], list[str]]:
-    """Number of steps, intervals, settings."""
+def split_plan(text: str) -> tuple[int, tuple[RestartInterval, ...], list[str]]:
+    """Cuts the text of a plan into its number of steps, intervals, and settings `key=value` as they are written.
+
+    Raises:
+        InputError: not such a text.
+    """
     steps: int | None = None
     intervals: list[RestartInterval] = []
     settings: list[str] = []

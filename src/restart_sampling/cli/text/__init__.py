@@ -1,0 +1,18 @@
+"""`restart-sampling text`: text-to-image models, and what their images are compared with. One command a file."""
+
+import click
+
+from restart_sampling.cli.text.coco import coco
+from restart_sampling.cli.text.compare import compare
+from restart_sampling.cli.text.generate import generate
+from restart_sampling.cli.text.preview import preview
+from restart_sampling.cli.text.score import score
+
+
+@click.group()
+def text() -> None:
+    """Images of text-to-image models: captions, samplers side by side, scores."""
+
+
+for command in (coco, generate, preview, compare, score):
+    text.add_command(command)

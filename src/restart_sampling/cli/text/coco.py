@@ -1,0 +1,105 @@
+"""`restart-sampling text coco`: the captions of the paper's text-to-image experiment, and their images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from restart_sampling.cli.options import Progress, json_option, print_json, print_settings
+from restart_sampling.errors import InputError
+
+RESOLUTION = 512
+
+
+@click.command()
+@click.argument("annotations", type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Where to write."
+)
+@click.option(
+    "--images", "count", default=5000, show_default=True, type=click.IntRange(1), help="How many captions to draw."
+)
+@click.option(
+    "--unique-images",
+    is_flag=True,
+    help="One caption an image; without it some captions share an image, as in the paper.",
+)
+@click.option(
+    "--source",
+    "source_path",
+    metavar="COCO",
+    type=click.Path(path_type=Path),
+    help="COCO's images, such as val2014.zip or its folder: also write those of the captions, for 'reference'.",
+)
+@click.option(
+    "--resolution",
+    type=click.IntRange(1),
+    metavar="N",
+    help=f"With --source: the square in the middle of each image is scaled to NxN; default: {RESOLUTION}.",
+)
+@json_option
+def coco(
+    annotations: Path,
+    out: Path,
+    count: int,
+    unique_images: bool,
+    source_path: Path | None,
+    resolution: int | None,
+    as_json: bool,
+) -> None:
+    """Draw the captions that the paper's text-to-image experiment is made of, from COCO's captions_val2014.json.
+
+    \b
+      restart-sampling text coco annotations/captions_val2014.json --out coco --source val2014.zip
+      restart-sampling reference coco/subset.zip --out coco.npz
+
+    DIR/subset.csv is the original's, byte for byte. DIR/subset.zip has each image of the captions once: the largest
+    square in its middle, scaled with Lanczos. DIR/subset.json says how both were made.
+    """
+    if resolution is not None and source_path is None:
+        raise InputError("--resolution is for the images, and --source, where they are, is missing")
+
+    from restart_sampling.files import check_writable, sha256, write_json
+    from restart_sampling.images.coco import SEED, caption_images, draw_captions, write_captions
+    from restart_sampling.images.dataset import make_dataset, plan_dataset
+    from restart_sampling.images.parallel import available_cores
+    from restart_sampling.images.sources import open_source
+    from restart_sampling.images.transforms import Transform
+
+    table, archive = out / "subset.csv", out / "subset.zip"
+    if table.exists():
+        raise InputError(f"{table} exists; remove it, or choose another place")
+    captions = draw_captions(annotations, count, unique_images=unique_images)
+    about: dict[str, Any] = {
+        "annotations": str(annotations),
+        "annotations_sha256": sha256(annotations),
+        "captions": len(captions),
+        "images": len({each.file_name for each in captions}),
+        "unique_images": unique_images,
+        "seed": SEED,
+        "transform": None,
+    }
+    plan = None
+    if source_path is not None:
+        side = resolution or RESOLUTION
+        chosen = Transform("center-crop", (side, side))
+        plan = plan_dataset(caption_images(open_source(source_path), captions), archive, chosen)
+        about["transform"] = f"center-crop, Lanczos to {side}x{side}"
+    check_writable(table)
+    print_settings(
+        {
+            "captions": f"{about['captions']} of {about['images']} images, drawn with seed {SEED} from {annotations}",
+            "images": f"{about['transform']}, from {source_path}" if plan else "not written: no --source",
+            "out": out,
+        }
+    )
+    if plan:
+        with Progress("images", plan.count) as advance:
+            make_dataset(plan, available_cores(), advance)
+    write_json(out / "subset.json", about)
+    write_captions(captions, table)
+    click.echo(f"written: {table}{f', {archive}' if plan else ''}", err=True)
+    if as_json:
+        print_json({**about, "out": str(out)})

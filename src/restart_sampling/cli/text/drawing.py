@@ -1,0 +1,133 @@
+"""What the commands that draw with a text-to-image pipeline share: their options, and the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from restart_sampling.cli.options import as_one
+from restart_sampling.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from restart_sampling.text_to_image.generate import Request
+    from restart_sampling.text_to_image.pipeline import TextToImage
+    from restart_sampling.text_to_image.samplers import Sampler
+
+_OPTIONS = (
+    click.option(
+        "--model",
+        "model_name",
+        default="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        show_default=True,
+        metavar="MODEL",
+        help="A text-to-image pipeline of diffusers: on the Hugging Face hub, or its folder.",
+    ),
+    click.option("--negative-prompt", metavar="TEXT", help="What the images should not show."),
+    click.option("--height", type=click.IntRange(1), metavar="PIXELS", help="With --width; default: the pipeline's."),
+    click.option("--width", type=click.IntRange(1), metavar="PIXELS", help="With --height."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="Of the networks; auto is float16 on cuda, float32 elsewhere.",
+    ),
+)
+batch_option = click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Images at a time.")
+guidance_option = click.option(
+    "--guidance", default=7.5, show_default=True, help="Classifier-free guidance scale (guidance_scale); 1 is none."
+)
+seed_option = click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**62),
+    help="Image number i has the seed SEED + i, whatever the batch or the process.",
+)
+prompts_option = click.option(
+    "--prompts",
+    "prompts_path",
+    required=True,
+    metavar="CSV",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A CSV with a column 'caption', such as that of 'text coco'.",
+)
+images_option = click.option("--images", "count", type=click.IntRange(1), help="The first so many; default: all.")
+SAMPLER_HELP = (
+    "ddim, ddpm, heun, dpmpp or restart, with steps (ddim:50), restarts (restart:30 [10,2,0.1,2.0]) and settings of "
+    "the scheduler (dpmpp:25 use_karras_sigmas=true); flow models: euler, heun, restart."
+)
+FLOW_SAMPLERS = ("euler:28", "heun:15", "restart:28 [4,1,0.3,0.6]")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asks of a pipeline: the values of `drawing_options`."""
+
+    model_name: str
+    negative_prompt: str | None
+    height: int | None
+    width: int | None
+    dtype: str
+
+    def load(self, device: torch.device) -> TextToImage:
+        """The pipeline, on the device."""
+        import torch
+
+        from restart_sampling.text_to_image.pipeline import load_pipeline
+
+        half = "float16" if device.type == "cuda" else "float32"
+        return load_pipeline(self.model_name, device, getattr(torch, half if self.dtype == "auto" else self.dtype))
+
+    def request(self, sampler: Sampler, guidance: float, seed: int) -> Request:
+        """What is asked, with a sampler."""
+        from restart_sampling.text_to_image.generate import Request
+
+        return Request(sampler, guidance, seed, self.negative_prompt, self.height, self.width)
+
+
+drawing_options = as_one("asked", Asked, _OPTIONS)
+"""Adds the options of a pipeline, which come to the command as `asked`."""
+
+
+def pick_samplers(texts: Sequence[str], model: TextToImage, default: Sequence[str]) -> list[Sampler]:
+    """The samplers that the user wrote; else the default, or that of flow models.
+
+    Raises:
+        InputError: a text is not a sampler, or two are the same.
+    """
+    from restart_sampling.text_to_image.samplers import Sampler, is_flow
+
+    samplers = [
+        Sampler.parse(text) for text in texts or (FLOW_SAMPLERS if is_flow(model.scheduler_config) else default)
+    ]
+    for place, sampler in enumerate(samplers):
+        if sampler in samplers[:place]:
+            raise InputError(f"--sampler '{sampler}' is given twice; leave one out")
+    return samplers
+
+
+def read_captions(path: Path, count: int | None) -> list[str]:
+    """The first so many prompts of a CSV, or all.
+
+    Raises:
+        InputError: they cannot be read, or there are fewer.
+    """
+    from restart_sampling.images.prompts import read_prompts
+
+    prompts = read_prompts(path)
+    if count is not None and count > len(prompts):
+        raise InputError(f"--images {count}: {path} holds {len(prompts)} prompts; ask for as many or fewer")
+    return prompts[:count]
+
+
+def describe_model(model: TextToImage) -> str:
+    """For the user, before a run."""
+    checker = ", without its safety checker" if model.unchecked else ""
+    return f"{model.name} ({type(model.pipe).__name__}, weights sha256 {model.sha256[:12]}){checker}"

@@ -1,0 +1,127 @@
+"""`restart-sampling text generate`: images of prompts, to a folder or a zip."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from restart_sampling.cli.options import (
+    Progress,
+    describe_device,
+    describe_nfe,
+    device_option,
+    json_option,
+    pick_device,
+    print_json,
+    print_settings,
+    summarize,
+)
+from restart_sampling.cli.sampler import versions
+from restart_sampling.cli.text.drawing import (
+    SAMPLER_HELP,
+    Asked,
+    batch_option,
+    describe_model,
+    drawing_options,
+    guidance_option,
+    images_option,
+    prompts_option,
+    read_captions,
+    seed_option,
+)
+
+
+@click.command()
+@prompts_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, or a file that ends in .zip.")
+@click.option(
+    "--scheduler", "scheduler_text", default="restart", show_default=True, metavar="SAMPLER", help=SAMPLER_HELP
+)
+@click.option("--steps", type=click.IntRange(1), help="num_inference_steps; default: the sampler's.")
+@guidance_option
+@seed_option
+@images_option
+@drawing_options
+@batch_option
+@device_option
+@json_option
+def generate(
+    prompts_path: Path,
+    out: Path,
+    scheduler_text: str,
+    steps: int | None,
+    guidance: float,
+    seed: int,
+    count: int | None,
+    asked: Asked,
+    batch: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Draw an image of each prompt of a CSV. After an interruption the same command goes on; also under torchrun.
+
+    \b
+      restart-sampling text generate --prompts coco/subset.csv --scheduler ddim --steps 50 --out images
+      restart-sampling text score images --prompts images/subset.csv
+
+    Image i is that of row i. The prompts are written beside the images: DIR/subset.csv, or FILE.subset.csv beside
+    FILE.zip. A safety checker is left out, because it makes images black.
+    """
+    chip = pick_device(device)
+
+    from restart_sampling.experiments.generate import write_missing
+    from restart_sampling.experiments.text_images import TextImages
+    from restart_sampling.generation.blocks import cut
+    from restart_sampling.generation.distributed import distributed
+    from restart_sampling.images.block_store import open_store
+    from restart_sampling.images.prompts import write_prompts
+    from restart_sampling.text_to_image.generate import prepare
+    from restart_sampling.text_to_image.samplers import Sampler
+
+    with distributed(chip) as ranks:
+        with ranks.one_goes_first():
+            sampler = Sampler.parse(scheduler_text, steps)
+            prompts = read_captions(prompts_path, count)
+            drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed))
+            images = TextImages(drawing, prompts, batch)
+            store = open_store(out, cut(range(len(prompts)), batch))
+            if ranks.first:
+                store.check(images.run, batch)
+        if ranks.first:
+            print_settings(
+                {
+                    "model": describe_model(drawing.model),
+                    "sampler": f"{sampler}, guidance {guidance:g}",
+                    "NFE": describe_nfe(drawing.nfe, drawing.network_evaluations, guidance),
+                    "images": f"{len(prompts)} of {prompts_path} (seeds {seed}-{seed + len(prompts) - 1}), "
+                    f"{batch} at a time",
+                    "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {drawing.model.dtype}",
+                    "out": out,
+                }
+            )
+        manifest = images.manifest(describe_device(ranks.device), versions("diffusers", "transformers"))
+        start = time.perf_counter()
+        with Progress("images", len(prompts), ranks.first) as advance:
+            drawn = write_missing(store, manifest, images.draw, ranks, advance)
+        seconds = time.perf_counter() - start
+        if ranks.first:
+            table = out.with_suffix(".subset.csv") if out.suffix == ".zip" else out / "subset.csv"
+            if table.resolve() != prompts_path.resolve():
+                write_prompts(prompts, table)
+            click.echo(summarize(len(prompts), drawn, seconds, out), err=True)
+            if as_json:
+                print_json(
+                    {
+                        "images": len(prompts),
+                        "drawn": drawn,
+                        "sampler": str(sampler),
+                        "guidance": guidance,
+                        "nfe": drawing.nfe,
+                        "network_evaluations": drawing.network_evaluations,
+                        "seconds": round(seconds, 3),
+                        "prompts": str(table),
+                        "out": str(out),
+                    }
+                )

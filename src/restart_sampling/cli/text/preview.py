@@ -1,0 +1,125 @@
+"""`restart-sampling text preview`: one prompt across samplers, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from restart_sampling.cli.options import (
+    Progress,
+    describe_device,
+    device_option,
+    json_option,
+    pick_device,
+    print_json,
+    print_settings,
+)
+from restart_sampling.cli.text.drawing import (
+    SAMPLER_HELP,
+    Asked,
+    batch_option,
+    describe_model,
+    drawing_options,
+    guidance_option,
+    pick_samplers,
+)
+from restart_sampling.errors import InputError, require_extra
+from restart_sampling.files import check_writable
+
+SAMPLERS = ("ddim:50", "ddpm:100", "heun:26", "restart")
+
+
+@click.command()
+@click.option("--prompt", required=True, metavar="TEXT", help="Of all images.")
+@click.option(
+    "--sampler",
+    "sampler_texts",
+    multiple=True,
+    metavar="SAMPLER",
+    help=f"A column each; {SAMPLER_HELP}  [default: {', '.join(SAMPLERS)}]",
+)
+@click.option("--seeds", "seeds_text", default="0-3", show_default=True, metavar="SEEDS", help="A row each.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("preview.png"),
+    show_default=True,
+    help="Picture.",
+)
+@guidance_option
+@drawing_options
+@batch_option
+@device_option
+@json_option
+def preview(
+    prompt: str,
+    sampler_texts: tuple[str, ...],
+    seeds_text: str,
+    out: Path,
+    guidance: float,
+    asked: Asked,
+    batch: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Draw one prompt with several samplers and the same seeds: a picture, with the path of noise levels of each.
+
+    \b
+      restart-sampling text preview --prompt "a photo of an astronaut riding a horse on mars" \\
+          --sampler ddim:50 --sampler ddpm:100 --sampler restart --out preview.png
+    """
+    require_extra("matplotlib", "figures")
+    if out.suffix != ".png":
+        raise InputError(f"--out {out}: the picture is a PNG file; give a name that ends in .png")
+    check_writable(out)
+    chip = pick_device(device)
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from restart_sampling.experiments.preview import draw_preview, run_preview
+    from restart_sampling.generation.seeds import parse_seeds
+    from restart_sampling.text_to_image.generate import prepare
+    from restart_sampling.text_to_image.samplers import Sampler
+
+    seeds = parse_seeds(seeds_text)
+    for text in sampler_texts:
+        Sampler.parse(text)  # what can be wrong without the model comes before it
+    if not prompt.strip():
+        raise InputError("--prompt has no text; write what the images should show")
+    model = asked.load(chip)
+    samplers = pick_samplers(sampler_texts, model, SAMPLERS)
+    drawings = [prepare(model, asked.request(sampler, guidance, seed=0)) for sampler in samplers]
+    print_settings(
+        {
+            "model": describe_model(model),
+            "samplers": ", ".join(map(str, samplers)),
+            "guidance": f"{guidance:g}",
+            "images": f"{len(seeds)} a sampler (seeds {seeds_text})",
+            "device": f"{describe_device(chip)}, networks in {model.dtype}",
+            "out": out,
+        }
+    )
+    with Progress("images", len(drawings) * len(seeds)) as advance:
+        columns = run_preview(drawings, prompt, seeds, batch, advance)
+    draw_preview(columns, prompt, seeds, out)
+    if as_json:
+        rows = [
+            {
+                "sampler": str(column.drawing.request.sampler),
+                "nfe": column.drawing.nfe,
+                "network_evaluations": column.drawing.network_evaluations,
+                "seconds": round(column.seconds, 3),
+            }
+            for column in columns
+        ]
+        print_json({"samplers": rows, "images": len(seeds), "out": str(out)})
+    else:
+        table = Table("sampler", "NFE", "network evaluations", "seconds", box=None, pad_edge=False)
+        for column in columns:
+            cost = str(column.drawing.nfe), str(column.drawing.network_evaluations)
+            table.add_row(escape(str(column.drawing.request.sampler)), *cost, f"{column.seconds:.1f}")
+        Console().print(table)
+    click.echo(f"picture: {out}", err=True)

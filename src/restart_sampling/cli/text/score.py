@@ -1,0 +1,121 @@
+"""`restart-sampling text score`: CLIP and aesthetic scores of images of prompts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from restart_sampling.cli.options import (
+    Progress,
+    batch_option,
+    describe_device,
+    device_option,
+    json_option,
+    pick_device,
+    print_json,
+    print_settings,
+)
+from restart_sampling.cli.text.scoring import ScoreModels, describe_score, score_options
+
+
+@click.command()
+@click.argument("images", type=click.Path(path_type=Path))
+@click.option(
+    "--prompts",
+    "prompts_path",
+    required=True,
+    metavar="CSV",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="What the images were made of: a CSV with a column 'caption'; row 0 is that of 0.png, row 1 of 1.png.",
+)
+@click.option(
+    "--metrics",
+    "metrics_text",
+    default="clip,aesthetic",
+    show_default=True,
+    help="With commas between: clip (how well images fit their prompts), aesthetic (how people would rate them).",
+)
+@score_options
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("results.jsonl"),
+    show_default=True,
+    help="A line is added.",
+)
+@batch_option
+@device_option
+@json_option
+def score(
+    images: Path,
+    prompts_path: Path,
+    metrics_text: str,
+    models: ScoreModels,
+    results: Path,
+    batch: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """CLIP and aesthetic scores of IMAGES (a folder, zip or tar), which were made of the prompts in a CSV.
+
+    \b
+      restart-sampling text score images --prompts images/subset.csv
+
+    The CLIP score is the mean cosine, not multiplied by 100 and not raised to 0, as in the paper's tables. Images are
+    scaled (bicubic) and cropped to what CLIP takes; prompts are cut at its 77 tokens. All is float32 without TF32; the
+    original's is float16 in part.
+    """
+    chip = pick_device(device)
+
+    from restart_sampling.cli.sampler import versions
+    from restart_sampling.evaluation.results import append_result
+    from restart_sampling.experiments.text_scores import measure_scores
+    from restart_sampling.files import check_writable, sha256
+    from restart_sampling.generation.distributed import distributed
+    from restart_sampling.images.prompts import match_images, read_prompts
+    from restart_sampling.images.sources import open_source
+
+    metrics = models.metrics(metrics_text)
+    with distributed(chip) as ranks:
+        with ranks.one_goes_first():
+            prompted = match_images(open_source(images), read_prompts(prompts_path))
+            check_writable(results)
+            scores = models.load(metrics, ranks.device)
+        about = {
+            "run": {"images": str(images), "prompts_sha256": sha256(prompts_path)},
+            "model": None,
+            "plan": None,
+            "nfe": None,
+            "prompts": str(prompts_path),
+            "metrics": list(metrics),
+            **{name: loaded.about for name, loaded in scores.items()},
+            "device": f"{ranks.size} x {describe_device(ranks.device)}",
+            "arithmetic": "float32 without TF32",
+            "versions": versions(),
+        }
+        if ranks.first:
+            print_settings(
+                {
+                    "images": f"{len(prompted)} from {images}",
+                    "prompts": prompts_path,
+                    **{name: describe_score(loaded.about) for name, loaded in scores.items()},
+                    "device": about["device"],
+                }
+            )
+        with Progress("images", len(prompted), ranks.first) as advance:
+            figures = measure_scores(
+                prompted, scores, ranks, batch_size=batch, advance=lambda number: advance(number * ranks.size)
+            )
+        result = {**about, **figures, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        if ranks.first:
+            append_result(results, result)
+            if not as_json:
+                for name, loaded in scores.items():
+                    error = result[f"{name}_score_error"]
+                    spread = "" if error is None else f" +- {error:.2g}"
+                    click.echo(f"{name} score  {result[f'{name}_score']:.4f}{spread}  ({describe_score(loaded.about)})")
+            click.echo(f"results: {results}", err=True)
+            if as_json:
+                print_json(result)

@@ -1,0 +1,262 @@
+"""From prompts to batches of images: a pipeline with a sampler, where all noise of an image is from its own seed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from inspect import signature
+from itertools import pairwise
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restart_sampling.errors import InputError, one_line, shorten
+from restart_sampling.generation.blocks import cut
+from restart_sampling.generation.generate import Batch
+from restart_sampling.precision import full_float32
+from restart_sampling.text_to_image.pipeline import TextToImage, quiet
+from restart_sampling.text_to_image.samplers import Sampler, make_scheduler
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a pipeline, but for the prompts.
+
+    Attributes:
+        sampler: which.
+        guidance: scale of classifier-free guidance, the pipeline's guidance_scale.
+        seed: image number i is drawn from seed + i.
+        negative_prompt: what the images should not show; None: nothing is said.
+        height: in pixels; None: the pipeline's.
+        width: likewise.
+    """
+
+    sampler: Sampler
+    guidance: float = 7.5
+    seed: int = 0
+    negative_prompt: str | None = None
+    height: int | None = None
+    width: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A pipeline that was asked for something, and was found able to do it.
+
+    Attributes:
+        model: the pipeline.
+        request: what is asked of it.
+        scheduler: of the sampler.
+        nfe: rows of the scheduler.
+        network_evaluations: of one image; twice as many under classifier-free guidance.
+        path: (rows so far, level) on the way: sigma = std / alpha, or t of flow models.
+    """
+
+    model: TextToImage
+    request: Request
+    scheduler: Any
+    nfe: int
+    network_evaluations: int
+    path: tuple[tuple[int, float], ...]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """JSON, what an image depends on but for its prompt and its number."""
+        asked = self.request
+        config = {key: _json(value) for key, value in self.scheduler.config.items() if not key.startswith("_")}
+        return {
+            "model_sha256": self.model.sha256,
+            "sampler": str(asked.sampler),
+            "guidance": asked.guidance,
+            "seed": asked.seed,
+            "negative_prompt": asked.negative_prompt,
+            "height": asked.height,
+            "width": asked.width,
+            "arithmetic": self.model.dtype,
+            "pipeline": type(self.model.pipe).__name__,
+            "scheduler": {"class": type(self.scheduler).__name__, **config},
+        }
+
+
+def _json(value: Any) -> Any:
+    """A setting of a scheduler, of which some are infinite and some are arrays."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value) if isinstance(value, float) and not isfinite(value) else value
+
+
+def prepare(model: TextToImage, request: Request) -> Drawing:
+    """Makes the scheduler and finds out what an image will cost, with one evaluation of the network.
+
+    Pipelines differ in how they set the timesteps, and in whether a guidance scale means classifier-free guidance, so
+    the pipeline itself is asked: it is stopped at its first step.
+
+    Raises:
+        InputError: the sampler, its plan or what else is asked does not fit the pipeline.
+    """
+    sampler = request.sampler
+    if not isfinite(request.guidance):
+        raise InputError(f"guidance is {request.guidance:g}; give a finite scale, such as 7.5")
+    known = signature(type(model.pipe).__call__).parameters
+    for name in ("negative_prompt", "height", "width"):
+        if getattr(request, name) is not None and name not in known:
+            raise InputError(f"{type(model.pipe).__name__} takes no {name}; leave it out")
+    if (request.height is None) != (request.width is None):  # pipelines forget the one without the other
+        raise InputError("height and width go together; give both, or neither for the pipeline's own size")
+    scheduler = make_scheduler(sampler, model.scheduler_config, request.guidance)
+    try:
+        row_evaluations = _first_row(model, request, scheduler)
+    except (InputError, ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"sampler '{sampler}' with {type(model.pipe).__name__}: {one_line(error)}") from error
+    if request.negative_prompt is not None and row_evaluations == 1:
+        raise InputError(
+            f"a negative prompt does nothing without classifier-free guidance, which {type(model.pipe).__name__} does "
+            f"not do at guidance {request.guidance:g}; leave it out, or give a scale above 1"
+        )
+    nfe = len(scheduler.timesteps)
+    return Drawing(model, request, scheduler, nfe, nfe * row_evaluations, _path(scheduler))
+
+
+def generate(
+    drawing: Drawing, prompts: Sequence[str], numbers: Sequence[int], *, batch_size: int = 16
+) -> Iterator[Batch]:
+    """Draws images; that of a number depends on it and on its prompt, not on the others in its batch.
+
+    Args:
+        drawing: of `prepare`.
+        prompts: one for each image.
+        numbers: of the images, one for each.
+        batch_size: images at a time.
+
+    Returns:
+        An iterator of batches in the order of the numbers, which are their seeds. Nothing is computed before it is
+        asked for.
+
+    Raises:
+        InputError: an image is not finite or of another size, or the pipeline draws noise without a seed, or evaluates
+            its network another number of times than it was to.
+    """
+    for places in cut(range(len(numbers)), batch_size):
+        chosen = [numbers[place] for place in places]
+        yield _draw(drawing, [prompts[place] for place in places], chosen)
+
+
+def _draw(drawing: Drawing, prompts: Sequence[str], numbers: Sequence[int]) -> Batch:
+    model, request = drawing.model, drawing.request
+    noise = _unseeded_noise(model.device)
+    with counted_images(model.network) as count:
+        images = _call(model, request, drawing.scheduler, prompts, numbers)
+    what = f"{type(model.pipe).__name__} with sampler '{request.sampler}'"
+    if count() != drawing.network_evaluations * len(numbers):
+        raise InputError(
+            f"{what} took {count()} network evaluations for {len(numbers)} images, and "
+            f"{drawing.network_evaluations} for each were expected; use another sampler or pipeline"
+        )
+    if not all(map(torch.equal, noise, _unseeded_noise(model.device))):
+        raise InputError(
+            f"{what} draws noise without a seed, so that an image would depend on its batch; use another sampler"
+        )
+    if images.shape[1:3] != (request.height or images.shape[1], request.width or images.shape[2]):
+        raise InputError(
+            f"{what} makes images of {images.shape[1]}x{images.shape[2]}, where {request.height}x{request.width} were "
+            f"asked for; give that size, or another one"
+        )
+    for number, prompt, image in zip(numbers, prompts, images, strict=True):
+        if not np.isfinite(image).all():
+            raise InputError(
+                f"image {number} ('{shorten(prompt, 60)}') is not finite with sampler '{request.sampler}'; check "
+                f"whether the network overflows in {model.dtype} (--dtype float32 or bfloat16 does not)"
+            )
+    pixels = torch.from_numpy((images * 255).round().astype(np.uint8)).permute(0, 3, 1, 2).contiguous()
+    return Batch(tuple(numbers), None, pixels)
+
+
+def _call(
+    model: TextToImage, request: Request, scheduler: Any, prompts: Sequence[str], numbers: Sequence[int]
+) -> np.ndarray:
+    """Images from 0 to 1, float32 [B, H, W, C]."""
+    generators = [torch.Generator().manual_seed(request.seed + number) for number in numbers]
+    scheduler.generator = generators  # ours draws from these where the pipeline passes none
+    model.pipe.scheduler = scheduler
+    size = {name: value for name in ("height", "width") if (value := getattr(request, name)) is not None}
+    negative = {} if request.negative_prompt is None else {"negative_prompt": [request.negative_prompt] * len(prompts)}
+    with quiet(), full_float32():
+        images: np.ndarray = model.pipe(
+            prompt=list(prompts),
+            num_inference_steps=request.sampler.steps,
+            guidance_scale=request.guidance,
+            generator=generators,
+            output_type="np",
+            **size,
+            **negative,
+        ).images
+    return images
+
+
+class _FirstStep(Exception):  # noqa: N818  not an error
+    """The pipeline has evaluated its network and calls its scheduler."""
+
+
+def _first_row(model: TextToImage, request: Request, scheduler: Any) -> int:
+    """Evaluations of the network for one image before the first step of the scheduler."""
+
+    @wraps(scheduler.step)  # pipelines look at its arguments
+    def stop(*_: Any, **__: Any) -> None:
+        raise _FirstStep
+
+    scheduler.step = stop
+    try:
+        with counted_images(model.network) as count:
+            _call(model, request, scheduler, ["a photo"], [0])
+    except _FirstStep:
+        return count()
+    finally:
+        del scheduler.step
+    raise InputError("it never called its scheduler")
+
+
+def _path(scheduler: Any) -> tuple[tuple[int, float], ...]:
+    from restart_sampling.text_to_image.restart_steps import RestartSteps
+
+    if isinstance(scheduler, RestartSteps):
+        return tuple(scheduler._path.schedule(scheduler._solver, scheduler._restart_solver))
+    timesteps = scheduler.timesteps.cpu()
+    if hasattr(scheduler, "sigmas"):
+        levels = scheduler.sigmas.tolist()
+    else:
+        alphas = scheduler.alphas_cumprod[timesteps]
+        levels = ((1 - alphas) / alphas).sqrt().tolist()
+    # Of two neighbours that are equal the first is where Heun's method looks ahead, the second where it arrives.
+    return tuple((row, now) for row, (now, then) in enumerate(pairwise([*levels, -1.0])) if now != then)
+
+
+@contextmanager
+def counted_images(network: torch.nn.Module) -> Iterator[Callable[[], int]]:
+    """Counts what a network evaluates in the body, each image of a batch; gives a function that says how much it was.
+
+    Classifier-free guidance evaluates each image twice, in one batch or two.
+    """
+    images = 0
+
+    def add(_: torch.nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        nonlocal images
+        images += len(arguments[0] if arguments else named["hidden_states"])
+
+    hook = network.register_forward_pre_hook(add, with_kwargs=True)
+    try:
+        yield lambda: images
+    finally:
+        hook.remove()
+
+
+def _unseeded_noise(device: torch.device) -> list[Tensor]:
+    """States of the generators that belong to no image."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    if device.type == "mps":
+        states.append(torch.mps.get_rng_state())
+    return states

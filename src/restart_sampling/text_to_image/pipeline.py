@@ -1,0 +1,137 @@
+"""Text-to-image pipelines of diffusers, from the Hugging Face hub or a folder."""
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from restart_sampling.errors import InputError, one_line, require_extra, shorten
+from restart_sampling.weights import weights_sha256
+
+
+@dataclass(frozen=True, eq=False)
+class TextToImage:
+    """A pipeline on its device.
+
+    Attributes:
+        name: as the user wrote it.
+        pipe: of diffusers; its scheduler is another one in each drawing.
+        scheduler_config: of the scheduler that it came with.
+        sha256: of the weights of all its networks, in their dtype.
+        device: where it computes.
+        unchecked: whether it came with a safety checker, which is left out.
+    """
+
+    name: str
+    pipe: Any
+    scheduler_config: Mapping[str, Any]
+    sha256: str
+    device: torch.device
+    unchecked: bool = False
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """What is evaluated at each step."""
+        network: torch.nn.Module = self.pipe.components.get("transformer") or self.pipe.components["unet"]
+        return network
+
+    @property
+    def dtype(self) -> str:
+        """Of the network."""
+        return str(next(self.network.parameters()).dtype).removeprefix("torch.")
+
+
+def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextToImage:
+    """A text-to-image pipeline, without the safety checker, which makes images black.
+
+    Only safetensors files are read, and no code that comes with a model is run.
+
+    Args:
+        name: on the Hugging Face hub, or a folder in diffusers' layout.
+        device: where to compute.
+        dtype: of the networks.
+
+    Raises:
+        InputError: it cannot be loaded, is not a text-to-image pipeline, or does not fit on the device.
+    """
+    require_extra("diffusers", "text")
+    require_extra("transformers", "text")
+    if Path(name).suffix in (".safetensors", ".ckpt") or (name.startswith((".", "/", "~")) and not Path(name).is_dir()):
+        raise InputError(
+            f"--model {name}: there is no such folder; give one in diffusers' layout (with a model_index.json), or a "
+            f"name on the Hugging Face hub, such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+        )
+    try:
+        with quiet():
+            from diffusers import AutoPipelineForText2Image
+            from diffusers.utils import is_accelerate_available
+
+            parts = AutoPipelineForText2Image.load_config(name)
+            without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in parts else {}
+            pipe = AutoPipelineForText2Image.from_pretrained(
+                name,
+                torch_dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                low_cpu_mem_usage=is_accelerate_available(),
+                **without,
+            )
+    except Exception as error:  # the readers of a dozen kinds of files raise many kinds
+        raise InputError(f"--model {name} could not be loaded ({_reason(name, error)}") from error
+    networks = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    if not {"transformer", "unet"} & networks.keys():
+        raise InputError(
+            f"--model {name} is a {type(pipe).__name__}, which has neither a unet nor a transformer of its own; give a "
+            f"pipeline such as Stable Diffusion's, XL's, 3's or FLUX's"
+        )
+    digest = weights_sha256(torch.nn.ModuleDict(networks))
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        pipe.to(device)
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"--model {name} does not fit on {device} in {dtype}; give another device") from error
+    config = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+    return TextToImage(name, pipe, config, digest, device, unchecked=any(parts.get("safety_checker", ())))
+
+
+def _reason(name: str, error: BaseException) -> str:
+    """What is wrong, and what to do."""
+    if Path(name).is_dir():
+        said = shorten(one_line(error), 200)
+        return f"{said}); give the folder of a text-to-image pipeline of diffusers with safetensors files"
+    while error.__context__ is not None:  # diffusers says that a file is missing, where the hub cannot be reached
+        error = error.__context__
+    return (
+        f"{shorten(one_line(error), 200)}); give a text-to-image pipeline of diffusers with safetensors files; without "
+        f"internet the path of its folder, which 'hf download {name} --local-dir FOLDER' makes where there is internet"
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """diffusers and transformers without what they say to programmers; with bars on a terminal only."""
+    import diffusers.utils.logging
+    import huggingface_hub.utils.logging
+    import transformers.utils.logging
+
+    logs = (diffusers.utils.logging, transformers.utils.logging, huggingface_hub.utils.logging)
+    before = [log.get_verbosity() for log in logs]
+    bars = [log for log in logs[:2] if log.is_progress_bar_enabled() and not sys.stderr.isatty()]
+    for log in logs:
+        log.set_verbosity_error()
+    for log in bars:
+        log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, verbosity in zip(logs, before, strict=True):
+            log.set_verbosity(verbosity)
+        for log in bars:
+            log.enable_progress_bar()

@@ -1,0 +1,190 @@
+"""Samplers of text-to-image pipelines, as users write them: each is a scheduler made from the pipeline's own."""
+
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from restart_sampling.errors import InputError, one_line
+from restart_sampling.sampling.noise_path import RestartInterval
+from restart_sampling.sampling.plan import split_plan
+from restart_sampling.text_to_image.guidance_presets import guidance_preset
+
+_OURS = "restart_sampling.text_to_image"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the name of a sampler stands for.
+
+    Attributes:
+        family: ODE, SDE or Restart.
+        steps: where the user writes none.
+        noise: module and class of the scheduler in pipelines that predict noise, v or the image; None: not for them.
+        flow: likewise in pipelines of flow models.
+    """
+
+    family: str
+    steps: int
+    noise: tuple[str, str] | None = None
+    flow: tuple[str, str] | None = None
+
+
+_FLOW = (_OURS, "FlowMatchRestartScheduler")  # without restarts it is diffusers' Euler or Heun, and FLUX takes it
+KINDS = {
+    "ddim": Kind("ODE", 50, noise=("diffusers", "DDIMScheduler")),
+    "ddpm": Kind("SDE", 100, noise=("diffusers", "DDPMScheduler")),
+    "heun": Kind("ODE", 26, noise=("diffusers", "HeunDiscreteScheduler"), flow=_FLOW),
+    "dpmpp": Kind("ODE", 25, noise=("diffusers", "DPMSolverMultistepScheduler")),
+    "euler": Kind("ODE", 28, flow=_FLOW),
+    "restart": Kind("Restart", 30, noise=(_OURS, "RestartScheduler"), flow=_FLOW),
+}
+"""By name."""
+
+_FORM = "write NAME:STEPS, such as ddim:50, or restart:30 [10,2,0.1,2.0]"
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler of a text-to-image pipeline.
+
+    `str(sampler)` parses back to the same one.
+
+    Attributes:
+        name: of `KINDS`.
+        steps: the pipeline's num_inference_steps.
+        intervals: restarts in place of the paper's, which are chosen by the guidance scale; for `restart` alone.
+        settings: (key, value) as they are written, over those of the scheduler.
+    """
+
+    name: str
+    steps: int
+    intervals: tuple[RestartInterval, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, steps: int | None = None) -> "Sampler":
+        """Reads `ddim:50`, `heun`, `dpmpp:25 use_karras_sigmas=true`, `restart:30 [10,2,0.1,2.0] restart_solver=euler`.
+
+        Args:
+            text: name, number of steps (default: the name's), intervals and settings of the scheduler.
+            steps: the number of steps where the text has none.
+
+        Raises:
+            InputError: not a sampler.
+        """
+        match = re.fullmatch(r"\s*([A-Za-z]+)\s*(?::\s*([^\s\[]+))?(.*)", text, re.DOTALL)
+        name = match[1].lower() if match else ""
+        if match is None or name not in KINDS:
+            nearest = get_close_matches(name, KINDS, n=1)
+            advice = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise InputError(f"there is no sampler '{text}'; give one of {', '.join(KINDS)}{advice}")
+        if match[2] and steps is not None:
+            raise InputError(f"sampler '{text}' has {match[2]} steps and {steps} are asked for; give the number once")
+        written = match[2] or (KINDS[name].steps if steps is None else steps)
+        try:
+            number, intervals, settings = split_plan(f"{written} {match[3]}")
+        except InputError as error:
+            raise InputError(f"sampler '{text}': {error}; {_FORM}") from None
+        if number is None or number < 1:
+            raise InputError(f"sampler '{text}' has {written} steps; {_FORM}")
+        if intervals and name != "restart":
+            raise InputError(f"sampler '{text}' has restart intervals, which only restart takes; {_FORM}")
+        pairs = [setting.partition("=") for setting in settings]
+        return cls(name, number, intervals, tuple((key, value) for key, _, value in pairs))
+
+    def __str__(self) -> str:
+        settings = (f"{key}={value}" for key, value in self.settings)
+        return " ".join([f"{self.name}:{self.steps}", *map(str, self.intervals), *settings])
+
+    @property
+    def family(self) -> str:
+        """ODE, SDE or Restart."""
+        return KINDS[self.name].family
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether this is the config of a flow model's scheduler, and not of one with betas.
+
+    Raises:
+        InputError: neither, or what the model predicts is not known here.
+    """
+    if "beta_schedule" in config and config.get("prediction_type") in ("epsilon", "v_prediction", "sample"):
+        return False
+    if "shift" in config and "beta_schedule" not in config:
+        return True
+    predicts = f" that predicts {config['prediction_type']}" if "prediction_type" in config else ""
+    raise InputError(
+        f"the pipeline's scheduler is {config.get('_class_name', 'unknown')}{predicts}; the samplers are for models "
+        f"that predict noise, v or the image with a schedule of betas (Stable Diffusion 1.5, 2, XL), and for flow "
+        f"models (Stable Diffusion 3, FLUX)"
+    )
+
+
+def make_scheduler(sampler: Sampler, config: Mapping[str, Any], guidance: float) -> Any:
+    """The scheduler of a sampler.
+
+    Args:
+        sampler: which.
+        config: of the pipeline's own scheduler.
+        guidance: scale of classifier-free guidance, which chooses the paper's restarts.
+
+    Raises:
+        InputError: the sampler is not for this kind of pipeline, or a setting is not one of its scheduler's.
+    """
+    kind, flow = KINDS[sampler.name], is_flow(config)
+    home = kind.flow if flow else kind.noise
+    if home is None:
+        own = [name for name, each in KINDS.items() if (each.flow if flow else each.noise)]
+        what = "flow models" if flow else "models that predict noise"
+        raise InputError(f"sampler '{sampler}' is not for {what}, as this pipeline's is one; give {', '.join(own)}")
+    if sampler.steps > config["num_train_timesteps"]:
+        raise InputError(f"sampler '{sampler}': the model knows {config['num_train_timesteps']} steps; give no more")
+    scheduler = getattr(import_module(home[0]), home[1])
+    try:
+        settings = _settings(sampler, flow, guidance) | dict(_typed(scheduler, *each) for each in sampler.settings)
+        return scheduler.from_config(config, **settings)
+    except (InputError, ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise InputError(f"sampler '{sampler}': {one_line(error)}") from error
+
+
+def _settings(sampler: Sampler, flow: bool, guidance: float) -> dict[str, Any]:
+    """What a sampler sets over the pipeline's own settings."""
+    if sampler.name == "dpmpp":
+        return {"algorithm_type": "dpmsolver++", "solver_order": 2}
+    if sampler.name != "restart":
+        return {"solver": sampler.name, "restart": None} if flow else {}
+    if flow and not sampler.intervals:
+        raise InputError(
+            "no restarts are published for flow models; give intervals in t from 1 to 0, such as "
+            f"restart:{sampler.steps} [4,1,0.3,0.6], or the samplers euler or heun"
+        )
+    # Of the paper's settings, what does not depend on the levels of Stable Diffusion.
+    flow_settings = {"solver": "euler", "restart_solver": "heun", "restart_budget": "extra"}
+    settings: dict[str, Any] = flow_settings if flow else guidance_preset(guidance)
+    if sampler.intervals:
+        settings["restart"] = [[each.points, each.repeats, each.t_min, each.t_max] for each in sampler.intervals]
+    return settings
+
+
+def _typed(scheduler: type, key: str, text: str) -> tuple[str, Any]:
+    """A setting with its value: JSON's true, false, null and numbers, or a word."""
+    known = inspect.signature(scheduler.__init__).parameters  # type: ignore[misc]
+    if key not in known or key == "self":
+        nearest = ", ".join(get_close_matches(key, known, n=3, cutoff=0.3))
+        raise InputError(f"{scheduler.__name__} has no setting '{key}'; nearest: {nearest or 'none'}")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    default = known[key].default
+    for kinds, words in ((bool, "true or false"), ((int, float), "a number"), (str, "a word")):
+        if isinstance(default, kinds):
+            if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+                raise InputError(f"{key} is {text}; give {words}, such as {key}={json.dumps(default)}")
+            break
+    return key, value

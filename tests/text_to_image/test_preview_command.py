@@ -1,0 +1,129 @@
+"""`text preview`: one prompt across samplers as a picture."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from restart_sampling.experiments.figure_style import styles
+from restart_sampling.experiments.preview import draw_preview, run_preview
+from restart_sampling.text_to_image.generate import Request, generate, prepare
+from restart_sampling.text_to_image.samplers import Sampler
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def place(folder, tmp_path, monkeypatch):
+    for kind in ("sd", "sd3"):
+        (tmp_path / kind).symlink_to(folder(kind))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def preview(run, *arguments, model="sd"):
+    return run("text", "preview", "--model", model, "--prompt", "a cat", *arguments)
+
+
+def test_a_picture_and_a_table(place, run):
+    samplers = ("--sampler", "ddim:4", "--sampler", "heun:3", "--sampler", "restart:6 [3,2,0.5,2.0]")
+    code, stdout, stderr = preview(run, *samplers, "--seeds", "3,5", "--out", "new/p.png", "--guidance", 2)
+    assert code == 0, stderr
+    rows = [line.split() for line in stdout.splitlines()]
+    assert rows[1][:3] == ["ddim:4", "4", "8"]
+    assert rows[2][:3] == ["heun:3", "5", "10"]
+    assert rows[3][:4] == ["restart:6", "[3,2,0.5,2]", "14", "28"]
+    assert "samplers  ddim:4, heun:3, restart:6 [3,2,0.5,2]" in stderr
+    with Image.open("new/p.png") as picture:
+        assert picture.width > picture.height > 400
+
+
+def test_default_samplers(place, run):
+    code, stdout, stderr = preview(run, "--seeds", "0", "--json")
+    assert code == 0, stderr
+    result = json.loads(stdout)
+    assert [each["sampler"] for each in result["samplers"]] == ["ddim:50", "ddpm:100", "heun:26", "restart:30"]
+    assert [each["nfe"] for each in result["samplers"]] == [50, 100, 51, 64]
+    assert [each["network_evaluations"] for each in result["samplers"]] == [100, 200, 102, 128]
+
+
+def test_default_samplers_of_flow_models(place, run):
+    code, stdout, stderr = preview(run, "--seeds", "0", "--json", model="sd3")
+    assert code == 0, stderr
+    assert [each["nfe"] for each in json.loads(stdout)["samplers"]] == [28, 29, 34]
+
+
+def drawn(monkeypatch, columns, seeds):
+    """The figure, before it is written."""
+    from matplotlib.figure import Figure
+
+    kept = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (kept.append(self), Path(path).touch()))
+    draw_preview(columns, "a cat", seeds, Path("p.png"))
+    return kept[0]
+
+
+def test_every_cell_is_the_image_of_its_seed_and_every_path_that_of_its_sampler(place, model, monkeypatch):
+    texts, seeds = ("ddpm:4", "restart:6 [3,2,0.5,2]"), (3, 5, 9)
+    drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0)) for text in texts]
+    figure = drawn(monkeypatch, run_preview(drawings, "a cat", seeds, 2, lambda count: None), seeds)
+    images = [axes.get_images()[0].get_array() for axes in figure.axes if axes.get_images()]
+    expected = [
+        torch.cat([batch.images for batch in generate(each, ["a cat"] * 3, seeds)]).permute(0, 2, 3, 1)
+        for each in drawings
+    ]
+    assert np.abs(np.stack(images).astype(int) - torch.cat(expected).int().numpy()).max() <= 1
+    paths = [axes for axes in figure.axes if axes.lines]
+    for axes, drawing in zip(paths, drawings, strict=True):
+        (line,) = axes.lines
+        shown = list(zip(*line.get_data(), strict=True))
+        assert shown == [(row, level) for row, level in drawing.path if level > 0]
+        assert axes.get_xlim() == (0, 14)
+    words = [each.get_text() for each in figure.texts]
+    assert words[0] == "a cat"
+    assert {*texts, "NFE 4, 8 network evaluations", "NFE 14, 28 network evaluations"} <= set(words)
+    assert [word for word in words if word.startswith("seed")] == ["seed 3", "seed 5", "seed 9"]
+
+
+def test_texts_stay_within_their_columns(place, model, monkeypatch):
+    """A long sampler and a long prompt are wrapped, whatever the number of columns."""
+    long = "restart:9 [3,2,0.5,2.0] [3,2,1.0,3.0] restart_solver=euler solver=heun restart_grid=even"
+    drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0)) for text in (long, "ddim:2")]
+    columns = run_preview(drawings, "a cat", [0], 1, lambda count: None)
+    figure = drawn(monkeypatch, columns, [0])
+    figure.canvas.draw()
+    cell = next(axes for axes in figure.axes if axes.get_images()).get_window_extent()
+    name = next(each for each in figure.texts if each.get_text().startswith("restart"))
+    assert name.get_window_extent().x1 <= cell.x1 * 1.02
+    assert name.get_window_extent().y0 > cell.y1
+    assert name.get_color() == styles([column.family for column in columns])[columns[0].family].colour
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--out", "p.jpg"), "--out p.jpg: the picture is a PNG file"),
+        (("--seeds", "x"), "cannot read 'x'"),
+        (("--sampler", "ddmp"), "there is no sampler 'ddmp'"),
+        (("--sampler", "ddim", "--sampler", "ddim:50"), "--sampler 'ddim:50' is given twice"),
+        (("--sampler", "euler"), "is not for models that predict noise"),
+        (("--prompt", " "), "--prompt has no text"),
+        (("--model", "./none"), "--model ./none: there is no such folder"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, said, place, run):
+    code, stdout, stderr = preview(run, *arguments)
+    assert (code, stdout) == (2, "")
+    assert said in stderr
+    assert len(stderr.splitlines()) == 1
+    assert not Path("preview.png").exists()
+
+
+def test_a_missing_optional_package_is_one_sentence(place, run, monkeypatch):
+    monkeypatch.setattr("restart_sampling.errors.find_spec", lambda package: None)
+    code, _, stderr = preview(run)
+    assert code == 2
+    assert stderr.startswith("restart-sampling: this needs matplotlib")

@@ -1,0 +1,200 @@
+"""What the text of a sampler means, and the scheduler that it becomes."""
+
+import re
+from pathlib import Path
+
+import diffusers
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_pipelines import SD
+
+from restart_sampling.errors import InputError
+from restart_sampling.sampling.noise_path import RestartInterval
+from restart_sampling.text_to_image.guidance_presets import guidance_preset
+from restart_sampling.text_to_image.samplers import KINDS, Sampler, is_flow, make_scheduler
+
+# As in the file of Stable Diffusion 1.5.
+SD15 = diffusers.PNDMScheduler(**SD, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1).config
+SD3 = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).config
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("ddim", "ddim:50"),
+        ("DDIM : 20", "ddim:20"),
+        ("ddpm:100", "ddpm:100"),
+        ("restart", "restart:30"),
+        ("restart [10, 2, 0.1, 2.0]", "restart:30 [10,2,0.1,2]"),
+        ("restart:40[10,2,.1,2],[5,2,1,9] solver=heun", "restart:40 [10,2,0.1,2] [5,2,1,9] solver=heun"),
+        ("dpmpp:25 use_karras_sigmas=true", "dpmpp:25 use_karras_sigmas=true"),
+    ],
+)
+def test_texts(text, canonical):
+    assert str(Sampler.parse(text)) == canonical
+
+
+INTERVALS = st.builds(
+    RestartInterval, st.integers(2, 50), st.integers(1, 9), st.floats(0.01, 1.0), st.floats(1.5, 20.0)
+)
+
+
+@given(
+    st.sampled_from(sorted(KINDS)),
+    st.integers(1, 1000),
+    st.lists(INTERVALS, max_size=3),
+    st.dictionaries(st.sampled_from(["solver", "restart_grid"]), st.sampled_from(["heun", "even"]), max_size=2),
+)
+def test_a_sampler_parses_back(name, steps, intervals, settings):
+    sampler = Sampler(name, steps, tuple(intervals) if name == "restart" else (), tuple(settings.items()))
+    assert Sampler.parse(str(sampler)) == sampler
+
+
+def test_steps_may_stand_beside_the_text():
+    assert Sampler.parse("ddim", 20) == Sampler.parse("ddim:20")
+    assert Sampler.parse("restart [10,2,0.1,2.0]", 40) == Sampler.parse("restart:40 [10,2,0.1,2.0]")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "there is no sampler ''; give one of ddim, ddpm, heun, dpmpp, euler, restart"),
+        (
+            "ddmp:5",
+            "give one of ddim, ddpm, heun, dpmpp, euler, restart; did you mean ddpm",
+        ),
+        ("ddim:0", "sampler 'ddim:0' has 0 steps"),
+        ("ddim:many", "the number of steps is 'many', which is not a whole number"),
+        ("ddim 50", "cannot read '50'"),
+        ("ddim:50 [3,2,0.1,1]", "has restart intervals, which only restart takes"),
+        ("restart [3,2,0.1]", "interval [3,2,0.1] has 3 entries"),
+        ("restart [1,2,0.1,1]", "N_restart = 1"),
+        ("restart [3,2,1,0.1]", "t_min < t_max"),
+        ("restart [3,2", "cannot read '[3,2'"),
+    ],
+)
+def test_what_is_no_sampler_is_said_in_one_sentence(text, said):
+    with pytest.raises(InputError) as error:
+        Sampler.parse(text)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_steps_given_twice():
+    with pytest.raises(InputError, match="has 50 steps and 20 are asked for"):
+        Sampler.parse("ddim:50", 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "config", "kind"),
+    [
+        ("ddim", SD15, "DDIMScheduler"),
+        ("ddpm", SD15, "DDPMScheduler"),
+        ("heun", SD15, "HeunDiscreteScheduler"),
+        ("dpmpp", SD15, "DPMSolverMultistepScheduler"),
+        ("restart", SD15, "RestartScheduler"),
+        ("euler", SD3, "FlowMatchRestartScheduler"),
+        ("heun", SD3, "FlowMatchRestartScheduler"),
+        ("restart [4,1,0.3,0.6]", SD3, "FlowMatchRestartScheduler"),
+    ],
+)
+def test_schedulers_keep_the_pipelines_noise_schedule(text, config, kind):
+    scheduler = make_scheduler(Sampler.parse(text), config, 7.5)
+    assert type(scheduler).__name__ == kind
+    for key in ("beta_start", "beta_end", "beta_schedule", "prediction_type", "shift", "num_train_timesteps"):
+        assert scheduler.config.get(key) == config.get(key), key
+
+
+@pytest.mark.parametrize(("text", "rows"), [("ddim:50", 50), ("ddpm:100", 100), ("heun:26", 51), ("heun:51", 101)])
+def test_the_papers_rows_take_the_evaluations_that_it_prints(text, rows):
+    scheduler = make_scheduler(Sampler.parse(text), SD15, 5.0)
+    scheduler.set_timesteps(Sampler.parse(text).steps)
+    assert len(scheduler.timesteps) == rows
+
+
+def test_the_samplers_of_the_documentation_take_what_it_says():
+    page = (Path(__file__).parents[2] / "docs" / "text-to-image.md").read_text()
+    rows = re.findall(r"^\| (`[a-z]+.*?) \| .* \| ([\d, ]+)(?:;.*)? \|$", page, re.MULTILINE)
+    shown = [pair for texts, nfes in rows for pair in zip(re.findall("`(.+?)`", texts), nfes.split(", "), strict=True)]
+    assert len(shown) == 10
+    for text, nfe in shown:
+        sampler = Sampler.parse(text)
+        flow = text.startswith("euler") or sampler.steps in (15, 28)
+        scheduler = make_scheduler(sampler, SD3 if flow else SD15, 7.5)
+        scheduler.set_timesteps(sampler.steps)
+        assert len(scheduler.timesteps) == int(nfe), text
+
+
+@pytest.mark.parametrize(("guidance", "rows"), [(2.0, 62), (3.0, 64), (5.0, 64), (7.5, 64), (8.0, 64)])
+def test_restart_alone_is_the_papers_preset_of_the_guidance(guidance, rows):
+    scheduler = make_scheduler(Sampler.parse("restart"), SD15, guidance)
+    assert {key: scheduler.config[key] for key in guidance_preset(guidance)} == guidance_preset(guidance)
+    scheduler.set_timesteps(30)
+    assert len(scheduler.timesteps) == rows
+
+
+def test_intervals_and_settings_are_over_the_preset():
+    scheduler = make_scheduler(Sampler.parse("restart:30 [5,1,0.2,3] restart_solver=euler"), SD15, 5.0)
+    expected = guidance_preset(5.0) | {"restart": [[5, 1, 0.2, 3.0]], "restart_solver": "euler"}
+    assert {key: scheduler.config[key] for key in expected} == expected
+
+
+def test_the_papers_own_restarts_written_out_are_its_preset():
+    written = make_scheduler(Sampler.parse("restart [10,2,0.1,2.0]"), SD15, 5.0)
+    preset = make_scheduler(Sampler.parse("restart"), SD15, 5.0)
+    assert dict(written.config) == dict(preset.config)
+
+
+def test_a_plan_that_the_pipeline_came_with_is_not_taken_over():
+    saved = make_scheduler(Sampler.parse("restart [4,1,0.3,0.6]"), SD3, 1.0).config
+    for text in ("euler", "heun"):
+        scheduler = make_scheduler(Sampler.parse(text), saved, 1.0)
+        scheduler.set_timesteps(6)
+        assert len(scheduler.timesteps) == (6 if text == "euler" else 11)
+
+
+@pytest.mark.parametrize(
+    ("text", "config", "said"),
+    [
+        (
+            "euler",
+            SD15,
+            "sampler 'euler:28' is not for models that predict noise, as this pipeline's is one; give",
+        ),
+        ("ddim", SD3, "sampler 'ddim:50' is not for flow models, as this pipeline's is one; give heun, euler, restart"),
+        ("restart", SD3, "no restarts are published for flow models; give intervals in t"),
+        ("ddim:2000", SD15, "the model knows 1000 steps"),
+        ("ddim color=red", SD15, "DDIMScheduler has no setting 'color'"),
+        ("dpmpp use_karras_sigma=true", SD15, "no setting 'use_karras_sigma'; nearest: use_karras_sigmas"),
+        ("dpmpp use_karras_sigmas=maybe", SD15, "use_karras_sigmas is maybe; give true or false"),
+        ("dpmpp use_karras_sigmas=1", SD15, "use_karras_sigmas is 1; give true or false"),
+        ("dpmpp solver_order=true", SD15, "solver_order is true; give a number"),
+        ("dpmpp solver_type=3", SD15, "solver_type is 3; give a word"),
+        ("restart solver=unipc", SD15, "unipc"),
+        ("restart restart_budget=free", SD15, "restart_budget is 'free'"),
+        ("dpmpp algorithm_type=magic", SD15, "magic"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_sentence(text, config, said):
+    with pytest.raises(InputError) as error:
+        make_scheduler(Sampler.parse(text), config, 7.5)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "said"),
+    [
+        (diffusers.EDMEulerScheduler(), "the pipeline's scheduler is EDMEulerScheduler that predicts epsilon"),
+        (diffusers.VQDiffusionScheduler(4), "the pipeline's scheduler is VQDiffusionScheduler;"),
+        (
+            diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+            "that predicts flow_prediction",
+        ),
+    ],
+)
+def test_an_unknown_scheduler_config_is_named(scheduler, said):
+    with pytest.raises(InputError) as error:
+        is_flow({**scheduler.config, "_class_name": type(scheduler).__name__})
+    assert said in str(error.value)
