@@ -128,7 +128,7 @@ def test_paths_are_those_of_the_best_of_each_family(results):
 
 def test_chosen_rows(results, tmp_path, run):
     panels = draw("paths", results, rows=["18", "9"]).axes
-    assert [axes.get_title(loc="right") for axes in panels] == ["18", "9"]
+    assert [text.get_text() for axes in panels for text in axes.texts] == ["18", "9"]
     file = results_file(*made_up(), name=tmp_path / "results.jsonl")
     code, _, err = run("figure", file, "--out", tmp_path / "x.png", "--row", "81")
     assert code == 2

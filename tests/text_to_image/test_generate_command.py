@@ -190,7 +190,7 @@ BAD = {
     "another kind": ({"scheduler": "euler"}, "sampler 'euler:3' is not for models that predict noise"),
     "a plan that does not fit": (
         {"scheduler": "restart [10,2,0.1,2.0] restart_budget=inside"},
-        "take 34 evaluations of the network and there are 3 in all",
+        "take 35 evaluations of the network, and there are 3 in all",
     ),
     "a level that is not there": ({"scheduler": "restart [3,2,0.1,99]"}, "t_max is above sigma_max"),
     "no such folder": ({"model": "./none"}, "--model ./none: there is no such folder"),

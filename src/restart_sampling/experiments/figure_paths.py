@@ -22,6 +22,8 @@ def best_of_families(points: Sequence[Point]) -> list[Point]:
 
 def draw_paths(points: Sequence[Point]) -> "Figure":
     """Draws the paths of the points, one below another."""
+    from matplotlib.ticker import MaxNLocator
+
     looks = styles(families(points))
     paths = [[(spent, level) for spent, level in point.schedule if level > 0] for point in points]
     levels = [level for path in paths for _, level in path]
@@ -34,7 +36,9 @@ def draw_paths(points: Sequence[Point]) -> "Figure":
             axes.set_title(
                 f"{point.family}: {point.distance:.3g}", loc="left", fontsize=7, color=looks[point.family].colour, pad=2
             )
-            axes.set_title(_short(point.name), loc="right", fontsize=6, color=SECONDARY, pad=2)
+            place = {"xy": (1, 1), "xycoords": "axes fraction", "xytext": (-2, -2), "textcoords": "offset points"}
+            axes.annotate(_short(point.name), **place, ha="right", va="top", fontsize=6, color=SECONDARY)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             log_scale(axes, "y", levels)
         panels[-1].set_xlabel("evaluations of the denoiser so far")
         figure.supylabel("noise level", fontsize=8)

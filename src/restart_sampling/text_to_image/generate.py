@@ -222,7 +222,7 @@ def _path(scheduler: Any) -> tuple[tuple[int, float], ...]:
     from restart_sampling.text_to_image.restart_steps import RestartSteps
 
     if isinstance(scheduler, RestartSteps):
-        return tuple(scheduler._path.schedule(scheduler._solver, scheduler._restart_solver))
+        return tuple(scheduler.path.schedule(*scheduler.solvers))
     timesteps = scheduler.timesteps.cpu()
     if hasattr(scheduler, "sigmas"):
         levels = scheduler.sigmas.tolist()
