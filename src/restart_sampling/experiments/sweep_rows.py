@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.errors import InputError, shorten
-from restart_sampling.sampling.noise_path import Move
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 
@@ -42,13 +41,14 @@ class Row:
 def family_of(plan: Plan) -> str:
     """The family that a plan belongs to unless its row says another: `ODE (heun)`, `Restart (heun, churn)`."""
     main, restart = plan.solvers
-    fall = Move(2.0, 1.0)
     if plan.intervals:
         solvers = plan.solver if restart == main else f"{plan.solver} + {plan.restart_solver}"
         return f"Restart ({solvers}{', churn' if plan.gamma or plan.churn else ''})"
     if plan.churn:
         return f"SDE ({plan.solver}, churn)"
-    return f"SDE ({plan.solver})" if main.landing(fall) < fall.then else f"ODE ({plan.solver})"
+    falls = [move for move in plan.path().moves if not move.rises]
+    stochastic = any(main.landing(fall) < fall.then for fall in falls)
+    return f"{'SDE' if stochastic else 'ODE'} ({plan.solver})"
 
 
 def row_of(name: str, plan: Plan, family: str = "", published: float | None = None) -> Row:

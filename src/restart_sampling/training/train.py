@@ -20,6 +20,8 @@ from restart_sampling.training.settings import Settings
 from restart_sampling.training.trainer import Trainer, own_random
 from restart_sampling.training.training_set import TrainingSet
 
+REPORT_SECONDS = 30.0
+
 
 @dataclass(frozen=True)
 class Report:
@@ -87,20 +89,28 @@ class Run:
         """Trains to the end of the run.
 
         Args:
-            save_seconds: between two saves.
-            report: called after each, on the first process.
+            save_seconds: between two saves; the first step, which may compile, is before that.
+            report: called on the first process after its first step, every `REPORT_SECONDS` and at each save.
 
         Raises:
             InputError: the loss is no longer finite.
         """
-        saved_at, reported = time.perf_counter(), len(self.history)
+        saved_at = reported_at = None
+        reported = len(self.history)
         with own_random(self.ranks.device), torch.backends.cudnn.flags(enabled=True, benchmark=True), full_float32():
             while not self.progress.finished:
                 self._round()
-                if self.ranks.first and (self.progress.finished or time.perf_counter() - saved_at >= save_seconds):
+                if not self.ranks.first:
+                    continue
+                now = time.perf_counter()
+                saved_at = saved_at or now
+                saving = self.progress.finished or now - saved_at >= save_seconds
+                if saving:
                     self._save()
+                    saved_at = time.perf_counter()
+                if saving or reported_at is None or now - reported_at >= REPORT_SECONDS:
                     report(self._report(reported))
-                    saved_at, reported = time.perf_counter(), len(self.history)
+                    reported_at, reported = now, len(self.history)
 
     def _round(self) -> None:
         start = time.perf_counter()
