@@ -53,14 +53,14 @@ PLAIN_DTYPE = {"cifar10": torch.float32, "imagenet64": torch.float16, "tiny": to
 CUDA = torch.device("cuda")
 
 
-def build(network: str) -> Denoiser:
+def build(network: str, device: torch.device = CUDA) -> Denoiser:
     """With random weights, none of them as near zero as at the start of a training: chips are faster on zeros."""
     torch.manual_seed(0)
     model = EDMPrecond(img_channels=3, **NETWORKS[network])
     for parameter in model.parameters():
         if parameter.ndim > 1 and parameter.abs().max() < 1e-3:
             torch.nn.init.normal_(parameter, std=0.02)
-    return model.eval().requires_grad_(False).to(CUDA)
+    return model.eval().requires_grad_(False).to(device)
 
 
 def plain(network: str) -> Denoiser:
