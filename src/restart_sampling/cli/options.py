@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 30.0
 
-DEFAULT_PLANS = {"cifar10-small": "cifar10-small-43"}
+DEFAULT_PLANS = {"cifar10-small": "cifar10-small-20"}
 """A plan suits a model; only the bundled one has a default."""
 
 device_option = click.option(

@@ -38,6 +38,7 @@ class Preset:
 # "-sde": EDM's stochastic sampler.
 # "-code": with the churn inside the restarts that the authors' sweep script leaves on, and the paper does not mention.
 _ALL = (
+    Preset("cifar10-small-20", "16 [5,1,1.09,3.2] solver=ab", "cifar10-small", 20, None),
     Preset("cifar10-small-43", "18 [3,2,1.09,3.2]", "cifar10-small", 43, None),
     Preset("cifar10-vp-43", "18 [3,2,0.06,0.30]", _VP, 43, 2.7),
     Preset("cifar10-vp-55", "18 [3,5,0.06,0.30]", _VP, 55, 2.45),
