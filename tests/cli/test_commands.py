@@ -83,7 +83,7 @@ def test_generate_writes_a_folder(run, tmp_path):
     code, stdout, stderr = generate(run, "--seeds", "7,0-1", "--out", out, "--class", "frog", "--json")
     assert code == 0
     result = json.loads(stdout)
-    assert (result["images"], result["drawn"], result["nfe"], result["out"]) == (3, 3, 3 + 8, str(out))
+    assert (result["images"], result["drawn"], result["nfe"], result["out"]) == (3, 3, 2 + 4, str(out))
     assert "NFE" in stderr
     assert "float32" in stderr
     assert sorted(path.name for path in (out / "000000").iterdir()) == ["000000.png", "000001.png", "000007.png"]
@@ -91,7 +91,7 @@ def test_generate_writes_a_folder(run, tmp_path):
         assert (image.size, image.mode) == ((32, 32), "RGB")
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["complete"] is True
-    assert manifest["run"]["plan"] == "2 [3,2,1.09,3.2] rho=3"
+    assert manifest["run"]["plan"] == "2 [5,1,1.09,3.2] solver=ab rho=3"
     assert manifest["run"]["class"] == 6
     assert manifest["run"]["arithmetic"] == "float32"
     assert len(manifest["run"]["model_sha256"]) == 64
@@ -121,7 +121,7 @@ def test_the_same_command_runs_again_and_another_is_refused(run, tmp_path):
 def test_guidance_counts_both_evaluations(run, tmp_path):
     code, _, stderr = generate(run, "--seeds", "0", "--out", tmp_path / "a", "--guidance", "1.5")
     assert code == 0
-    assert "NFE     11 (22 network evaluations with guidance 1.5)" in stderr
+    assert "NFE     6 (12 network evaluations with guidance 1.5)" in stderr
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["network_evaluations"] == 22
 
 
