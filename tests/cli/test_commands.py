@@ -122,7 +122,7 @@ def test_guidance_counts_both_evaluations(run, tmp_path):
     code, _, stderr = generate(run, "--seeds", "0", "--out", tmp_path / "a", "--guidance", "1.5")
     assert code == 0
     assert "NFE     6 (12 network evaluations with guidance 1.5)" in stderr
-    assert json.loads((tmp_path / "a" / "manifest.json").read_text())["network_evaluations"] == 22
+    assert json.loads((tmp_path / "a" / "manifest.json").read_text())["network_evaluations"] == 12
 
 
 def test_demo_draws_one_picture_and_one_table(run, tmp_path, monkeypatch):

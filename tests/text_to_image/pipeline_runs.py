@@ -5,7 +5,12 @@ from io import StringIO
 from types import SimpleNamespace
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    HeunDiscreteScheduler,
+)
 from tiny_pipelines import PIPELINES, arguments
 
 import restart_sampling as rs
@@ -13,6 +18,17 @@ from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartSch
 
 FLOW_KINDS = ("sd3", "flux")
 NAMES = {"sd": "StableDiffusion", "sdxl": "StableDiffusionXL", "sd3": "StableDiffusion3", "flux": "Flux"}
+
+DIFFUSERS_SCHEDULERS = [
+    ("sd", "heun", HeunDiscreteScheduler),
+    ("sd", "euler", EulerDiscreteScheduler),
+    ("sdxl", "heun", HeunDiscreteScheduler),
+    ("sdxl", "euler", EulerDiscreteScheduler),
+    ("sd3", "heun", FlowMatchHeunDiscreteScheduler),
+    ("sd3", "euler", FlowMatchEulerDiscreteScheduler),
+    ("flux", "euler", FlowMatchEulerDiscreteScheduler),
+]
+"""Pipelines, our solvers, and the scheduler that does the same without restarts; FLUX takes no Heun of diffusers."""
 
 
 def pipeline(kind, task=""):

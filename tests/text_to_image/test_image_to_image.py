@@ -6,11 +6,19 @@ import pytest
 import torch
 from diffusers import (
     EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
 )
-from pipeline_runs import FLOW_KINDS, counts, follow, images, pipeline, plan, record, with_scheduler
+from pipeline_runs import (
+    DIFFUSERS_SCHEDULERS,
+    FLOW_KINDS,
+    counts,
+    follow,
+    images,
+    pipeline,
+    plan,
+    record,
+    with_scheduler,
+)
 from tiny_pipelines import PIPELINES, arguments
 
 import restart_sampling as rs
@@ -22,18 +30,7 @@ SOLVERS = ["heun", "euler"]
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize(
-    ("kind", "solver", "theirs"),
-    [
-        ("sd", "heun", HeunDiscreteScheduler),
-        ("sd", "euler", EulerDiscreteScheduler),
-        ("sdxl", "heun", HeunDiscreteScheduler),
-        ("sdxl", "euler", EulerDiscreteScheduler),
-        ("sd3", "heun", FlowMatchHeunDiscreteScheduler),
-        ("sd3", "euler", FlowMatchEulerDiscreteScheduler),
-        ("flux", "euler", FlowMatchEulerDiscreteScheduler),
-    ],
-)
+@pytest.mark.parametrize(("kind", "solver", "theirs"), DIFFUSERS_SCHEDULERS)
 def test_without_restart_images_are_those_of_diffusers_schedulers(kind, solver, theirs, task):
     pipe = pipeline(kind, task)
     pipe.scheduler = theirs.from_config(pipe.scheduler.config)

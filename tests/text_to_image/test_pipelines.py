@@ -6,12 +6,9 @@ import pytest
 import torch
 from diffusers import (
     DiffusionPipeline,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
 )
-from pipeline_runs import FLOW_KINDS, counts, follow, images, plan, record, with_scheduler
+from pipeline_runs import DIFFUSERS_SCHEDULERS, FLOW_KINDS, counts, follow, images, plan, record, with_scheduler
 from tiny_pipelines import (
     PIPELINES,
     arguments,
@@ -28,18 +25,7 @@ from restart_sampling.text_to_image import guidance_preset
 DTYPES = [torch.float16, torch.bfloat16]
 
 
-@pytest.mark.parametrize(
-    ("kind", "solver", "theirs"),
-    [
-        ("sd", "heun", HeunDiscreteScheduler),
-        ("sd", "euler", EulerDiscreteScheduler),
-        ("sdxl", "heun", HeunDiscreteScheduler),
-        ("sdxl", "euler", EulerDiscreteScheduler),
-        ("sd3", "heun", FlowMatchHeunDiscreteScheduler),
-        ("sd3", "euler", FlowMatchEulerDiscreteScheduler),
-        ("flux", "euler", FlowMatchEulerDiscreteScheduler),
-    ],
-)
+@pytest.mark.parametrize(("kind", "solver", "theirs"), DIFFUSERS_SCHEDULERS)
 def test_without_restart_images_are_those_of_diffusers_schedulers(kind, solver, theirs):
     pipe = PIPELINES[kind]()
     pipe.scheduler = theirs.from_config(pipe.scheduler.config)

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from restart_sampling.experiments.figure_points import Point, best_at_each, families, pareto_front
-from restart_sampling.experiments.figure_style import Style, log_scale, new_figure, spread, style, styles, two_columns
+from restart_sampling.experiments.figure_style import (
+    Style,
+    log_scale,
+    new_figure,
+    paper_line,
+    spread,
+    style,
+    styles,
+    two_columns,
+)
 from restart_sampling.experiments.published import Published
 
 if TYPE_CHECKING:
@@ -103,14 +112,7 @@ def _draw_paper(axes: "Axes", paper: Sequence[Published], given: dict[str, Style
         handles += axes.plot(
             [line.nfe for line in own],
             [line.fid for line in own],
-            color=look.colour,
-            linewidth=0.9,
-            linestyle=(0, (3, 1.5)),
-            marker=look.marker,
-            markersize=3.5,
-            markerfacecolor="white",
-            markeredgewidth=0.8,
-            zorder=2.5,
+            **paper_line(look),
             label=f"paper: {sampler}",
         )
     return handles

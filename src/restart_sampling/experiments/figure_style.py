@@ -71,6 +71,20 @@ def styles(families: Sequence[str]) -> dict[str, Style]:
     return given
 
 
+def paper_line(look: Style) -> dict[str, Any]:
+    """How matplotlib draws a published curve: thin and dashed, in the colour of the family that it belongs to."""
+    return {
+        "color": look.colour,
+        "linewidth": 0.9,
+        "linestyle": (0, (3, 1.5)),
+        "marker": look.marker,
+        "markersize": 3.5,
+        "markerfacecolor": "white",
+        "markeredgewidth": 0.8,
+        "zorder": 2.5,
+    }
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """matplotlib's settings while a figure is drawn and saved."""

@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from restart_sampling.errors import InputError
-from restart_sampling.experiments.figure_style import SECONDARY, Style, new_figure, style, styles, two_columns
+from restart_sampling.experiments.figure_style import (
+    SECONDARY,
+    Style,
+    new_figure,
+    paper_line,
+    style,
+    styles,
+    two_columns,
+)
 from restart_sampling.experiments.published_text import PublishedText
 from restart_sampling.experiments.sweep_results import Result
 
@@ -118,14 +126,7 @@ def _draw_paper(axes: "Axes", paper: Sequence[PublishedText], score: str, looks:
         (line,) = axes.plot(
             [getattr(row, score) for row in own],
             [row.fid for row in own],
-            color=look.colour,
-            linewidth=0.9,
-            linestyle=(0, (3, 1.5)),
-            marker=look.marker,
-            markersize=3.5,
-            markerfacecolor="white",
-            markeredgewidth=0.8,
-            zorder=2.5,
+            **paper_line(look),
             label=f"paper: {printed}",
         )
         handles.append(line)
