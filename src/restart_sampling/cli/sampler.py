@@ -158,6 +158,10 @@ def versions(*more: str) -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("restart-sampling", "torch", "numpy", "pillow", *more)} | {
-        "python": platform.python_version()
+    from restart_sampling import __version__
+
+    return {
+        "restart-sampling": __version__,  # also where the package is used from its folder
+        **{name: version(name) for name in ("torch", "numpy", "pillow", *more)},
+        "python": platform.python_version(),
     }
