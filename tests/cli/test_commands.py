@@ -137,7 +137,7 @@ def test_demo_draws_one_picture_and_one_table(run, tmp_path, monkeypatch):
     with Image.open(out) as picture:
         assert picture.width > 2 * picture.height
         assert len(picture.convert("RGB").getcolors(2**24)) > 1000
-    code, stdout, _ = run("demo", "--out", out, "--seeds", "0")
+    code, stdout, _ = run("demo", "--model", "cifar10-vp-small", "--out", out, "--seeds", "0")
     assert code == 0
     assert "images/s" in stdout
 

@@ -204,10 +204,6 @@ def test_files_that_only_a_browser_can_fetch(cache, capsys):
     assert hashlib.sha256(DATA).hexdigest() in capsys.readouterr().err
 
 
-def test_bundled():
-    assert resolve("cifar10-small").is_file()
-
-
 def test_paths(tmp_path, monkeypatch):
     path = tmp_path / "model"
     path.write_bytes(DATA)
@@ -223,7 +219,7 @@ def test_paths(tmp_path, monkeypatch):
     [
         ("cifar10-smal", "nearest: cifar10-small"),
         ("edm-cifar10-32x32-cond-vp", "nearest: edm-cifar10-32x32-uncond-vp"),
-        ("qqqq", "cifar10-small, baseline-cifar10-32x32-uncond-vp, edm-cifar10"),
+        ("qqqq", "cifar10-pfgmpp-small, baseline-cifar10-32x32-uncond-vp, edm-cifar10"),
     ],
 )
 def test_unknown_names(name, nearest):

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.cli.options import (
+    DEFAULT_PLANS,
     Progress,
     batch_option,
     describe_device,
@@ -29,13 +30,14 @@ from restart_sampling.files import check_writable
     help="Picture.",
 )
 @click.option("--seeds", "seeds_text", default="0-9", show_default=True, metavar="SEEDS", help="One column each.")
+@click.option("--model", "name", type=click.Choice(list(DEFAULT_PLANS)), default="cifar10-small", show_default=True)
 @batch_option
 @device_option
 @json_option
-def demo(out: Path, seeds_text: str, batch: int, device: str, as_json: bool) -> None:
-    """Draw the same seeds and classes with ODE, SDE and Restart at equal cost: one picture and one table.
+def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json: bool) -> None:
+    """Draw the same seeds with ODE, SDE and Restart at equal cost: one picture and one table.
 
-    Uses the bundled CIFAR-10 model; column k is class k.
+    Uses a model that comes with the package; where it has classes, column k is class k.
     """
     from restart_sampling.generation.seeds import parse_seeds
 
@@ -49,15 +51,15 @@ def demo(out: Path, seeds_text: str, batch: int, device: str, as_json: bool) -> 
     from rich.console import Console
     from rich.table import Table
 
-    from restart_sampling.experiments.demo import MODEL, SAMPLERS, draw_demo, run_demo
+    from restart_sampling.experiments.demo import SAMPLERS, draw_demo, run_demo
     from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.resolve import resolve
 
-    checkpoint = read_checkpoint(resolve(MODEL))
+    checkpoint = read_checkpoint(resolve(name))
     model = checkpoint.build().to(chip)
     print_settings(
         {
-            "model": MODEL,
+            "model": name,
             "samplers": ", ".join(SAMPLERS),
             "images": f"{len(seeds)} a sampler (seeds {seeds_text})",
             "device": f"{describe_device(chip)}, network in float32",
@@ -66,7 +68,8 @@ def demo(out: Path, seeds_text: str, batch: int, device: str, as_json: bool) -> 
     )
     with Progress("images", len(SAMPLERS) * len(seeds)) as advance:
         rows = run_demo(model, seeds, batch, advance)
-    draw_demo(rows, [checkpoint.classes[column % model.label_dim] for column in range(len(seeds))], out)
+    columns = checkpoint.classes or [f"seed {seed}" for seed in seeds]
+    draw_demo(rows, [columns[column % len(columns)] for column in range(len(seeds))], out)
     table = Table("sampler", "plan", "NFE", "seconds", "images/s", box=None, pad_edge=False)
     for row in rows:
         speed = f"{len(seeds) / row.seconds:.2f}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--model", "name", required=True, metavar="MODEL", help="cifar10-small, a published name, URL or file.")
+@click.option("--model", "name", required=True, metavar="MODEL", help="A bundled or published name, URL or file.")
 @click.option("--plan", "plan_text", metavar="PLAN", help="A plan or a preset; see the command 'plan'.")
 @click.option(
     "--seeds", "seeds_text", required=True, metavar="SEEDS", help="Such as 0-63 or 1,5,10-19; one image each."

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 30.0
 
-DEFAULT_PLANS = {"cifar10-small": "cifar10-small-20"}
+DEFAULT_PLANS = {
+    "cifar10-small": "cifar10-small-20",
+    "cifar10-vp-small": "20 solver=unipc:p=3",
+    "cifar10-pfgmpp-small": "20 solver=unipc:p=3",
+}
 """A plan suits a model; only the bundled one has a default."""
 
 device_option = click.option(

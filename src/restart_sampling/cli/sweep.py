@@ -34,7 +34,7 @@ PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
 
 
 @click.command()
-@click.option("--model", "name", required=True, metavar="MODEL", help="cifar10-small, a published name, URL or file.")
+@click.option("--model", "name", required=True, metavar="MODEL", help="A bundled or published name, URL or file.")
 @click.option(
     "--plans",
     "plan_sources",

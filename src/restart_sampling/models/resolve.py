@@ -7,7 +7,10 @@ from pathlib import Path
 from restart_sampling.download import cache_folder, check_hash, fetch
 from restart_sampling.errors import InputError
 
-BUNDLED = {"cifar10-small": Path(__file__).parent / "weights" / "cifar10-small.safetensors"}
+_WEIGHTS = Path(__file__).parent / "weights"  # with a card of each model
+BUNDLED = {
+    name: _WEIGHTS / f"{name}.safetensors" for name in ("cifar10-small", "cifar10-vp-small", "cifar10-pfgmpp-small")
+}
 
 _EDM = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained"
 PUBLISHED = {

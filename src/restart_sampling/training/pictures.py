@@ -16,7 +16,7 @@ from restart_sampling.models.denoiser import Denoiser
 _PLAN = "18"  # Heun, 35 evaluations
 _COLUMNS, _ROWS = 10, 6
 _PIXEL = 2  # each pixel of an image is drawn as so many
-_SMOOTH = 20  # the curve of the loss is a mean of a window of 1/20 of the run
+_SMOOTH = 0.1  # the curve of the loss is a mean of the last tenth of the run so far
 
 
 def draw_samples(model: Denoiser, out: Path) -> None:
@@ -48,7 +48,7 @@ def _grid(images: np.ndarray) -> np.ndarray:
 
 
 def draw_loss(history: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """The loss over the images, each round as a dot and a running mean as a line.
+    """The loss over the images, each round as a dot and a running mean as a line, both axes logarithmic.
 
     Args:
         history: lines with "images" and "loss".
@@ -59,18 +59,26 @@ def draw_loss(history: Sequence[Mapping[str, Any]], out: Path) -> None:
     """
     require_extra("matplotlib", "figures")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     images = np.array([line["images"] for line in history])
     loss = np.array([line["loss"] for line in history])
-    window = max(1, len(loss) // _SMOOTH)
+    rounds = np.arange(len(loss))
+    first = ((1 - _SMOOTH) * rounds).astype(int)
+    sums = np.cumsum([0.0, *loss])
+    smooth = (sums[1:] - sums[first]) / (rounds + 1 - first)
     figure = Figure(figsize=(6.4, 3.6), dpi=160, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     axes.plot(images, loss, ".", markersize=2, color="#bbbbbb")
-    smooth = np.convolve(loss, np.full(window, 1 / window), mode="valid")
-    axes.plot(images[window - 1 :], smooth, color="#4477aa", linewidth=1.8)
+    axes.plot(images, smooth, color="#4477aa", linewidth=1.8)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel("images", color="#444444")
     axes.set_ylabel("loss", color="#444444")
-    axes.tick_params(labelsize=8, colors="#444444")
+    axes.tick_params(which="both", labelsize=8, colors="#444444")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     with atomic(out) as temporary:
