@@ -26,7 +26,7 @@ DEFAULT_PLANS = {
     "cifar10-vp-small": "20 solver=unipc:p=3",
     "cifar10-pfgmpp-small": "20 solver=unipc:p=3",
 }
-"""A plan suits a model; only the bundled one has a default."""
+"""A plan suits a model; those of this package have one."""
 
 device_option = click.option(
     "--device",
