@@ -23,9 +23,7 @@ def test_python_examples_run(example, capsys):
     assert capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "command", sorted({*COMMANDS, *re.findall(r"`restart-sampling ((?:text )?(?:generate|preview) .+?)`", README)})
-)
+@pytest.mark.parametrize("command", sorted({*COMMANDS, *INLINE}))
 def test_commands_are_understood(command):
     context = cli.make_context("restart-sampling", shlex.split(command))
     while isinstance(context.command, click.Group):

@@ -152,7 +152,7 @@ def test_a_killed_table_goes_on_and_repeats_no_finished_row(place, run):
 
     def in_the_third_row():
         finished = {Path(result["samples"]).stem for result in lines()}
-        blocks = [path for path in Path("table").glob("images/*/.blocks/*.json") if path.parts[2] not in finished]
+        blocks = [path for path in Path("table").glob("images/[!.]*/.blocks/*.json") if path.parts[2] not in finished]
         return len(finished) == 2 and len(blocks) >= 2
 
     wait_for(in_the_third_row, process)
@@ -175,7 +175,9 @@ def test_images_that_a_kill_left_of_a_finished_row_go(place, run, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("restart_sampling.experiments.text_compare.TextComparison._tidy", lambda self, row: None)
         assert run(*COMPARE, *ROWS)[0] == 0
-    assert len(list(Path("table/images").iterdir())) == 4
+    first, *others = Path("table/images").iterdir()
+    assert len(others) == 3
+    first.rename(first.with_name(f".{first.name}.0123456789abcdef.partial"))  # as it is while it is removed
     assert run(*COMPARE, *ROWS)[0] == 0
     assert not Path("table/images").exists()
 

@@ -19,7 +19,7 @@ from restart_sampling.experiments.rows import keep_first, row_at_stake
 from restart_sampling.experiments.sweep_results import RESULTS, SAMPLES, row_key, take_up
 from restart_sampling.experiments.text_images import TextImages
 from restart_sampling.experiments.text_scores import measure_scores
-from restart_sampling.files import remove_folder
+from restart_sampling.files import remove_folder, remove_partials
 from restart_sampling.generation.blocks import cut
 from restart_sampling.generation.distributed import Ranks
 from restart_sampling.images.block_store import open_store
@@ -155,7 +155,10 @@ class TextComparison:
 
     def _tidy(self, row: TextRow) -> None:
         folder = self._images(row)
-        if not self.keep and folder.exists():
+        if self.keep or not folder.parent.exists():
+            return
+        if folder.exists():
             remove_folder(folder)
-            if not any(folder.parent.iterdir()):
-                folder.parent.rmdir()
+        remove_partials(folder.parent, folder.name)  # a kill may have come while it was removed
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
