@@ -74,7 +74,9 @@ def error(name, process, high, low, steps, history):
 
 def measured_order(name, process, high, low, counts, history):
     first, last = (error(name, process, high, low, steps, history) for steps in counts)
-    return math.log(first / last) / math.log(counts[1] / counts[0])
+    order = math.log(first / last) / math.log(counts[1] / counts[0])
+    print(f"order {order:.2f}")  # pytest -rP lists them
+    return order
 
 
 @pytest.mark.parametrize("name", ORDERS)
