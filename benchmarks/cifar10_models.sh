@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The VP and PFGM++ models of CIFAR-10, trained side by side on two GPUs, and what Restart does for each: half an hour.
+# The VP and PFGM++ models of CIFAR-10, trained side by side on two GPUs, and what Restart does for each: 20 minutes
+# on two H100.
 #
 #     benchmarks/cifar10_models.sh DATA REFERENCE.npz DETECTOR OUT
 #

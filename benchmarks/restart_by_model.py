@@ -2,16 +2,15 @@
 
     python benchmarks/restart_by_model.py NAME=RESULTS.jsonl ... [--base 18] [--out PICTURE.png]
 
-Differences to the row `--base` of the same model are paired by block of seeds; the error is that of the blocks' mean.
+Differences are to the row `--base` of the same model, paired by block of seeds.
 """
 
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
-from statistics import mean, stdev
 
 import click
 
+from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.results import read_results
 from restart_sampling.experiments.figure_style import SECONDARY, new_figure, save_figure, style
 
@@ -21,7 +20,7 @@ MARKERS = "osD^"
 
 @dataclass(frozen=True)
 class Change:
-    """Of the distance, against the base: the mean over the blocks and its standard error."""
+    """The distance of a row, its difference to the base, and the standard error of that."""
 
     distance: float
     difference: float
@@ -30,12 +29,8 @@ class Change:
 
 def changes(results: Path, base: str) -> dict[str, Change]:
     """By the name of the row."""
-    blocks = {line["name"]: line["frechet_distance_blocks"] for line in read_results(results)}
-    found = {}
-    for name, distances in blocks.items():
-        differences = [one - other for one, other in zip(distances, blocks[base], strict=True)]
-        found[name] = Change(mean(distances), mean(differences), stdev(differences) / sqrt(len(differences)))
-    return found
+    rows = {row["name"]: row for row in read_results(results)}
+    return {name: Change(row["frechet_distance"], *paired_difference(row, rows[base])) for name, row in rows.items()}
 
 
 def draw(models: dict[str, dict[str, Change]], rows: list[str], base: str, out: Path) -> None:
