@@ -178,6 +178,7 @@ def sampler_alone(model: Denoiser, plan: rs.Plan, batch: int) -> float:
 @click.option("--arithmetic", default=";".join(OURS), show_default=True, help="Which of ours, with ; between.")
 @click.option("--plain-images", default=512, show_default=True, help="Images of a run of the plain way.")
 @click.option("--images", default=2048, show_default=True, help="Images of a run of ours.")
+@click.option("--outs", default="folder,images.zip", show_default=True, help="Where ours is written.")
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--profile", "profiled", is_flag=True, help="Print the kernels of one call of our best.")
 @torch.no_grad()
@@ -189,6 +190,7 @@ def main(
     arithmetic: str,
     plain_images: int,
     images: int,
+    outs: str,
     repeats: int,
     profiled: bool,
 ) -> None:
@@ -230,7 +232,7 @@ def main(
     runs = Table("run", "batch", "out", "images", "images/s", "spread", "to plain", "outside the network", box=None)
     ours = max((name for name in best if name != "plain way"), key=lambda name: best[name][0])
     reference = 0.0
-    for name, out in (("plain way", "folder"), (ours, "folder"), (ours, "images.zip")):
+    for name, out in (("plain way", "folder"), *((ours, out) for out in outs.split(","))):
         rate, size, model = best[name]
         number = plain_images if name == "plain way" else images
         way = plain_way if name == "plain way" else our_way

@@ -129,6 +129,9 @@ def test_paths_are_those_of_the_best_of_each_family(results):
 def test_chosen_rows(results, tmp_path, run):
     panels = draw("paths", results, rows=["18", "9"]).axes
     assert [text.get_text() for axes in panels for text in axes.texts] == ["18", "9"]
+    (axes,) = draw("nfe", results, rows=[SDE, "18"]).axes
+    drawn = {each.get_gid().removeprefix("point-") for each in axes.lines if each.get_gid()}
+    assert drawn == {key for key, each in results.items() if each["name"] == "18" or each["family"] == SDE}
     file = results_file(*made_up(), name=tmp_path / "results.jsonl")
     code, _, err = run("figure", file, "--out", tmp_path / "x.png", "--row", "81")
     assert code == 2

@@ -165,6 +165,8 @@ def test_the_data_file_is_a_clean_table():
 def test_the_plans_of_the_benchmarks_differ_and_keep_to_their_budget(file):
     rows = read_rows(str(file))
     check_different(rows)
-    budget = file.stem.rpartition("-")[2]
-    if budget.isdecimal():
-        assert all(abs(row.plan.path().nfe(*row.plan.solvers) - int(budget)) <= 1 for row in rows)
+    if budgets := {int(part) for part in file.stem.split("-") if part.isdecimal()}:
+        spent = [row.plan.path().nfe(*row.plan.solvers) for row in rows]
+        nearest = [min(budgets, key=lambda budget: abs(budget - nfe)) for nfe in spent]
+        assert set(nearest) == budgets
+        assert all(abs(nfe - budget) <= 1 for nfe, budget in zip(spent, nearest, strict=True))

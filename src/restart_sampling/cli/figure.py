@@ -33,7 +33,7 @@ PAPER_TEXT = "stable-diffusion"
     "rows",
     multiple=True,
     metavar="NAME",
-    help="Draw this row, or all of this sampler; may be repeated; default: all.",
+    help="Draw this row, or all of this family or text-to-image sampler; may be repeated; default: all.",
 )
 @click.option(
     "--paper",

@@ -17,7 +17,7 @@ from restart_sampling.experiments.figure import draw
 from restart_sampling.experiments.figure_points import pareto_front, points_of
 from restart_sampling.experiments.figure_style import style
 from restart_sampling.experiments.published import CHECKPOINTS, NOTES
-from restart_sampling.experiments.sweep_results import SAMPLES, Result
+from restart_sampling.experiments.sweep_results import SAMPLES, Result, row_family
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,7 +137,7 @@ def _table(results: Mapping[str, Result]) -> str:
         cells = [
             f'<td><a href="#row-{key}">{escape(_name(result))}</a></td>',
             f"<td><code>{escape(result['plan'])}</code></td>",
-            f"<td>{escape(_family(key, results))}</td>",
+            f"<td>{escape(row_family(result))}</td>",
             *(f'<td class="number" data-value="{value}">{_format(value, form)}</td>' for value, form in numbers),
         ]
         tip = f"{_name(result)}: NFE {result['nfe']}, distance {result['frechet_distance']:.4g}"
@@ -152,10 +152,6 @@ def _or_empty(value: float | None) -> float | str:
 
 def _format(value: float | str, form: str) -> str:
     return value if isinstance(value, str) else format(value, form)
-
-
-def _family(key: str, results: Mapping[str, Result]) -> str:
-    return points_of({key: results[key]})[0].family
 
 
 def _samples(folder: Path, results: Mapping[str, Result]) -> str:

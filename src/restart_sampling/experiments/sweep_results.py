@@ -4,11 +4,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from restart_sampling.errors import InputError
 from restart_sampling.evaluation.results import read_results
+from restart_sampling.experiments.sweep_rows import family_of
+from restart_sampling.sampling.plan import Plan
 
 RESULTS = "results.jsonl"
 SAMPLES = "samples"
@@ -109,20 +112,29 @@ def _read(path: Path, kind: str, what: str) -> dict[str, dict[str, Any]]:
 
 
 def chosen(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Result]:
-    """The figures of the rows with these names, or of these samplers, in the order of the names.
+    """The figures of the rows with these names, or of these families or text-to-image samplers, in this order.
 
     Raises:
         InputError: there is no such row.
     """
-    known = {key: (result.get("name", result["plan"]), result.get("sampler")) for key, result in results.items()}
+    known = {
+        key: (result.get("name", result["plan"]), result.get("sampler") or row_family(result))
+        for key, result in results.items()
+    }
     found: dict[str, Result] = {}
     for name in names:
         keys = [key for key, own in known.items() if name in own]
         if not keys:
-            nearest = ", ".join(get_close_matches(name, [own for own, _ in known.values()], n=3, cutoff=0.3))
+            names_and_lines = dict.fromkeys(chain.from_iterable(known.values()))
+            nearest = ", ".join(get_close_matches(name, names_and_lines, n=3, cutoff=0.3))
             raise InputError(f"--row '{name}': there is no row of that name; nearest: {nearest or 'none'}")
         found |= {key: results[key] for key in keys}
     return found
+
+
+def row_family(result: Result) -> str:
+    """Of a plan's figure: the one that its row says, or else the plan's own."""
+    return result.get("family") or family_of(Plan.parse(result["plan"]))
 
 
 def _short(value: Any) -> str:
