@@ -16,9 +16,9 @@ from restart_sampling.experiments.figure_points import (
     pareto_front,
     points_of,
 )
-from restart_sampling.experiments.figure_style import WIDTH, styles
 from restart_sampling.experiments.published import CHECKPOINTS, published
 from restart_sampling.experiments.sweep_results import read_sweep
+from restart_sampling.figure_style import WIDTH, styles
 from restart_sampling.sampling.plan import Plan
 
 SDE, ODE, RESTART = "SDE (heun, churn)", "ODE (heun)", "Restart (heun)"

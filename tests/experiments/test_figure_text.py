@@ -4,9 +4,9 @@ import pytest
 from sweeps import result, results_file
 
 from restart_sampling.experiments.figure import draw
-from restart_sampling.experiments.figure_style import WIDTH
 from restart_sampling.experiments.published_text import published_text
 from restart_sampling.experiments.sweep_results import read_text_rows
+from restart_sampling.figure_style import WIDTH
 
 FAMILIES = {"ddim": "ODE", "heun": "ODE", "dpmpp": "ODE", "ddpm": "SDE", "restart": "Restart"}
 SCORES = ("clip", "aesthetic")

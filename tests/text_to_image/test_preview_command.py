@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from restart_sampling.experiments.figure_style import styles
 from restart_sampling.experiments.preview import draw_preview, run_preview
+from restart_sampling.figure_style import styles
 from restart_sampling.text_to_image.generate import Request, generate, prepare
 from restart_sampling.text_to_image.samplers import Sampler
 

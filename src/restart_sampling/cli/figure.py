@@ -54,8 +54,8 @@ def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: st
         raise InputError(f"--paper {paper} is for --kind {of_paper}, and this is {kind}; leave it out")
 
     from restart_sampling.experiments.figure import draw
-    from restart_sampling.experiments.figure_style import FORMATS, save_figure
     from restart_sampling.experiments.sweep_results import read_sweep, read_text_rows
+    from restart_sampling.figure_style import FORMATS, save_figure
     from restart_sampling.files import check_writable
 
     if out.suffix and out.suffix[1:].lower() not in FORMATS:

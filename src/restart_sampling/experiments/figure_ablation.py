@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from restart_sampling.errors import InputError
 from restart_sampling.experiments.figure_nfe import mark
 from restart_sampling.experiments.figure_points import Curve, Point, by_length, by_position, by_repeats, curves
-from restart_sampling.experiments.figure_style import Style, log_scale, new_figure, spread, style, styles
+from restart_sampling.figure_style import Style, log_scale, new_figure, spread, style, styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

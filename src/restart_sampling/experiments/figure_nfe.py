@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from restart_sampling.experiments.figure_points import Point, best_at_each, families, pareto_front
-from restart_sampling.experiments.figure_style import (
+from restart_sampling.experiments.published import Published
+from restart_sampling.figure_style import (
     Style,
     log_scale,
     new_figure,
@@ -14,7 +15,6 @@ from restart_sampling.experiments.figure_style import (
     styles,
     two_columns,
 )
-from restart_sampling.experiments.published import Published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from restart_sampling.experiments.figure_points import Point, families
-from restart_sampling.experiments.figure_style import SECONDARY, log_scale, new_figure, style, styles
+from restart_sampling.figure_style import SECONDARY, log_scale, new_figure, style, styles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from restart_sampling.errors import InputError
-from restart_sampling.experiments.figure_style import (
+from restart_sampling.experiments.published_text import PublishedText
+from restart_sampling.experiments.sweep_results import Result
+from restart_sampling.figure_style import (
     SECONDARY,
     Style,
     new_figure,
@@ -13,8 +15,6 @@ from restart_sampling.experiments.figure_style import (
     styles,
     two_columns,
 )
-from restart_sampling.experiments.published_text import PublishedText
-from restart_sampling.experiments.sweep_results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from restart_sampling.experiments.figure_style import SECONDARY, log_scale, style, styles
+from restart_sampling.figure_style import SECONDARY, log_scale, style, styles
 from restart_sampling.files import atomic
 from restart_sampling.text_to_image.generate import Drawing, generate
 

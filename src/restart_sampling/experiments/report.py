@@ -15,9 +15,9 @@ from restart_sampling.errors import InputError
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.experiments.figure import draw
 from restart_sampling.experiments.figure_points import pareto_front, points_of
-from restart_sampling.experiments.figure_style import style
 from restart_sampling.experiments.published import CHECKPOINTS, NOTES
 from restart_sampling.experiments.sweep_results import SAMPLES, Result, row_family
+from restart_sampling.figure_style import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from restart_sampling.errors import require_extra
+from restart_sampling.figure_style import log_scale, new_figure, save_figure, style, styles
 from restart_sampling.files import atomic
 from restart_sampling.generation.generate import generate
 from restart_sampling.images.writers import encode_png
@@ -48,7 +49,9 @@ def _grid(images: np.ndarray) -> np.ndarray:
 
 
 def draw_loss(history: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """The loss over the images, each round as a dot and a running mean as a line, both axes logarithmic.
+    """The loss over the images, each round as a dot and a running mean as a line.
+
+    The axes are logarithmic, but linear as long as the numbers are close together.
 
     Args:
         history: lines with "images" and "loss".
@@ -58,28 +61,19 @@ def draw_loss(history: Sequence[Mapping[str, Any]], out: Path) -> None:
         InputError: matplotlib is not installed.
     """
     require_extra("matplotlib", "figures")
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, StrMethodFormatter
-
-    images = np.array([line["images"] for line in history])
+    thousands = np.array([line["images"] for line in history]) / 1000
     loss = np.array([line["loss"] for line in history])
     rounds = np.arange(len(loss))
     first = ((1 - _SMOOTH) * rounds).astype(int)
     sums = np.cumsum([0.0, *loss])
     smooth = (sums[1:] - sums[first]) / (rounds + 1 - first)
-    figure = Figure(figsize=(6.4, 3.6), dpi=160, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(images, loss, ".", markersize=2, color="#bbbbbb")
-    axes.plot(images, smooth, color="#4477aa", linewidth=1.8)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
-    axes.set_xlabel("images", color="#444444")
-    axes.set_ylabel("loss", color="#444444")
-    axes.tick_params(which="both", labelsize=8, colors="#444444")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    with atomic(out) as temporary:
-        figure.savefig(temporary, format="png")
+    with style():
+        figure = new_figure(2.2)
+        axes = figure.add_subplot()
+        axes.plot(thousands, loss, ".", markersize=1.5, color="#bbbbbb")
+        axes.plot(thousands, smooth, color=styles(["ODE"])["ODE"].colour, linewidth=1.2)
+        log_scale(axes, "x", thousands.tolist())
+        log_scale(axes, "y", loss.tolist())
+        axes.set_xlabel("thousand images")
+        axes.set_ylabel("loss")
+    save_figure(figure, out)

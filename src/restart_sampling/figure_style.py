@@ -112,10 +112,13 @@ def spread(axes: "Axes", x: Sequence[float], y: Sequence[float], error: Sequence
 
 def log_scale(axes: "Axes", name: Literal["x", "y"], values: Sequence[float]) -> None:
     """A logarithmic axis with plain numbers, as many as fit; a linear one where the numbers are close together."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+    axis = axes.xaxis if name == "x" else axes.yaxis
     decades = log10(max(values) / min(values))
     if decades < 0.4:
+        # As many ticks at any height: the layout, whose margins hang on the ticks, could swing between two numbers.
+        axis.set_major_locator(MaxNLocator(6, steps=(1, 2, 2.5, 5, 10)))
         return
     if decades > 3:
         steps: tuple[float, ...] = (1,)
@@ -123,7 +126,6 @@ def log_scale(axes: "Axes", name: Literal["x", "y"], values: Sequence[float]) ->
         steps = (1, 2, 5)
     else:
         steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
-    axis = axes.xaxis if name == "x" else axes.yaxis
     axes.set(**{f"{name}scale": "log"})
     axis.set_major_locator(LogLocator(subs=steps, numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
