@@ -178,7 +178,7 @@ def sampler_alone(model: Denoiser, plan: rs.Plan, batch: int) -> float:
 @click.option("--arithmetic", default=";".join(OURS), show_default=True, help="Which of ours, with ; between.")
 @click.option("--plain-images", default=512, show_default=True, help="Images of a run of the plain way.")
 @click.option("--images", default=2048, show_default=True, help="Images of a run of ours.")
-@click.option("--outs", default="folder,images.zip", show_default=True, help="Where ours is written.")
+@click.option("--outs", default="folder,images.zip", show_default=True, help="Of ours, with , between.")
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--profile", "profiled", is_flag=True, help="Print the kernels of one call of our best.")
 @torch.no_grad()

@@ -18,7 +18,7 @@ from restart_sampling.experiments.figure_points import (
 )
 from restart_sampling.experiments.published import CHECKPOINTS, published
 from restart_sampling.experiments.sweep_results import read_sweep
-from restart_sampling.figure_style import WIDTH, styles
+from restart_sampling.figure_style import WIDTH, log_scale, new_figure, style, styles
 from restart_sampling.sampling.plan import Plan
 
 SDE, ODE, RESTART = "SDE (heun, churn)", "ODE (heun)", "Restart (heun)"
@@ -136,6 +136,22 @@ def test_chosen_rows(results, tmp_path, run):
     code, _, err = run("figure", file, "--out", tmp_path / "x.png", "--row", "81")
     assert code == 2
     assert "--row '81': there is no row of that name" in err
+    code, _, err = run("figure", file, "--out", tmp_path / "x.png", "--row", "ODE (heunn)")
+    assert code == 2
+    assert f"nearest: {ODE}, " in err
+
+
+def test_labels_beside_a_linear_axis_are_not_cut_off():
+    with style():  # with matplotlib's own ticks the layout swings between two numbers of them at this height
+        figure = new_figure(2.2)
+        axes = figure.add_subplot()
+        axes.plot([3080, 3200, 3277], distances := [0.0253, 0.0103, 0.02])
+        log_scale(axes, "y", distances)
+        axes.set_xlabel("x")
+        axes.set_ylabel("y")
+        figure.draw_without_rendering()
+        assert axes.get_yscale() == "linear"
+        assert axes.yaxis.label.get_window_extent().x0 >= 0
 
 
 @pytest.mark.parametrize("setting", CHECKPOINTS)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import Any
 
-from restart_sampling.experiments.sweep_results import row_family
+from restart_sampling.experiments.sweep_results import row_family, row_name
 from restart_sampling.experiments.sweep_rows import family_of
 from restart_sampling.sampling.noise_path import RestartInterval, format_number
 from restart_sampling.sampling.plan import Plan
@@ -56,7 +56,7 @@ def points_of(results: Mapping[str, Mapping[str, Any]]) -> list[Point]:
         points.append(
             Point(
                 key,
-                result.get("name", result["plan"]),
+                row_name(result),
                 row_family(result),
                 plan,
                 result["nfe"],

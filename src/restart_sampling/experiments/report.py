@@ -16,7 +16,7 @@ from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.experiments.figure import draw
 from restart_sampling.experiments.figure_points import pareto_front, points_of
 from restart_sampling.experiments.published import CHECKPOINTS, NOTES
-from restart_sampling.experiments.sweep_results import SAMPLES, Result, row_family
+from restart_sampling.experiments.sweep_results import SAMPLES, Result, row_family, row_name
 from restart_sampling.figure_style import style
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def make_report(folder: Path, results: Mapping[str, Result], paper: str | None =
         f'<div class="figures">{_figures(results, paper)}</div>',
         "<h2>Rows</h2>",
         "<p>A click on a head sorts; ◆ marks the Pareto front of distance and NFE. Differences are to the row "
-        f"<code>{escape(_name(first))}</code>, paired by seed.</p>",
+        f"<code>{escape(row_name(first))}</code>, paired by seed.</p>",
         f'<div class="wide">{_table(results)}</div>',
         "<h2>Images</h2>",
         "<p>The first seeds of every row, one column each; not chosen.</p>",
@@ -70,10 +70,6 @@ def make_report(folder: Path, results: Mapping[str, Result], paper: str | None =
         + "\n".join(body)
         + f"\n<script>\n{js}</script>\n</body>\n</html>\n"
     )
-
-
-def _name(result: Result) -> str:
-    return str(result.get("name", result["plan"]))
 
 
 def _figures(results: Mapping[str, Result], paper: str | None) -> str:
@@ -135,12 +131,12 @@ def _table(results: Mapping[str, Result]) -> str:
             (result["seconds"], ".1f"),
         ]
         cells = [
-            f'<td><a href="#row-{key}">{escape(_name(result))}</a></td>',
+            f'<td><a href="#row-{key}">{escape(row_name(result))}</a></td>',
             f"<td><code>{escape(result['plan'])}</code></td>",
             f"<td>{escape(row_family(result))}</td>",
             *(f'<td class="number" data-value="{value}">{_format(value, form)}</td>' for value, form in numbers),
         ]
-        tip = f"{_name(result)}: NFE {result['nfe']}, distance {result['frechet_distance']:.4g}"
+        tip = f"{row_name(result)}: NFE {result['nfe']}, distance {result['frechet_distance']:.4g}"
         mark = ' class="front"' if key in front else ""
         lines.append(f'<tr data-key="{key}" title="{escape(tip)}"{mark}>{"".join(cells)}</tr>')
     return f'<table id="rows"><thead><tr>{top}</tr></thead><tbody>\n' + "\n".join(lines) + "\n</tbody></table>"
@@ -161,13 +157,12 @@ def _samples(folder: Path, results: Mapping[str, Result]) -> str:
     seeds = "".join(f"<span>{seed}</span>" for seed in range(max(counts, default=0)))
     lines = [f'<div class="samples seeds"><div>seed</div><div>{seeds}</div></div>']
     for key, result in results.items():
-        text = f'<div class="name">{escape(_name(result))}</div><div class="soft">NFE {result["nfe"]}, distance '
+        name = escape(row_name(result))
+        text = f'<div class="name">{name}</div><div class="soft">NFE {result["nfe"]}, distance '
         text += f"{result['frechet_distance']:.4g} ± {result['frechet_distance_error']:.2g}</div>"
         if strips[key].is_file():
             data = base64.b64encode(strips[key].read_bytes()).decode()
-            image = (
-                f'<img alt="images of the first seeds with {escape(_name(result))}" src="data:image/png;base64,{data}">'
-            )
+            image = f'<img alt="images of the first seeds with {name}" src="data:image/png;base64,{data}">'
         else:
             image = '<span class="soft">its images were not kept</span>'
         lines.append(f'<div class="samples" id="row-{key}" data-key="{key}"><div>{text}</div>{image}</div>')

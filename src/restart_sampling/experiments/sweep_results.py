@@ -117,10 +117,7 @@ def chosen(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Res
     Raises:
         InputError: there is no such row.
     """
-    known = {
-        key: (result.get("name", result["plan"]), result.get("sampler") or row_family(result))
-        for key, result in results.items()
-    }
+    known = {key: (row_name(result), result.get("sampler") or row_family(result)) for key, result in results.items()}
     found: dict[str, Result] = {}
     for name in names:
         keys = [key for key, own in known.items() if name in own]
@@ -130,6 +127,11 @@ def chosen(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Res
             raise InputError(f"--row '{name}': there is no row of that name; nearest: {nearest or 'none'}")
         found |= {key: results[key] for key in keys}
     return found
+
+
+def row_name(result: Result) -> str:
+    """What the row is called: its plan, where it has no name."""
+    return result.get("name", result["plan"])
 
 
 def row_family(result: Result) -> str:
