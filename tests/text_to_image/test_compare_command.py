@@ -16,6 +16,7 @@ from restart_sampling.cli.text.compare import SAMPLERS
 from restart_sampling.evaluation import aesthetic
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.reference import save_reference
+from restart_sampling.evaluation.results import read_results
 from restart_sampling.experiments.evaluate import make_reference
 from restart_sampling.experiments.published_text import NOTES, find_published, published_text
 from restart_sampling.generation.distributed import Ranks
@@ -59,7 +60,7 @@ def place(folder, made, tmp_path, monkeypatch):
 
 
 def lines():
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return list(read_results(RESULTS))
 
 
 def untimed(results):
@@ -146,16 +147,11 @@ main()
 def test_a_killed_table_goes_on_and_repeats_no_finished_row(place, run):
     assert run(*COMPARE, *ROWS)[0] == 0
     whole = untimed(lines())
+    blocks = Path("table/images", Path(whole[2]["samples"]).stem, ".blocks")
     shutil.rmtree("table")
     Path("slow.py").write_text(SLOW)
     process = start("slow.py", *COMPARE, *ROWS)
-
-    def in_the_third_row():
-        finished = {Path(result["samples"]).stem for result in lines()}
-        blocks = [path for path in Path("table").glob("images/[!.]*/.blocks/*.json") if path.parts[2] not in finished]
-        return len(finished) == 2 and len(blocks) >= 2
-
-    wait_for(in_the_third_row, process)
+    wait_for(lambda: blocks.exists() and len(list(blocks.glob("*.json"))) >= 2, process)
     process.kill()
     process.communicate()
     before = RESULTS.read_text()
