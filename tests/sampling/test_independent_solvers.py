@@ -2,8 +2,8 @@
 
 diffusers' schedulers get our levels in place of their own and the exact denoiser's answer; their state is the
 variance-preserving one, x / sqrt(1 + sigma²), which exponential integrators do not notice. k-diffusion's outputs were
-written by tests/golden/make_k_diffusion.py. Those that diffusers itself cannot bring to level 0 at full order (UniPC,
-DEIS, SA-Solver divide by it) are compared down to the last positive level.
+written by tests/golden/make_k_diffusion.py. DEIS, SA-Solver and iPNDM of diffusers divide by level 0, and are compared
+before the last step.
 """
 
 import warnings
@@ -36,8 +36,9 @@ def replay():
     return lambda x, low, high: x + (high**2 - low**2) ** 0.5 * next(draws)
 
 
-def ours(solver, levels):
-    return rs.sample(DENOISE, X, rs.ode_path(levels), solver, perturb=replay())
+def ours(solver, levels, steps=None):
+    path = rs.NoisePath(rs.ode_path(levels).moves[:steps])
+    return rs.sample(DENOISE, X, path, solver, perturb=replay())
 
 
 def relative(a, b):
@@ -57,42 +58,55 @@ def diffusers():
         return pytest.importorskip("diffusers")
 
 
-def scheduled(scheduler, levels, output=lambda x, x0, sigma: x0, solver_types=None, noisy=False):
-    """Where a diffusers scheduler leads from X, on our levels."""
+def scheduled(scheduler, levels, steps=None, solver_types=None, noisy=False):
+    """Where so many steps (default: all) of a diffusers scheduler lead from X, on our levels."""
     sigmas = torch.tensor(levels, dtype=torch.float64)
     scheduler.set_timesteps(len(levels) - 1)
     scheduler.sigmas, scheduler.timesteps = sigmas, torch.arange(len(levels) - 1)
     scheduler.set_begin_index(0)
     scale = (1 + sigmas**2).sqrt()
     x = X / scale[0]
-    for index, sigma in enumerate(sigmas[:-1]):
+    for index, sigma in enumerate(sigmas[:-1][:steps]):
         if solver_types:
             scheduler.register_to_config(solver_type=solver_types[index % len(solver_types)])
         x0 = DENOISE(x.double() * scale[index], sigma.expand(len(x)))
         more = {"variance_noise": NOISES[index]} if noisy else {}
-        x = scheduler.step(output(x, x0, sigma), torch.tensor(index), x.double(), **more).prev_sample
-    return x * scale[-1]
+        x = scheduler.step(x0, torch.tensor(index), x.double(), **more).prev_sample
+    return x * scale[index + 1]
 
 
-DATA = {"prediction_type": "sample", "lower_order_final": False}
+DATA = {"prediction_type": "sample"}
+ABOVE_ZERO = LEVELS[:-1]
+DPMPP = [
+    ("dpmpp_2m", "DPMSolverMultistepScheduler", {"solver_order": 2}),
+    ("dpmpp_3m_published", "DPMSolverMultistepScheduler", {"solver_order": 3, "solver_type": "heun"}),
+]
+UNIPC = [
+    ("unipc:p=1", "UniPCMultistepScheduler", {"solver_order": 1}),
+    ("unipc:p=2", "UniPCMultistepScheduler", {"solver_order": 2}),
+    ("unipc:p=3", "UniPCMultistepScheduler", {"solver_order": 3}),
+]
+DEIS = [
+    ("deis:order=2", "DEISMultistepScheduler", {"solver_order": 2}),
+    ("deis:order=3", "DEISMultistepScheduler", {"solver_order": 3}),
+]
 
 
 @pytest.mark.parametrize(
-    ("name", "scheduler", "settings", "last"),
-    [
-        ("dpmpp_2m", "DPMSolverMultistepScheduler", {"solver_order": 2}, None),
-        ("dpmpp_3m_published", "DPMSolverMultistepScheduler", {"solver_order": 3, "solver_type": "heun"}, None),
-        ("unipc:p=1", "UniPCMultistepScheduler", {"solver_order": 1}, -1),
-        ("unipc:p=2", "UniPCMultistepScheduler", {"solver_order": 2}, -1),
-        ("unipc:p=3", "UniPCMultistepScheduler", {"solver_order": 3}, -1),
-        ("deis:order=2", "DEISMultistepScheduler", {"solver_order": 2}, -1),
-        ("deis:order=3", "DEISMultistepScheduler", {"solver_order": 3}, -1),
-    ],
+    ("name", "scheduler", "settings", "steps"),
+    [*((*each, None) for each in [*DPMPP, *UNIPC]), *((*each, -1) for each in DEIS)],
 )
-def test_multistep_solvers_equal_diffusers(diffusers, name, scheduler, settings, last):
+def test_multistep_solvers_equal_diffusers(diffusers, name, scheduler, settings, steps):
+    """With lower orders in the last steps, as diffusers has them by default for so few steps."""
     made = getattr(diffusers, scheduler)(**DATA, **settings)
-    levels = LEVELS[:last]
-    assert_close(ours(make_solver(name), levels), scheduled(made, levels))
+    assert_close(ours(make_solver(name), LEVELS, steps), scheduled(made, LEVELS, steps))
+
+
+@pytest.mark.parametrize(("name", "scheduler", "settings"), [*DPMPP, *UNIPC, *DEIS])
+def test_full_order_to_a_positive_level_equals_diffusers(diffusers, name, scheduler, settings):
+    made = getattr(diffusers, scheduler)(**DATA, **settings)
+    made.register_to_config(lower_order_final=False, final_sigmas_type="sigma_min")
+    assert_close(ours(make_solver(name), ABOVE_ZERO), scheduled(made, ABOVE_ZERO))
 
 
 def test_our_third_order_is_not_the_published_one(diffusers):
@@ -126,8 +140,7 @@ def test_sa_solver_equals_diffusers_with_the_same_noise(diffusers, monkeypatch, 
         **DATA, predictor_order=p, corrector_order=p + 1, tau_func=lambda level: torch.tensor(tau)
     )
     solver = CoarseSASolver(p=p, tau=tau, low=0.0, high=100.0)
-    levels = LEVELS[:-1]
-    assert_close(ours(solver, levels), scheduled(made, levels))
+    assert_close(ours(solver, LEVELS, -1), scheduled(made, LEVELS, -1))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -157,7 +170,7 @@ def test_ipndm_equals_diffusers(diffusers):
         noise = (x_ve - DENOISE(x_ve, sigma.expand(len(x)))) / sigma
         # The scheduler makes the noise from the velocity of its process.
         x = made.step((noise - x * made.betas[index]) / made.alphas[index], torch.tensor(index), x).prev_sample
-    assert_close(ours(make_solver("ipndm"), LEVELS[:-1]), x / made.alphas[-2])
+    assert_close(ours(make_solver("ipndm"), ABOVE_ZERO), x / made.alphas[-2])
 
 
 @pytest.mark.parametrize(
@@ -179,9 +192,7 @@ def test_singlestep_dpm_solvers_equal_diffusers(diffusers, name, types):
         made.order_list = [*range(1, order + 1)] * (len(ends) - 1)
 
     made.set_timesteps = with_whole_steps
-    # Restart falls are all of full order.
-    path = rs.NoisePath(tuple(rs.Move(now, then, restart=True) for now, then in pairwise(ends)))
-    out = rs.sample(DENOISE, X, path, make_solver(name))
+    out = rs.sample(DENOISE, X, rs.ode_path(ends), make_solver(name))
     assert_close(out, scheduled(made, levels, solver_types=types))
 
 
@@ -207,8 +218,8 @@ def test_solvers_equal_k_diffusion(name):
         np.testing.assert_allclose(file["levels"], LEVELS, rtol=1e-14)
         np.testing.assert_array_equal(file["noises"], NOISES)
     # Its multistep Adams goes to level 0 at full order, where ours is Euler's.
-    levels = LEVELS[:-1] if name.startswith("ab") else LEVELS
-    # Restart falls, as its DPM-Solver-3 is of full order in every step.
-    falls = tuple(rs.Move(now, then, restart=True) for now, then in pairwise(levels))
+    levels = ABOVE_ZERO if name.startswith("ab") else LEVELS
+    # It keeps the full order up to the step to 0.
+    falls = tuple(rs.Move(now, then) for now, then in pairwise(levels))
     out = rs.sample(DENOISE, X, rs.NoisePath(falls), make_solver(name), perturb=replay())
     assert_close(out, golden)

@@ -109,7 +109,9 @@ def test_every_path_is_connected_and_counts_what_it_does(steps, plan, gamma, chu
     assert moves[-1].then == 0.0
     assert all(before.then == after.now for before, after in pairwise(moves))
     assert all(move.now != move.then for move in moves)
-    assert all(before.left == (0 if after.rises else after.left + 1) for before, after in pairwise(moves))
+    main_falls = [move for move in moves if not move.restart and not move.rises]
+    assert [move.left for move in main_falls] == list(reversed(range(steps)))
+    assert all(move.left is None for move in moves if move.restart)
     # NFE of the paper, appendix C.2; churn costs nothing.
     extra = sum(each.repeats * 2 * (each.points - 1) for each in plan)
     assert path.nfe(rs.Heun()) == 2 * steps - 1 + extra
@@ -143,8 +145,7 @@ def test_ode_and_churn_are_restart_without_intervals():
 def test_levels_are_all_that_are_visited():
     path = rs.restart_path([3.0, 1.0, 0.0], [rs.RestartInterval(2, 2, 1.0, 2.0)])
     assert path.levels == (3.0, 1.0, 2.0, 1.0, 2.0, 1.0, 0.0)
-    assert [move.left for move in path.moves] == [0, 1, 0, 2, 1, 0]
-    assert [move.main_left for move in path.moves] == [1, 1, 1, 1, 1, 0]
+    assert [move.left for move in path.moves] == [1, None, None, None, None, 0]
     assert [move.restart for move in path.moves] == [False, True, True, True, True, False]
 
 

@@ -45,11 +45,6 @@ def mixture(process=rs.VE):
     return rs.GaussianMixture(means, 0.3, torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64), process)
 
 
-def falls(levels, restart=True):
-    """A descent in which every step has full order."""
-    return rs.NoisePath(tuple(rs.Move(now, then, restart=restart) for now, then in pairwise(levels)))
-
-
 @cache
 def exact_states(process, high, low, steps):
     """The exact flow on a Karras grid, by DPM-Solver-3 on a much finer one."""
@@ -57,7 +52,7 @@ def exact_states(process, high, low, steps):
     states = [denoise.draw(64, high, torch.Generator().manual_seed(0))]
     for now, then in pairwise(grid):
         fine = rs.power_grid(max(3, 3072 // steps), now, then)
-        states.append(rs.sample(denoise, states[-1], falls(fine), rs.make_solver("dpm3"), process=process))
+        states.append(rs.sample(denoise, states[-1], rs.ode_path(fine), rs.make_solver("dpm3"), process=process))
     return grid, states
 
 
@@ -68,7 +63,7 @@ def error(name, process, high, low, steps, history):
     x = states[0]
     for index, (now, then) in enumerate(pairwise(grid)):
         start = states[index] if index <= history else x
-        x, memory = solver.step(mixture(process), start, rs.Move(now, then, restart=True), memory, process)
+        x, memory = solver.step(mixture(process), start, rs.Move(now, then), memory, process)
     return (x - states[-1]).norm().item()
 
 
@@ -108,7 +103,7 @@ def test_ipndm_has_order_4_on_levels_with_equal_gaps():
         for index, (now, then) in enumerate(pairwise(grid)):
             if 1 <= index <= 3:
                 fine = rs.power_grid(200, 1.0, now)
-                x = rs.sample(denoise, exact[0], falls(fine), rs.make_solver("dpm3"))
+                x = rs.sample(denoise, exact[0], rs.ode_path(fine), rs.make_solver("dpm3"))
             x, memory = solver.step(denoise, x, rs.Move(now, then), memory)
         errors.append((x - exact[-1]).norm().item())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.2)

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from restart_sampling.sampling.noise_path import Move
 from restart_sampling.sampling.process import Process
 
 _NEAR = 0.01
@@ -170,17 +171,25 @@ def interpolation_weights(clocks: Sequence[float], moments: Sequence[float]) -> 
     return weights
 
 
-def usable(clocks: Sequence[float], step: float) -> list[int]:
-    """The indices of the values that a step of this length along the clock may use; the first, of now, always.
+def usable(form: Form, process: Process, move: Move, levels: Sequence[float]) -> list[int]:
+    """The indices of the values at these levels that a step may use; the first, of now, always.
 
     A value at a level without data (t = 1 of a flow) has no place on the clock of Noise and Data, and
     of two values that nearly meet only the newer one is used: the order falls for that step, and rounding cannot grow.
+
+    lambda never arrives at level 0, so that the last steps are the longest on it, and a polynomial of high order goes
+    astray in them: no step uses more values than there are steps left. Published implementations have that rule
+    (UniPC of Zhao et al. 2023, arXiv 2302.04867; `lower_order_final` in diffusers).
     """
+    clocks = [form.clock(process, level) for level in levels]
+    step = form.clock(process, move.then) - clocks[0]
     kept: list[int] = []
     for index, clock in enumerate(clocks):
         if not kept or (isfinite(clock) and abs(clock - clocks[kept[-1]]) > _NEAR * abs(step)):
             kept.append(index)
-    return kept
+    if move.left is None or isfinite(form.clock(process, 0.0)):
+        return kept
+    return kept[: move.left + 1]
 
 
 def first_order(process: Process, x: Tensor, x0: Tensor, now: float, then: float) -> Tensor:

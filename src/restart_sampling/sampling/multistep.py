@@ -2,7 +2,8 @@
 
 The first steps of a descent have lower order, for want of memory: a cold start leaves order 2 of any of them, except
 where the first steps hardly count (from sigma_max, where the expected data hardly changes). The step to level 0 is of
-first order, which is the exact limit there. A rise drops the memory.
+first order, which is the exact limit there, and the solvers in lambda take the step before with two values at most
+(`usable` says why). A rise drops the memory.
 """
 
 from abc import abstractmethod
@@ -60,12 +61,11 @@ class Multistep(ODESolver):
         landing = self.landing(move, process)
         if not has_lambda(process, move.now, landing):
             return first_order(process, x, x0, move.now, landing), history
-        clocks = [self.form.clock(process, level) for level, _ in history]
-        used = usable(clocks, self.form.clock(process, move.then) - clocks[0])
-        clocks = [clocks[index] for index in used]
+        used = [history[index] for index in usable(self.form, process, move, [level for level, _ in history])]
+        clocks = [self.form.clock(process, level) for level, _ in used]
         weights = self.weights(process, move.now, move.then, clocks)
         keep = self.form.keep(process, move.now, move.then)
-        return combine(weights, [history[index][1] for index in used], keep * x), history
+        return combine(weights, [value for _, value in used], keep * x), history
 
 
 @dataclass(frozen=True)

@@ -81,15 +81,14 @@ class Move:
         now: level before it.
         then: level after it. Lower: a fall, one step of a solver. Higher: a rise, fresh noise.
         restart: whether it belongs to a restart interval.
-        left: how many falls of this descent, up to the next rise, are still to come after it.
-        main_left: how many falls of the main grid are still to come after it (DPM-Solver-3 ends on lower orders).
+        left: how many falls of the main grid are still to come after it, the last of them to level 0, before which
+            solvers take lower orders; None in restarts, and where the path ends above 0.
     """
 
     now: float
     then: float
     restart: bool = False
-    left: int = 0
-    main_left: int = 0
+    left: int | None = None
 
     @property
     def rises(self) -> bool:
@@ -266,13 +265,13 @@ def format_number(value: float) -> str:
 
 
 def _path(legs: list[tuple[float, float, bool]]) -> NoisePath:
-    """Counts, from the end, how many falls each move still has before it, in its descent and in the main grid."""
+    """Counts, from the end, how many falls of the main grid each of its moves still has before it on the way to 0."""
+    ends_at_zero = legs[-1][1] == 0
     moves: list[Move] = []
-    left = main_left = 0
+    left = 0
     for now, then, restart in reversed(legs):
-        moves.append(Move(now, then, restart, left, main_left))
-        left = left + 1 if then < now else 0
-        main_left += then < now and not restart
+        moves.append(Move(now, then, restart, left if ends_at_zero and not restart else None))
+        left += then < now and not restart
     return NoisePath(tuple(reversed(moves)))
 
 

@@ -6,7 +6,6 @@ step, none of them wasted: only the last state of a descent stays as predicted.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -83,10 +82,9 @@ class PredictorCorrector(ODESolver):
         if not has_lambda(process, move.now, landing):
             return first_order(process, x, x0, move.now, landing), Prediction(move, history, None)
         form = self.form(move)
-        clocks = [form.clock(process, level) for level, _ in history]
-        used = usable(clocks, form.clock(process, move.then) - clocks[0])
+        used = usable(form, process, move, [level for level, _ in history])
         history = tuple(history[index] for index in used)
-        increment = self._increment(form, process, move, [clocks[index] for index in used], history)
+        increment = self._increment(form, process, move, history)
         return form.keep(process, move.now, move.then) * x + increment, Prediction(move, history, increment)
 
     def _correct(self, x: Tensor, x0: Tensor, memory: Prediction, process: Process) -> Tensor:
@@ -95,16 +93,15 @@ class PredictorCorrector(ODESolver):
         if memory.increment is None:
             return x
         start, *older = memory.history
-        history = (start, (move.then, x0), *older)
-        clocks = [form.clock(process, level) for level, _ in history]
-        corrected = self._increment(form, process, move, clocks, history)
+        corrected = self._increment(form, process, move, (start, (move.then, x0), *older))
         return x + self._raised(move, process) * (corrected - memory.increment)
 
     def _raised(self, move: Move, process: Process) -> float:
         """By what the loop multiplied the landing's state when it added noise to it."""
         return float(process.alpha(move.then) / process.alpha(self.landing(move, process)))
 
-    def _increment(self, form: Data, process: Process, move: Move, clocks: Sequence[float], history: History) -> Tensor:
+    def _increment(self, form: Data, process: Process, move: Move, history: History) -> Tensor:
+        clocks = [form.clock(process, level) for level, _ in history]
         weights = interpolation_weights(clocks, self.moments(form, process, move, len(clocks)))
         return combine(weights, [value for _, value in history])
 

@@ -142,7 +142,7 @@ class DPMSolver3(ODESolver):
 
 
 def _ends(move: Move) -> bool:
-    return move.then == 0 or (move.main_left == 1 and not move.restart)
+    return move.then == 0 or move.left == 1
 
 
 def _stages(process: Process, move: Move, *parts: float) -> tuple[Form, list[float]]:

@@ -121,7 +121,7 @@ class RestartSteps:
 
         self._given, self._main, device = given, levels(steps), self.timesteps.device
         count = steps or len(self._main) - 1
-        step_cost = self._restarts.solver.evaluations(Move(2.0, 1.0, main_left=2))
+        step_cost = self._restarts.solver.evaluations(Move(2.0, 1.0))
         if (self.config.restart_budget or ("extra" if given else "inside")) == "inside":
             grid = partial(resample, self._main, 0) if given else levels
             self.path = self._restarts.fit(grid, count, step_cost * count)
