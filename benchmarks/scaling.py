@@ -80,6 +80,7 @@ def seconds(processes: int) -> list[float]:
 def main(
     processes: str, network: str, plan_text: str, batch: int, images: int, to_zip: bool, repeats: int, device: str
 ) -> None:
+    """Images a second of one process, of two, and so on, each with as many images."""
     if "RANK" in os.environ:  # one of torchrun's
         plan, name = rs.Plan.parse(plan_text), "images.zip" if to_zip else "images"
         worker(network, plan, batch, images, name, repeats, device)

@@ -152,6 +152,7 @@ def show(title: str, curves: dict[str, dict[int, float]]) -> None:
 @click.command()
 @click.option("--out", default="docs/solver-error.png", show_default=True, type=click.Path(path_type=Path))
 def main(out: Path) -> None:
+    """Print the error of every solver at some numbers of evaluations, and draw it (this is the picture of the docs)."""
     start = MIXTURE.draw(512, 80.0, torch.Generator().manual_seed(0))
     fine = rs.Plan.parse("3000 solver=dpm3 sigma_min=0.0002")
     path = path_error(rs.sample(MIXTURE, start, fine.path(), *fine.solvers), start)

@@ -1,5 +1,7 @@
 """Restart in k-diffusion's calling convention: A1111's counting, the model's and the callback's arguments, noise."""
 
+import math
+
 import pytest
 import torch
 
@@ -44,8 +46,31 @@ def test_a_list_snaps_at_both_ends_and_leaves_the_grid_alone():
     assert restart_plan(levels, {}) == rs.ode_path(levels)
     with pytest.raises(rs.InputError, match="N_restart = 1"):
         restart_plan(levels, {0.3: [1, 1, 3.0]})
-    with pytest.raises(rs.InputError, match="must fall"):
-        restart_plan([1.0, 2.0], {})
+    for entries in ({}, None):
+        with pytest.raises(rs.InputError, match=r"a main grid must fall .*given 0 1 2"):
+            restart_plan([0.0, 1.0, 2.0], entries)
+
+
+@pytest.mark.parametrize(
+    ("t_min", "entry"),
+    [
+        (0.3, [3, 2, 0.3, 3.0]),
+        ("0", [3, 2, 3.0]),
+        (math.nan, [3, 2, 3.0]),
+        (0.3, [3, 1.5, 3.0]),
+        (0.3, [3, 2, math.inf]),
+        (0.3, [math.inf, 2, 3.0]),
+        (0.3, 3),
+    ],
+)
+def test_an_entry_of_another_form_is_refused(t_min, entry):
+    with pytest.raises(rs.InputError, match=r"write t_min: \[N_restart, K, t_max\], such as 0.1: \[10, 2, 2.0\]"):
+        restart_plan(SIGMAS.tolist(), {t_min: entry})
+
+
+def test_sigmas_are_one_row():
+    with pytest.raises(rs.InputError, match=r"sigmas has shape \[1, 7\]"):
+        sample_restart(lambda x, sigma: x, torch.ones(1, 3), SIGMAS[None])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

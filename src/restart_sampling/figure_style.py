@@ -118,7 +118,8 @@ def log_scale(axes: "Axes", name: Literal["x", "y"], values: Sequence[float]) ->
     decades = log10(max(values) / min(values))
     if decades < 0.4:
         # As many ticks at any height: the layout, whose margins hang on the ticks, could swing between two numbers.
-        axis.set_major_locator(MaxNLocator(6, steps=(1, 2, 2.5, 5, 10)))
+        whole = all(float(value).is_integer() for value in values)
+        axis.set_major_locator(MaxNLocator(6, steps=(1, 2, 2.5, 5, 10), integer=whole))
         return
     if decades > 3:
         steps: tuple[float, ...] = (1,)

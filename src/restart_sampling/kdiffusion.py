@@ -1,13 +1,15 @@
 """Restart sampling in k-diffusion's calling convention, for programs that call its samplers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from restart_sampling.errors import InputError
 from restart_sampling.sampling.levels import karras_levels
-from restart_sampling.sampling.noise_path import Move, NoisePath, RestartInterval, restart_path
+from restart_sampling.sampling.noise_path import Move, NoisePath, RestartInterval, ode_path, restart_path
 from restart_sampling.sampling.sample import sample
 from restart_sampling.sampling.solvers import Heun, Solver
 
@@ -47,10 +49,13 @@ def sample_restart(
         The state at the last sigma, like x.
 
     Raises:
-        InputError: sigmas do not fall, or an entry of restart_list is out of range.
+        InputError: sigmas is no falling tensor [N + 1], or an entry of restart_list is not [N_restart, K, t_max] or out
+            of range.
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2; conventions of k-diffusion and AUTOMATIC1111's web UI.
     """
+    if sigmas.ndim != 1:
+        raise InputError(f"sigmas has shape {list(sigmas.shape)}; give falling levels [N + 1]")
     arguments = extra_args or {}
     path = restart_plan(sigmas.tolist(), restart_list)
     begun: list[tuple[Tensor, Tensor]] = []  # state and answer at each evaluation of the step in progress
@@ -89,8 +94,9 @@ def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[
     nearest to 0.1 and 2, and the main grid is a Karras grid of the steps that are left.
 
     Raises:
-        InputError: the sigmas do not fall, or an entry is out of its range.
+        InputError: the sigmas do not fall, or an entry is not [N_restart, K, t_max] or out of its range.
     """
+    ode_path(sigmas)  # its message is of these sigmas, whatever is made of them below
     if restart_list is None:
         steps = len(sigmas) - 1
         restart_list = {}
@@ -102,9 +108,22 @@ def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[
     def nearest(level: float) -> float:
         return min(sigmas, key=lambda sigma: abs(sigma - level))
 
-    intervals = [
-        RestartInterval(int(points), int(repeats), nearest(t_min), nearest(t_max))
-        for t_min, (points, repeats, t_max) in restart_list.items()
-        if nearest(t_max) > nearest(t_min) > 0
-    ]
+    intervals = []
+    for t_min, entry in restart_list.items():
+        points, repeats, t_max = _whole_entry(t_min, entry)
+        if nearest(t_max) > nearest(t_min) > 0:
+            intervals.append(RestartInterval(points, repeats, nearest(t_min), nearest(t_max)))
     return restart_path(sigmas, intervals)
+
+
+def _whole_entry(t_min: float, entry: Sequence[float]) -> tuple[int, int, float]:
+    """N_restart, K and t_max of an entry of restart_list."""
+    try:
+        points, repeats, t_max = entry
+        if int(points) == points and int(repeats) == repeats and isfinite(t_min) and isfinite(t_max):
+            return int(points), int(repeats), t_max
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(
+        f"restart_list has {t_min!r}: {entry!r}; write t_min: [N_restart, K, t_max], such as 0.1: [10, 2, 2.0]"
+    )

@@ -153,7 +153,7 @@ BAD = {
     "malformed plan": (["--plan", "18 [3,2"], "cannot read '[3,2'"),
     "unknown key": (["--plan", "18", "--set", "colour=3"], "unknown key 'colour'"),
     "unknown preset": (["--plan", "cifar10-vp-44"], "nearest: cifar10-vp-43"),
-    "missing solver": (["--plan", "18 solver=magic"], "needs solver magic"),
+    "missing solver": (["--plan", "18 solver=magic"], "solver 'magic' does not exist"),
     "no value": (["--plan", "18", "--set", "rho"], "write KEY=VALUE"),
     "no key": (["--plan", "18", "--set", "=3"], "write KEY=VALUE"),
     "steps beyond sense": (["--plan", "99999999999"], "give 1 to 100,000"),

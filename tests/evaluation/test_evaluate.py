@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import detector_file, image_folder, pictures
+from tiny import detector_file, image_folder, pictures, torchscript_file
 
 from restart_sampling.cli import main
 from restart_sampling.errors import InputError
@@ -256,6 +256,11 @@ BAD = {
         "was made with",
     ),
     "no detector": (["other", "--detector", "absent.pt"], None, "no such file"),
+    "no features": (
+        ["other", "--detector", "identity.pt"],
+        lambda: torchscript_file(Path("identity.pt"), torch.nn.Identity()),
+        "takes no return_features; give a TorchScript file",
+    ),
     "no TorchScript": (["other", "--detector", "x.pt"], lambda: Path("x.pt").write_text("x"), "not a TorchScript file"),
     "no reference": (["other", "--reference", "absent.npz"], None, "absent.npz cannot be read"),
     "no statistics": (["other"], lambda: np.savez("ref.npz", x=1), "has no mu and no sigma"),

@@ -21,9 +21,13 @@ class TinyDetector(torch.nn.Module):
 
 
 def detector_file(path: Path, width: int = 6) -> Path:
+    return torchscript_file(path, TinyDetector(width))
+
+
+def torchscript_file(path: Path, network: torch.nn.Module) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(TinyDetector(width)).save(str(path))
+        torch.jit.script(network).save(str(path))
     return path
 
 

@@ -216,7 +216,7 @@ def test_evaluate_s_results_are_drawn_too(tmp_path):
         ([result("18", 7)], ("--out", "x.gif"), "the suffix can be .pdf, .svg, .png"),
         ([result("18", 7)], ("--kind", "K", "--paper", "cifar10-vp"), "--paper cifar10-vp is for --kind nfe"),
         ([], (), "no figure of a sampler"),
-        ([result("18", 7), result("19", 7, detector="other")], (), "a figure of another detector"),
+        ([result("18", 7), result("19", 7, detector="other")], (), "a figure with different detector"),
         ([result("18", 7), {**result("19", 7), "schema": "x"}], (), "line 2: its schema is not"),
     ],
 )

@@ -131,7 +131,7 @@ def test_files_one_column_wide(results, tmp_path, run):
         (made_up(), ("--paper", "cifar10-vp"), "--paper cifar10-vp is for --kind nfe, and this is text; leave it out"),
         (made_up(), ("--kind", "nfe", "--paper", "stable-diffusion"), "is for --kind text, and this is nfe"),
         (made_up(), ("--kind", "nfe"), "has no figure of a sampler"),
-        ([*made_up(), *made_up(detector="another")], (), "a figure of another detector"),
+        ([*made_up(), *made_up(detector="another")], (), "a figure with different detector"),
         (
             [{key: value for key, value in each.items() if "score" not in key} for each in made_up()],
             (),

@@ -234,7 +234,7 @@ def test_a_results_file_of_something_else(place, run, more, another):
     limited_model(Path("other.safetensors"))
     code, _, err = run(*SWEEP, "--plans", "plans.txt", *more)
     assert code == 2
-    assert f"another {another}" in err
+    assert f"different {another}" in err
     assert len(err.splitlines()) == 1
     assert RESULTS.read_text() == content
 

@@ -54,6 +54,7 @@ def test_other_grids_are_even_in_what_they_say():
         (lambda: rs.power_grid(0, 1.0, 0.0), "0 points"),
         (lambda: rs.power_grid(3, math.nan, 0.0), "cannot fall from nan"),
         (lambda: rs.power_grid(3, 1.0, 0.0, rho=0.0), "rho is 0"),
+        (lambda: rs.power_grid(3, 80.0, 0.002, rho=1e-3), "rho is 0.001, too small for levels of 80"),
         (lambda: rs.ode_path([1.0]), "must fall"),
         (lambda: rs.ode_path([1.0, 1.0, 0.0]), "must fall"),
         (lambda: rs.ode_path([1.0, -0.1]), "must fall"),

@@ -192,17 +192,19 @@ def _print_table(jobs: Sequence[Job], finished: Finished) -> None:
 
     columns: dict[str, Callable[[Job, dict[str, Any] | None], str]] = {
         "row": lambda job, _: escape(job.row.name),
-        "plan": lambda job, _: escape(str(job.row.plan)) if str(job.row.plan) != job.row.name else "",
+        "plan": lambda job, _: escape(str(job.row.plan)),
         "family": lambda job, _: job.row.family,
         "NFE": lambda job, _: str(job.nfe),
         "Fréchet distance": lambda _, result: distance(result) if result else "failed",
         "minimum": lambda _, result: f"{result['frechet_distance_min']:.6g}" if result else "",
         "published FID": lambda job, _: "" if job.row.published is None else f"{job.row.published:.2f}",
-        "paired difference": lambda _, result: _difference(result, finished.get(jobs[0].key)),
+        "paired difference to the first": lambda _, result: _difference(result, finished.get(jobs[0].key)),
         "seconds": lambda _, result: f"{result['seconds']:.1f}" if result else "",
     }
     if jobs[0].about["blocks"] == 1:
         del columns["minimum"]
+    if all(job.row.name == str(job.row.plan) for job in jobs):
+        del columns["plan"]
     if all(job.row.published is None for job in jobs):
         del columns["published FID"]
     table = Table(*columns, box=None, pad_edge=False)

@@ -86,6 +86,11 @@ def _torchscript(name: str, path: Path, device: torch.device) -> Detector:
             network = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--detector {name}: {path} is not a TorchScript file") from error
+    if not any(argument.name == "return_features" for argument in network.forward.schema.arguments):
+        raise InputError(
+            f"--detector {name}: {path} takes no return_features; give a TorchScript file that is called as "
+            "detector(images, return_features=True), images uint8 [B, 3, H, W], and gives features [B, d]"
+        )
     return Detector(name, f"torchscript sha256 {sha256(path)}", lambda x: network(x, return_features=True), device)
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CAPTIONS = {
-    "nfe": "Distance against NFE. Shaded: the standard error. The line of a family goes through its best at each NFE. "
-    "A point leads to its images.",
+    "nfe": "Distance against NFE. Shaded, or as bars: the standard error. The line of a family goes through its best "
+    "at each NFE. A point leads to its images.",
     "K": "Distance against the repeats of a restart, all else equal; K = 0 is the plan without it.",
     "interval": "Distance against the place and the length of a restart interval, all else equal.",
     "paths": "Noise paths of the best plan of each family, with its distance.",

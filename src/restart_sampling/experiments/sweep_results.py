@@ -77,12 +77,12 @@ def check_comparable(path: Path, results: Iterable[Result], other: Result | None
         expected = expected or found
         different = [key for key in sorted(found.keys() | expected.keys()) if found.get(key) != expected.get(key)]
         if different:
-            names = " and ".join(f"another {_NAMES.get(key, key)}" for key in different)
+            names = " and ".join(_NAMES.get(key, key) for key in different)
             values = "; ".join(f"{_short(found.get(key))} and {_short(expected.get(key))}" for key in different)
             advice = (
                 "give another folder to --out" if other else "keep figures that cannot be compared in separate files"
             )
-            raise InputError(f"{path} holds a figure of {names} ({values}); {advice}")
+            raise InputError(f"{path} holds a figure with different {names} ({values}); {advice}")
 
 
 def read_sweep(path: Path) -> dict[str, dict[str, Any]]:

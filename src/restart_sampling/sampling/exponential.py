@@ -177,8 +177,8 @@ def usable(form: Form, process: Process, move: Move, levels: Sequence[float]) ->
     A value at a level without data (t = 1 of a flow) has no place on the clock of Noise and Data, and
     of two values that nearly meet only the newer one is used: the order falls for that step, and rounding cannot grow.
 
-    lambda never arrives at level 0, so that the last steps are the longest on it, and a polynomial of high order goes
-    astray in them: no step uses more values than there are steps left. Published implementations have that rule
+    lambda never arrives at level 0, so that the last steps are the longest on it, and a polynomial of high order can
+    go astray in them: no step uses more values than there are steps left. Published implementations have that rule
     (UniPC of Zhao et al. 2023, arXiv 2302.04867; `lower_order_final` in diffusers).
     """
     clocks = [form.clock(process, level) for level in levels]

@@ -26,7 +26,10 @@ def power_grid(points: int, high: float, low: float, rho: float = 7.0) -> tuple[
     """
     if not (isfinite(rho) and rho > 0):
         raise InputError(f"rho is {rho:g}; give a finite number above 0 (EDM uses 7)")
-    return _even(points, high, low, lambda level: level ** (1 / rho), lambda place: place**rho)
+    try:
+        return _even(points, high, low, lambda level: level ** (1 / rho), lambda place: place**rho)
+    except OverflowError:
+        raise InputError(f"rho is {rho:g}, too small for levels of {high:g}; give a larger one (EDM uses 7)") from None
 
 
 def log_grid(points: int, high: float, low: float) -> tuple[float, ...]:

@@ -50,11 +50,12 @@ class PredictorCorrector(ODESolver):
         p: values of the predictor; the corrector has one more.
     """
 
+    name: ClassVar[str]
     p: int = 3
 
     def __post_init__(self) -> None:
         if not 1 <= self.p <= 3:
-            raise InputError(f"p={self.p} does not exist; give p from 1 to 3")
+            raise InputError(f"{self.name}:p={self.p} does not exist; give p from 1 to 3")
 
     @property
     def order(self) -> int:

@@ -51,7 +51,7 @@ def make_solver(text: str) -> Solver:
     """
     name, *settings = text.split(":")
     if name not in SOLVERS:
-        raise InputError(f"it needs solver {name}, which does not exist; available: {', '.join(SOLVERS)}")
+        raise InputError(f"solver '{name}' does not exist; available: {', '.join(SOLVERS)}")
     solver = SOLVERS[name]()
     types: dict[str, Any] = {entry.name: entry.type for entry in fields(solver)}
     values = {}
