@@ -277,9 +277,9 @@ def test_bad_input_is_one_sentence_before_any_work(arguments, said, place, run):
 @pytest.mark.parametrize(
     ("arguments", "another"),
     [
-        (("--seed", "3"), "another seed (0 and 3)"),
-        (("--images", "20"), "another prompts"),
-        (("--metrics", "fd", "--clip", ""), "another clip and another metrics"),
+        (("--seed", "3"), "different seed (0 and 3)"),
+        (("--images", "20"), "different prompts"),
+        (("--metrics", "fd", "--clip", ""), "different clip and metrics"),
     ],
 )
 def test_a_results_file_of_something_else(arguments, another, place, run):
