@@ -16,7 +16,6 @@ from restart_sampling.cli.text.compare import SAMPLERS
 from restart_sampling.evaluation import aesthetic
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.reference import save_reference
-from restart_sampling.evaluation.results import read_results
 from restart_sampling.experiments.evaluate import make_reference
 from restart_sampling.experiments.published_text import NOTES, find_published, published_text
 from restart_sampling.generation.distributed import Ranks
@@ -60,7 +59,7 @@ def place(folder, made, tmp_path, monkeypatch):
 
 
 def lines():
-    return list(read_results(RESULTS))
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
 def untimed(results):

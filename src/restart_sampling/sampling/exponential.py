@@ -171,8 +171,10 @@ def interpolation_weights(clocks: Sequence[float], moments: Sequence[float]) -> 
     return weights
 
 
-def usable(form: Form, process: Process, move: Move, levels: Sequence[float]) -> list[int]:
-    """The indices of the values at these levels that a step may use; the first, of now, always.
+def usable(
+    form: Form, process: Process, move: Move, values: Sequence[tuple[float, Tensor]]
+) -> tuple[tuple[float, Tensor], ...]:
+    """Those of the (level, value) pairs, the newest first, that a step may use; the first, of now, always.
 
     A value at a level without data (t = 1 of a flow) has no place on the clock of Noise and Data, and
     of two values that nearly meet only the newer one is used: the order falls for that step, and rounding cannot grow.
@@ -181,15 +183,15 @@ def usable(form: Form, process: Process, move: Move, levels: Sequence[float]) ->
     go astray in them: no step uses more values than there are steps left. Published implementations have that rule
     (UniPC of Zhao et al. 2023, arXiv 2302.04867; `lower_order_final` in diffusers).
     """
-    clocks = [form.clock(process, level) for level in levels]
+    clocks = [form.clock(process, level) for level, _ in values]
     step = form.clock(process, move.then) - clocks[0]
     kept: list[int] = []
     for index, clock in enumerate(clocks):
         if not kept or (isfinite(clock) and abs(clock - clocks[kept[-1]]) > _NEAR * abs(step)):
             kept.append(index)
-    if move.left is None or isfinite(form.clock(process, 0.0)):
-        return kept
-    return kept[: move.left + 1]
+    if move.left is not None and not isfinite(form.clock(process, 0.0)):
+        kept = kept[: move.left + 1]
+    return tuple(values[index] for index in kept)
 
 
 def first_order(process: Process, x: Tensor, x0: Tensor, now: float, then: float) -> Tensor:

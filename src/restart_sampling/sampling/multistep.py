@@ -61,7 +61,7 @@ class Multistep(ODESolver):
         landing = self.landing(move, process)
         if not has_lambda(process, move.now, landing):
             return first_order(process, x, x0, move.now, landing), history
-        used = [history[index] for index in usable(self.form, process, move, [level for level, _ in history])]
+        used = usable(self.form, process, move, history)
         clocks = [self.form.clock(process, level) for level, _ in used]
         weights = self.weights(process, move.now, move.then, clocks)
         keep = self.form.keep(process, move.now, move.then)

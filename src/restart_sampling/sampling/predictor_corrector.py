@@ -83,8 +83,7 @@ class PredictorCorrector(ODESolver):
         if not has_lambda(process, move.now, landing):
             return first_order(process, x, x0, move.now, landing), Prediction(move, history, None)
         form = self.form(move)
-        used = usable(form, process, move, [level for level, _ in history])
-        history = tuple(history[index] for index in used)
+        history = usable(form, process, move, history)
         increment = self._increment(form, process, move, history)
         return form.keep(process, move.now, move.then) * x + increment, Prediction(move, history, increment)
 
