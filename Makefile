@@ -21,7 +21,7 @@ lint: $(READY)
 	$(VENV)/bin/mypy
 
 report-shot: $(READY)
-	PYTHONPATH=tests:tests/evaluation $(VENV)/bin/python tests/experiments/report_shot.py out/report
+	PYTHONPATH=tests $(VENV)/bin/python tests/pictures/report_shot.py out/report
 
 clean:
 	rm -rf $(VENV) build dist out src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

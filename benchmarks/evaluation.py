@@ -20,12 +20,13 @@ import torch
 from PIL import Image
 
 import restart_sampling as rs
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import Detector, load_detector
 from restart_sampling.evaluation.distances import frechet_distance
+from restart_sampling.evaluation.measure import image_batches
 from restart_sampling.evaluation.statistics import Statistics
-from restart_sampling.experiments.evaluate import image_batches, sampler_batches
-from restart_sampling.generation.distributed import Ranks
+from restart_sampling.generation.sampler_batches import sampler_batches
 from restart_sampling.images.image_set import read_images
 
 

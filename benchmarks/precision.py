@@ -15,11 +15,12 @@ import click
 import torch
 
 import restart_sampling as rs
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.detectors import load_detector
+from restart_sampling.evaluation.measure import measure
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.reference import load_reference
-from restart_sampling.experiments.evaluate import measure, sampler_batches
-from restart_sampling.generation.distributed import Ranks
+from restart_sampling.generation.sampler_batches import sampler_batches
 
 ARITHMETIC = (
     ("float32", torch.float32, False),

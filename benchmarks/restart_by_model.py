@@ -12,7 +12,7 @@ import click
 
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.results import read_results
-from restart_sampling.figure_style import SECONDARY, new_figure, save_figure, style
+from restart_sampling.pictures.style import SECONDARY, new_figure, save_figure, style
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 MARKERS = "osD^"

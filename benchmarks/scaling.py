@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 import restart_sampling as rs
-from restart_sampling.experiments.generate import write_missing
+from restart_sampling.base.ranks import Ranks, distributed
 from restart_sampling.generation.blocks import cut
-from restart_sampling.generation.distributed import Ranks, distributed
-from restart_sampling.images.block_store import open_store
+from restart_sampling.generation.store import open_store
+from restart_sampling.generation.write import write_missing
 from restart_sampling.models.denoiser import Denoiser
 from throughput import NETWORKS, build
 

@@ -26,14 +26,14 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import restart_sampling as rs
-from restart_sampling.experiments.generate import write_missing
+from restart_sampling.base.numerics import full_float32
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.generation.blocks import cut
-from restart_sampling.generation.distributed import Ranks
-from restart_sampling.images.block_store import open_store
+from restart_sampling.generation.store import open_store
+from restart_sampling.generation.write import write_missing
 from restart_sampling.images.writers import encode_png
 from restart_sampling.models.denoiser import Denoiser, EDMPrecond
 from restart_sampling.models.layers import Resample, ResampleConv2d
-from restart_sampling.precision import full_float32
 from restart_sampling.sampling.edm_noise import EDMKernel
 
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -1,8 +1,10 @@
 """What the tests of several rooms share."""
 
 import pytest
+import torch
 
 from restart_sampling.cli import main
+from sweeps import tiny_files
 
 
 @pytest.fixture
@@ -16,3 +18,23 @@ def run(capsys):
         return end.value.code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A tiny model, detector and reference in a folder of their own."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_files(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tiny, tmp_path, monkeypatch):
+    """An empty folder with links to the tiny files."""
+    for file in tiny.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)

@@ -127,7 +127,7 @@ def test_guidance_counts_both_evaluations(run, tmp_path):
 
 def test_demo_draws_one_picture_and_one_table(run, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "restart_sampling.experiments.demo.SAMPLERS",
+        "restart_sampling.pictures.demo.SAMPLERS",
         {"ODE": "3", "SDE": "3 churn=1", "Restart": "2 [2,1,1.09,3.2] rho=3"},
     )
     out = tmp_path / "new" / "demo.png"
@@ -245,7 +245,7 @@ def test_a_result_that_is_not_finite_stops_the_run(run, tmp_path, monkeypatch):
 
 
 def test_a_missing_optional_package_is_one_sentence(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("restart_sampling.errors.find_spec", lambda package: None)
+    monkeypatch.setattr("restart_sampling.base.errors.find_spec", lambda package: None)
     code, _, err = run("demo", "--out", tmp_path / "demo.png")
     assert code == 2
     assert err.startswith("restart-sampling: this needs matplotlib")

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from restart_sampling.download import cache_folder
-from restart_sampling.errors import InputError
+from restart_sampling.base.download import cache_folder
+from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation import aesthetic
 from restart_sampling.evaluation.aesthetic import DEFAULT_HEAD, HEADS, HeadFile, fold, load_aesthetic, read_head
 from restart_sampling.evaluation.clip import ClipScore, load_clip, preprocess

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation.distances import (
     frechet_distance,
     frechet_distance_infinity,

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import detector_file, image_folder, pictures, torchscript_file
 
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
-from restart_sampling.errors import InputError
 from restart_sampling.evaluation import detectors
 from restart_sampling.evaluation.detectors import load_detector
+from restart_sampling.evaluation.measure import image_batches, make_reference, measure
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.reference import Reference, load_reference, save_reference
 from restart_sampling.evaluation.results import append_result, read_results
 from restart_sampling.evaluation.statistics import Statistics
-from restart_sampling.experiments.evaluate import image_batches, make_reference, measure
-from restart_sampling.generation.distributed import Ranks
 from restart_sampling.images.image_set import read_images
+from tiny import detector_file, image_folder, pictures, torchscript_file
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 SHARED = Path(os.environ.get("RESTART_SAMPLING_SHARED", "../shared"))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import detector_file, image_folder, pictures
 
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.partial import PartialSums
+from tiny import detector_file, image_folder, pictures
 from tiny_model import TORCHRUN, start, tiny_model_file, wait_for
 
 # Takes its time for each batch, and says who it is.

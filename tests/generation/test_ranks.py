@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from restart_sampling.errors import InputError
-from restart_sampling.generation.distributed import Ranks
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.ranks import Ranks
 
 
 def ranks(forgiving):

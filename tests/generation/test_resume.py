@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from restart_sampling.files import is_partial
+from restart_sampling.base.files import is_partial
 from tiny_model import TORCHRUN, start, tiny_model_file, wait_for
 
 # Writes a file in two halves, so that there is time to kill it in between, and says who it is.
@@ -23,7 +23,7 @@ import os
 import time
 from pathlib import Path
 
-import restart_sampling.images.block_store as store
+import restart_sampling.generation.store as store
 from restart_sampling.cli import main
 
 encode = store.encode_png

@@ -2,7 +2,7 @@
 
 import pytest
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.generation.seeds import parse_seeds
 
 

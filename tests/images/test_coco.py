@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from image_files import encoded, picture, write_folder, write_zip
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.images.coco import caption_images, draw_captions, write_captions
 from restart_sampling.images.dataset import make_dataset, plan_dataset
 from restart_sampling.images.image_set import read_images

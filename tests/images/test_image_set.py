@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from image_files import cifar_batch, cifar_set, encoded, picture, png, write_cifar, write_folder, write_tar, write_zip
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
+from restart_sampling.generation.store import open_store
 from restart_sampling.images import image_set
-from restart_sampling.images.block_store import open_store
 from restart_sampling.images.image_set import read_images
 
 FILES = {f"{'ab'[place % 2]}/{place:03d}.png": png(place) for place in range(50)}

@@ -9,7 +9,7 @@ import pytest
 from image_files import encoded, picture, png, write_folder, write_tar, write_zip
 from PIL import Image
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.images import dataset
 from restart_sampling.images.dataset import make_dataset, plan_dataset
 from restart_sampling.images.image_set import read_images

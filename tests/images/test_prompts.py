@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from image_files import picture, png, write_folder
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.images.prompts import match_images, read_prompts
 from restart_sampling.images.sources import open_source
 

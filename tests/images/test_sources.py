@@ -27,7 +27,7 @@ from image_files import (
     write_zip,
 )
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.images.labels import folder_labels, root
 from restart_sampling.images.sources import open_source
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from image_files import encoded, picture, png
 from PIL import Image
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.images.decode import decode, pixels
 from restart_sampling.images.transforms import Transform, check_size
 

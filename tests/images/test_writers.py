@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restart_sampling.errors import InputError
-from restart_sampling.files import atomic
-from restart_sampling.images.block_store import open_store
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import atomic
+from restart_sampling.generation.store import open_store
 from restart_sampling.images.writers import encode_png, image_name
 
 RUN = {"plan": "18", "seeds": "0-1"}

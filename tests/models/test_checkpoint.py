@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from edm_files import NETWORKS, Persistent, golden, network, pickled, snapshot, training_state
 from safetensors.torch import load_file, save_file
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.cli.model import model as group
-from restart_sampling.errors import InputError
 from restart_sampling.models import checkpoint as checkpoint_module
 from restart_sampling.models.checkpoint import load_model, read_checkpoint, write_safetensors
 

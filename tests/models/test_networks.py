@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 import restart_sampling
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser
 from restart_sampling.models.dhariwal_unet import DhariwalUNet
 from restart_sampling.models.layers import Resample, UNetBlock

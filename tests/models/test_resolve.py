@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from edm_files import network, pickled, snapshot
 
 import restart_sampling.models.resolve as names
+from restart_sampling.base.download import cache_folder
+from restart_sampling.base.errors import InputError
 from restart_sampling.cli.model import model as group
-from restart_sampling.download import cache_folder
-from restart_sampling.errors import InputError
 from restart_sampling.models.checkpoint import load_model
 from restart_sampling.models.resolve import resolve
 

@@ -14,8 +14,8 @@ from hostile_files import BROKEN, EXTENSION, RECORD, RUNNING, SLOTS, zipped_tens
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from restart_sampling import pickle_machine
-from restart_sampling.errors import InputError
+from restart_sampling.base import pickles
+from restart_sampling.base.errors import InputError
 from restart_sampling.models.checkpoint import read_checkpoint
 from restart_sampling.models.unpickle import globals_in
 
@@ -79,7 +79,7 @@ def test_build_changes_functions_in_python():
 
 
 def test_too_many_opcodes(tmp_path, monkeypatch):
-    monkeypatch.setattr(pickle_machine, "MAX_OPCODES", 1000)
+    monkeypatch.setattr(pickles, "MAX_OPCODES", 1000)
     path = tmp_path / "model.pkl"
     path.write_bytes(a_pickle(b"N" + b"\x85" * 2000))
     assert "more than 1,000 opcodes" in refusal(path)

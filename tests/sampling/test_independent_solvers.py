@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.sampling.predictor_corrector import SASolver
-from restart_sampling.sampling.solvers import make_solver
+from restart_sampling.sampling.solvers.names import make_solver
+from restart_sampling.sampling.solvers.predictor_corrector import SASolver
 
 # diffusers warns of its own deprecated options, and torch of how diffusers makes arrays.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.sampling.exponential import Data, Noise, Slope, interpolation_weights, phi
-from restart_sampling.sampling.solvers import SOLVERS
+from restart_sampling.sampling.solvers.integrals import Data, Noise, Slope, interpolation_weights, phi
+from restart_sampling.sampling.solvers.names import SOLVERS
 
 # name: (order from exact history, order of a cold start at a level that matters)
 ORDERS = {

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import detector_file, pictures
 
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli.text.compare import SAMPLERS
+from restart_sampling.comparison.published_text import NOTES, find_published, published_text
 from restart_sampling.evaluation import aesthetic
 from restart_sampling.evaluation.detectors import load_detector
+from restart_sampling.evaluation.measure import make_reference
 from restart_sampling.evaluation.reference import save_reference
-from restart_sampling.experiments.evaluate import make_reference
-from restart_sampling.experiments.published_text import NOTES, find_published, published_text
-from restart_sampling.generation.distributed import Ranks
 from restart_sampling.images.prompts import write_prompts
 from restart_sampling.text_to_image.samplers import Sampler
+from tiny import detector_file, pictures
 from tiny_clip import clip_folder
 from tiny_model import TORCHRUN, start, wait_for
 
@@ -127,7 +127,7 @@ def test_an_extended_table_does_what_is_missing(place, run):
 # Takes its time for each image.
 SLOW = """
 import time
-import restart_sampling.images.block_store as store
+import restart_sampling.generation.store as store
 from restart_sampling.cli import main
 
 encode = store.encode_png
@@ -168,7 +168,7 @@ def test_a_killed_table_goes_on_and_repeats_no_finished_row(place, run):
 
 def test_images_that_a_kill_left_of_a_finished_row_go(place, run, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("restart_sampling.experiments.text_compare.TextComparison._tidy", lambda self, row: None)
+        patch.setattr("restart_sampling.comparison.text_rows.TextComparison._tidy", lambda self, row: None)
         assert run(*COMPARE, *ROWS)[0] == 0
     first, *others = Path("table/images").iterdir()
     assert len(others) == 3

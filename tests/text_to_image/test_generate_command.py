@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import detector_file, image_folder, pictures
 
-from restart_sampling.files import is_partial
+from restart_sampling.base.files import is_partial
 from restart_sampling.images.image_set import read_images
 from restart_sampling.images.prompts import read_prompts
+from tiny import detector_file, image_folder, pictures
 from tiny_clip import clip_folder
 from tiny_model import TORCHRUN, start, wait_for
 
@@ -221,7 +221,7 @@ import os
 import time
 from pathlib import Path
 
-import restart_sampling.images.block_store as store
+import restart_sampling.generation.store as store
 from restart_sampling.cli import main
 
 encode = store.encode_png

@@ -22,7 +22,7 @@ from pipeline_runs import (
 from tiny_pipelines import PIPELINES, arguments
 
 import restart_sampling as rs
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image import guidance_preset
 
 TASKS = ["Img2Img", "Inpaint"]

@@ -6,7 +6,7 @@ import torch
 from scheduler_runs import run, start
 from tiny_pipelines import SD
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image.pipeline import load_pipeline, quiet
 
 CPU = torch.device("cpu")
@@ -116,7 +116,7 @@ def test_quiet_leaves_the_logs_as_they_were():
 
 
 def test_a_missing_package_is_one_sentence(monkeypatch):
-    monkeypatch.setattr("restart_sampling.errors.find_spec", lambda package: None)
+    monkeypatch.setattr("restart_sampling.base.errors.find_spec", lambda package: None)
     assert refused("someone/some-model") == (
         "this needs diffusers, which is not installed: pip install diffusers, or restart-sampling[text]"
     )

@@ -19,7 +19,7 @@ from tiny_pipelines import (
 )
 
 import restart_sampling as rs
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image import guidance_preset
 
 DTYPES = [torch.float16, torch.bfloat16]

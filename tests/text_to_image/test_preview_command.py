@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from restart_sampling.experiments.preview import draw_preview, run_preview
-from restart_sampling.figure_style import styles
+from restart_sampling.pictures.preview import draw_preview, run_preview
+from restart_sampling.pictures.style import styles
 from restart_sampling.text_to_image.generate import Request, generate, prepare
 from restart_sampling.text_to_image.samplers import Sampler
 
@@ -123,7 +123,7 @@ def test_bad_input_is_one_sentence(arguments, said, place, run):
 
 
 def test_a_missing_optional_package_is_one_sentence(place, run, monkeypatch):
-    monkeypatch.setattr("restart_sampling.errors.find_spec", lambda package: None)
+    monkeypatch.setattr("restart_sampling.base.errors.find_spec", lambda package: None)
     code, _, stderr = preview(run)
     assert code == 2
     assert stderr.startswith("restart-sampling: this needs matplotlib")

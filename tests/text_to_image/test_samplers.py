@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_pipelines import SD
 
-from restart_sampling.errors import InputError
-from restart_sampling.sampling.noise_path import RestartInterval
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.text_to_image.guidance_presets import guidance_preset
 from restart_sampling.text_to_image.samplers import KINDS, Sampler, is_flow, make_scheduler
 

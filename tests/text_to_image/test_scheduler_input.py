@@ -17,7 +17,7 @@ from scheduler_runs import PLAN, start
 from tiny_pipelines import SD, generators
 
 from restart_sampling import text_to_image
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
 
 SENTENCES = [
@@ -117,6 +117,6 @@ def test_names_are_loaded_when_they_are_used(code):
 
 def test_a_missing_diffusers_names_the_extra(monkeypatch):
     monkeypatch.delitem(vars(text_to_image), "RestartScheduler")
-    monkeypatch.setattr("restart_sampling.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("restart_sampling.base.errors.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"restart-sampling\[diffusers\]"):
         _ = text_to_image.RestartScheduler

@@ -6,7 +6,7 @@ import diffusers
 import pytest
 import torch
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image.generate import Request, generate, prepare
 from restart_sampling.text_to_image.pipeline import load_pipeline
 from restart_sampling.text_to_image.samplers import Sampler

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.training.run_folder import RunFolder
 
 CPU = torch.device("cpu")

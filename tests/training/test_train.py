@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from restart_sampling.generation.distributed import Ranks
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.training import train
 from restart_sampling.training.run_folder import RunFolder
 from restart_sampling.training.train import Run

@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import restart_sampling as rs
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
-from restart_sampling.generation.distributed import Ranks
 
 TINY = ("--channels", "8", "--channel-mult", "1,1", "--blocks", "1", "--batch", "32", "--lr", "0.01")
 LENGTH = ("--images", "6400")  # 200 steps
@@ -263,7 +263,7 @@ def test_images_that_differ(size, mode, tmp_path, run):
 
 def test_a_batch_that_the_processes_cannot_share(folder, tmp_path, capsys, monkeypatch):
     two = nullcontext(Ranks(0, 2, torch.device("cpu")))
-    monkeypatch.setattr("restart_sampling.generation.distributed.distributed", lambda device: two)
+    monkeypatch.setattr("restart_sampling.base.ranks.distributed", lambda device: two)
     words = (folder, "--out", tmp_path / "run", "--parametrization", "edm", "--images", "64", "--batch", "33")
     assert "--batch 33 cannot be shared by 2 processes; give a multiple of that" in answer(*words, capsys=capsys)
 

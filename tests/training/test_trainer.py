@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from restart_sampling.generation.distributed import Ranks
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.training.gradients import FlatGradients
 from restart_sampling.training.trainer import Trainer
 

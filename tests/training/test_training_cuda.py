@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from restart_sampling.generation.distributed import Ranks
-from restart_sampling.precision import full_float32
+from restart_sampling.base.numerics import full_float32
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.training.trainer import Trainer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

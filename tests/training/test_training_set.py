@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.images.image_set import read_images
 from restart_sampling.training.training_set import class_names, count_classes, read_training_set
 

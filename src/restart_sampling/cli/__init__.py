@@ -10,7 +10,7 @@ from importlib import import_module
 import click
 
 from restart_sampling import __version__
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 
 _COMMANDS = {
     "dataset": "dataset",

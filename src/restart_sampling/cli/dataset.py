@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import Progress, json_option, print_json, print_settings
-from restart_sampling.errors import InputError
 
 if TYPE_CHECKING:
     from restart_sampling.images.transforms import Crop
@@ -58,8 +58,8 @@ def dataset(
     """
     size = None if resolution_text is None else _size(resolution_text)
 
+    from restart_sampling.base.parallel import available_cores
     from restart_sampling.images.dataset import make_dataset, plan_dataset
-    from restart_sampling.images.parallel import available_cores
     from restart_sampling.images.sources import open_source
     from restart_sampling.images.transforms import Transform
 

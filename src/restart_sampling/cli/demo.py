@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.files import check_writable
 from restart_sampling.cli.options import (
     DEFAULT_PLANS,
     Progress,
@@ -17,8 +19,6 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
-from restart_sampling.errors import InputError, require_extra
-from restart_sampling.files import check_writable
 
 
 @click.command()
@@ -51,9 +51,9 @@ def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json
     from rich.console import Console
     from rich.table import Table
 
-    from restart_sampling.experiments.demo import SAMPLERS, draw_demo, run_demo
     from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.resolve import resolve
+    from restart_sampling.pictures.demo import SAMPLERS, draw_demo, run_demo
 
     checkpoint = read_checkpoint(resolve(name))
     model = checkpoint.build().to(chip)

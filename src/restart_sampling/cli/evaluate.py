@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import (
     Progress,
     batch_option,
@@ -25,11 +26,10 @@ from restart_sampling.cli.options import (
 )
 from restart_sampling.cli.reference import DETECTOR_HELP
 from restart_sampling.cli.sampler import Asked, read_source, sampler_options, versions
-from restart_sampling.errors import InputError
 
 if TYPE_CHECKING:
-    from restart_sampling.experiments.evaluate import Batches
-    from restart_sampling.generation.distributed import Ranks
+    from restart_sampling.base.ranks import Ranks
+    from restart_sampling.evaluation.measure import Batches
     from restart_sampling.sampling.plan import Plan
 
 _COLUMNS = {
@@ -133,11 +133,11 @@ def evaluate(
     chip = pick_device(device)
     metrics = tuple(metric.strip() for metric in metrics_text.split(","))
 
+    from restart_sampling.base.files import check_writable
+    from restart_sampling.base.ranks import distributed
+    from restart_sampling.evaluation.measure import measure
     from restart_sampling.evaluation.results import append_result
-    from restart_sampling.experiments.evaluate import measure
-    from restart_sampling.experiments.evaluation_setup import open_setup
-    from restart_sampling.files import check_writable
-    from restart_sampling.generation.distributed import distributed
+    from restart_sampling.evaluation.setup import open_setup
 
     with distributed(chip) as ranks:
         with ranks.one_goes_first():
@@ -206,8 +206,8 @@ def evaluate(
 def _sampler_jobs(
     name: str, plans: Sequence[Plan], seeds_text: str, asked: Asked, batch: int, ranks: Ranks
 ) -> list[Job]:
-    from restart_sampling.experiments.evaluate import sampler_batches
     from restart_sampling.generation.generate import level_range, network_evaluations
+    from restart_sampling.generation.sampler_batches import sampler_batches
     from restart_sampling.generation.seeds import parse_seeds
 
     seeds = parse_seeds(seeds_text)
@@ -239,7 +239,7 @@ def _sampler_jobs(
 
 
 def _image_jobs(sources: tuple[Path, ...], max_images: int | None, batch: int, ranks: Ranks) -> list[Job]:
-    from restart_sampling.experiments.evaluate import image_batches
+    from restart_sampling.evaluation.measure import image_batches
     from restart_sampling.images.image_set import read_images
 
     def job(path: Path) -> Job:

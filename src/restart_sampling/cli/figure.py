@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.cli.sweep import PAPER
-from restart_sampling.errors import InputError, require_extra
 
 PAPER_TEXT = "stable-diffusion"
 
@@ -53,10 +53,10 @@ def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: st
     if paper and kind != of_paper:
         raise InputError(f"--paper {paper} is for --kind {of_paper}, and this is {kind}; leave it out")
 
-    from restart_sampling.experiments.figure import draw
-    from restart_sampling.experiments.sweep_results import read_sweep, read_text_rows
-    from restart_sampling.figure_style import FORMATS, save_figure
-    from restart_sampling.files import check_writable
+    from restart_sampling.base.files import check_writable
+    from restart_sampling.comparison.results import read_sweep, read_text_rows
+    from restart_sampling.pictures.figure import draw
+    from restart_sampling.pictures.style import FORMATS, save_figure
 
     if out.suffix and out.suffix[1:].lower() not in FORMATS:
         raise InputError(f"--out {out}: the suffix can be {', '.join(f'.{kind}' for kind in FORMATS)}, or none")

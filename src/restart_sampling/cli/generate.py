@@ -59,13 +59,13 @@ def generate(
     """
     chip = pick_device(device)
 
-    from restart_sampling.experiments.generate import write_missing
+    from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.blocks import cut
-    from restart_sampling.generation.distributed import distributed
     from restart_sampling.generation.generate import generate as generate_batches
     from restart_sampling.generation.generate import level_range, network_evaluations
     from restart_sampling.generation.seeds import parse_seeds
-    from restart_sampling.images.block_store import open_store
+    from restart_sampling.generation.store import open_store
+    from restart_sampling.generation.write import write_missing
     from restart_sampling.sampling.noise import state_dtype
 
     with distributed(chip) as ranks:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.errors import InputError, shorten
+from restart_sampling.base.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from restart_sampling.models.checkpoint import Checkpoint

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 
 if TYPE_CHECKING:
     import torch

@@ -47,11 +47,11 @@ def reference(
     """
     chip = pick_device(device)
 
+    from restart_sampling.base.files import check_writable
+    from restart_sampling.base.ranks import distributed
     from restart_sampling.evaluation.detectors import load_detector
+    from restart_sampling.evaluation.measure import image_batches, make_reference
     from restart_sampling.evaluation.reference import save_reference
-    from restart_sampling.experiments.evaluate import image_batches, make_reference
-    from restart_sampling.files import check_writable
-    from restart_sampling.generation.distributed import distributed
     from restart_sampling.images.image_set import read_images
 
     images = read_images(data, count=max_images)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.base.errors import require_extra
 from restart_sampling.cli.sweep import PAPER
-from restart_sampling.errors import require_extra
 
 
 @click.command()
@@ -22,9 +22,9 @@ def report(folder: Path, out: Path, paper: str | None) -> None:
     """
     require_extra("matplotlib", "figures")
 
-    from restart_sampling.experiments.report import make_report
-    from restart_sampling.experiments.sweep_results import RESULTS, read_sweep
-    from restart_sampling.files import atomic, check_writable
+    from restart_sampling.base.files import atomic, check_writable
+    from restart_sampling.comparison.results import RESULTS, read_sweep
+    from restart_sampling.pictures.report import make_report
 
     results = read_sweep(folder / RESULTS)
     check_writable(out)

@@ -53,7 +53,7 @@ def measure_missing(
     Returns:
         What failed, by key, and why.
     """
-    from restart_sampling.experiments.rows import RowError
+    from restart_sampling.comparison.run import RowError
 
     failed: dict[str, str] = {}
     missing = [row for row in rows if row.key not in finished]

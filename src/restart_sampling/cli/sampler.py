@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import as_one, set_option
-from restart_sampling.errors import InputError
 
 if TYPE_CHECKING:
     import torch

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import (
     batch_option,
     describe_device,
@@ -24,11 +25,10 @@ from restart_sampling.cli.options import (
 from restart_sampling.cli.reference import DETECTOR_HELP
 from restart_sampling.cli.rows import Finished, distance, measure_missing, print_failures
 from restart_sampling.cli.sampler import Asked, Source, read_source, sampler_options, versions
-from restart_sampling.errors import InputError
 
 if TYPE_CHECKING:
-    from restart_sampling.experiments.sweep import Job, Sweep
-    from restart_sampling.experiments.sweep_rows import Row
+    from restart_sampling.comparison.rows import Row
+    from restart_sampling.comparison.sweep import Job, Sweep
 
 PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
 
@@ -85,11 +85,11 @@ def sweep(
     rows = _rows(plan_sources, paper, settings)
     chip = pick_device(device)
 
+    from restart_sampling.base.files import check_writable
+    from restart_sampling.base.ranks import distributed
+    from restart_sampling.comparison.sweep import Sweep
     from restart_sampling.evaluation.metrics import GROUPS
-    from restart_sampling.experiments.evaluation_setup import open_setup
-    from restart_sampling.experiments.sweep import Sweep
-    from restart_sampling.files import check_writable
-    from restart_sampling.generation.distributed import distributed
+    from restart_sampling.evaluation.setup import open_setup
 
     if blocks == 1 and images < 2 * GROUPS:
         raise InputError(f"--images {images} is too few for a spread from one block; give at least {2 * GROUPS}")
@@ -131,8 +131,8 @@ def sweep(
 
 def _rows(sources: Sequence[str], paper: str | None, settings: Sequence[str]) -> list[Row]:
     """All rows, with the settings over their plans. What can be wrong without the model comes first."""
-    from restart_sampling.experiments.published import paper_rows
-    from restart_sampling.experiments.sweep_rows import check_different, read_rows
+    from restart_sampling.comparison.published import paper_rows
+    from restart_sampling.comparison.rows import check_different, read_rows
 
     if not (sources or paper):
         raise InputError("--plans is missing: which plans to compare; or give --paper for the rows of the paper")
@@ -143,9 +143,9 @@ def _rows(sources: Sequence[str], paper: str | None, settings: Sequence[str]) ->
 
 
 def _jobs(made: Sweep, rows: Sequence[Row], source: Source) -> list[Job]:
-    from restart_sampling.experiments.evaluate import sampler_batches
-    from restart_sampling.experiments.sweep import Job
+    from restart_sampling.comparison.sweep import Job
     from restart_sampling.generation.generate import level_range, network_evaluations
+    from restart_sampling.generation.sampler_batches import sampler_batches
 
     model, asked = made.model, source.asked
 
@@ -222,7 +222,7 @@ def _difference(result: dict[str, Any] | None, base: dict[str, Any] | None) -> s
 
 
 def _print_end(results: Path, jobs: Sequence[Job], failed: dict[str, str], paper: str | None) -> None:
-    from restart_sampling.experiments.published import CHECKPOINTS, NOTES
+    from restart_sampling.comparison.published import CHECKPOINTS, NOTES
 
     if paper:
         click.echo(f"published FIDs are those of {CHECKPOINTS[paper]}, with Inception; notes on them:", err=True)

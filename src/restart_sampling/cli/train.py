@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.cli.options import (
     Progress,
     describe_device,
@@ -17,7 +18,6 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
-from restart_sampling.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +122,7 @@ def train(
     attention = None if attention_text is None else _attention(attention_text)
     chip = pick_device(device)
 
-    from restart_sampling.generation.distributed import distributed
+    from restart_sampling.base.ranks import distributed
     from restart_sampling.images.image_set import read_images
     from restart_sampling.training.run_folder import RunFolder
     from restart_sampling.training.settings import Settings

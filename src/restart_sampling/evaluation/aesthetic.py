@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restart_sampling.download import fetch
-from restart_sampling.errors import InputError
+from restart_sampling.base.download import fetch
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.numerics import full_float32
 from restart_sampling.evaluation.clip import Clip
-from restart_sampling.precision import full_float32
 
 DEFAULT_HEAD = "sac+logos+ava1-l14-linearMSE"
 

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from restart_sampling.errors import InputError, require_extra, shorten
-from restart_sampling.precision import full_float32
-from restart_sampling.weights import weights_sha256
+from restart_sampling.base.errors import InputError, require_extra, shorten
+from restart_sampling.base.numerics import full_float32, weights_sha256
 
 DEFAULT_CLIP = "laion/CLIP-ViT-g-14-laion2B-s12B-b42K"
 

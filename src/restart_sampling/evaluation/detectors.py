@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restart_sampling.download import fetch
-from restart_sampling.errors import InputError, require_extra
-from restart_sampling.files import sha256
-from restart_sampling.precision import full_float32
-from restart_sampling.weights import weights_sha256
+from restart_sampling.base.download import fetch
+from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.files import sha256
+from restart_sampling.base.numerics import full_float32, weights_sha256
 
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"

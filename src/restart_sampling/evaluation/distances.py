@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation.statistics import Statistics, statistics_of
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.distances import (
     frechet_distance,

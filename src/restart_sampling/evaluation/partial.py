@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from restart_sampling.base.files import atomic, remove_partials
 from restart_sampling.evaluation.collect import Gather, State, merged
-from restart_sampling.files import atomic, remove_partials
 
 _SHARE = 1 / 50  # of the time, at most, for saving
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import atomic
 from restart_sampling.evaluation.statistics import Statistics
-from restart_sampling.files import atomic
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 
 SCHEMA = "restart-sampling-results/1"
 

@@ -9,14 +9,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.numerics import full_float32
 from restart_sampling.models.denoiser import Denoiser, guided
-from restart_sampling.precision import full_float32
 from restart_sampling.sampling.edm_noise import EDMKernel
+from restart_sampling.sampling.follow import sample
 from restart_sampling.sampling.noise import GaussianKernel, Kernel, PFGMppKernel
-from restart_sampling.sampling.noise_path import NoisePath
+from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.sampling.sample import sample
 
 Noise = Literal["counter", "edm"]
 
@@ -38,17 +38,7 @@ class Batch:
 
 def level_range(model: Denoiser) -> tuple[float, float, Callable[[float], float]]:
     """What `Plan.path` and `Plan.explain` take of a model: sigma_min, sigma_max, and the rounding of a level."""
-    device = model_device(model)
-
-    def round_level(level: float) -> float:
-        return model.round_sigma(torch.tensor([level], dtype=torch.float64, device=device)).item()
-
-    return model.sigma_min, model.sigma_max, round_level
-
-
-def model_device(model: torch.nn.Module) -> torch.device:
-    """Where the model's parameters are."""
-    return next(model.parameters()).device
+    return model.sigma_min, model.sigma_max, model.round_level
 
 
 def model_dtype(model: torch.nn.Module) -> torch.dtype:
@@ -111,7 +101,7 @@ def generate(
         raise InputError(f"exact images need a network in float32, and this one is in {model_dtype(model)}")
     batches = _start_batches(model, plan, path, seeds, batch_size, classes, guidance, noise, exact)
     # One batch ahead, so that the device has work while the host reads the images of the one before.
-    return _finish_batches(batches, ahead=1 if model_device(model).type == "cuda" else 0)
+    return _finish_batches(batches, ahead=1 if model.device.type == "cuda" else 0)
 
 
 def _check_classes(model: Denoiser, classes: int | Sequence[int] | None, images: int, guidance: float) -> None:
@@ -158,7 +148,7 @@ def _start_batches(
     noise: Noise,
     exact: bool,
 ) -> Iterator[Started]:
-    device = model_device(model)
+    device = model.device
     solver, restart_solver = plan.solvers
     for start in range(0, len(seeds), batch_size):
         chosen = seeds[start : start + batch_size]

@@ -2,7 +2,7 @@
 
 import re
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 
 MAX_SEEDS = 10_000_000
 

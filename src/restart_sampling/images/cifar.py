@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.pickles import Arguments, Blank, Budget, Function, Global, Machine, UnreadableError
 from restart_sampling.images.tars import TarFiles
-from restart_sampling.pickle_machine import Arguments, Blank, Budget, Function, Global, Machine, UnreadableError
 
 BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 SHAPE = (3, 32, 32)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from restart_sampling.errors import InputError
-from restart_sampling.files import atomic
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import atomic
 from restart_sampling.images.sources import Source
 
 SEED = 123

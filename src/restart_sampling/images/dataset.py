@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from restart_sampling.errors import InputError
-from restart_sampling.files import atomic, atomic_folder
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import atomic, atomic_folder
+from restart_sampling.base.parallel import in_order
 from restart_sampling.images.decode import Raw, decode, describe
-from restart_sampling.images.parallel import in_order
 from restart_sampling.images.sources import Source
 from restart_sampling.images.transforms import Transform, check_size
 from restart_sampling.images.writers import LABELS, add_entry, picture_png

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 
 # Not all that Pillow can open: some of its readers start other programs (EPS) or read from the network.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.images.decode import decode, describe, pixels
-from restart_sampling.images.parallel import available_cores, in_order
 from restart_sampling.images.sources import Source, open_source
 
 _MAX_WORKERS = 8

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from restart_sampling.errors import InputError, shorten
+from restart_sampling.base.errors import InputError, shorten
 
 
 def root(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 
 _IMAGES = re.compile(r"images([-.])idx3-ubyte(\.gz)?$")
 _MAX_BYTES = 2**31  # unpacked

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from PIL import Image
 
-from restart_sampling.errors import InputError, shorten
-from restart_sampling.files import atomic
-from restart_sampling.images.parallel import available_cores, in_order
+from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.files import atomic
+from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.images.sources import Source
 
 _MAX_WORKERS = 8

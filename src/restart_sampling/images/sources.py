@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from restart_sampling.errors import InputError, shorten
+from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.images.cifar import cifar_batches, read_cifar
 from restart_sampling.images.decode import LOSSY, SUFFIXES, Raw, decode, is_image
 from restart_sampling.images.labels import folder_labels, listed_labels, root

@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from restart_sampling.errors import InputError, shorten
+from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.images.decode import is_image
 
 _COMPRESSED = (b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh")

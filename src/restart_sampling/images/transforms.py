@@ -5,7 +5,7 @@ from typing import Literal
 
 from PIL import Image
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 
 Crop = Literal["center-crop", "center-crop-wide"]
 

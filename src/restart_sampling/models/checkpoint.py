@@ -14,13 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from restart_sampling.errors import InputError, shorten
-from restart_sampling.files import atomic, sha256
+from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.files import atomic, sha256
+from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
 from restart_sampling.models.edm_record import record_modules, record_scalars, record_tensors
 from restart_sampling.models.resolve import resolve
 from restart_sampling.models.unpickle import PICKLE_MAGIC, ZIP_MAGIC, Record, unpickled
-from restart_sampling.pickle_machine import UnreadableError
 
 FORMAT = "restart-sampling/1"
 KNOWN_SOURCES = ("5db27dcd96674b95",)  # sha256 of EDM's training/networks.py, its first 16 digits

@@ -6,16 +6,17 @@ The preconditionings are those of EDM [Karras et al. 2022, arXiv 2206.00364], ta
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.models.dhariwal_unet import DhariwalUNet
 from restart_sampling.models.layers import ExactBuffers
 from restart_sampling.models.song_unet import SongUNet
+from restart_sampling.sampling.process import VE, Process
 
 NETWORKS: dict[str, type[nn.Module]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
 
@@ -55,6 +56,8 @@ class Denoiser(nn.Module):
         InputError: Unknown model_type.
     """
 
+    process: ClassVar[Process] = VE
+
     def __init__(
         self,
         *,
@@ -93,6 +96,15 @@ class Denoiser(nn.Module):
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The noise levels nearest to sigma that the model knows: shape and dtype as sigma."""
         return sigma
+
+    def round_level(self, level: float) -> float:
+        """The noise level nearest to this one that the model knows."""
+        return self.round_sigma(torch.tensor([level], dtype=torch.float64, device=self.device)).item()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return next(self.parameters()).device
 
     def forward(
         self,

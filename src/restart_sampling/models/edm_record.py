@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from restart_sampling.errors import shorten
+from restart_sampling.base.errors import shorten
+from restart_sampling.base.pickles import Blank, UnreadableError
 from restart_sampling.models.unpickle import Record, StoredTensor
-from restart_sampling.pickle_machine import Blank, UnreadableError
 
 _MAX_KEY = 200  # characters of a key of the state dict
 

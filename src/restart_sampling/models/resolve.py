@@ -4,8 +4,8 @@ import difflib
 import os
 from pathlib import Path
 
-from restart_sampling.download import cache_folder, check_hash, fetch
-from restart_sampling.errors import InputError
+from restart_sampling.base.download import cache_folder, check_hash, fetch
+from restart_sampling.base.errors import InputError
 
 _WEIGHTS = Path(__file__).parent / "weights"  # with a card of each model
 BUNDLED = {

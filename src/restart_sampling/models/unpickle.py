@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from restart_sampling.pickle_machine import (
+from restart_sampling.base.pickles import (
     Arguments,
     Blank,
     Budget,

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.noise import state_dtype
-from restart_sampling.sampling.noise_path import NoisePath, restart_jumps
+from restart_sampling.sampling.path import NoisePath, restart_jumps
 
 
 class EDMKernel:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from math import exp, expm1, isfinite, log, log1p, sqrt
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 
 Grid = Callable[[int, float, float], tuple[float, ...]]
 """grid(points, high, low) -> levels from `high` down to `low`, both ends exact: a rule for main and restart grids."""

@@ -10,11 +10,12 @@ from itertools import pairwise
 from math import inf, isfinite
 from typing import Any
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import GRIDS, Grid, levels_to_zero, power_grid
-from restart_sampling.sampling.noise_path import MAX_FALLS, NoisePath, RestartInterval, format_number, restart_path
+from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, format_number, restart_path
 from restart_sampling.sampling.presets import PRESETS
-from restart_sampling.sampling.solvers import Solver, make_solver
+from restart_sampling.sampling.solvers.names import make_solver
+from restart_sampling.sampling.solvers.protocol import Solver
 
 DEFAULT_STEPS = 18
 """Of EDM and of the Restart authors' script, for intervals that are written without a number of steps."""

@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from restart_sampling.errors import InputError
-from restart_sampling.sampling.noise_path import Move, NoisePath
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.follow import sample
+from restart_sampling.sampling.move import Move
+from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.sample import sample
-from restart_sampling.sampling.solver import Denoise, ODESolver
-from restart_sampling.sampling.solvers import Euler, Solver, make_solver
+from restart_sampling.sampling.solvers.names import make_solver
+from restart_sampling.sampling.solvers.onestep import Euler
+from restart_sampling.sampling.solvers.protocol import Denoise, ODESolver, Solver
 
 SINGLE_STEP = ("euler", "heun", "midpoint", "dpm2", "dpm3", "ddim")
 """Solvers that keep nothing from one step to the next (`ddpm` is ddim's)."""

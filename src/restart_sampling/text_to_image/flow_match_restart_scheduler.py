@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.process import FLOW, Process
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 

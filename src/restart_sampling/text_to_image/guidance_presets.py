@@ -3,7 +3,7 @@
 from math import isfinite
 from typing import Any
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 
 _RESTARTS: dict[float, list[list[float]]] = {
     2.0: [[5, 2, 1.0, 9.0], [5, 2, 5.0, 10.0]],

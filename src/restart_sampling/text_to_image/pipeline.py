@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from restart_sampling.errors import InputError, one_line, require_extra, shorten
-from restart_sampling.weights import weights_sha256
+from restart_sampling.base.errors import InputError, one_line, require_extra, shorten
+from restart_sampling.base.numerics import weights_sha256
 
 
 @dataclass(frozen=True, eq=False)

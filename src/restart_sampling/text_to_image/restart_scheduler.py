@@ -12,9 +12,9 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from torch import Tensor
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import Grid
-from restart_sampling.sampling.noise_path import RestartInterval
+from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 

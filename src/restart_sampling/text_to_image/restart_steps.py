@@ -10,11 +10,12 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import Grid, log_grid, power_grid
-from restart_sampling.sampling.noise_path import Move, NoisePath, RestartInterval, ode_path
+from restart_sampling.sampling.move import Move
+from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path
 from restart_sampling.sampling.process import Process
-from restart_sampling.sampling.solvers import Solver
+from restart_sampling.sampling.solvers.protocol import Solver
 from restart_sampling.text_to_image.evaluations import EulerBelow, Evaluation, single_step_solver
 from restart_sampling.text_to_image.restarts import Levels, Restarts, resample
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import Grid
-from restart_sampling.sampling.noise_path import NoisePath, RestartInterval, ode_path, restart_path
+from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
 from restart_sampling.sampling.process import Process
-from restart_sampling.sampling.solvers import Solver
+from restart_sampling.sampling.solvers.protocol import Solver
 from restart_sampling.text_to_image.evaluations import Evaluation, evaluations
 
 Levels = tuple[float, ...]

@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from restart_sampling.errors import InputError, one_line
-from restart_sampling.sampling.noise_path import RestartInterval
+from restart_sampling.base.errors import InputError, one_line
+from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.sampling.plan import split_plan
 from restart_sampling.text_to_image.guidance_presets import guidance_preset
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from restart_sampling.generation.distributed import Ranks
+from restart_sampling.base.ranks import Ranks
 
 
 class FlatGradients:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from restart_sampling.errors import require_extra
-from restart_sampling.figure_style import log_scale, new_figure, save_figure, style, styles
-from restart_sampling.files import atomic
+from restart_sampling.base.errors import require_extra
+from restart_sampling.base.files import atomic
 from restart_sampling.generation.generate import generate
 from restart_sampling.images.writers import encode_png
 from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.pictures.style import log_scale, new_figure, save_figure, style, styles
 
 _PLAN = "18"  # Heun, 35 evaluations
 _COLUMNS, _ROWS = 10, 6

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from restart_sampling.errors import InputError, shorten
-from restart_sampling.files import atomic, check_writable, is_partial, remove_partials, write_json
+from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.files import atomic, check_writable, is_partial, remove_partials, write_json
 
 FORMAT = "restart-sampling-training/1"
 _RUN, _STATE, _LOSS, _MODEL = "run.json", "state.pt", "loss.jsonl", "model.safetensors"

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser
 from restart_sampling.training.losses import PARAMETRIZATIONS
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from restart_sampling.errors import InputError
-from restart_sampling.generation.distributed import Ranks
-from restart_sampling.precision import full_float32
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.numerics import full_float32
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.training.model_file import write_model
 from restart_sampling.training.pictures import draw_loss, draw_samples
 from restart_sampling.training.progress import Progress

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from restart_sampling.generation.distributed import Ranks
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.noise import state_dtype
 from restart_sampling.training.batches import draw_batch, network_seed
 from restart_sampling.training.ema import EMA

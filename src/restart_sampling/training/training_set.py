@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restart_sampling.errors import InputError
+from restart_sampling.base.errors import InputError
 from restart_sampling.images.image_set import ImageSet
 from restart_sampling.images.labels import root
 

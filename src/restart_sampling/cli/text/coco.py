@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import Progress, json_option, print_json, print_settings
-from restart_sampling.errors import InputError
 
 RESOLUTION = 512
 
@@ -61,10 +61,10 @@ def coco(
     if resolution is not None and source_path is None:
         raise InputError("--resolution is for the images, and --source, where they are, is missing")
 
-    from restart_sampling.files import check_writable, sha256, write_json
+    from restart_sampling.base.files import check_writable, sha256, write_json
+    from restart_sampling.base.parallel import available_cores
     from restart_sampling.images.coco import SEED, caption_images, draw_captions, write_captions
     from restart_sampling.images.dataset import make_dataset, plan_dataset
-    from restart_sampling.images.parallel import available_cores
     from restart_sampling.images.sources import open_source
     from restart_sampling.images.transforms import Transform
 

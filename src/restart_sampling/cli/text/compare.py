@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import (
     describe_device,
     device_option,
@@ -35,10 +36,9 @@ from restart_sampling.cli.text.drawing import (
     seed_option,
 )
 from restart_sampling.cli.text.scoring import ScoreModels, describe_score, score_options
-from restart_sampling.errors import InputError
 
 if TYPE_CHECKING:
-    from restart_sampling.experiments.text_compare import TextComparison, TextRow
+    from restart_sampling.comparison.text_rows import TextComparison, TextRow
     from restart_sampling.text_to_image.pipeline import TextToImage
     from restart_sampling.text_to_image.samplers import Sampler
 
@@ -108,11 +108,11 @@ def compare(
     """
     chip = pick_device(device)
 
+    from restart_sampling.base.files import check_writable
+    from restart_sampling.base.ranks import distributed
+    from restart_sampling.comparison.text_rows import TextComparison
     from restart_sampling.evaluation.metrics import GROUPS, METRICS
-    from restart_sampling.experiments.evaluation_setup import open_setup
-    from restart_sampling.experiments.text_compare import TextComparison
-    from restart_sampling.files import check_writable
-    from restart_sampling.generation.distributed import distributed
+    from restart_sampling.evaluation.setup import open_setup
     from restart_sampling.text_to_image.samplers import Sampler
 
     guidances = _scales(guidance_text)
@@ -196,10 +196,10 @@ def _rows(
     """Every sampler at every scale. What does not fit the pipeline is refused."""
     from dataclasses import asdict
 
-    from restart_sampling.experiments.published_text import find_published
-    from restart_sampling.experiments.text_compare import TextRow
-    from restart_sampling.experiments.text_images import TextImages
+    from restart_sampling.comparison.published_text import find_published
+    from restart_sampling.comparison.text_rows import TextRow
     from restart_sampling.text_to_image.generate import prepare
+    from restart_sampling.text_to_image.images import TextImages
 
     def row(sampler: Sampler, guidance: float) -> TextRow:
         drawing = prepare(model, asked.request(sampler, guidance, seed))
@@ -263,7 +263,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _print_end(made: TextComparison, rows: Sequence[TextRow], failed: dict[str, str]) -> None:
-    from restart_sampling.experiments.published_text import NOTES
+    from restart_sampling.comparison.published_text import NOTES
 
     if any(row.about["published"] for row in rows):
         click.echo("notes on the paper's figures:", err=True)

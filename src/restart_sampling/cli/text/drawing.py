@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import as_one
-from restart_sampling.errors import InputError
 
 if TYPE_CHECKING:
     import torch

@@ -71,13 +71,13 @@ def generate(
     """
     chip = pick_device(device)
 
-    from restart_sampling.experiments.generate import write_missing
-    from restart_sampling.experiments.text_images import TextImages
+    from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.blocks import cut
-    from restart_sampling.generation.distributed import distributed
-    from restart_sampling.images.block_store import open_store
+    from restart_sampling.generation.store import open_store
+    from restart_sampling.generation.write import write_missing
     from restart_sampling.images.prompts import write_prompts
     from restart_sampling.text_to_image.generate import prepare
+    from restart_sampling.text_to_image.images import TextImages
     from restart_sampling.text_to_image.samplers import Sampler
 
     with distributed(chip) as ranks:

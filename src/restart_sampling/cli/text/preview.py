@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.files import check_writable
 from restart_sampling.cli.options import (
     Progress,
     describe_device,
@@ -24,8 +26,6 @@ from restart_sampling.cli.text.drawing import (
     guidance_option,
     pick_samplers,
 )
-from restart_sampling.errors import InputError, require_extra
-from restart_sampling.files import check_writable
 
 SAMPLERS = ("ddim:50", "ddpm:100", "heun:26", "restart")
 
@@ -79,8 +79,8 @@ def preview(
     from rich.markup import escape
     from rich.table import Table
 
-    from restart_sampling.experiments.preview import draw_preview, run_preview
     from restart_sampling.generation.seeds import parse_seeds
+    from restart_sampling.pictures.preview import draw_preview, run_preview
     from restart_sampling.text_to_image.generate import prepare
     from restart_sampling.text_to_image.samplers import Sampler
 

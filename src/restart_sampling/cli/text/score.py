@@ -69,11 +69,11 @@ def score(
     """
     chip = pick_device(device)
 
+    from restart_sampling.base.files import check_writable, sha256
+    from restart_sampling.base.ranks import distributed
     from restart_sampling.cli.sampler import versions
     from restart_sampling.evaluation.results import append_result
-    from restart_sampling.experiments.text_scores import measure_scores
-    from restart_sampling.files import check_writable, sha256
-    from restart_sampling.generation.distributed import distributed
+    from restart_sampling.evaluation.scores import measure_scores
     from restart_sampling.images.prompts import match_images, read_prompts
     from restart_sampling.images.sources import open_source
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import as_one
-from restart_sampling.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class ScoreModels:
         Raises:
             InputError: there is no such metric, or a model was given for one that is left out.
         """
-        from restart_sampling.experiments.text_scores import METRICS
+        from restart_sampling.evaluation.scores import METRICS
 
         metrics = tuple(metric.strip() for metric in text.split(","))
         allowed = (*more, *METRICS)

@@ -1,0 +1,1 @@
+"""What knows nothing of diffusion: errors, files, downloads, processes, numerics."""

@@ -1,0 +1,177 @@
+"""Files from the network, kept in one cache and checked at every use."""
+
+import hashlib
+import ipaddress
+import json
+import os
+import re
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import pooch
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from restart_sampling.base import files
+from restart_sampling.base.errors import InputError, shorten
+
+_HASHES = "sha256.json"
+_TIMEOUT = 30.0  # seconds without an answer
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: the environment's RESTART_SAMPLING_CACHE, or the platform's folder for caches."""
+    given = os.environ.get("RESTART_SAMPLING_CACHE")
+    return Path(given).expanduser() if given else Path(pooch.os_cache("restart-sampling"))
+
+
+def fetch(url: str, file_name: str | None = None, sha256: str | None = None) -> Path:
+    """The file of a URL from the cache, downloaded at first use.
+
+    Args:
+        url: https://, or http:// to this machine only.
+        file_name: its name in the cache; default: one that tells URLs apart.
+        sha256: what its hash must be; default: what it was at first use, which is printed and remembered.
+
+    Raises:
+        InputError: the URL is of another kind, the download failed, or the file is not what it should be.
+    """
+    _check_url(url)
+    path = cache_folder() / (file_name or _file_name(url))
+    if not path.is_file():
+        _download(url, path)
+    check_hash(path, sha256)
+    return path
+
+
+def _download(url: str, path: Path) -> None:
+    pooch.get_logger().setLevel("WARNING")  # its advice about hashes is for programmers; we print our own line
+    with ExitStack() as opened:
+
+        def on_response(response: Any, **_: Any) -> None:
+            opened.callback(response.close)
+            if response.is_redirect:
+                _check_url(urljoin(response.url, response.headers["location"]))
+
+        downloader = pooch.HTTPDownloader(
+            progressbar=opened.enter_context(_ProgressBar(path.name)),
+            chunk_size=2**20,
+            timeout=_TIMEOUT,
+            hooks={"response": on_response},
+        )
+        try:
+            pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=downloader)
+        except InputError:
+            raise
+        except (OSError, ValueError) as error:  # all errors of requests are OSErrors
+            raise InputError(
+                f"{_public(url)} could not be downloaded ({_reason(error)}); "
+                f"nothing was kept; try again, or put the file there by hand: {path}"
+            ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The cause at the root of a failed download: the errors above it repeat the URL, with what may be secret in it."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return shorten(f"{response.status_code} {response.reason}")
+    while error.__context__ is not None:
+        error = error.__context__
+    return shorten(f"{type(error).__name__}: {error}")
+
+
+def _check_url(url: str) -> None:
+    """Refuse what could be read or changed on its way: all but https, and http within this machine."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InputError(f"{url!r} is not a URL ({error})") from error
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))):
+        raise InputError(f"{_public(url)!r} has to be an https:// URL (http:// only to this machine, 127.0.0.1)")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _public(url: str) -> str:
+    """The URL without what may be secret: user, password, query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _file_name(url: str) -> str:
+    """A name in the cache that tells URLs apart and can be recognised."""
+    last = re.sub(r"[^\w.-]", "_", Path(urlsplit(url).path).name, flags=re.ASCII)[-80:]
+    return f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{last}"
+
+
+def check_hash(path: Path, sha256: str | None = None) -> None:
+    """Compare a file of the cache with the hash that it must have, or had at first use; remember that at first use.
+
+    Raises:
+        InputError: The file is not what it should be, or the remembered hashes cannot be read.
+    """
+    digest = files.sha256(path)
+    if sha256 is not None:
+        if digest != sha256:
+            raise InputError(
+                f"{path} has sha256 {digest}, and must have {sha256}; delete it, or put the right file there"
+            )
+        return
+    hashes_path = path.parent / _HASHES
+    try:
+        hashes = json.loads(hashes_path.read_text("utf-8")) if hashes_path.exists() else {}
+        known = hashes.get(path.name)
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"the hashes of downloaded files cannot be read from {hashes_path}; delete that file"
+        ) from error
+    if known is None:
+        try:
+            files.write_json(hashes_path, {**hashes, path.name: digest})
+        except OSError as error:
+            raise InputError(
+                f"{hashes_path} cannot be written ({error.strerror}); set RESTART_SAMPLING_CACHE"
+            ) from error
+        print(f"{path.name}: sha256 {digest}, remembered for later uses in {hashes_path}", file=sys.stderr)
+    elif known != digest:
+        raise InputError(
+            f"{path} has changed: its sha256 is {digest}, and was {known} at first use; "
+            f"if that is right, delete the file and its entry in {hashes_path}"
+        )
+
+
+class _ProgressBar:
+    """A progress bar on a terminal's stderr, with the methods that pooch calls."""
+
+    def __init__(self, name: str) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn(name), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task(name, total=None)
+        self.total = 0
+
+    def __enter__(self) -> "_ProgressBar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, count: int) -> None:
+        """Count bytes."""
+        self._progress.update(self._task, advance=count, total=self.total or None)
+
+    def reset(self) -> None:
+        """Start again from 0 bytes."""
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        """Leave the bar to the context."""

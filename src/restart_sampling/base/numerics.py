@@ -1,0 +1,35 @@
+"""How torch computes: float32 that is float32, the dtype of states, and which weights a network has."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def full_float32(exact: bool = False) -> Iterator[None]:
+    """Turns off TF32, which torch lets convolutions on recent NVIDIA devices use in place of float32.
+
+    With TF32 (10 bits of mantissa) features and images depend on the batch size far more than float32 lets them.
+
+    Args:
+        exact: also have cuDNN take kernels that give the same bits at every run.
+    """
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32, convolutions.deterministic
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    convolutions.deterministic = exact or convolutions.deterministic
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32, convolutions.deterministic = before
+
+
+def weights_sha256(network: torch.nn.Module) -> str:
+    """SHA-256 of the names and the bytes of all weights, in the order of the names."""
+    weights = hashlib.sha256()
+    for key, tensor in sorted(network.state_dict().items()):
+        weights.update(key.encode())
+        weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return weights.hexdigest()

@@ -1,0 +1,147 @@
+"""One process or many: torchrun's ranks, on GPUs (nccl) or CPUs (gloo), and plain python alike."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import import_module
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from restart_sampling.base.errors import InputError, one_line
+
+T = TypeVar("T")
+
+# To find one another. After that, a process that is done waits for the slowest, whose GPU may be another's half of the
+# time; nobody waits for a process that died, because torchrun ends them all.
+_START = timedelta(minutes=10)
+_PATIENCE = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run.
+
+    Attributes:
+        rank: of this process; 0 prints and writes.
+        size: how many there are; 1 without torchrun.
+        device: of this process.
+        forgiving: whether the run goes on after a failure in `apart`.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    forgiving: bool = False
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def deal(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's share of the items, which go round the ranks."""
+        return items[self.rank :: self.size]
+
+    def share(self, count: int, block: int) -> list[int]:
+        """Which of `count` items are this process's: they are cut into blocks, which go round the ranks."""
+        starts = self.deal(range(0, count, block))
+        return [index for start in starts for index in range(start, min(start + block, count))]
+
+    def all_reduce(self, tensor: Tensor) -> None:
+        """Adds up a tensor over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, in the order of the ranks; of tensors on the CPU, the shapes may differ.
+
+        Raises:
+            InputError: a process has ended.
+        """
+        if self.size == 1:
+            return [value]
+        gathered = [value] * self.size
+        try:
+            dist.all_gather_object(gathered, value)
+        except RuntimeError as error:
+            raise InputError(
+                "another process of this run has ended, and its message says why; then give the same command again"
+            ) from error
+        return gathered
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.gather(None)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Around work that each process does without the others.
+
+        Where it fails, its process ends, and torchrun ends the others. Forgiving ranks wait for one another, and then
+        all of them fail, so that all can go on with something else.
+
+        Raises:
+            InputError: on all forgiving ranks, what went wrong on the first that failed.
+        """
+        if not self.forgiving:
+            yield
+            return
+        failure = ""
+        try:
+            yield
+        except Exception as error:
+            failure = one_line(error)
+        for each in self.gather(failure):
+            if each:
+                raise InputError(each)
+
+    @contextmanager
+    def one_goes_first(self) -> Iterator[None]:
+        """Rank 0 runs the body before the others: it downloads, they find the file.
+
+        Where rank 0 fails, the others end without a word: one message is enough.
+        """
+        if not self.first:
+            if not self.gather(False)[0]:
+                raise SystemExit(2)
+            yield
+            return
+        passed = False
+        try:
+            yield
+            passed = True
+        finally:
+            self.gather(passed)
+
+
+@contextmanager
+def distributed(device: torch.device) -> Iterator[Ranks]:
+    """The process group that torchrun's environment describes, or one process.
+
+    Args:
+        device: cuda gives each process of a machine its own.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Ranks(0, 1, device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    # Other parts of torch import this later, and its functions keep the group of that moment as a default: then
+    # destroy_process_group does not end the group's threads, and they crash the process, now and then, as it exits.
+    import_module("torch.distributed.nn.functional")
+    store, rank, size = next(rendezvous("env://", timeout=_START))
+    store.set_timeout(_PATIENCE)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+    try:
+        yield Ranks(rank, size, device)
+    finally:
+        dist.destroy_process_group()

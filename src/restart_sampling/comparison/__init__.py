@@ -1,0 +1,1 @@
+"""Rows of samplers, measured alike: rows, results files, what the paper prints."""

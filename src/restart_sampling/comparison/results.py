@@ -1,0 +1,144 @@
+"""The results of a comparison of rows: what each figure depends on, and which ones are there."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.comparison.rows import family_of
+from restart_sampling.evaluation.results import read_results
+from restart_sampling.sampling.plan import Plan
+
+RESULTS = "results.jsonl"
+SAMPLES = "samples"
+_SCORES = ("clip", "aesthetic")
+
+_NAMES = {"model_sha256": "model"}
+
+Result = Mapping[str, Any]
+
+
+def comparison(result: Result) -> dict[str, Any]:
+    """All that a figure depends on but its row: figures can be compared where it is equal."""
+    own = _row_settings(result)
+    found = {key: value for key, value in result["run"].items() if key not in own}
+    found |= {key: result.get(key) for key in ("detector", "metrics", "blocks")}
+    found["reference"] = (result.get("reference") or {}).get("sha256")
+    for score in _SCORES:
+        if score in result:
+            found[score] = {key: value for key, value in result[score].items() if key != "model"}
+    return found
+
+
+def row_key(result: Result) -> str:
+    """A name for a figure: equal exactly where all that it depends on is."""
+    own = [result["run"].get(name) for name in _row_settings(result)]
+    return hashlib.sha256(json.dumps([comparison(result), *own], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _row_settings(result: Result) -> tuple[str, ...]:
+    """What rows of a comparison differ in."""
+    return ("plan",) if "plan" in result["run"] else ("sampler", "guidance", "scheduler")
+
+
+def take_up(path: Path, other: Result) -> dict[str, dict[str, Any]]:
+    """What earlier starts finished, by the keys of the rows.
+
+    Args:
+        path: of the results file; it may be missing.
+        other: what the lines have to be comparable with.
+
+    Raises:
+        InputError: the file cannot be read, or a line is of another model, detector, reference or the like.
+    """
+    lines = list(read_results(path)) if path.exists() else []
+    check_comparable(path, lines, other)
+    return {row_key(line): line for line in lines}
+
+
+def check_comparable(path: Path, results: Iterable[Result], other: Result | None = None) -> None:
+    """Makes sure that all results of a file differ in their plans alone.
+
+    Args:
+        path: of the file, for the message.
+        results: its lines.
+        other: a result that they have to fit; default: the first of them.
+
+    Raises:
+        InputError: one is of another model, detector, reference or the like.
+    """
+    expected = None if other is None else comparison(other)
+    for result in results:
+        found = comparison(result)
+        expected = expected or found
+        different = [key for key in sorted(found.keys() | expected.keys()) if found.get(key) != expected.get(key)]
+        if different:
+            names = " and ".join(_NAMES.get(key, key) for key in different)
+            values = "; ".join(f"{_short(found.get(key))} and {_short(expected.get(key))}" for key in different)
+            advice = (
+                "give another folder to --out" if other else "keep figures that cannot be compared in separate files"
+            )
+            raise InputError(f"{path} holds a figure with different {names} ({values}); {advice}")
+
+
+def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
+    """The figures of plans in a results file, by their keys, in the order of the file; of two alike the last.
+
+    Raises:
+        InputError: the file cannot be read, has no such figure, or figures that cannot be compared.
+    """
+    return _read(path, "plan", "figure of a sampler; make some with 'restart-sampling sweep'")
+
+
+def read_text_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """The figures of text-to-image samplers in a results file, as `read_sweep` gives those of plans.
+
+    Raises:
+        InputError: the file cannot be read, has no such figure, or figures that cannot be compared.
+    """
+    return _read(path, "sampler", "figure of a text-to-image sampler; make some with 'restart-sampling text compare'")
+
+
+def _read(path: Path, kind: str, what: str) -> dict[str, dict[str, Any]]:
+    results = [result for result in read_results(path) if result.get(kind) is not None]
+    if not results:
+        raise InputError(f"{path} has no {what}")
+    check_comparable(path, results)
+    return {row_key(result): result for result in results}
+
+
+def chosen(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Result]:
+    """The figures of the rows with these names, or of these families or text-to-image samplers, in this order.
+
+    Raises:
+        InputError: there is no such row.
+    """
+    known = {key: (row_name(result), result.get("sampler") or row_family(result)) for key, result in results.items()}
+    found: dict[str, Result] = {}
+    for name in names:
+        keys = [key for key, own in known.items() if name in own]
+        if not keys:
+            names_and_lines = dict.fromkeys(chain.from_iterable(known.values()))
+            nearest = ", ".join(get_close_matches(name, names_and_lines, n=3, cutoff=0.3))
+            raise InputError(f"--row '{name}': there is no row of that name; nearest: {nearest or 'none'}")
+        found |= {key: results[key] for key in keys}
+    return found
+
+
+def row_name(result: Result) -> str:
+    """What the row is called: its plan, where it has no name."""
+    return result.get("name", result["plan"])
+
+
+def row_family(result: Result) -> str:
+    """Of a plan's figure: the one that its row says, or else the plan's own."""
+    return result.get("family") or family_of(Plan.parse(result["plan"]))
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,173 @@
+"""Rows of a sweep: plans with names and families, from files, presets and the paper's tables."""
+
+import csv
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.presets import PRESETS
+
+SETTINGS = tuple(entry.name for entry in fields(Plan) if entry.name not in ("steps", "intervals"))
+CHECKED = ("nfe",)
+REMARKS = ("dataset", "checkpoint", "note")
+COLUMNS = ("name", "plan", "family", "steps", "intervals", *SETTINGS, "fid_paper", *CHECKED, *REMARKS)
+"""Of a CSV or a TOML file. A row has `plan`, or `steps` and `intervals`; the settings come over it."""
+
+_FORMS = "a text file with a plan a line, a .csv, a .toml, or presets such as 'cifar10-vp-*'"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of a sweep.
+
+    Attributes:
+        name: of the row, for tables and figures.
+        plan: the sampler.
+        family: rows of one family are one line of a figure.
+        published: FID that the paper prints for it, with the paper's model; None: none.
+    """
+
+    name: str
+    plan: Plan
+    family: str
+    published: float | None = None
+
+
+def family_of(plan: Plan) -> str:
+    """The family that a plan belongs to unless its row says another: `ODE (heun)`, `Restart (heun, churn)`."""
+    main, restart = plan.solvers
+    if plan.intervals:
+        solvers = plan.solver if restart == main else f"{plan.solver} + {plan.restart_solver}"
+        return f"Restart ({solvers}{', churn' if plan.gamma or plan.churn else ''})"
+    if plan.churn:
+        return f"SDE ({plan.solver}, churn)"
+    falls = [move for move in plan.path().moves if not move.rises]
+    stochastic = any(main.landing(fall) < fall.then for fall in falls)
+    return f"{'SDE' if stochastic else 'ODE'} ({plan.solver})"
+
+
+def row_of(name: str, plan: Plan, family: str = "", published: float | None = None) -> Row:
+    """A row with its own family, or the plan's."""
+    return Row(name, plan, family or family_of(plan), published)
+
+
+def read_rows(source: str) -> list[Row]:
+    """The rows of a file, or of the presets that match a pattern.
+
+    Args:
+        source: a file with a plan a line (the original's `params_*.txt` is one; `#` begins a comment), a `.csv` or a
+            `.toml` (tables `[[row]]`) with `COLUMNS`, or a pattern such as `cifar10-vp-*`.
+
+    Raises:
+        InputError: no such file or preset, or a row that is not a plan; the message names the row.
+    """
+    path = Path(source)
+    if not path.is_file():
+        presets = [preset for preset in PRESETS.values() if fnmatchcase(preset.name, source)]
+        if not presets:
+            raise InputError(f"--plans {source}: there is no such file, and no preset of that name; give {_FORMS}")
+        return [row_of(preset.name, Plan.parse(preset.plan)) for preset in presets]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--plans {source} cannot be read as text; give {_FORMS}") from error
+    readers = {".csv": _csv_rows, ".toml": _toml_rows}
+    rows = [
+        _read(f"{source}, {place}", entries)
+        for place, entries in readers.get(path.suffix.lower(), _lines)(source, text)
+    ]
+    if not rows:
+        raise InputError(f"--plans {source}: there is no plan in it; give {_FORMS}")
+    return rows
+
+
+def check_different(rows: Sequence[Row]) -> None:
+    """Makes sure that no two rows have one name or one plan.
+
+    Raises:
+        InputError: two are alike.
+    """
+    names: dict[str, Row] = {}
+    plans: dict[str, Row] = {}
+    for row in rows:
+        if str(row.plan) in plans:
+            raise InputError(
+                f"rows '{plans[str(row.plan)].name}' and '{row.name}' are alike: both are the plan '{row.plan}'; "
+                f"leave one out"
+            )
+        if row.name in names:
+            raise InputError(f"two rows have the name '{row.name}'; give each its own")
+        plans[str(row.plan)] = names[row.name] = row
+
+
+Entries = Mapping[str, Any]
+
+
+def _lines(source: str, text: str) -> Iterable[tuple[str, Entries]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        plan = line.partition("#")[0].strip()
+        if plan:
+            yield f"line {number}", {"name": plan if plan in PRESETS else "", "plan": plan}
+
+
+def _csv_rows(source: str, text: str) -> Iterable[tuple[str, Entries]]:
+    reader = csv.DictReader(text.splitlines(), restkey="", strict=True)
+    try:
+        _check_columns(source, reader.fieldnames or ())
+        for entries in reader:
+            if "" in entries:
+                raise InputError(
+                    f"--plans {source}, line {reader.line_num}: it has more cells than the header has columns; "
+                    f'write intervals in quotes, "[3,2,0.06,0.30]"'
+                )
+            yield f"line {reader.line_num}", entries
+    except csv.Error as error:
+        raise InputError(f"--plans {source}, line {reader.line_num}: not a line of a CSV file ({error})") from error
+
+
+def _toml_rows(source: str, text: str) -> Iterable[tuple[str, Entries]]:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"--plans {source} is not TOML: {error}") from error
+    tables = content.get("row")
+    if content.keys() != {"row"} or not (isinstance(tables, list) and all(isinstance(row, dict) for row in tables)):
+        raise InputError(f'--plans {source}: it must hold tables [[row]] and nothing else, with plan = "18" in each')
+    for number, entries in enumerate(tables, start=1):
+        _check_columns(source, entries)
+        yield f"row {number}", {key: value if isinstance(value, str) else repr(value) for key, value in entries.items()}
+
+
+def _check_columns(source: str, columns: Iterable[str]) -> None:
+    for column in columns:
+        if column not in COLUMNS:
+            raise InputError(f"--plans {source}: unknown column '{shorten(column)}'; allowed: {', '.join(COLUMNS)}")
+
+
+def _read(place: str, entries: Entries) -> Row:
+    """A row of any of the files. An empty cell is one that is not there."""
+    given = {key: value.strip() for key, value in entries.items() if value and value.strip()}
+    if ("plan" in given) == ("steps" in given):
+        raise InputError(f"--plans {place}: give either plan, or steps with intervals")
+    base = given.get("plan") or f"{given['steps']} {given.get('intervals', '')}"
+    try:
+        plan = Plan.parse(base).set(*(f"{key}={given[key]}" for key in SETTINGS if key in given))
+        nfe = plan.path().nfe(*plan.solvers)
+        if "nfe" in given and _number("nfe", given["nfe"]) != nfe:
+            raise InputError(f"nfe is {given['nfe']}, but the plan '{plan}' takes {nfe}; correct one of them")
+        published = _number("fid_paper", given["fid_paper"]) if "fid_paper" in given else None
+    except InputError as error:
+        raise InputError(f"--plans {place}: {error}") from None
+    return row_of(given.get("name") or str(plan), plan, given.get("family", ""), published)
+
+
+def _number(column: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{column} is '{shorten(text)}', which is not a number") from None

@@ -1,0 +1,115 @@
+"""Batches of images to metrics, in one pass, on all processes."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.ranks import Ranks
+from restart_sampling.evaluation.collect import Collector
+from restart_sampling.evaluation.detectors import Detector
+from restart_sampling.evaluation.metrics import GROUPS, NEED_FEATURES, compute_metrics
+from restart_sampling.evaluation.partial import PartialSums
+from restart_sampling.evaluation.reference import Reference
+from restart_sampling.images.image_set import ImageSet
+
+Batches = Iterator[tuple[Sequence[int], Tensor, Tensor | None]]
+"""Places in the whole set, uint8 images [B, C, H, W], labels int64 [B] or None: this process's share."""
+
+
+def image_batches(images: ImageSet, ranks: Ranks, batch_size: int) -> Batches:
+    """This process's share of an image set."""
+    places = ranks.share(len(images), batch_size)
+    own = images.take(places)
+    labels = None if own.labels is None else torch.from_numpy(own.labels)
+    start = 0
+    for batch in own.batches(batch_size):
+        end = start + len(batch)
+        yield places[start:end], torch.from_numpy(batch), None if labels is None else labels[start:end]
+        start = end
+
+
+def measure(
+    batches: Batches,
+    images: int,
+    detector: Detector,
+    reference: Reference,
+    ranks: Ranks,
+    *,
+    metrics: Sequence[str] = ("fd",),
+    blocks: int = 1,
+    partial: PartialSums | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> dict[str, Any]:
+    """The figures of a set of images, in one pass.
+
+    Args:
+        batches: this process's share.
+        images: how many there are on all processes.
+        detector: the one that the reference was made with.
+        reference: to compare with.
+        ranks: the processes; all call this.
+        metrics: of `evaluation.metrics.METRICS`.
+        blocks: runs of neighbours (blocks of seeds) that are figures of their own.
+        partial: where the sums are saved on the way; loaded, and `batches` are then without the images in it.
+        advance: called with the number of images after each batch.
+
+    Returns:
+        JSON: what `compute_metrics` gives, `images` and `seconds`. The same on all processes.
+
+    Raises:
+        InputError: too few images for the blocks.
+    """
+    groups = blocks if blocks > 1 else GROUPS
+    if images < 2 * groups:
+        raise InputError(
+            f"{images} images cannot be cut into {groups} groups of at least 2; give at least {2 * groups}"
+        )
+    start = time.perf_counter()
+    keep = bool(NEED_FEATURES & set(metrics))
+    collector = Collector(detector, images, groups, neighbours=blocks > 1, keep=keep)
+    if partial and partial.earlier:
+        collector.restore(partial.earlier)
+    with ranks.apart():
+        for places, batch, labels in batches:
+            collector.add(batch, places, labels)
+            if partial:
+                partial.save_if_due(collector.state)
+            advance(len(places))
+    moments = collector.reduced(ranks.all_reduce, ranks.gather)
+    features = collector.features(ranks.gather) if collector.keep else None
+    seconds = time.perf_counter() - start
+    figures = compute_metrics(metrics, moments, features, reference, blocks)
+    return {"images": images, "pixels_sha256": collector.digest(ranks.gather), **figures, "seconds": round(seconds, 3)}
+
+
+def make_reference(
+    batches: Batches,
+    images: int,
+    detector: Detector,
+    ranks: Ranks,
+    *,
+    keep_features: bool = False,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Reference:
+    """Statistics of a set of images to compare others with; arguments as of `measure`.
+
+    Args:
+        keep_features: keep the features too, for the metrics that need them.
+    """
+    collector = Collector(detector, images, groups=1, keep=keep_features)
+    for places, batch, labels in batches:
+        collector.add(batch, places, labels)
+        advance(len(places))
+    moments = collector.reduced(ranks.all_reduce, ranks.gather)
+    features = collector.features(ranks.gather) if keep_features else None
+    return Reference(
+        moments.statistics(),
+        detector.identity,
+        collector.digest(ranks.gather),
+        features.values if features else None,
+        features.labels if features else None,
+    )

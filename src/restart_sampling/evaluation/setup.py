@@ -1,0 +1,94 @@
+"""What figures are made with: reference, detector and metrics, and the part of a result that says so."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from restart_sampling.base.download import fetch
+from restart_sampling.base.files import sha256
+from restart_sampling.evaluation.detectors import Detector, load_detector
+from restart_sampling.evaluation.metrics import NEED_FEATURES, check_metrics
+from restart_sampling.evaluation.partial import PartialSums
+from restart_sampling.evaluation.reference import Reference, load_reference
+
+
+@dataclass(frozen=True)
+class EvaluationSetup:
+    """What figures are made with.
+
+    Attributes:
+        reference: to compare with.
+        detector: that the reference was made with.
+        metrics: of `evaluation.metrics.METRICS`.
+        blocks: of seeds, figures of their own.
+        about: JSON, all of this for the results file.
+        note: for the user; None: nothing to say.
+    """
+
+    reference: Reference
+    detector: Detector
+    metrics: tuple[str, ...]
+    blocks: int
+    about: dict[str, Any]
+    note: str | None
+
+    def partial(
+        self, folder: Path, run: Mapping[str, Any], batch: int, versions: Mapping[str, str], rank: int
+    ) -> PartialSums:
+        """Where the sums of an unfinished figure of a sampler are kept.
+
+        Args:
+            folder: for those of all figures.
+            run: JSON, what defines the images.
+            batch: images at a time.
+            versions: of what computes.
+            rank: of this process.
+        """
+        about = {
+            "run": run,
+            "detector": self.detector.identity,
+            "batch": batch,
+            "blocks": self.blocks,
+            "features": bool(NEED_FEATURES & set(self.metrics)),
+            "versions": versions,
+        }
+        return PartialSums(folder, about, rank)
+
+
+def open_setup(
+    reference_name: str, detector_name: str, metrics: Sequence[str], blocks: int, device: torch.device
+) -> EvaluationSetup:
+    """Loads what the figures need, and checks that it fits together.
+
+    Args:
+        reference_name: a file or an https URL.
+        detector_name: for `load_detector`.
+        metrics: names.
+        blocks: of seeds.
+        device: where the detector computes.
+
+    Raises:
+        InputError: a file is missing or damaged, or the reference was made with another detector, or lacks what a
+            metric needs.
+    """
+    path = fetch(reference_name) if "://" in reference_name else Path(reference_name)
+    reference = load_reference(path)
+    check_metrics(metrics, reference)
+    detector = load_detector(detector_name, device)
+    note = reference.check_detector(detector.identity)
+    about = {
+        "detector": detector.identity,
+        "detector_name": detector_name,
+        "metrics": list(metrics),
+        "blocks": blocks,
+        "reference": {
+            "path": reference_name,
+            "sha256": sha256(path),
+            "images": reference.statistics.count,
+            "source": reference.source,
+        },
+    }
+    return EvaluationSetup(reference, detector, tuple(metrics), blocks, about, note)

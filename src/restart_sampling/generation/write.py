@@ -1,0 +1,105 @@
+"""Images of a sampler to a folder or a zip, block by block: generation and image stores put together."""
+
+import errno
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.parallel import available_cores, in_order
+from restart_sampling.base.ranks import Ranks
+from restart_sampling.generation.blocks import joined
+from restart_sampling.generation.generate import Batch
+from restart_sampling.generation.store import BlockStore
+
+_MAX_WORKERS = 4  # of each process; they share the cores
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def write_missing(
+    store: BlockStore,
+    manifest: Mapping[str, Any],
+    draw: Callable[[Sequence[int]], Iterator[Batch]],
+    ranks: Ranks,
+    advance: Callable[[int], None] = lambda count: None,
+) -> int:
+    """Draws and writes the blocks that are not there yet, with all processes, and finishes the whole.
+
+    Blocks are encoded and written by threads while the next one is drawn.
+
+    Args:
+        store: where to; it was checked.
+        manifest: JSON, what the images will be.
+        draw: batches of images of seeds, of the size of the blocks.
+        ranks: the processes; all call this.
+        advance: called with the number of images, of all processes, that are there more.
+
+    Returns:
+        How many images were drawn, by all processes.
+
+    Raises:
+        InputError: the disk is full, or an image is not finite.
+    """
+    missing: list[int] = []
+    finished = False
+    with ranks.apart(), _disk_has_room():
+        if ranks.first:
+            missing = _missing(store)
+            finished = not missing and store.finished()
+            if not finished:
+                store.start(manifest)
+    missing = ranks.gather(missing)[0]
+    left = sum(len(store.blocks[number]) for number in missing)
+    advance(sum(map(len, store.blocks)) - left)
+    with ranks.apart(), _disk_has_room():
+        _write_share(store, missing, draw, ranks, advance)
+    ranks.wait()
+    with ranks.apart(), _disk_has_room():
+        if ranks.first and not finished:
+            store.finish(manifest)
+    return left
+
+
+def _write_share(
+    store: BlockStore,
+    missing: Sequence[int],
+    draw: Callable[[Sequence[int]], Iterator[Batch]],
+    ranks: Ranks,
+    advance: Callable[[int], None],
+) -> None:
+    own = ranks.deal(missing)
+    batches = zip(own, draw(joined([store.blocks[number] for number in own])), strict=True)
+    workers = min(available_cores(), _MAX_WORKERS)
+    with ThreadPoolExecutor(workers) as encoders, ThreadPoolExecutor(1) as writer:
+
+        def write(item: tuple[int, Batch]) -> None:
+            number, batch = item
+            labels = [None] * len(batch.seeds) if batch.labels is None else batch.labels.tolist()
+            store.write(number, list(batch.images.numpy()), labels, encoders)
+
+        for round_, _ in enumerate(in_order(writer, write, batches, ahead=1)):
+            dealt = missing[round_ * ranks.size : (round_ + 1) * ranks.size]  # the others are about as far
+            advance(sum(len(store.blocks[number]) for number in dealt))
+
+
+def _missing(store: BlockStore) -> list[int]:
+    """Numbers of the blocks that have to be made."""
+    store.clean()
+    numbers = range(len(store.blocks))
+    with ThreadPoolExecutor(_MAX_WORKERS) as threads:
+        return [
+            number for number, intact in zip(numbers, threads.map(store.intact, numbers), strict=True) if not intact
+        ]
+
+
+@contextmanager
+def _disk_has_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise InputError(
+            f"{error.filename} cannot be written ({error.strerror}); make room, then the same command goes on from here"
+        ) from error

@@ -1,0 +1,161 @@
+"""How figures look: one column of a journal wide, colours that everybody can tell apart, and markers besides."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import log10
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from restart_sampling.base.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 3.4  # inches: a column
+FORMATS = ("pdf", "svg", "png")
+SECONDARY = "#555555"
+
+# Around Okabe and Ito's colours, which are safe for the colour-blind: ODE blue, SDE green, Restart orange and red.
+_COLOURS = {
+    "ODE": ("#0072b2", "#56b4e9", "#003f63"),
+    "SDE": ("#009e73", "#004d38", "#74c9ad"),
+    "Restart": ("#d55e00", "#e69f00", "#cc79a7", "#7a3600"),
+}
+_OTHER = ("#444444", "#888888", "#b0a000")
+_MARKERS = "osD^vPX*<>"
+
+_RC: Any = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": SECONDARY,
+    "axes.linewidth": 0.6,
+    "xtick.color": SECONDARY,
+    "ytick.color": SECONDARY,
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # as text, which publishers ask for
+    "svg.hashsalt": "restart-sampling",  # the same file from the same results
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """Of a family, the same in all figures of a results file."""
+
+    colour: str
+    marker: str
+
+
+def styles(families: Sequence[str]) -> dict[str, Style]:
+    """A colour and a marker for each family; the marker alone tells them apart too, up to ten."""
+    used: dict[str, int] = {}
+    given = {}
+    for index, family in enumerate(families):
+        kind = family.partition(" ")[0]
+        colours = _COLOURS.get(kind, _OTHER)
+        group = kind if kind in _COLOURS else ""
+        given[family] = Style(colours[used.get(group, 0) % len(colours)], _MARKERS[index % len(_MARKERS)])
+        used[group] = used.get(group, 0) + 1
+    return given
+
+
+def paper_line(look: Style) -> dict[str, Any]:
+    """How matplotlib draws a published curve: thin and dashed, in the colour of the family that it belongs to."""
+    return {
+        "color": look.colour,
+        "linewidth": 0.9,
+        "linestyle": (0, (3, 1.5)),
+        "marker": look.marker,
+        "markersize": 3.5,
+        "markerfacecolor": "white",
+        "markeredgewidth": 0.8,
+        "zorder": 2.5,
+    }
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """matplotlib's settings while a figure is drawn and saved."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_RC):
+        yield
+
+
+def new_figure(height: float) -> "Figure":
+    """An empty figure of a column's width."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), facecolor="white", layout="constrained")
+
+
+def spread(axes: "Axes", x: Sequence[float], y: Sequence[float], error: Sequence[float], colour: str) -> None:
+    """The standard error: shaded along a line, a bar at a point that stands alone."""
+    if len(x) > 1:
+        low, high = ([value + sign * each for value, each in zip(y, error, strict=True)] for sign in (-1, 1))
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+    else:
+        axes.errorbar(x, y, error, color=colour, linewidth=0, elinewidth=0.8, capsize=1.5, zorder=2)
+
+
+def log_scale(axes: "Axes", name: Literal["x", "y"], values: Sequence[float]) -> None:
+    """A logarithmic axis with plain numbers, as many as fit; a linear one where the numbers are close together."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    decades = log10(max(values) / min(values))
+    if decades < 0.4:
+        # As many ticks at any height: the layout, whose margins hang on the ticks, could swing between two numbers.
+        whole = all(float(value).is_integer() for value in values)
+        axis.set_major_locator(MaxNLocator(6, steps=(1, 2, 2.5, 5, 10), integer=whole))
+        return
+    if decades > 3:
+        steps: tuple[float, ...] = (1,)
+    elif decades > 0.8:
+        steps = (1, 2, 5)
+    else:
+        steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
+    axes.set(**{f"{name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def two_columns(left: Sequence[object], right: Sequence[object]) -> list[object]:
+    """Handles for a legend of two columns: ours in the left one, the paper's in the right one."""
+    from matplotlib.lines import Line2D
+
+    rows = max(len(left), len(right))
+    blank = Line2D([], [], color="none", label=" ")
+    return [*left, *[blank] * (rows - len(left)), *right, *[blank] * (rows - len(right))]
+
+
+def save_figure(figure: "Figure", out: Path) -> list[Path]:
+    """Writes a figure, each file whole.
+
+    Args:
+        figure: made inside `style`.
+        out: with a suffix of `FORMATS`, that file; without one, a .pdf and a .png.
+
+    Returns:
+        The files.
+    """
+    paths = [out] if out.suffix else [out.with_name(f"{out.name}.{kind}") for kind in ("pdf", "png")]
+    for path in paths:
+        kind = path.suffix[1:].lower()
+        dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+        with style(), atomic(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=300, metadata=dates.get(kind))
+    return paths

@@ -1,0 +1,82 @@
+"""The sampler: one loop for ODE, SDE and Restart."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.move import Move
+from restart_sampling.sampling.path import NoisePath
+from restart_sampling.sampling.process import VE, Process
+from restart_sampling.sampling.solvers.onestep import Heun
+from restart_sampling.sampling.solvers.protocol import Denoise, Solver
+
+Perturb = Callable[[Tensor, float, float], Tensor]
+"""perturb(x, low, high) -> x raised from level low to level high."""
+
+
+@torch.no_grad()
+def sample(
+    denoise: Denoise,
+    x: Tensor,
+    path: NoisePath,
+    solver: Solver = Heun(),
+    restart_solver: Solver | None = None,
+    process: Process = VE,
+    perturb: Perturb | None = None,
+    callback: Callable[[int, Move, Tensor], None] | None = None,
+) -> Tensor:
+    """Follows a noise path from its first level to its last.
+
+    Args:
+        denoise: denoise(x, sigma) -> x0, the expected data; sigma is a float64 tensor [B] on x's device (float32
+            where the device has no float64).
+        x: the state [B, ...] at path.levels[0], already scaled. Its dtype is kept (float64 loses nothing).
+        path: from `ode_path`, `churn_path`, `restart_path` or `Plan.path`.
+        solver: of the main grid.
+        restart_solver: of the restart intervals; default `solver`.
+        process: how the state mixes data and noise; VE unless the model is a flow.
+        perturb: perturb(x, low, high) -> x at level high, called once for each rise, and for each fall of a stochastic
+            solver, which lands lower. Default: Gaussian noise from torch's global generator; `GaussianKernel` gives
+            each image its own seed.
+        callback: called after each move with its index, the move and the state, which it must not write to.
+
+    Returns:
+        The state at path.levels[-1], like x.
+
+    Raises:
+        InputError: the path has levels that the process does not know.
+
+    Source: Restart sampling (arXiv 2306.14878), algorithm 2.
+    """
+    if max(path.levels) > process.highest:
+        raise InputError(
+            f"the path goes up to level {max(path.levels):g}, and the highest of the process {process.name} is "
+            f"{process.highest:g}; give a path of its levels, or another process"
+        )
+    restart_solver = restart_solver or solver
+    perturb = perturb or _global_noise(process)
+    memory, last_solver = None, solver
+    for index, move in enumerate(path.moves):
+        if move.rises:
+            x, memory = perturb(x, move.now, move.then), None
+        else:
+            active = restart_solver if move.restart else solver
+            if active != last_solver:  # one solver's memory means nothing to another
+                memory, last_solver = None, active
+            x, memory = active.step(denoise, x, move, memory, process)
+            landing = active.landing(move, process)
+            if landing < move.then:
+                x = perturb(x, landing, move.then)
+        if callback:
+            callback(index, move, x)
+    return x
+
+
+def _global_noise(process: Process) -> Perturb:
+    def perturb(x: Tensor, low: float, high: float) -> Tensor:
+        keep, std = process.rise(low, high)
+        return keep * x + std * torch.randn_like(x)
+
+    return perturb

@@ -1,0 +1,131 @@
+"""Restart sampling in k-diffusion's calling convention, for programs that call its samplers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.follow import sample
+from restart_sampling.sampling.levels import karras_levels
+from restart_sampling.sampling.move import Move
+from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
+from restart_sampling.sampling.solvers.onestep import Heun
+from restart_sampling.sampling.solvers.protocol import Solver
+
+
+def sample_restart(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    disable: bool | None = None,
+    s_noise: float = 1.0,
+    restart_list: Mapping[float, Sequence[float]] | None = None,
+    noise_sampler: Callable[[Tensor, Tensor], Tensor] | None = None,
+    solver: Solver = Heun(),
+) -> Tensor:
+    """Restart sampling of VE states, as `sample_heun` and its like are called.
+
+    Args:
+        model: model(x, sigma * x.new_ones([B]), **extra_args) -> denoised, like x.
+        x: [B, ...] at sigmas[0], already scaled; its dtype is kept.
+        sigmas: falling levels, 1-D; the last is 0 as a rule.
+        extra_args: of the model.
+        callback: called after each step with a dict of i (number of the step, rises not counted), x and sigma (state
+            and level where the step began, 0-dimensional), sigma_hat (the same), and denoised (the model's answer).
+        disable: taken and not used; there is no progress bar.
+        s_noise: factor on the noise of every rise.
+        restart_list: {t_min: [N_restart, K, t_max]}, in A1111's form: N_restart counts points, both t_min and t_max
+            snap to the nearest of `sigmas`, and an entry whose t_max then is not above its t_min does nothing. None:
+            A1111's automatic choice, see `restart_plan`.
+        noise_sampler: noise_sampler(sigma, sigma_next) -> unit noise like x, called anew for each rise, also where the
+            same interval comes again. Default: torch.randn_like. (k-diffusion's Brownian tree returns the same noise
+            for the same interval, and so is of no use with K above 1.)
+        solver: of all steps; a stochastic one takes its noise from noise_sampler too.
+
+    Returns:
+        The state at the last sigma, like x.
+
+    Raises:
+        InputError: sigmas is no falling tensor [N + 1], or an entry of restart_list is not [N_restart, K, t_max] or out
+            of range.
+
+    Source: Restart sampling (arXiv 2306.14878), algorithm 2; conventions of k-diffusion and AUTOMATIC1111's web UI.
+    """
+    if sigmas.ndim != 1:
+        raise InputError(f"sigmas has shape {list(sigmas.shape)}; give falling levels [N + 1]")
+    arguments = extra_args or {}
+    path = restart_plan(sigmas.tolist(), restart_list)
+    begun: list[tuple[Tensor, Tensor]] = []  # state and answer at each evaluation of the step in progress
+    falls = 0
+
+    def denoise(state: Tensor, sigma: Tensor) -> Tensor:
+        denoised = model(state, sigma.to(state.dtype), **arguments)
+        begun.append((state, denoised))
+        return denoised
+
+    def perturb(state: Tensor, low: float, high: float) -> Tensor:
+        noise = (
+            noise_sampler(sigmas.new_tensor(low), sigmas.new_tensor(high)) if noise_sampler else torch.randn_like(state)
+        )
+        return state + s_noise * (high**2 - low**2) ** 0.5 * noise
+
+    def report(index: int, move: Move, state: Tensor) -> None:
+        nonlocal falls
+        if move.rises:
+            return
+        start, denoised = begun[0]
+        begun.clear()
+        if callback:
+            sigma = sigmas.new_tensor(move.now)
+            callback({"x": start, "i": falls, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+        falls += 1
+
+    return sample(denoise, x, path, solver, perturb=perturb, callback=report)
+
+
+def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[float]] | None = None) -> NoisePath:
+    """The noise path of `sample_restart`: A1111's rules for restart_list over falling sigmas.
+
+    Without a restart_list the restarts come out of the given number of steps, by A1111's rule: fewer than 20 steps have
+    none; from 20 there is one pass of 9 steps; from 36 two passes of a quarter of the steps. Each is between the levels
+    nearest to 0.1 and 2, and the main grid is a Karras grid of the steps that are left.
+
+    Raises:
+        InputError: the sigmas do not fall, or an entry is not [N_restart, K, t_max] or out of its range.
+    """
+    ode_path(sigmas)  # its message is of these sigmas, whatever is made of them below
+    if restart_list is None:
+        steps = len(sigmas) - 1
+        restart_list = {}
+        if steps >= 20:
+            restart_steps, repeats = (steps // 4, 2) if steps >= 36 else (9, 1)
+            sigmas = karras_levels(steps - restart_steps * repeats, sigmas[-2], sigmas[0])
+            restart_list = {0.1: (restart_steps + 1, repeats, 2.0)}
+
+    def nearest(level: float) -> float:
+        return min(sigmas, key=lambda sigma: abs(sigma - level))
+
+    intervals = []
+    for t_min, entry in restart_list.items():
+        points, repeats, t_max = _whole_entry(t_min, entry)
+        if nearest(t_max) > nearest(t_min) > 0:
+            intervals.append(RestartInterval(points, repeats, nearest(t_min), nearest(t_max)))
+    return restart_path(sigmas, intervals)
+
+
+def _whole_entry(t_min: float, entry: Sequence[float]) -> tuple[int, int, float]:
+    """N_restart, K and t_max of an entry of restart_list."""
+    try:
+        points, repeats, t_max = entry
+        if int(points) == points and int(repeats) == repeats and isfinite(t_min) and isfinite(t_max):
+            return int(points), int(repeats), t_max
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(
+        f"restart_list has {t_min!r}: {entry!r}; write t_min: [N_restart, K, t_max], such as 0.1: [10, 2, 2.0]"
+    )

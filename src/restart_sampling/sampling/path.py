@@ -1,0 +1,290 @@
+"""Noise paths: every sampler is a list of falls (ODE steps) and rises (fresh noise) between levels."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from math import inf, isfinite, sqrt
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.levels import Grid, power_grid
+from restart_sampling.sampling.move import Move
+from restart_sampling.sampling.process import VE, Process
+from restart_sampling.sampling.solvers.protocol import Solver
+
+MAX_FALLS = 100_000
+"""Beyond any sampler; a slip of the finger would fill the memory with levels."""
+
+
+@dataclass(frozen=True)
+class RestartInterval:
+    """One restart: `repeats` times back up from t_min to t_max, and down again over `points` levels.
+
+    Written [points, repeats, t_min, t_max], the order of the paper's tables: [N_restart, K, t_min, t_max].
+
+    Attributes:
+        points: levels of each descent, both ends counted, so points - 1 steps; at least 2.
+        repeats: how often, at least 1.
+        t_min: where the restart begins and ends; snaps to the nearest level of the main grid.
+        t_max: how far up it goes; used as given.
+
+    Raises:
+        InputError: a number is out of its range.
+
+    Source: Restart sampling (arXiv 2306.14878), section 3 and tables 3 and 5.
+    """
+
+    points: int
+    repeats: int
+    t_min: float
+    t_max: float
+
+    def __post_init__(self) -> None:
+        if self.points < 2:
+            raise InputError(
+                f"restart interval {self}: N_restart = {self.points}, but it counts both ends; give at least 2"
+            )
+        if self.repeats < 1:
+            raise InputError(f"restart interval {self}: K = {self.repeats}; give at least 1 repeat")
+        if not (isfinite(self.t_max) and 0 <= self.t_min < self.t_max):
+            raise InputError(f"restart interval {self}: give finite noise levels with 0 <= t_min < t_max")
+
+    def __str__(self) -> str:
+        return f"[{self.points},{self.repeats},{format_number(self.t_min)},{format_number(self.t_max)}]"
+
+    def snap(self, levels: Sequence[float]) -> float:
+        """The positive level of `levels` nearest to t_min.
+
+        Raises:
+            InputError: the restart from that level does not rise, or rises above the first level.
+        """
+        level = min((level for level in levels if level > 0), key=lambda level: abs(level - self.t_min))
+        if self.t_max > levels[0]:
+            raise InputError(
+                f"restart interval {self}: t_max is above sigma_max, the first level of the main grid; "
+                f"give t_max <= {levels[0]:g}"
+            )
+        if level >= self.t_max:
+            raise InputError(
+                f"restart interval {self}: t_min snaps to the nearest level of the main grid, {level:g}, "
+                f"which is not below t_max; widen the interval or use more steps"
+            )
+        return level
+
+
+@dataclass(frozen=True)
+class NoisePath:
+    """A sampler: the moves from the first noise level to the last.
+
+    `ode_path`, `churn_path`, `restart_path` and `Plan.path` make them.
+
+    Attributes:
+        moves: each begins at the level where the one before it ended.
+    """
+
+    moves: tuple[Move, ...]
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Every level that is visited, in order; the state that `sample` takes is at the first."""
+        return (self.moves[0].now, *(move.then for move in self.moves))
+
+    @property
+    def rises(self) -> tuple[Move, ...]:
+        """The moves that add noise, in order: rise k takes draw k of each seed (with an ODE solver; the falls of a
+        stochastic one take draws too)."""
+        return tuple(move for move in self.moves if move.rises)
+
+    def nfe(self, solver: Solver, restart_solver: Solver | None = None) -> int:
+        """Calls of the denoiser, with `restart_solver` (default: `solver`) in the restart intervals."""
+        return sum(self._evaluations(solver, restart_solver))
+
+    def _evaluations(self, solver: Solver, restart_solver: Solver | None = None) -> Iterator[int]:
+        for move in self.moves:
+            active = (restart_solver or solver) if move.restart else solver
+            yield 0 if move.rises else active.evaluations(move)
+
+    def schedule(self, solver: Solver, restart_solver: Solver | None = None) -> list[tuple[int, float]]:
+        """What a figure of the path shows: (evaluations so far, level) before the first move and after each."""
+        points, spent = [(0, self.levels[0])], 0
+        for move, cost in zip(self.moves, self._evaluations(solver, restart_solver), strict=True):
+            spent += cost
+            points.append((spent, move.then))
+        return points
+
+    def rounded(self, round_level: Callable[[float], float]) -> "NoisePath":
+        """The same path with every positive level rounded once and moves that became empty dropped.
+
+        For models that know discrete levels only (iDDPM).
+        """
+        legs = [
+            (round_level(move.now), round_level(move.then) if move.then > 0 else 0.0, move.restart)
+            for move in self.moves
+        ]
+        return _path([leg for leg in legs if leg[0] != leg[1]])
+
+    def explain(self, process: Process = VE) -> str:
+        """The path in words and numbers: main grid, restarts, and the standard deviation of the noise of each rise."""
+        main = [self.levels[0], *(move.then for move in self.moves if not move.restart and not move.rises)]
+        lines = [f"main grid  {len(main) - 1} steps: {_numbers(main)}"]
+        for moves in _restarts(self.moves):
+            lines += _explain_restart(moves, process)
+        churn = [move for move in self.moves if move.rises and not move.restart]
+        if churn:
+            lines.append(f"churn      {len(churn)} rises in the main grid: {_rise_table(churn, process)}")
+        return "\n".join(lines)
+
+
+def ode_path(levels: Sequence[float]) -> NoisePath:
+    """The probability-flow ODE: falls only.
+
+    Args:
+        levels: falling; the last may be 0.
+
+    Raises:
+        InputError: fewer than two levels, or they do not fall.
+    """
+    return restart_path(levels, ())
+
+
+def churn_path(levels: Sequence[float], s_churn: float, s_min: float = 0.0, s_max: float = inf) -> NoisePath:
+    """EDM's stochastic sampler: before each fall from a level in [s_min, s_max], a rise to (1 + gamma) times it.
+
+    gamma = min(s_churn / steps, sqrt(2) - 1). (S_noise belongs to the kernel that makes the noise.)
+
+    Raises:
+        InputError: the levels do not fall, or s_churn is negative.
+
+    Source: Karras et al. 2022 (arXiv 2206.00364), algorithm 2.
+    """
+    return restart_path(levels, (), s_churn=s_churn, s_min=s_min, s_max=s_max)
+
+
+def restart_path(
+    levels: Sequence[float],
+    intervals: Iterable[RestartInterval],
+    *,
+    gamma: float = 0.0,
+    s_churn: float = 0.0,
+    s_min: float = 0.0,
+    s_max: float = inf,
+    grid: Grid = power_grid,
+) -> NoisePath:
+    """Restart sampling: fall along `levels`; at each interval's level go up to its t_max and down again, K times.
+
+    Args:
+        levels: the main grid, falling; the last may be 0.
+        intervals: in any order; each fires when the main grid reaches its snapped t_min.
+        gamma: churn inside the restarts: a fall from a level t in [s_min, s_max] begins with a rise to (1 + gamma) t.
+        s_churn: churn in the main grid, as in `churn_path`.
+        s_min: lowest level that churns.
+        s_max: highest level that churns.
+        grid: the rule of the restart grids, grid(points, high, low), such as `power_grid`.
+
+    Raises:
+        InputError: an interval does not fit the grid, two intervals snap to one level, or a number is out of its range.
+
+    Source: Restart sampling (arXiv 2306.14878), algorithm 2.
+    """
+    if (
+        len(levels) < 2
+        or not isfinite(levels[0])
+        or levels[-1] < 0
+        or not all(then < now for now, then in pairwise(levels))
+    ):
+        raise InputError(f"a main grid must fall from a finite level to 0 or above; given {_numbers(levels)}")
+    for name, value in (("gamma", gamma), ("s_churn", s_churn), ("s_min", s_min)):
+        if not (isfinite(value) and value >= 0):
+            raise InputError(f"{name} is {value:g}; give a finite number, 0 or above")
+    if not s_max >= s_min:
+        raise InputError(f"churn between s_min = {s_min:g} and s_max = {s_max:g} is empty; give s_min <= s_max")
+
+    intervals = tuple(intervals)
+    falls = len(levels) - 1 + sum(each.repeats * (each.points - 1) for each in intervals)
+    if falls > MAX_FALLS:
+        raise InputError(f"the sampler would take {falls:,} steps; at most {MAX_FALLS:,} are possible")
+
+    restarts: dict[float, RestartInterval] = {}
+    for interval in intervals:
+        level = interval.snap(levels)
+        if level in restarts:
+            raise InputError(
+                f"restart intervals {restarts[level]} and {interval} both snap to level {level:g} of the main grid; "
+                f"move one of them or use more steps"
+            )
+        restarts[level] = interval
+
+    main_gamma = min(s_churn / (len(levels) - 1), sqrt(2) - 1)
+
+    def fall(now: float, then: float, restart: bool) -> Iterator[tuple[float, float, bool]]:
+        raised = now * (1 + (gamma if restart else main_gamma)) if s_min <= now <= s_max else now
+        if raised > now:
+            yield now, raised, restart
+        yield raised, then, restart
+
+    def legs() -> Iterator[tuple[float, float, bool]]:
+        for now, then in pairwise(levels):
+            yield from fall(now, then, restart=False)
+            if interval := restarts.get(then):
+                descent = grid(interval.points, interval.t_max, then)
+                for _ in range(interval.repeats):
+                    yield then, interval.t_max, True
+                    for high, low in pairwise(descent):
+                        yield from fall(high, low, restart=True)
+
+    return _path(list(legs()))
+
+
+def format_number(value: float) -> str:
+    """A float that reads back exactly, without a trailing '.0'."""
+    return repr(value).removesuffix(".0")
+
+
+def _path(legs: list[tuple[float, float, bool]]) -> NoisePath:
+    """Counts, from the end, how many falls of the main grid each of its moves still has before it on the way to 0."""
+    ends_at_zero = legs[-1][1] == 0
+    moves: list[Move] = []
+    left = 0
+    for now, then, restart in reversed(legs):
+        moves.append(Move(now, then, restart, left if ends_at_zero and not restart else None))
+        left += then < now and not restart
+    return NoisePath(tuple(reversed(moves)))
+
+
+def _restarts(moves: Sequence[Move]) -> Iterator[list[Move]]:
+    """The moves of each restart interval."""
+    return (list(group) for restart, group in groupby(moves, key=lambda move: move.restart) if restart)
+
+
+def restart_jumps(moves: Sequence[Move]) -> list[bool]:
+    """For each move, whether it is the jump of a restart (and not churn, nor a fall).
+
+    Every pass of a restart interval begins at the interval's lowest level, where no churn begins.
+    """
+    jumps: list[bool] = []
+    for restart, group in groupby(moves, key=lambda move: move.restart):
+        interval = list(group)
+        jumps += [restart and move.rises and move.now == interval[0].now for move in interval]
+    return jumps
+
+
+def _explain_restart(moves: list[Move], process: Process) -> Iterator[str]:
+    jumps = [index for index, jump in enumerate(restart_jumps(moves)) if jump]
+    one_pass = moves[: jumps[1]] if len(jumps) > 1 else moves
+    jump, *rest = one_pass
+    grid = [jump.then, *(move.then for move in rest if not move.rises)]
+    yield (
+        f"restart    {len(jumps)} x from {jump.now:.4g} up to {jump.then:.4g} with noise of std "
+        f"{process.rise(jump.now, jump.then)[1]:.4g}, then {len(grid) - 1} steps: {_numbers(grid)}"
+    )
+    if churn := [move for move in rest if move.rises]:
+        yield f"           with churn in each pass: {_rise_table(churn, process)}"
+
+
+def _rise_table(rises: Sequence[Move], process: Process) -> str:
+    return ", ".join(
+        f"{rise.now:.4g} to {rise.then:.4g} (std {process.rise(rise.now, rise.then)[1]:.4g})" for rise in rises
+    )
+
+
+def _numbers(levels: Sequence[float]) -> str:
+    return " ".join(f"{level:.4g}" for level in levels)

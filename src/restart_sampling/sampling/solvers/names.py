@@ -1,0 +1,64 @@
+"""The solvers by name, each with the file of its kind."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.solvers.multistep import (
+    DEIS,
+    IPNDM,
+    AdamsBashforth,
+    DPMSolverPlusPlus2M,
+    DPMSolverPlusPlus3M,
+    DPMSolverPP3MPublished,
+)
+from restart_sampling.sampling.solvers.onestep import DPMSolver2, DPMSolver3, Euler, Heun, Midpoint
+from restart_sampling.sampling.solvers.predictor_corrector import SASolver, UniPC
+from restart_sampling.sampling.solvers.protocol import Solver
+from restart_sampling.sampling.solvers.stochastic import DDIM, SDEDPMSolverPlusPlus2M
+
+SOLVERS: dict[str, Callable[[], Any]] = {
+    "euler": Euler,
+    "heun": Heun,
+    "midpoint": Midpoint,
+    "dpm2": DPMSolver2,
+    "dpm3": DPMSolver3,
+    "ab": AdamsBashforth,
+    "ipndm": IPNDM,
+    "deis": DEIS,
+    "dpmpp_2m": DPMSolverPlusPlus2M,
+    "dpmpp_3m": DPMSolverPlusPlus3M,
+    "dpmpp_3m_published": DPMSolverPP3MPublished,
+    "unipc": UniPC,
+    "ddim": DDIM,
+    "ddpm": lambda: DDIM(eta=1.0),
+    "sde_dpmpp_2m": SDEDPMSolverPlusPlus2M,
+    "sa": SASolver,
+}
+
+
+def make_solver(text: str) -> Solver:
+    """The solver that a plan names: `heun`, or with settings after colons, `ddim:eta=0.5`, `sa:tau=0.5:high=50`.
+
+    The settings are the fields of the solver's class.
+
+    Raises:
+        InputError: no solver of this name, no such setting of it, or a value out of its range.
+    """
+    name, *settings = text.split(":")
+    if name not in SOLVERS:
+        raise InputError(f"solver '{name}' does not exist; available: {', '.join(SOLVERS)}")
+    solver = SOLVERS[name]()
+    types: dict[str, Any] = {entry.name: entry.type for entry in fields(solver)}
+    values = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in types:
+            raise InputError(f"solver {name} has no setting '{setting}'; its settings: {', '.join(types) or 'none'}")
+        try:
+            values[key] = types[key](value)
+        except ValueError:
+            raise InputError(f"solver {name}: '{setting}' is not a number; write {key}=NUMBER") from None
+    made: Solver = replace(solver, **values)
+    return made

@@ -1,0 +1,75 @@
+"""What a solver is: the protocol that the loop calls, and what the solvers share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from restart_sampling.sampling.move import Move
+from restart_sampling.sampling.process import VE, Process
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""denoise(x, sigma) -> x0: x and x0 [B, ...], sigma [B] holds the level of each image."""
+
+
+class Solver(Protocol):
+    """One step of an ODE (or stochastic) solver, without mutable state of its own."""
+
+    name: ClassVar[str]
+
+    @property
+    def order(self) -> int:
+        """Of convergence between two positive levels, from exact history (of a stochastic one: of its drift)."""
+        ...
+
+    def evaluations(self, move: Move) -> int:
+        """Calls of the denoiser that `step` makes for this fall."""
+        ...
+
+    def landing(self, move: Move, process: Process = VE) -> float:
+        """The level that `step` arrives at: move.then, or lower for a stochastic solver (the loop adds the noise)."""
+        ...
+
+    def step(
+        self, denoise: Denoise, x: Tensor, move: Move, memory: Any = None, process: Process = VE
+    ) -> tuple[Tensor, Any]:
+        """Falls from move.now to `landing(move, process)`.
+
+        Args:
+            denoise: denoise(x, sigma) -> x0.
+            x: state [B, ...] at move.now; never written to.
+            move: the fall.
+            memory: what the step before returned; None at the start, after a rise and after another solver's step.
+            process: how the state mixes data and noise.
+
+        Returns:
+            The state at the landing, and the memory for the next step.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ODESolver:
+    """What most solvers share: they land on move.then, and call the denoiser once."""
+
+    def evaluations(self, move: Move) -> int:
+        """One."""
+        return 1
+
+    def landing(self, move: Move, process: Process = VE) -> float:
+        """move.then."""
+        return move.then
+
+
+def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
+    """x0, the expected data, at `level`: one call of the denoiser."""
+    # float64 also where the state is not: the level conditions the network. Filled on the device, so nothing waits.
+    dtype = torch.float32 if x.device.type == "mps" else torch.float64
+    return denoise(x, torch.full((x.shape[0],), level, dtype=dtype, device=x.device)).to(x.dtype)
+
+
+def velocity(denoise: Denoise, x: Tensor, level: float, process: Process) -> Tensor:
+    """dx/dlevel of the probability-flow ODE at `level` > 0: one call of the denoiser."""
+    return process.velocity(x, evaluate(denoise, x, level), level)

@@ -1,0 +1,228 @@
+"""Figures from made-up results: every line is where the numbers say."""
+
+import numpy as np
+import pytest
+
+from restart_sampling.cli.figure import figure
+from restart_sampling.comparison.published import CHECKPOINTS, published
+from restart_sampling.comparison.results import read_sweep
+from restart_sampling.pictures.figure import KINDS, draw
+from restart_sampling.pictures.points import (
+    Point,
+    best_at_each,
+    by_length,
+    by_position,
+    by_repeats,
+    curves,
+    pareto_front,
+    points_of,
+)
+from restart_sampling.pictures.style import WIDTH, log_scale, new_figure, style, styles
+from restart_sampling.sampling.plan import Plan
+from sweeps import made_up, result, results_file
+
+SDE, ODE, RESTART = "SDE (heun, churn)", "ODE (heun)", "Restart (heun)"
+
+
+@pytest.fixture
+def results(tmp_path):
+    return read_sweep(results_file(*made_up(), name=tmp_path / "results.jsonl"))
+
+
+def line(axes, label):
+    (found,) = [each for each in axes.lines if each.get_label() == label]
+    return [(float(x), float(y)) for x, y in zip(*found.get_data(), strict=True)]
+
+
+def test_one_line_a_family_through_its_best_at_each_nfe(results):
+    (axes,) = draw("nfe", results).axes
+    assert line(axes, ODE) == [(17, 9.0), (35, 7.0), (127, 6.5)]
+    assert line(axes, SDE) == [(35, 8.0), (255, 4.0)]
+    assert line(axes, RESTART) == [(39, 6.0), (43, 5.6), (51, 5.2), (67, 5.4)]
+
+
+def test_the_pareto_front_is_a_staircase_of_points_that_none_beats(results):
+    (axes,) = draw("nfe", results).axes
+    assert line(axes, "Pareto front") == [(17, 9.0), (35, 7.0), (39, 6.0), (43, 5.6), (51, 5.2), (255, 4.0), (255, 4.0)]
+
+
+def test_the_front_by_its_definition():
+    random = np.random.default_rng(0)
+    plan = Plan.parse("18")
+    points = [
+        Point(str(i), "", "", plan, int(n), float(d), 0.1) for i, (n, d) in enumerate(random.integers(1, 30, (200, 2)))
+    ]
+
+    def beaten(point):
+        return any(
+            (other.nfe <= point.nfe and other.distance < point.distance)
+            or (other.nfe < point.nfe and other.distance <= point.distance)
+            for other in points
+        )
+
+    front = {(point.nfe, point.distance) for point in pareto_front(points)}
+    assert front == {(point.nfe, point.distance) for point in points if not beaten(point)}
+    assert len(best_at_each(points)) == len({point.nfe for point in points})
+
+
+def test_the_spread_is_shaded_one_standard_error_to_each_side(results):
+    (axes,) = draw("nfe", results).axes
+    bands = [np.array(band.get_paths()[0].vertices) for band in axes.collections]
+    ode = next(band for band in bands if {17.0, 35.0, 127.0} == set(band[:, 0]))
+    for nfe, distance in ((17, 9.0), (35, 7.0), (127, 6.5)):
+        edges = ode[ode[:, 0] == nfe, 1]
+        assert (edges.min(), edges.max()) == (pytest.approx(distance - 0.1), pytest.approx(distance + 0.1))
+
+
+def test_every_point_has_a_marker_that_leads_to_its_row(results):
+    (axes,) = draw("nfe", results).axes
+    markers = {each.get_gid(): each for each in axes.lines if each.get_gid()}
+    assert markers.keys() == {f"point-{key}" for key in results}
+    for key, found in results.items():
+        marker = markers[f"point-{key}"]
+        assert marker.get_xdata()[0] == found["nfe"]
+        assert marker.get_ydata()[0] == found["frechet_distance"]
+        assert marker.get_url() == f"#row-{key}"
+
+
+def test_distance_against_repeats_with_the_ode_as_none(results):
+    (axes,) = draw("K", results).axes
+    assert line(axes, "18 [3,K,1.09,3.2]") == [(0, 7.0), (1, 6.0), (2, 5.6), (4, 5.2), (8, 5.4)]
+
+
+def test_distance_against_place_and_length(results):
+    place, length = draw("interval", results).axes
+    points = line(place, "18 [3,2,t_min,t_min+2.11]")
+    assert [y for _, y in points] == [6.9, 6.6, 5.6, 6.2]
+    snapped = [0.0599, 0.2964, 1.0882, 5.3151]  # of the 18 levels
+    assert [x for x, _ in points] == pytest.approx(snapped, rel=1e-3)
+    points = line(length, "18 [3,2,1.09,t_max]")
+    assert [y for _, y in points] == [7.0, 5.9, 5.6, 6.4]
+    assert [x for x, _ in points] == pytest.approx(
+        [0, 2.09 - snapped[2], 3.2 - snapped[2], 9.09 - snapped[2]], rel=1e-3
+    )
+
+
+def test_plans_that_differ_in_more_are_on_no_curve(tmp_path):
+    other = [result("18 [3,1,1.09,3.2]", 6), result("18 [4,2,1.09,3.2]", 5), result("20 [3,4,1.09,3.2]", 5)]
+    points = points_of(read_sweep(results_file(*other, name=tmp_path / "results.jsonl")))
+    for read in (by_repeats, by_position, by_length):
+        assert curves(points, read, zero=True) == []
+
+
+def test_settings_of_restarts_do_not_part_the_ode_from_its_curve(tmp_path):
+    churn = "gamma=0.05 s_min=0.01 s_max=1 s_noise=1.003"
+    rows = [result("18", 7), *(result(f"18 [3,{K},0.06,0.3] {churn}", 7 - K) for K in (1, 2))]
+    points = points_of(read_sweep(results_file(*rows, name=tmp_path / "results.jsonl")))
+    (curve,) = curves(points, by_repeats, zero=True)
+    assert [number for number, _ in curve.points] == [0, 1, 2]
+
+
+def test_paths_are_those_of_the_best_of_each_family(results):
+    panels = draw("paths", results).axes
+    assert [axes.get_title(loc="left") for axes in panels] == [f"{ODE}: 6.5", f"{SDE}: 4", f"{RESTART}: 5.2"]
+    plan = Plan.parse("18 [3,4,1.09,3.2]")
+    schedule = plan.path(0.002, 80).schedule(*plan.solvers)
+    assert line(panels[2], str(plan)) == [(spent, level) for spent, level in schedule if level > 0]
+
+
+def test_chosen_rows(results, tmp_path, run):
+    panels = draw("paths", results, rows=["18", "9"]).axes
+    assert [text.get_text() for axes in panels for text in axes.texts] == ["18", "9"]
+    (axes,) = draw("nfe", results, rows=[SDE, "18"]).axes
+    drawn = {each.get_gid().removeprefix("point-") for each in axes.lines if each.get_gid()}
+    assert drawn == {key for key, each in results.items() if each["name"] == "18" or each["family"] == SDE}
+    file = results_file(*made_up(), name=tmp_path / "results.jsonl")
+    code, _, err = run("figure", file, "--out", tmp_path / "x.png", "--row", "81")
+    assert code == 2
+    assert "--row '81': there is no row of that name" in err
+    code, _, err = run("figure", file, "--out", tmp_path / "x.png", "--row", "ODE (heunn)")
+    assert code == 2
+    assert f"nearest: {ODE}, " in err
+
+
+def test_labels_beside_a_linear_axis_are_not_cut_off():
+    with style():  # with matplotlib's own ticks the layout swings between two numbers of them at this height
+        figure = new_figure(2.2)
+        axes = figure.add_subplot()
+        axes.plot([3080, 3200, 3277], distances := [0.0253, 0.0103, 0.02])
+        log_scale(axes, "y", distances)
+        axes.set_xlabel("x")
+        axes.set_ylabel("y")
+        figure.draw_without_rendering()
+        assert axes.get_yscale() == "linear"
+        assert axes.yaxis.label.get_window_extent().x0 >= 0
+
+
+@pytest.mark.parametrize("setting", CHECKPOINTS)
+def test_published_curves(results, setting):
+    ours, theirs = draw("nfe", results, setting).axes
+    assert theirs.get_ylabel() == "published FID (Inception)"
+    for sampler in {each.sampler for each in published(setting)}:
+        figures = sorted((each.nfe, each.fid) for each in published(setting) if each.sampler == sampler)
+        assert line(theirs, f"paper: {sampler}") == figures
+    assert line(ours, ODE) == [(17, 9.0), (35, 7.0), (127, 6.5)]
+
+
+def test_published_curves_share_the_axes_where_the_detector_is_the_same(tmp_path):
+    rows = [{**each, "detector_name": "inception"} for each in made_up()]
+    results = read_sweep(results_file(*rows, name=tmp_path / "results.jsonl"))
+    (axes,) = draw("nfe", results, "cifar10-vp").axes
+    ours = next(each for each in axes.lines if each.get_label() == ODE)
+    theirs = next(each for each in axes.lines if each.get_label() == "paper: Heun")
+    assert ours.get_color() == theirs.get_color()
+    assert theirs.is_dashed()
+
+
+def test_the_command_line_offers_what_there_is():
+    options = {option.name: option.type for option in figure.params}
+    assert list(options["kind"].choices) == [*KINDS, "text"]
+    assert list(options["paper"].choices) == [*CHECKPOINTS, "stable-diffusion"]
+
+
+def test_families_differ_in_colour_and_marker():
+    looks = styles([f"{kind} ({solver})" for kind in ("ODE", "SDE", "Restart") for solver in "abc"])
+    assert len(set(looks.values())) == len({look.marker for look in looks.values()}) == 9
+    assert len({look.colour for look in looks.values()}) == 9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_one_column_wide(kind, tmp_path, run):
+    file = results_file(*made_up(), name=tmp_path / "results.jsonl")
+    code, _, err = run("figure", file, "--kind", kind, "--out", tmp_path / "fig")
+    assert code == 0, err
+    assert (tmp_path / "fig.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "fig.png").read_bytes().startswith(b"\x89PNG")
+    assert draw(kind, read_sweep(file)).get_figwidth() == WIDTH
+    for name in ("a.svg", "b.svg"):
+        assert run("figure", file, "--kind", kind, "--out", tmp_path / name)[0] == 0
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_evaluate_s_results_are_drawn_too(tmp_path):
+    rows = [
+        {key: value for key, value in each.items() if key not in ("name", "family", "sigma_min", "sigma_max")}
+        for each in made_up()
+    ]
+    (axes,) = draw("nfe", read_sweep(results_file(*rows, name=tmp_path / "results.jsonl"))).axes
+    assert line(axes, ODE) == [(17, 9.0), (35, 7.0), (127, 6.5)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "said"),
+    [
+        ([result("18", 7)], ("--kind", "K"), "no two rows differ in K alone"),
+        ([result("18", 7)], ("--kind", "interval"), "no two rows differ in t_min alone"),
+        ([result("18", 7)], ("--out", "x.gif"), "the suffix can be .pdf, .svg, .png"),
+        ([result("18", 7)], ("--kind", "K", "--paper", "cifar10-vp"), "--paper cifar10-vp is for --kind nfe"),
+        ([], (), "no figure of a sampler"),
+        ([result("18", 7), result("19", 7, detector="other")], (), "a figure with different detector"),
+        ([result("18", 7), {**result("19", 7), "schema": "x"}], (), "line 2: its schema is not"),
+    ],
+)
+def test_bad_input(tmp_path, run, rows, more, said):
+    file = results_file(*rows, name=tmp_path / "results.jsonl")
+    code, _, err = run("figure", file, "--out", tmp_path / "x.png", *more)
+    assert code == 2
+    assert said in err
+    assert len(err.splitlines()) == 1

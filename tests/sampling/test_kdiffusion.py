@@ -1,0 +1,125 @@
+"""Restart in k-diffusion's calling convention: A1111's counting, the model's and the callback's arguments, noise."""
+
+import math
+
+import pytest
+import torch
+
+import restart_sampling as rs
+from restart_sampling.sampling.kdiffusion import restart_plan, sample_restart
+
+SIGMAS = torch.tensor(rs.karras_levels(6, 0.1, 10.0))
+
+
+def shrink(x, sigma, factor=1.0):
+    return factor * x / (1 + sigma[:, None] ** 2)
+
+
+def main_grid(path):
+    return [path.levels[0], *(move.then for move in path.moves if not move.restart)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "main", "restart_steps", "repeats", "low", "high", "calls"),
+    [(19, 19, 0, 0, None, None, 37), (20, 11, 9, 1, 0.074, 2.23, 39), (36, 18, 9, 2, 0.087, 2.09, 71),
+     (50, 26, 12, 2, 0.089, 1.79, 99)],
+)  # fmt: skip
+def test_automatic_restarts_are_those_of_a1111(steps, main, restart_steps, repeats, low, high, calls):
+    """On Stable Diffusion's sigmas, 0.0292 to 14.61."""
+    path = restart_plan(rs.karras_levels(steps, 0.0292, 14.61))
+    assert path.nfe(rs.Heun()) == calls
+    assert len(main_grid(path)) == main + 1
+    assert sum(move.restart and not move.rises for move in path.moves) == restart_steps * repeats
+    assert len(path.rises) == repeats
+    for rise in path.rises:
+        assert (rise.now, rise.then) == (pytest.approx(low, abs=6e-4), pytest.approx(high, abs=6e-3))
+    if not repeats:
+        assert path == rs.ode_path(rs.karras_levels(steps, 0.0292, 14.61))
+
+
+def test_a_list_snaps_at_both_ends_and_leaves_the_grid_alone():
+    levels = tuple(SIGMAS.tolist())
+    path = restart_plan(levels, {0.3: [4, 2, 3.0], 5.0: [3, 1, 4.0]})  # the second does not rise, once it is snapped
+    assert main_grid(path) == list(levels)
+    assert [(rise.now, rise.then) for rise in path.rises] == [(levels[4], levels[2])] * 2
+    assert path.nfe(rs.Heun()) == 11 + 2 * 2 * 3
+    assert restart_plan(levels, {}) == rs.ode_path(levels)
+    with pytest.raises(rs.InputError, match="N_restart = 1"):
+        restart_plan(levels, {0.3: [1, 1, 3.0]})
+    for entries in ({}, None):
+        with pytest.raises(rs.InputError, match=r"a main grid must fall .*given 0 1 2"):
+            restart_plan([0.0, 1.0, 2.0], entries)
+
+
+@pytest.mark.parametrize(
+    ("t_min", "entry"),
+    [
+        (0.3, [3, 2, 0.3, 3.0]),
+        ("0", [3, 2, 3.0]),
+        (math.nan, [3, 2, 3.0]),
+        (0.3, [3, 1.5, 3.0]),
+        (0.3, [3, 2, math.inf]),
+        (0.3, [math.inf, 2, 3.0]),
+        (0.3, 3),
+    ],
+)
+def test_an_entry_of_another_form_is_refused(t_min, entry):
+    with pytest.raises(rs.InputError, match=r"write t_min: \[N_restart, K, t_max\], such as 0.1: \[10, 2, 2.0\]"):
+        restart_plan(SIGMAS.tolist(), {t_min: entry})
+
+
+def test_sigmas_are_one_row():
+    with pytest.raises(rs.InputError, match=r"sigmas has shape \[1, 7\]"):
+        sample_restart(lambda x, sigma: x, torch.ones(1, 3), SIGMAS[None])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_is_the_samplers_own_loop(dtype):
+    x = 10 * torch.randn(4, 3, dtype=dtype)
+    calls, seen, noises = [], [], iter(torch.randn(2, 4, 3, dtype=dtype))
+    asked, drawn = [], []
+
+    def model(x, sigma, factor):
+        assert sigma.dtype == x.dtype == dtype
+        assert sigma.shape == (4,)
+        calls.append(sigma[0].item())
+        return shrink(x, sigma, factor)
+
+    def noise_sampler(sigma, sigma_next):
+        asked.append((sigma.item(), sigma_next.item()))
+        drawn.append(next(noises))
+        return drawn[-1]
+
+    out = sample_restart(
+        model, x, SIGMAS, extra_args={"factor": 0.9}, callback=seen.append, disable=True, s_noise=1.1,
+        restart_list={0.3: [3, 2, 3.0]}, noise_sampler=noise_sampler,
+    )  # fmt: skip
+    path = restart_plan(SIGMAS.tolist(), {0.3: [3, 2, 3.0]})
+    replay = iter(drawn)
+    expected = rs.sample(
+        lambda x, sigma: shrink(x, sigma.to(dtype), 0.9), x, path,
+        perturb=lambda x, low, high: x + 1.1 * (high**2 - low**2) ** 0.5 * next(replay),
+    )  # fmt: skip
+    torch.testing.assert_close(out, expected)
+    assert out.dtype == dtype
+    assert len(calls) == path.nfe(rs.Heun())
+    # The same interval twice, and a draw of its own each time.
+    assert asked[0] == asked[1]
+    assert not torch.equal(*drawn)
+    falls = [move for move in path.moves if not move.rises]
+    assert [entry["i"] for entry in seen] == list(range(len(falls)))
+    assert all(set(entry) == {"x", "i", "sigma", "sigma_hat", "denoised"} for entry in seen)
+    for entry, move in zip(seen, falls, strict=True):
+        assert entry["sigma"] == entry["sigma_hat"] == SIGMAS.new_tensor(move.now)
+        level = torch.full((4,), move.now, dtype=torch.float64).to(dtype)
+        torch.testing.assert_close(entry["denoised"], shrink(entry["x"], level, 0.9))
+    assert seen[0]["x"] is x
+
+
+def test_defaults_and_other_solvers():
+    x = 10 * torch.randn(4, 3)
+    torch.manual_seed(3)
+    assert torch.isfinite(sample_restart(shrink, x, SIGMAS)).all()
+    for name in ("dpmpp_2m", "unipc", "ddpm"):
+        out = sample_restart(shrink, x, SIGMAS, restart_list={0.3: [3, 1, 3.0]}, solver=rs.make_solver(name))
+        assert torch.isfinite(out).all()

@@ -1,0 +1,169 @@
+"""Grids and noise paths: what every path must satisfy, and what each kind is."""
+
+import math
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import restart_sampling as rs
+from restart_sampling.sampling.path import restart_jumps
+
+EDM_18 = rs.karras_levels(18)
+
+
+@given(st.integers(2, 60), st.floats(1e-4, 1.0), st.floats(1.5, 200.0), st.floats(0.5, 12.0))
+def test_grids_fall_between_exact_ends(steps, low, high, rho):
+    levels = rs.karras_levels(steps, low, high, rho)
+    assert len(levels) == steps + 1
+    assert (levels[0], levels[-2], levels[-1]) == (high, low, 0.0)
+    assert all(now > then for now, then in pairwise(levels))
+
+
+def test_grid_is_the_formula_of_edm():
+    expected = [(80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(18)]
+    assert EDM_18[:-1] == pytest.approx(expected, rel=1e-12)
+    assert rs.karras_levels(1) == (80.0, 0.0)
+    assert rs.power_grid(3, 1.0, 0.0, rho=1.0) == (1.0, 0.5, 0.0)
+
+
+def test_other_grids_are_even_in_what_they_say():
+    logs = rs.log_grid(5, 80.0, 0.002)
+    assert [math.log(now / then) for now, then in pairwise(logs)] == pytest.approx([math.log(40000) / 4] * 4)
+    # sigma² + 1 = exp(19.9 t² / 2 + 0.1 t): t is even, from 1 to 1e-3 for the ends of the VP models.
+    high, low = (math.sqrt(math.expm1(19.9 * t**2 / 2 + 0.1 * t)) for t in (1.0, 1e-3))
+    assert (high, low) == pytest.approx((152.167, 0.010486), rel=1e-4)
+    times = [(math.sqrt(0.01 + 39.8 * math.log1p(sigma**2)) - 0.1) / 19.9 for sigma in rs.vp_time_grid(6, high, low)]
+    assert times == pytest.approx([1 - i / 5 * 0.999 for i in range(6)])
+    for grid in (rs.log_grid, rs.vp_time_grid, rs.power_grid):
+        levels = grid(7, 3.0, 0.1)
+        assert (levels[0], levels[-1], len(levels)) == (3.0, 0.1, 7)
+        assert grid(1, 3.0, 0.1) == (3.0,)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: rs.log_grid(3, 1.0, 0.0), "cannot end at level 0"),
+        (lambda: rs.vp_time_grid(3, 1.0, 2.0), "cannot fall from 1 to 2"),
+        (lambda: rs.karras_levels(0), "0 steps"),
+        (lambda: rs.karras_levels(5, sigma_min=0.0), "sigma_min is 0"),
+        (lambda: rs.karras_levels(5, sigma_min=2.0, sigma_max=1.0), "cannot fall from 1 to 2"),
+        (lambda: rs.power_grid(0, 1.0, 0.0), "0 points"),
+        (lambda: rs.power_grid(3, math.nan, 0.0), "cannot fall from nan"),
+        (lambda: rs.power_grid(3, 1.0, 0.0, rho=0.0), "rho is 0"),
+        (lambda: rs.power_grid(3, 80.0, 0.002, rho=1e-3), "rho is 0.001, too small for levels of 80"),
+        (lambda: rs.ode_path([1.0]), "must fall"),
+        (lambda: rs.ode_path([1.0, 1.0, 0.0]), "must fall"),
+        (lambda: rs.ode_path([1.0, -0.1]), "must fall"),
+        (lambda: rs.churn_path(EDM_18, s_churn=-1.0), "s_churn is -1"),
+        (lambda: rs.restart_path(EDM_18, [], gamma=math.nan), "gamma is nan"),
+        (lambda: rs.churn_path(EDM_18, s_churn=1.0, s_min=2.0, s_max=1.0), "is empty"),
+        (lambda: rs.RestartInterval(1, 2, 0.1, 0.3), "N_restart = 1"),
+        (lambda: rs.RestartInterval(3, 0, 0.1, 0.3), "K = 0"),
+        (lambda: rs.RestartInterval(3, 2, 0.3, 0.3), "t_min < t_max"),
+        (lambda: rs.RestartInterval(3, 2, math.nan, 0.3), "t_min < t_max"),
+        (lambda: rs.RestartInterval(3, 2, 0.1, math.inf), "finite"),
+        (lambda: rs.restart_path(EDM_18, [rs.RestartInterval(3, 2, 0.1, 0.12)]), "which is not below t_max"),
+        (lambda: rs.restart_path(EDM_18, [rs.RestartInterval(3, 2, 0.1, 81.0)]), "above sigma_max"),
+        (lambda: rs.restart_path(EDM_18, [rs.RestartInterval(3, 2, 79.0, 80.0)]), "which is not below t_max"),
+        (
+            lambda: rs.restart_path(EDM_18, [rs.RestartInterval(3, 2, 0.1, 0.3), rs.RestartInterval(2, 1, 0.12, 0.4)]),
+            r"\[3,2,0.1,0.3\] and \[2,1,0.12,0.4\] both snap to level 0.139516",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence(call, message):
+    with pytest.raises(rs.InputError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+intervals = st.builds(
+    lambda points, repeats, t_min, factor: rs.RestartInterval(points, repeats, t_min, min(t_min * factor, 79.0)),
+    st.integers(2, 6),
+    st.integers(1, 4),
+    st.floats(0.003, 30.0),
+    st.floats(2.0, 4.0),
+)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(12, 40),
+    st.lists(intervals, max_size=3),
+    st.floats(0.0, 0.3),
+    st.floats(0.0, 40.0),
+    st.floats(0.0, 1.0),
+    st.floats(1.0, 50.0),
+)
+def test_every_path_is_connected_and_counts_what_it_does(steps, plan, gamma, churn, s_min, s_max):
+    levels = rs.karras_levels(steps)
+    try:
+        path = rs.restart_path(levels, plan, gamma=gamma, s_churn=churn, s_min=s_min, s_max=s_max)
+    except rs.InputError:
+        return
+    moves = path.moves
+    assert moves[0].now == levels[0]
+    assert moves[-1].then == 0.0
+    assert all(before.then == after.now for before, after in pairwise(moves))
+    assert all(move.now != move.then for move in moves)
+    main_falls = [move for move in moves if not move.restart and not move.rises]
+    assert [move.left for move in main_falls] == list(reversed(range(steps)))
+    assert all(move.left is None for move in moves if move.restart)
+    # NFE of the paper, appendix C.2; churn costs nothing.
+    extra = sum(each.repeats * 2 * (each.points - 1) for each in plan)
+    assert path.nfe(rs.Heun()) == 2 * steps - 1 + extra
+    assert path.nfe(rs.Euler()) == steps + extra // 2
+    assert path.nfe(rs.Euler(), rs.Heun()) == steps + extra
+    # One jump a repeat; every other rise is churn, from a level in [s_min, s_max].
+    jumps = restart_jumps(moves)
+    assert sum(jumps) == sum(each.repeats for each in plan)
+    for move, jump in zip(moves, jumps, strict=True):
+        if move.rises and not jump:
+            assert s_min <= move.now <= s_max
+            limit = gamma if move.restart else min(churn / steps, math.sqrt(2) - 1)
+            assert move.then == pytest.approx(move.now * (1 + limit))
+    assert path.schedule(rs.Heun())[-1] == (path.nfe(rs.Heun()), 0.0)
+
+
+def test_restart_with_churn_is_two_rises():
+    path = rs.restart_path(EDM_18, [rs.RestartInterval(3, 1, 0.06, 0.3)], gamma=0.05)
+    index = next(index for index, move in enumerate(path.moves) if move.rises)
+    first, second = path.moves[index : index + 2]
+    assert (first.then, second.then) == (0.3, pytest.approx(0.315))
+
+
+def test_ode_and_churn_are_restart_without_intervals():
+    assert rs.ode_path(EDM_18) == rs.restart_path(EDM_18, [])
+    assert rs.churn_path(EDM_18, 10.0, 0.1, 1.0) == rs.restart_path(EDM_18, [], s_churn=10.0, s_min=0.1, s_max=1.0)
+    assert rs.churn_path(EDM_18, 0.0) == rs.ode_path(EDM_18)
+    assert not rs.ode_path(EDM_18).rises
+
+
+def test_levels_are_all_that_are_visited():
+    path = rs.restart_path([3.0, 1.0, 0.0], [rs.RestartInterval(2, 2, 1.0, 2.0)])
+    assert path.levels == (3.0, 1.0, 2.0, 1.0, 2.0, 1.0, 0.0)
+    assert [move.left for move in path.moves] == [1, None, None, None, None, 0]
+    assert [move.restart for move in path.moves] == [False, True, True, True, True, False]
+
+
+def test_a_model_that_rounds_gets_each_level_once():
+    path = rs.restart_path(
+        [3.1, 1.2, 1.1, 0.0], [rs.RestartInterval(3, 1, 1.2, 2.2)], gamma=0.01, grid=partial(rs.power_grid, rho=1.0)
+    )
+    rounded = path.rounded(lambda level: float(round(level)))
+    assert rounded.levels == (3.0, 1.0, 2.0, 1.0, 0.0)
+    assert rounded.nfe(rs.Heun()) == 2 + 2 + 1
+
+
+def test_explain_shows_grid_restarts_and_noise():
+    text = rs.restart_path(EDM_18, [rs.RestartInterval(3, 2, 0.06, 0.3)], gamma=0.05, s_churn=1.8, s_min=0.2).explain()
+    assert "main grid  18 steps: 80 57.59" in text
+    assert "restart    2 x from 0.05995 up to 0.3 with noise of std 0.2939, then 2 steps: 0.3 0.1404 0.05995" in text
+    assert "with churn in each pass: 0.3 to 0.315 (std 0.09605)" in text
+    assert "churn      13 rises in the main grid: 80 to 88 (std 36.66)" in text
+    flow = rs.restart_path([1.0, 0.5, 0.0], [rs.RestartInterval(2, 1, 0.5, 1.0)])
+    assert "noise of std 1," in flow.explain(rs.FLOW)
