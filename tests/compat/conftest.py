@@ -1,10 +1,8 @@
 """Files of version 0.1.0, copied to where a test may go on with them."""
 
-import shutil
-
 import pytest
 import torch
-from old_files import FILES
+from old_files import take
 
 from restart_sampling.cli import main
 
@@ -49,12 +47,7 @@ def copied(tmp_path, monkeypatch):
 
     def copied(*names):
         for name in names:
-            source = FILES / name
-            if source.is_dir():
-                shutil.copytree(source, tmp_path / name)
-            else:
-                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, tmp_path / name)
+            take(name, tmp_path)
         return tmp_path
 
     return copied

@@ -5,13 +5,16 @@ It is here to tell how they were made, and reaches into the package as it was th
     PYTHONPATH=src:tests:tests/compat:tests/evaluation:tests/text_to_image python tests/compat/make_files.py [PART]...
 """
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ import torch
 from old_files import FILES, MODELS, words
 
 import restart_sampling as rs
+from restart_sampling.cli import main
 from restart_sampling.kdiffusion import sample_restart
 from restart_sampling.models.checkpoint import Checkpoint, write_safetensors
 from restart_sampling.models.denoiser import DENOISERS
@@ -27,19 +31,25 @@ from restart_sampling.models.denoiser import DENOISERS
 HERE = Path()
 """Of the commands, whose paths are relative."""
 
-# In a process that ends itself as a kill does, in the middle of a file whose name holds a text.
+# In a process that ends itself as a kill does, in the middle of a file whose name holds a text, so many times.
 KILLED_IN_A_WRITE = """
 import os, signal, sys
 from pathlib import Path
 import restart_sampling.images.block_store as block_store
 from restart_sampling.cli import main
 
-text = sys.argv.pop(1)
+text, times = sys.argv.pop(1), int(sys.argv.pop(1))
+
+
+def now():
+    global times
+    times -= 1
+    return times == 0
 
 
 def kill_in_half(write):
     def half(path, content, *more):
-        if text in path.name:
+        if text in path.name and now():
             write(path, content[: len(content) // 2], *more)
             os.kill(os.getpid(), signal.SIGKILL)
         return write(path, content, *more)
@@ -52,13 +62,68 @@ add_entry = block_store.add_entry
 
 
 def add(archive, name, content):
-    if text in name:
+    if text in name and now():
         archive.fp.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     add_entry(archive, name, content)
 
 
 block_store.add_entry = add
+main()
+"""
+
+# In a process, or one of two, that saves its sums after each batch, and ends itself after so many.
+KILLED_BETWEEN_BATCHES = """
+import os, signal, sys, time
+from pathlib import Path
+import restart_sampling.evaluation.partial as partial
+from restart_sampling.cli import main
+from restart_sampling.evaluation.collect import Collector
+
+left = int(sys.argv.pop(1))
+partial._SHARE = 1e9
+add = Collector.add
+
+
+def add_or_end(*arguments):
+    global left
+    left -= 1
+    if left < 0:
+        Path(f"ready-{os.environ.get('RANK', 0)}").touch()
+        while not all(Path(f"ready-{rank}").exists() for rank in range(int(os.environ.get("WORLD_SIZE", 1)))):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    add(*arguments)
+
+
+Collector.add = add_or_end
+main()
+"""
+
+# In a process that looks and saves after each step, and ends itself in the middle of a state.
+KILLED_IN_A_STATE = """
+import os, signal, sys
+import restart_sampling.training.progress as progress
+from restart_sampling.cli import main
+from restart_sampling.files import atomic
+from restart_sampling.training.run_folder import RunFolder
+
+left = int(sys.argv.pop(1))
+progress.ROUND_SECONDS = 0
+save_state = RunFolder.save_state
+
+
+def save_or_end(self, state):
+    global left
+    left -= 1
+    if left < 0:
+        with atomic(self.path / "state.pt") as temporary:
+            temporary.write_bytes((self.path / "state.pt").read_bytes()[:100])
+            os.kill(os.getpid(), signal.SIGKILL)
+    save_state(self, state)
+
+
+RunFolder.save_state = save_or_end
 main()
 """
 
@@ -75,7 +140,7 @@ def kill(code: str, *arguments: str) -> None:
     assert done.returncode == -9
 
 
-def keep(*names: str) -> None:
+def keep(*names: str, packed: tuple[str, ...] = ()) -> None:
     """Takes files from the current folder over."""
     for name in names:
         target = FILES / name
@@ -86,10 +151,18 @@ def keep(*names: str) -> None:
             shutil.copytree(name, target)
         else:
             shutil.copy2(name, target)
+    for name in packed:
+        (FILES / name).parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(FILES / f"{name}{old.PACKED}", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+            for path in sorted(Path(name).rglob("*")):
+                if path.is_file():
+                    archive.write(path, path.relative_to(name))
 
 
-def keep_json(name: str, content: object) -> None:
-    (FILES / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+def keep_json(name: str, content: dict) -> None:
+    """One entry a line."""
+    entries = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
+    (FILES / f"{name}.json").write_text("{\n" + ",\n".join(entries) + "\n}\n")
 
 
 def models() -> None:
@@ -127,26 +200,26 @@ def models() -> None:
             Checkpoint(path, "safetensors", class_name, arguments, state, D, None, None, "", classes, metadata), path
         )
         model = rs.load_model(path)
-        x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+        x = torch.randn(1, 3, 8, 8).expand(2, 3, 8, 8).double()
         sigma = model.round_sigma(torch.tensor([0.7, 12.0], dtype=torch.float64))
         labels = torch.tensor([0, 2]) if model.label_dim else None
         with torch.no_grad():
             answer = model(x, sigma, labels)
-        answers |= {f"{name}.x": x, f"{name}.sigma": sigma, f"{name}.answer": answer}
+        answers |= {f"{name}.x": x[:1].float(), f"{name}.sigma": sigma, f"{name}.answer": answer.float()}
         answers[f"{name}.limits"] = torch.tensor([model.sigma_min, model.sigma_max, model.D or 0], dtype=torch.float64)
     np.savez_compressed("answers.npz", **{key: value.numpy() for key, value in answers.items()})
-    keep("models", "answers.npz")
+    keep("answers.npz", packed=("models",))
 
 
 def generate() -> None:
     """Folders and zips: finished, killed in the second of three blocks, and killed before the first."""
-    shutil.copytree(FILES / "models", "models")
+    old.take("models", HERE)
     Path("generate").mkdir()
     for kind in ("", ".zip"):
         outs = {state: HERE / f"generate/{state}{kind}" for state in ("finished", "killed", "begun")}
         call(old.generate(HERE, outs["finished"]))
-        kill(KILLED_IN_A_WRITE, "000006.png", *old.generate(HERE, outs["killed"]))
-        kill(KILLED_IN_A_WRITE, "manifest.json", *old.generate(HERE, outs["begun"]))
+        kill(KILLED_IN_A_WRITE, "000006.png", "1", *old.generate(HERE, outs["killed"]))
+        kill(KILLED_IN_A_WRITE, "manifest.json", "1", *old.generate(HERE, outs["begun"]))
     keep("generate")
 
 
@@ -191,26 +264,32 @@ LEVELS = 24
 """Plans with so many levels or fewer are kept with them."""
 
 
+def explained(*arguments: str) -> dict:
+    """What the command `plan` says, from this process: there are many plans."""
+    with redirect_stdout(io.StringIO()) as stdout, suppress(SystemExit):
+        main(["plan", *arguments, "--json"])
+    return json.loads(stdout.getvalue())
+
+
 def plans() -> None:
     """What plans are parsed to, with the levels that they visit."""
+    old.take("models", HERE)
     kept = {}
     for text in PLANS:
-        found = json.loads(call(words("plan", text, "--json")))
+        found = explained(text)
         assert found["plan"] == str(rs.Plan.parse(text))
         kept[text] = found if len(found["levels"]) <= LEVELS else {**found, "levels": found["levels"][:LEVELS]}
-    of_models = {
-        name: json.loads(
-            call(words("plan", "6 [3,1,0.5,2]", "--model", FILES / f"models/{name}.safetensors", "--json"))
-        )
-        for name in MODELS
-    }
+    of_models = {name: explained("6 [3,1,0.5,2]", "--model", f"models/{name}.safetensors") for name in MODELS}
     presets = {
-        name: {**json.loads(call(words("plan", name, "--json"))), "checkpoint": preset.checkpoint, "fid": preset.fid}
+        name: {**explained(name), "checkpoint": preset.checkpoint, "fid": preset.fid}
         for name, preset in rs.PRESETS.items()
     }
     for preset in presets.values():
         del preset["levels"]
-    keep_json("plans", {"plans": kept, "models": of_models, "presets": presets})
+    (FILES / "plans").mkdir(exist_ok=True)
+    keep_json("plans/plans", kept)
+    keep_json("plans/models", of_models)
+    keep_json("plans/presets", presets)
 
 
 STATES = {
@@ -241,7 +320,8 @@ def states() -> None:
         )
         start = kernel.start((2, 4, 4), path.levels[0])
         kept[f"{name}.plan"] = np.array(text)
-        kept[f"{name}.start"] = start.numpy()
+        if name in ("heun", "pfgmpp"):  # all others start where the first does
+            kept[f"{name}.start"] = start.numpy()
         kept[f"{name}.end"] = rs.sample(net, start, path, *plan.solvers, perturb=kernel).numpy()
     sigmas = torch.linspace(9, 0, 13, dtype=torch.float64)
     x = 9 * torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -296,12 +376,137 @@ def schedulers() -> None:
     keep("schedulers")
 
 
+def figures() -> None:
+    """A detector, images, their statistics in our form and in EDM's, and evaluations that were killed on the way."""
+    from tiny import detector_file, image_folder, pictures
+
+    old.take("models", HERE)
+    Path("figures").mkdir()
+    detector_file(Path("figures/tiny.pt"))
+    image_folder(Path("data"), pictures(24), classes=3)
+    call(words("dataset", "data", "figures/data.zip"))
+    detector = ("--detector", "figures/tiny.pt", "--device", "cpu")
+    call(words("reference", "figures/data.zip", "--out", "figures/reference.npz", *detector, "--features"))
+    with np.load("figures/reference.npz") as file:
+        np.savez("figures/edm.npz", mu=file["mu"], sigma=file["sigma"])
+    kept = {}
+    for name, more in old.EVALUATIONS.items():
+        results = Path(f"evaluate/{name}/results.jsonl")
+        first, second = old.PLANS
+        call(old.evaluate(HERE, first, results, *more))
+        killed = ("slow.py", "2" if name == "features" else "4", *old.evaluate(HERE, second, results, *more))
+        Path("slow.py").write_text(KILLED_BETWEEN_BATCHES)
+        ranks = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2") if name == "features" else ()
+        assert subprocess.run([sys.executable, *ranks, *killed], stderr=subprocess.DEVNULL).returncode != 0
+        for path in Path().glob("ready-*"):
+            path.unlink()
+        row = json.loads(call(old.evaluate(HERE, second, Path("undisturbed.jsonl"), *more)))
+        kept[name] = {"sums": sums_of(row, name == "features", results), "row": row, "done": 16}
+    row = json.loads(call(old.evaluate(HERE, first, Path("undisturbed.jsonl"), reference="edm.npz")))
+    keep("figures", "evaluate")
+    keep_json("evaluate/expected", {**kept, "edm": {"row": row}})
+
+
+def sums_of(row: dict, features: bool, results: Path) -> dict:
+    """All that the name of the saved sums of a figure is made of."""
+    about = {
+        "run": row["run"],
+        "detector": row["detector"],
+        "batch": old.BATCH,
+        "blocks": row["blocks"],
+        "features": features,
+        "versions": row["versions"],
+    }
+    files = list(results.with_name(f"{results.name}.partial").iterdir())
+    assert files
+    assert {path.name.partition(".")[0] for path in files} == {old.sums_key(about)}
+    return about
+
+
+SWEPT = {
+    "txt": "# of the original's form\n4\n4 churn=2 s_noise=1.003  # EDM's\n",
+    "toml": '[[row]]\nname = "ours"\nplan = "6 [3,2,0.3,3]"\nfamily = "Restart"\nfid_paper = 2.5\n\n'
+    '[[row]]\nsteps = 5\nsolver = "dpmpp_2m"\n',
+    "csv": 'name,steps,intervals,s_noise,nfe\nfrom a table,4,"[2,1,0.5,3]",1.01,9\n',
+}
+
+
+def sweep() -> None:
+    """A folder in which the third of five rows is half done."""
+    for name in ("models", "figures"):
+        old.take(name, HERE)
+    Path("sweep").mkdir()
+    for suffix, text in SWEPT.items():
+        Path(f"sweep/plans.{suffix}").write_text(text)
+    whole = json.loads(call(old.sweep(HERE, Path("undisturbed"))))["results"]
+    batches = 2 * 12 // old.BATCH
+    kill(KILLED_BETWEEN_BATCHES, str(2 * batches + 3), *old.sweep(HERE, Path("sweep/out")))
+    keep("sweep")
+    keep_json("sweep/expected", {"sums": sums_of(whole[2], False, Path("sweep/out/results.jsonl")), "rows": whole})
+
+
+def train() -> None:
+    """A run that was killed after seven of its twelve steps, without the pictures, which it does not read."""
+    old.take("figures", HERE)
+    result = json.loads(call(old.train(HERE, Path("undisturbed"))))
+    kill(KILLED_IN_A_STATE, "6", *old.train(HERE, Path("train/killed"), "--save-minutes", "0.00001"))
+    for path in Path("train/killed").glob("*.png"):
+        path.unlink()
+    shutil.copy2("undisturbed/model.safetensors", "train/finished.safetensors")
+    keep("train/finished.safetensors", packed=("train/killed",))
+    keep_json("train/expected", {"loss": result["loss"], "parameters": result["parameters"]})
+
+
+def text() -> None:
+    """A tiny pipeline and CLIP, images of prompts, and a table of which the second of three rows is half done."""
+    from diffusers import StableDiffusionPipeline
+    from tiny_folders import sd_folder, spread
+    from tiny_pipelines import unet
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    from restart_sampling.images.prompts import write_prompts
+    from tiny_clip import END, START, letters
+
+    old.take("figures", HERE)
+    Path("text").mkdir()
+    pipe = StableDiffusionPipeline.from_pretrained(sd_folder(Path("whole")), torch_dtype=torch.float16)
+    torch.manual_seed(1)
+    pipe.unet = spread(unet(block_out_channels=(4, 4)), 0.2).half()
+    pipe.save_pretrained("text/sd")
+    vocabulary = letters()
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {f"{name}_token_id": vocabulary[token] for name, token in (("bos", START), ("eos", END), ("pad", END))}
+    config = CLIPConfig(
+        text_config={**small, "vocab_size": len(vocabulary), **ends},
+        vision_config={**small, "image_size": 16, "patch_size": 8},
+        projection_dim=8,
+    )
+    torch.manual_seed(0)
+    clip = CLIPModel(config)
+    for parameter in clip.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.5)
+    clip.half().save_pretrained("text/clip")
+    CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained("text/clip")
+    write_prompts([f"{many} {what}" for many in ("a", "two", "no", "my") for what in "abcde"], Path("text/prompts.csv"))
+    call(old.text_generate(HERE, Path("text/finished")))
+    kill(KILLED_IN_A_WRITE, "000003.png", "1", *old.text_generate(HERE, Path("text/killed")))
+    whole = json.loads(call(old.text_compare(HERE, Path("undisturbed"))))["results"]
+    kill(KILLED_IN_A_WRITE, "000006.png", "2", *old.text_compare(HERE, Path("text/table")))
+    keep("text/prompts.csv", "text/finished", "text/killed", "text/table", packed=("text/sd", "text/clip"))
+    keep_json("text/expected", {"rows": whole})
+
+
 PARTS: dict[str, Callable[[], None]] = {
     "models": models,
     "generate": generate,
     "plans": plans,
     "states": states,
     "schedulers": schedulers,
+    "figures": figures,
+    "sweep": sweep,
+    "train": train,
+    "text": text,
 }
 
 
