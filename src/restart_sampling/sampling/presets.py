@@ -1,8 +1,8 @@
 """Published plans by name (presets.csv), each with the checkpoint that it was made for and the FID to reproduce.
 
-Names with `-sde` are EDM's stochastic sampler with the settings of Karras et al. 2022 (arXiv 2206.00364), table 5; names
-with `-code` have the churn inside the restarts that the Restart authors' sweep script leaves on, and the paper does not
-mention; `-dpm3` are on the VP schedule from t = 1 to 1e-3, and their t_min snaps to the last positive level.
+Names with `-sde` are EDM's stochastic sampler with the settings of Karras et al. 2022 (arXiv 2206.00364), table 5;
+those with `-code` have the churn inside the restarts that the Restart authors' sweep script leaves on, and the paper
+does not mention; `-dpm3` are on the VP schedule from t = 1 to 1e-3, and their t_min snaps to the last positive level.
 """
 
 import csv
