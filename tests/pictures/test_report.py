@@ -114,7 +114,7 @@ def hostile():
             model=EVIL,
             detector=EVIL,
             detector_name=EVIL,
-            device=EVIL,
+            device=EVIL + "\ud800",
             blocks=EVIL,
             metrics=[EVIL],
             versions={EVIL: EVIL},

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from restart_sampling.base.errors import shorten
 from restart_sampling.pictures.points import Point, Schedule, families
 from restart_sampling.pictures.style import SECONDARY, log_scale, stacked, style, styles
 
@@ -15,10 +16,8 @@ _HEIGHT = 0.9  # inches, of one panel
 
 def best_of_families(points: Sequence[Point]) -> list[Point]:
     """Picks the point of the lowest distance of each family."""
-    names = families(points)
-    return [
-        min((point for point in points if point.family == name), key=lambda point: point.distance) for name in names
-    ]
+    lowest = {point.family: point for point in sorted(points, key=lambda point: point.distance, reverse=True)}
+    return [lowest[family] for family in families(points)]
 
 
 @style()
@@ -33,7 +32,7 @@ def plot_paths(points: Sequence[Point]) -> Figure:
         colour = looks[point.family].colour
         axes.set_title(f"{point.family}: {point.distance:.3g}", loc="left", fontsize=7, color=colour, pad=2)
         place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
-        axes.text(0.99, 0.97, _short(point.name), fontsize=6, color=SECONDARY, **place)
+        axes.text(0.99, 0.97, shorten(point.name, 36), fontsize=6, color=SECONDARY, **place)
     figure.supylabel("noise level", fontsize=8)
     return figure
 
@@ -56,7 +55,3 @@ def plot_schedules(panels: Sequence[Axes], nfe: int, paths: Sequence[tuple[str, 
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelbottom=axes is panels[-1])
     panels[-1].set_xlabel("evaluations of the denoiser so far")
-
-
-def _short(text: str, limit: int = 36) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -84,7 +84,7 @@ def plot_side_by_side(samplers: Sequence[Sampled], columns: Sequence[str], out: 
     tall = max(cell * height / width, 0.45 + _NAME_LINE * max(map(len, names)))
     path = left + count * (cell + _GAP) + _GAP  # left end of the noise paths
     size_x = path + _PATH + _RIGHT
-    titles = wrap(title, int(9 * size_x), max_lines=3, placeholder=" ...")
+    titles = wrap(title, int(11 * size_x), max_lines=3, placeholder=" ...")
     top = _MARGIN + _PROMPT_LINE * len(titles) + _LINE  # of the images
     size_y = top + len(samplers) * (tall + _GAP) + _BOTTOM
     figure = Figure(figsize=(size_x, size_y), dpi=dpi, facecolor="white")
