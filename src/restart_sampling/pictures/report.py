@@ -67,7 +67,6 @@ def make_report(folder: Path, results: Mapping[str, Result], paper: str | None =
         rows=rows,
         columns={name: form for name, form in _COLUMNS.items() if any(row[name] is not None for row in rows)},
         seeds=max(map(_count, strips), default=0),
-        settings=_settings(first),
         paper=CHECKPOINTS[paper] if paper else None,
         notes=NOTES[paper] if paper else (),
     )
@@ -143,23 +142,3 @@ def _count(strip: Path) -> int:
     """Counts the square images that stand side by side in a file."""
     with Image.open(strip) as picture:
         return picture.width // picture.height
-
-
-def _settings(result: Result) -> dict[str, Any]:
-    run, reference = result["run"], result["reference"]
-    images = reference["images"] or "unknown number of"
-    return {
-        "model": f"{result['model']}, sha256 {run['model_sha256']}",
-        "network": run.get("arithmetic"),
-        "seeds": run["seeds"],
-        "class": "drawn for each seed" if run["class"] is None else run["class"],
-        "guidance": _number(run["guidance"], "g"),
-        "noise": run["noise"],
-        "D (PFGM++)": run["D"],
-        "blocks of seeds": result["blocks"],
-        "metrics": ", ".join(map(str, result["metrics"])),
-        "reference": f"{reference['path']}, sha256 {reference['sha256']}, {images} images",
-        "detector": f"{result.get('detector_name', '')}, {result['detector']}",
-        "device": result["device"],
-        "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
-    }
