@@ -24,13 +24,13 @@ _TIMEOUT = 30.0  # seconds without an answer
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: the environment's RESTART_SAMPLING_CACHE, or the platform's folder for caches."""
+    """Returns where downloads are kept: RESTART_SAMPLING_CACHE, or the platform's folder for caches."""
     given = os.environ.get("RESTART_SAMPLING_CACHE")
     return Path(given).expanduser() if given else Path(pooch.os_cache("restart-sampling"))
 
 
 def fetch(url: str, file_name: str | None = None, sha256: str | None = None) -> Path:
-    """The file of a URL from the cache, downloaded at first use.
+    """Takes the file of a URL from the cache; downloads it at first use.
 
     Args:
         url: https://, or http:// to this machine only.
@@ -81,7 +81,7 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The cause at the root of a failed download: the errors above it repeat the URL, with what may be secret in it."""
+    """Names the root of a failed download: the errors above it repeat the URL, with what may be secret in it."""
     response = getattr(error, "response", None)
     if response is not None:
         return shorten(f"{response.status_code} {response.reason}")
@@ -91,7 +91,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _check_url(url: str) -> None:
-    """Refuse what could be read or changed on its way: all but https, and http within this machine."""
+    """Refuses what could be read or changed on its way: all but https, and http within this machine."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -108,22 +108,22 @@ def _is_loopback(host: str) -> bool:
 
 
 def _public(url: str) -> str:
-    """The URL without what may be secret: user, password, query."""
+    """Leaves out of a URL what may be secret: user, password, query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _file_name(url: str) -> str:
-    """A name in the cache that tells URLs apart and can be recognised."""
+    """Makes a name in the cache that tells URLs apart and can be recognised."""
     last = re.sub(r"[^\w.-]", "_", Path(urlsplit(url).path).name, flags=re.ASCII)[-80:]
     return f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{last}"
 
 
 def check_hash(path: Path, sha256: str | None = None) -> None:
-    """Compare a file of the cache with the hash that it must have, or had at first use; remember that at first use.
+    """Compares a file of the cache with the hash that it must have, or had at first use; remembers that at first use.
 
     Raises:
-        InputError: The file is not what it should be, or the remembered hashes cannot be read.
+        InputError: the file is not what it should be, or the remembered hashes cannot be read.
     """
     digest = files.sha256(path)
     if sha256 is not None:

@@ -65,7 +65,7 @@ class Opcodes:
         self._left = MAX_OPCODES
 
     def of(self, stream: BinaryIO | mmap) -> Iterator[tuple[str, Any]]:
-        """Names and arguments, from the stream's position to the end of the pickle; raises UnreadableError."""
+        """Yields names and arguments to the end of the pickle at the stream's position; raises UnreadableError."""
         with damaged("the pickle"):
             for opcode, argument, _ in pickletools.genops(stream):  # type: ignore[arg-type]
                 self._left -= 1
@@ -99,7 +99,7 @@ class Unpickler(pickle._Unpickler):
         self.stream, self.opcodes = stream, opcodes
 
     def load(self) -> object:
-        """The value of the pickle, behind which the stream is left.
+        """Reads the pickle's value, and leaves the stream behind it.
 
         Raises:
             UnreadableError: the pickle is damaged, or asks for what is not allowed.
@@ -123,17 +123,17 @@ class Unpickler(pickle._Unpickler):
         return value
 
     def make(self, name: str, *arguments: Any) -> object:
-        """What a call of a name makes, where NEWOBJ calls `NAME.__new__`; raises UnreadableError for other calls."""
+        """Makes what a call of a name gives (NEWOBJ calls `NAME.__new__`); raises UnreadableError for other calls."""
         raise UnreadableError(f"it calls {name} as no {self.content} does")
 
     def find_class(self, module: str, name: str) -> Global:
-        """The name itself, where it is known."""
+        """Returns the name itself, where it is known."""
         if f"{module}.{name}" not in self.names or "." in name:
             self._refuse(f"asks for {shorten(f'{module}.{name}')}", f"; nothing in it was run{self.hint}")
         return Global(f"{module}.{name}")
 
     def persistent_load(self, pid: object) -> Any:
-        """What a persistent id stands for; here, there are none."""
+        """Returns what a persistent id stands for; here, there are none."""
         self._refuse("uses the opcode BINPERSID")
 
     def _refuse(self, deed: str, end: str = "") -> NoReturn:
@@ -160,7 +160,7 @@ class Unpickler(pickle._Unpickler):
 
 
 def global_names(stream: BinaryIO | mmap, opcodes: Opcodes, inside: bool = True) -> Iterator[str]:
-    """The names in the pickles from the stream's position on, and in those within bytes, as tensors are.
+    """Lists the names in the pickles from the stream's position on, and in those within bytes, as tensors are.
 
     Opcodes are only looked at, so a name that is put together in an unusual way shows as "?". Damage ends the search.
     """

@@ -78,11 +78,11 @@ class BlockStore:
                 remove_partials(folder)
 
     def intact(self, number: int) -> bool:
-        """Whether a block is recorded and its images are there, byte for byte."""
+        """Checks whether a block is recorded and its images are there, byte for byte."""
         return self._sealed or self._is_intact(number, self._read)
 
     def finished(self) -> bool:
-        """Whether all is done, given that all blocks are intact."""
+        """Checks whether all is done, given that all blocks are intact."""
         return self._sealed if self._zipped else self._is_finished(self._read)
 
     def start(self, manifest: Mapping[str, Any]) -> None:
@@ -128,7 +128,7 @@ class BlockStore:
 
     @cached_property
     def _sealed(self) -> bool:
-        """Whether the whole zip is there, undamaged."""
+        """Checks whether the whole zip is there, undamaged."""
         numbers = range(len(self.blocks))
         names = {LABELS, MANIFEST}.union(*map(self._names, numbers))
         with suppress(Exception), zipfile.ZipFile(self.out) as archive:  # a damaged file can fail in any way
@@ -147,7 +147,7 @@ class BlockStore:
         return (self._folder / name).read_bytes()
 
     def _write(self, name: str, content: bytes) -> str:
-        """Writes a file; its SHA-256."""
+        """Writes a file; returns its SHA-256."""
         with atomic(self._folder / name) as temporary:
             temporary.write_bytes(content)
         return hashlib.sha256(content).hexdigest()
@@ -168,13 +168,13 @@ class BlockStore:
             return False
 
     def _labels(self, read: Read) -> bytes:
-        """The dataset.json of all blocks, in their order."""
+        """Makes the dataset.json of all blocks, in their order."""
         records = (_read_record(number, read) for number in range(len(self.blocks)))
         labels = [(name, image["label"]) for record in records for name, image in record.items()]
         return json.dumps({"labels": [pair for pair in labels if pair[1] is not None] or None}).encode()
 
     def _earlier(self) -> Iterator[tuple[dict[str, Any], bool]]:
-        """The manifests that are there, and whether there are blocks of theirs."""
+        """Yields the manifests that are there, and whether there are blocks of theirs."""
         if self._zipped and self.out.exists():
             with _refused(self.out), zipfile.ZipFile(self.out) as archive:
                 found = _parse_manifest(archive.read(MANIFEST))
@@ -212,7 +212,7 @@ def _digest(images: Mapping[str, Any]) -> str:
 
 
 def _folder_manifest(folder: Path) -> dict[str, Any] | None:
-    """None where nothing is there yet, or only what was never finished."""
+    """Reads a folder's manifest; None where nothing is there yet, or only what was never finished."""
     if not folder.exists() or (folder.is_dir() and all(map(is_partial, folder.iterdir()))):
         return None
     return _parse_manifest((folder / MANIFEST).read_bytes())
@@ -225,7 +225,7 @@ def _parse_manifest(text: bytes) -> dict[str, Any]:
 
 @contextmanager
 def _refused(place: Path) -> Iterator[None]:
-    """What is there and is not ours ends in one sentence."""
+    """Refuses in one sentence what is there and is not ours."""
     try:
         yield
     except (OSError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile):

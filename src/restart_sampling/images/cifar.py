@@ -16,16 +16,16 @@ _MAX_BYTES = 2**28  # eight times the published batches
 
 
 def cifar_batches(files: TarFiles) -> list[int]:
-    """Where among the files the five training batches are; [] if there is none of them."""
+    """Finds the five training batches among the files: their indices, [] if there is none of them."""
     places = {name.rpartition("/")[2]: index for index, name in enumerate(files.names)}
     return [places[name] for name in BATCHES if name in places]
 
 
 def read_cifar(files: TarFiles, where: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The training set: names, images uint8 [N, 3, 32, 32] and labels int64 [N].
+    """Reads the training set: names, images uint8 [N, 3, 32, 32] and labels int64 [N].
 
     Raises:
-        InputError: A batch is missing, damaged, or asks for what no batch needs; nothing in it was run.
+        InputError: a batch is missing, damaged, or asks for what no batch needs; nothing in it was run.
     """
     found = cifar_batches(files)
     if len(found) != len(BATCHES):
@@ -54,7 +54,7 @@ def _batch(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _array(state: object) -> np.ndarray:
-    """What numpy pickles of an array: version, shape, type, whether the order is Fortran's, bytes (Python 2's str)."""
+    """Reads what numpy pickles of an array: version, shape, type, whether in Fortran's order, bytes (Python 2's str)."""
     match state:
         case (1, (int(count), int(width)), Blank("u1"), False, str(text)) if (
             width == np.prod(SHAPE) and len(text) == count * width

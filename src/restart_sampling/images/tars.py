@@ -22,7 +22,7 @@ _BLOCK = 512
 
 
 def is_tar(head: bytes) -> bool:
-    """Whether a file whose first 512 bytes are these is a tar, or compressed as tars are."""
+    """Tells whether a file whose first 512 bytes are these is a tar, or compressed as tars are."""
     return head.startswith(_COMPRESSED) or head[257:262] == b"ustar"
 
 
@@ -36,7 +36,7 @@ class TarFiles:
         names: Sorted; of two files of one name the later counts, as for tar.
 
     Raises:
-        InputError: The file is damaged, cut off, or has links in place of files.
+        InputError: the file is damaged, cut off, or has links in place of files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class TarFiles:
         self._sizes = np.array([places[name][1] for name in self.names], np.int64)
 
     def read(self, index: int) -> bytes:
-        """The content of a file."""
+        """Reads a file."""
         with self._lock:
             self._file.seek(int(self._starts[index]))
             return self._file.read(int(self._sizes[index]))
@@ -78,7 +78,7 @@ class TarFiles:
 
 
 def _seekable(path: Path) -> BinaryIO:
-    """The tar without compression."""
+    """Opens the tar without compression."""
     with path.open("rb") as file:
         head = file.read(6)
     if not head.startswith(_COMPRESSED):

@@ -54,7 +54,7 @@ def _is_scalar(name: object, value: object) -> bool:
 
 
 def _table(attributes: dict[Any, object], prefix: str, kind: str) -> dict[str, object]:
-    """One of a module's dictionaries of parameters, buffers or modules."""
+    """Returns one of a module's dictionaries of parameters, buffers or modules."""
     table = attributes.get(kind, {})
     if not isinstance(table, dict):
         raise UnreadableError(f"its module {shorten(prefix)!r} has no {kind}")

@@ -63,7 +63,7 @@ class StoredTensor:
     stride: tuple[int, ...] = ()
 
     def view(self, offset: int, size: tuple[Any, ...], stride: tuple[Any, ...]) -> "StoredTensor":
-        """A tensor in this storage. A number in it twice is not allowed: a stride of 0 would make much of little.
+        """Makes a tensor in this storage. A number in it twice is not allowed: a stride of 0 would make much of little.
 
         Raises:
             UnreadableError: it is not within the storage, or empty.
@@ -77,13 +77,13 @@ class StoredTensor:
         raise UnreadableError("a tensor does not lie within its storage, or has a number of it twice")
 
     def load(self) -> torch.Tensor:
-        """The tensor, contiguous, in memory of its own."""
+        """Copies the tensor, contiguous, into memory of its own."""
         numbers = torch.from_numpy(np.frombuffer(self.numbers, np.uint8).copy())
         return numbers.view(self.dtype).as_strided(self.size, self.stride).contiguous()
 
 
 def unpickled(path: Path) -> object:
-    """The content of an EDM pickle or of a training state (a zip of torch.save).
+    """Reads an EDM pickle or a training state (a zip of torch.save).
 
     Dictionaries of every kind are dict, sets are list, numpy scalars are numbers, torch.Size is tuple, devices are str.
 
@@ -98,7 +98,7 @@ def unpickled(path: Path) -> object:
 
 
 def globals_in(path: Path) -> list[str]:
-    """The globals that a pickle or training state names (see `global_names`), sorted; [] for a file of another kind."""
+    """Lists the globals that a pickle or training state names (see `global_names`), sorted; none in other files."""
     try:
         stream, _, opcodes = _opened(path)
         return sorted(set(global_names(stream, opcodes)))
@@ -110,7 +110,7 @@ Entries = dict[str, memoryview]
 
 
 def _opened(path: Path) -> tuple[io.BytesIO | mmap.mmap, Entries | None, Opcodes]:
-    """The pickle, as a stream that never makes room for more than is there, and the entries of a zip around it."""
+    """Opens the pickle as a stream that makes no room for more than is there, and the entries of a zip around it."""
     with path.open("rb") as file:
         if file.read(1) == b"":
             raise UnreadableError("it is empty")
@@ -122,7 +122,7 @@ def _opened(path: Path) -> tuple[io.BytesIO | mmap.mmap, Entries | None, Opcodes
 
 
 def _entries(path: Path, content: memoryview) -> Entries:
-    """What a zip of torch.save holds, checked against its checksums."""
+    """Reads what a zip of torch.save holds, and checks it against its checksums."""
     with damaged("its zip"), zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         if any(info.compress_type for info in infos) or sum(info.file_size for info in infos) > len(content):
@@ -214,14 +214,14 @@ class _Network(_Described):
         return super().make(name, *arguments)
 
     def _copy(self, content: str | bytes) -> None:
-        """Counts: each text is encoded and each storage read once, so that together they are as large as the file."""
+        """Counts bytes: each text is encoded and each storage read once, together no more than there are in the file."""
         self.copied += len(content)
         if self.copied > 2 * self.opcodes.size:
             raise UnreadableError("it makes more than the bytes that it holds, which no network does")
 
 
 def _storage(data: bytes, opcodes: Opcodes) -> StoredTensor:
-    """What torch.save wrote before it wrote zips: five pickles, then the number of elements and the elements."""
+    """Reads what torch.save wrote before it wrote zips: five pickles, the number of elements and the elements."""
     stream = io.BytesIO(data)
     header = [Unpickler(stream, opcodes).load() for _ in range(3)]
     described, keys = _Described(stream, opcodes).load(), Unpickler(stream, opcodes).load()
