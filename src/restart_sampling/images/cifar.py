@@ -46,21 +46,18 @@ def _batch(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     if len(data) > _MAX_BYTES:
         raise UnreadableError(f"it is {len(data):,} bytes long, and a batch is no longer than {_MAX_BYTES:,}")
     match _Batch(io.BytesIO(data), Opcodes(len(data))).load():
-        case {"data": Blank("ndarray", state=state), "labels": list(labels)}:
-            images = _array(state)
-            if len(images) == len(labels) and all(type(label) is int and 0 <= label <= 9 for label in labels):
-                return images, np.array(labels, np.int64)
-    raise UnreadableError("it has not the images and the labels 0 to 9 of CIFAR-10")
-
-
-def _array(state: object) -> np.ndarray:
-    """Reads what numpy pickles of an array: version, shape, type, whether in Fortran's order, bytes (Python 2's str)."""
-    match state:
-        case (1, (int(count), int(width)), Blank("u1"), False, str(text)) if (
-            width == np.prod(SHAPE) and len(text) == count * width
+        # numpy's state of an array: version, shape, type, whether in Fortran's order, bytes (Python 2's str)
+        case {
+            "data": Blank("ndarray", (1, (int(count), 3072), Blank("u1"), False, str(text))),
+            "labels": list(labels),
+        } if (
+            len(labels) * 3072 == len(text)
+            and count == len(labels)
+            and all(type(label) is int and 0 <= label <= 9 for label in labels)
         ):
-            return np.frombuffer(text.encode("latin1"), np.uint8).reshape(count, *SHAPE)
-    raise UnreadableError("its data are no uint8 array [N, 3072]")
+            images = np.frombuffer(text.encode("latin1"), np.uint8).reshape(count, *SHAPE)
+            return images, np.array(labels, np.int64)
+    raise UnreadableError("it has not the images, uint8 [N, 3072], and the labels 0 to 9 of CIFAR-10")
 
 
 class _Batch(Unpickler):

@@ -4,7 +4,6 @@ import json
 import os
 import struct
 import zipfile
-import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -133,16 +132,7 @@ class _ZipFiles:
                 raise ValueError(f"{info.file_size:,} bytes are more than an image has")
             with self._lock:
                 return self._archive.read(info)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            NotImplementedError,
-            OSError,
-            RuntimeError,  # encrypted
-            ValueError,
-            struct.error,
-        ) as error:
+        except Exception as error:  # a damaged or encrypted zip can fail in any way
             raise InputError(f"{self._path}: {shorten(name, 200)} cannot be read ({error})") from error
 
 

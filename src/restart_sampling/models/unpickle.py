@@ -102,7 +102,7 @@ def globals_in(path: Path) -> list[str]:
     try:
         stream, _, opcodes = _opened(path)
         return sorted(set(global_names(stream, opcodes)))
-    except UnreadableError:
+    except (UnreadableError, ValueError):  # an empty file cannot be mapped
         return []
 
 
@@ -112,8 +112,6 @@ Entries = dict[str, memoryview]
 def _opened(path: Path) -> tuple[io.BytesIO | mmap.mmap, Entries | None, Opcodes]:
     """Opens the pickle as a stream that makes no room for more than is there, and the entries of a zip around it."""
     with path.open("rb") as file:
-        if file.read(1) == b"":
-            raise UnreadableError("it is empty")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if mapped[:4] != ZIP_MAGIC:
         return mapped, None, Opcodes(len(mapped))
@@ -214,7 +212,7 @@ class _Network(_Described):
         return super().make(name, *arguments)
 
     def _copy(self, content: str | bytes) -> None:
-        """Counts bytes: each text is encoded and each storage read once, together no more than there are in the file."""
+        """Counts bytes: each text is encoded and each storage read once, together no more than the file has."""
         self.copied += len(content)
         if self.copied > 2 * self.opcodes.size:
             raise UnreadableError("it makes more than the bytes that it holds, which no network does")
