@@ -7,6 +7,7 @@ from restart_sampling.base.pickles import Blank, UnreadableError
 from restart_sampling.models.unpickle import StoredTensor
 
 _MAX_KEY = 200  # characters of a key of the state dict
+_MAX_ENTRIES = 500_000  # of all modules' dictionaries, which a file may let them share; the largest network has a tenth
 
 
 class NetworkRecord:
@@ -22,6 +23,7 @@ class NetworkRecord:
         self.scalars: dict[str, float] = {}
         waiting: list[tuple[str, object]] = [("", network)]
         seen: set[int] = set()
+        entries = 0
         while waiting:
             prefix, module = waiting.pop()
             if not isinstance(module, Blank) or id(module) in seen:
@@ -33,7 +35,11 @@ class NetworkRecord:
                 _table(attributes, prefix, kind) for kind in ("_parameters", "_buffers", "_modules")
             )
             left_out = attributes.get("_non_persistent_buffers_set")
-            for name in left_out if isinstance(left_out, list) else []:
+            left_out = left_out if isinstance(left_out, list) else []
+            entries += sum(map(len, (attributes, parameters, buffers, children, left_out)))
+            if entries > _MAX_ENTRIES:
+                raise UnreadableError(f"its modules have more than {_MAX_ENTRIES:,} attributes, which no network's do")
+            for name in left_out:
                 if isinstance(name, str):
                     buffers.pop(name, None)
             for name, tensor in [*parameters.items(), *buffers.items()]:
