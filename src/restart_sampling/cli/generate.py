@@ -64,7 +64,7 @@ def generate(
     from restart_sampling.generation.generate import generate as generate_batches
     from restart_sampling.generation.generate import level_range, network_evaluations
     from restart_sampling.generation.seeds import parse_seeds
-    from restart_sampling.generation.store import open_store
+    from restart_sampling.generation.store import BlockStore
     from restart_sampling.generation.write import write_missing
     from restart_sampling.sampling.noise import state_dtype
 
@@ -84,7 +84,7 @@ def generate(
                 return generate_batches(model, plan, seeds, batch_size=batch, **source.options)
 
             draw(seeds)  # refuses what does not fit the model, and draws nothing yet
-            store = open_store(out, cut(seeds, batch))
+            store = BlockStore(out, cut(seeds, batch))
             if ranks.first:
                 store.check(run, batch)
         if ranks.first:

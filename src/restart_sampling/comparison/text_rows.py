@@ -20,7 +20,7 @@ from restart_sampling.evaluation.results import append_result
 from restart_sampling.evaluation.scores import measure_scores
 from restart_sampling.evaluation.setup import EvaluationSetup
 from restart_sampling.generation.blocks import cut
-from restart_sampling.generation.store import open_store
+from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing
 from restart_sampling.images.image_set import read_images
 from restart_sampling.images.prompts import match_images
@@ -114,7 +114,7 @@ class TextComparison:
         images, ranks = row.images, self.ranks
         folder = self._images(row)
         samples = Path(SAMPLES) / f"{row.key}.png"
-        store = open_store(folder, cut(range(len(images.prompts)), images.batch))
+        store = BlockStore(folder, cut(range(len(images.prompts)), images.batch))
         with row_at_stake():
             with ranks.apart():
                 if ranks.first:

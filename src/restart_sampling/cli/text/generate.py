@@ -73,7 +73,7 @@ def generate(
 
     from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.blocks import cut
-    from restart_sampling.generation.store import open_store
+    from restart_sampling.generation.store import BlockStore
     from restart_sampling.generation.write import write_missing
     from restart_sampling.images.prompts import write_prompts
     from restart_sampling.text_to_image.generate import prepare
@@ -86,7 +86,7 @@ def generate(
             prompts = read_captions(prompts_path, count)
             drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed))
             images = TextImages(drawing, prompts, batch)
-            store = open_store(out, cut(range(len(prompts)), batch))
+            store = BlockStore(out, cut(range(len(prompts)), batch))
             if ranks.first:
                 store.check(images.run, batch)
         if ranks.first:
