@@ -44,7 +44,7 @@ def run(solver, restart_solver=None):
         rises.append((low, high))
         return x
 
-    rs.sample(shrink, torch.ones(2, 3), PATH, spy, restart_solver, perturb=perturb)
+    rs.follow(shrink, torch.ones(2, 3), PATH, spy, restart_solver, perturb=perturb)
     return memories, rises
 
 
@@ -74,7 +74,7 @@ def test_each_interval_has_its_solver():
         calls.append(sigma[0].item())
         return shrink(x, sigma)
 
-    rs.sample(counting, torch.ones(2, 3), PATH, rs.Euler(), rs.Heun())
+    rs.follow(counting, torch.ones(2, 3), PATH, rs.Euler(), rs.Heun())
     assert len(calls) == PATH.nfe(rs.Euler(), rs.Heun()) == 4 + 8
 
 
@@ -88,24 +88,24 @@ def test_the_states_dtype_is_kept_and_the_level_is_float64(dtype):
 
     x = torch.ones(2, 3, dtype=dtype)
     kept = x.clone()
-    assert rs.sample(check, x, PATH, perturb=rs.GaussianKernel([1, 2])).dtype == dtype
-    assert rs.sample(check, x, PATH).dtype == dtype
+    assert rs.follow(check, x, PATH, perturb=rs.GaussianNoise([1, 2])).dtype == dtype
+    assert rs.follow(check, x, PATH).dtype == dtype
     assert torch.equal(x, kept)
 
 
 def test_the_state_keeps_its_dtype_whatever_the_denoiser_returns():
-    out = rs.sample(lambda x, sigma: shrink(x.double(), sigma), torch.ones(2, 3), PATH)
+    out = rs.follow(lambda x, sigma: shrink(x.double(), sigma), torch.ones(2, 3), PATH)
     assert out.dtype == torch.float32
 
 
 def test_levels_that_the_process_does_not_have_are_refused():
     with pytest.raises(rs.InputError, match="up to level 3, and the highest of the process FLOW is 1"):
-        rs.sample(shrink, torch.ones(2, 3), PATH, process=rs.FLOW)
+        rs.follow(shrink, torch.ones(2, 3), PATH, process=rs.FLOW)
 
 
 def test_callback_reads_every_state():
     seen = []
-    out = rs.sample(shrink, torch.ones(2, 3), PATH, callback=lambda index, move, x: seen.append((index, move, x)))
+    out = rs.follow(shrink, torch.ones(2, 3), PATH, callback=lambda index, move, x: seen.append((index, move, x)))
     assert [(index, move) for index, move, _ in seen] == list(enumerate(PATH.moves))
     assert seen[-1][2] is out
 
@@ -114,6 +114,6 @@ def test_default_noise_is_torchs_global_generator():
     outs = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        outs.append(rs.sample(shrink, torch.ones(2, 3), PATH))
+        outs.append(rs.follow(shrink, torch.ones(2, 3), PATH))
     assert torch.equal(outs[0], outs[1])
     assert not torch.equal(outs[0], outs[2])

@@ -96,7 +96,7 @@ def test_it_is_the_samplers_own_loop(dtype):
     )  # fmt: skip
     path = restart_plan(SIGMAS.tolist(), {0.3: [3, 2, 3.0]})
     replay = iter(drawn)
-    expected = rs.sample(
+    expected = rs.follow(
         lambda x, sigma: shrink(x, sigma.to(dtype), 0.9), x, path,
         perturb=lambda x, low, high: x + 1.1 * (high**2 - low**2) ** 0.5 * next(replay),
     )  # fmt: skip

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.sampling.solvers.integrals import Data, Noise, Slope, interpolation_weights, phi
+from exact import gaussian, mixture
+from restart_sampling.sampling.solvers.integrals import DataForm, NoiseForm, SlopeForm, interpolation_weights, phi
 from restart_sampling.sampling.solvers.names import SOLVERS
 
 # name: (order from exact history, order of a cold start at a level that matters)
@@ -27,7 +28,6 @@ ORDERS = {
     "deis:order=3": (3, 2),
     "dpmpp_2m": (2, 2),
     "dpmpp_3m": (3, 2),
-    "dpmpp_3m_published": (2, 2),
     "unipc:p=1": (2, 2),
     "unipc:p=2": (3, 3),
     "unipc:p=3": (4, 3),
@@ -40,11 +40,6 @@ STOCHASTIC = ["ddim:eta=0.5", "ddpm", "sde_dpmpp_2m", "sa"]
 ALL = [*ORDERS, *STOCHASTIC]
 
 
-def mixture(process=rs.VE):
-    means = torch.tensor([[1.0, 0.5, -0.8], [-1.0, 0.2, 0.4], [0.3, -1.2, 0.9]], dtype=torch.float64)
-    return rs.GaussianMixture(means, 0.3, torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64), process)
-
-
 @cache
 def exact_states(process, high, low, steps):
     """The exact flow on a Karras grid, by DPM-Solver-3 on a much finer one."""
@@ -52,7 +47,7 @@ def exact_states(process, high, low, steps):
     states = [denoise.draw(64, high, torch.Generator().manual_seed(0))]
     for now, then in pairwise(grid):
         fine = rs.power_grid(max(3, 3072 // steps), now, then)
-        states.append(rs.sample(denoise, states[-1], rs.ode_path(fine), rs.make_solver("dpm3"), process=process))
+        states.append(rs.follow(denoise, states[-1], rs.ode_path(fine), rs.make_solver("dpm3"), process=process))
     return grid, states
 
 
@@ -103,7 +98,7 @@ def test_ipndm_has_order_4_on_levels_with_equal_gaps():
         for index, (now, then) in enumerate(pairwise(grid)):
             if 1 <= index <= 3:
                 fine = rs.power_grid(200, 1.0, now)
-                x = rs.sample(denoise, exact[0], rs.ode_path(fine), rs.make_solver("dpm3"))
+                x = rs.follow(denoise, exact[0], rs.ode_path(fine), rs.make_solver("dpm3"))
             x, memory = solver.step(denoise, x, rs.Move(now, then), memory)
         errors.append((x - exact[-1]).norm().item())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.2)
@@ -135,7 +130,7 @@ PLANS = [
 def test_nfe_is_what_is_spent(name, text):
     plan = rs.Plan.parse(text).set(f"solver={name}")
     path, denoise = plan.path(), Counter(mixture())
-    out = rs.sample(denoise, torch.ones(2, 3, dtype=torch.float64) * 80, path, *plan.solvers)
+    out = rs.follow(denoise, torch.ones(2, 3, dtype=torch.float64) * 80, path, *plan.solvers)
     assert denoise.calls == path.nfe(*plan.solvers)
     assert torch.isfinite(out).all()
 
@@ -145,7 +140,7 @@ def test_nfe_is_what_is_spent(name, text):
 def test_a_single_step_to_0_is_the_expected_data(name, process):
     x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     denoise, top = mixture(process), 80.0 if process is rs.VE else 1.0
-    out = rs.sample(denoise, top * x, rs.ode_path([top, 0.0]), rs.make_solver(name), process=process)
+    out = rs.follow(denoise, top * x, rs.ode_path([top, 0.0]), rs.make_solver(name), process=process)
     torch.testing.assert_close(out, denoise(top * x, torch.full((4,), top, dtype=torch.float64)))
 
 
@@ -159,7 +154,7 @@ def test_flows_start_at_pure_noise(name):
     def run(steps, solver):
         torch.manual_seed(0)
         path = rs.ode_path(rs.power_grid(steps + 1, 1.0, 0.0, rho=2.0))
-        return rs.sample(denoise, x, path, solver, process=rs.FLOW)
+        return rs.follow(denoise, x, path, solver, process=rs.FLOW)
 
     out = run(100, rs.make_solver(name))
     assert torch.isfinite(out).all()
@@ -187,7 +182,7 @@ def test_levels_that_nearly_meet_do_no_harm(name, dtype, process):
             return keep * x + std * noise
 
         x = levels[0] * torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(dtype)
-        return rs.sample(
+        return rs.follow(
             lambda x, sigma: denoise(x.double(), sigma).to(dtype),
             x,
             rs.ode_path(grid),
@@ -223,9 +218,9 @@ def test_float32_state_follows_float64(name):
     x = 80 * torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     outs = []
     for dtype in (torch.float32, torch.float64):
-        kernel = rs.GaussianKernel(range(64))
+        kernel = rs.GaussianNoise(range(64))
         outs.append(
-            rs.sample(
+            rs.follow(
                 lambda x, sigma: mixture()(x.double(), sigma).to(x.dtype),
                 x.to(dtype),
                 rs.ode_path(levels),
@@ -241,14 +236,12 @@ def test_float32_state_follows_float64(name):
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_stochastic_solvers_keep_the_distribution(name, process):
     """From exact samples of a Gaussian at one level to another: mean 0 and the exact variance; no noise at level 0."""
-    denoise = rs.GaussianMixture(torch.zeros(1, 4, dtype=torch.float64), 0.5, process=process)
+    denoise = gaussian(process=process)
     high, low = (3.0, 0.3) if process is rs.VE else (0.9, 0.2)
     x = denoise.draw(20_000, high, torch.Generator().manual_seed(1))
     solver = rs.make_solver(f"{name}:high=5" if name == "sa" else name)
     path = rs.ode_path(rs.power_grid(161, high, low))
-    out = rs.sample(
-        denoise, x, path, solver, process=process, perturb=rs.GaussianKernel(range(20_000), process=process)
-    )
+    out = rs.follow(denoise, x, path, solver, process=process, perturb=rs.GaussianNoise(range(20_000), process=process))
     variance = (process.alpha(low) * 0.5) ** 2 + process.std(low) ** 2
     assert out.pow(2).mean().item() == pytest.approx(variance, rel=0.03)
     assert abs(out.mean().item()) < 4 * math.sqrt(variance / out.numel())
@@ -265,17 +258,17 @@ def test_stochastic_solvers_leave_the_noise_to_the_kernel():
     for name in STOCHASTIC:
         outs = []
         for seeds in ([3], [1, 2, 3]):
-            kernel = rs.GaussianKernel(seeds)
-            outs.append(rs.sample(denoise, kernel.start((3,), 80.0), path, rs.make_solver(name), perturb=kernel)[-1])
+            kernel = rs.GaussianNoise(seeds)
+            outs.append(rs.follow(denoise, kernel.start((3,), 80.0), path, rs.make_solver(name), perturb=kernel)[-1])
         torch.testing.assert_close(outs[0], outs[1])
         assert kernel.draw > len(path.rises)
 
 
 def test_edms_noise_refuses_what_edm_has_not():
     path = rs.ode_path(rs.karras_levels(4))
-    kernel = rs.EDMKernel([0], path)
+    kernel = rs.EDMNoise([0], path)
     with pytest.raises(rs.InputError, match="for ODE solvers only"):
-        rs.sample(mixture(), kernel.start((3,), 80.0), path, rs.make_solver("ddpm"), perturb=kernel)
+        rs.follow(mixture(), kernel.start((3,), 80.0), path, rs.make_solver("ddpm"), perturb=kernel)
 
 
 def test_every_solver_is_tested_here():
@@ -284,7 +277,7 @@ def test_every_solver_is_tested_here():
         assert make() == rs.make_solver(name)
 
 
-@pytest.mark.parametrize("form", [Slope(), Noise(), Data(), Data(tau=0.7)])
+@pytest.mark.parametrize("form", [SlopeForm(), NoiseForm(), DataForm(), DataForm(tau=0.7)])
 def test_integrals_are_exact(form):
     """Against the trapezoidal rule on the form's own equation, for a polynomial through three nodes."""
     now, then, levels = 2.0, 0.7, (2.0, 3.1, 4.5)
@@ -304,9 +297,9 @@ def test_integrals_are_exact(form):
         )
 
     def weight(at):
-        if isinstance(form, Slope):
+        if isinstance(form, SlopeForm):
             return 1.0
-        if isinstance(form, Noise):
+        if isinstance(form, NoiseForm):
             return -math.exp(-at)  # -alpha_t e^-lambda
         c = 1 + form.tau**2
         return c * math.exp(-c * (end - at))

@@ -7,7 +7,7 @@ from restart_sampling.sampling.process import VE, Process
 
 
 class GaussianMixture:
-    """Data from a mixture of round Gaussians, with its exact denoiser for any process.
+    """Data from a mixture of round Gaussians, with its exact denoiser for any process: a `Net`.
 
     Args:
         means: [M, ...], float64; one image-shaped mean for each component.
@@ -16,16 +16,30 @@ class GaussianMixture:
         process: of the denoiser and of `draw`.
     """
 
+    sigma_min = 0.0
+    D: int | None = None
+    identity: str | None = None
+
     def __init__(self, means: Tensor, std: float, log_weights: Tensor | None = None, process: Process = VE) -> None:
         self.means = means
         self.std = std
         self.log_weights = torch.zeros_like(means.flatten(1)[:, 0]) if log_weights is None else log_weights
         self.process = process
+        self.sigma_max = process.highest
+        self.device = means.device
+
+    def round_level(self, level: float) -> float:
+        """The level itself."""
+        return level
+
+    def evaluations(self, level: float) -> int:
+        """One."""
+        return 1
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x] for x [B, ...] at levels sigma [B] (t for a flow)."""
         flat, means = x.flatten(1), self.means.flatten(1)
-        alpha = torch.as_tensor(self.process.alpha(sigma))[:, None]
+        alpha = self.process.alpha(sigma)[:, None]
         variance = alpha**2 * self.std**2 + self.process.std(sigma)[:, None] ** 2
         distance = ((flat[:, None] - alpha[:, None] * means) ** 2).sum(-1)
         weights = torch.softmax(self.log_weights - distance / (2 * variance), dim=1)

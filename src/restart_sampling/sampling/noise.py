@@ -1,4 +1,4 @@
-"""Noise that depends on the seed of each image alone, and the kernels that raise a state with it.
+"""Noise that depends on the seed of each image alone, and the sources that start and raise states with it.
 
 `noise(seeds, draw, count)` has no state: batch size, order, rank and resume cannot change the image of a seed.
 """
@@ -9,12 +9,13 @@ from functools import cache
 from importlib.util import find_spec
 from math import pi, prod, sqrt
 from operator import index
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.process import VE, Process
 
 _WORD = 0xFFFFFFFF
@@ -83,16 +84,16 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-def state_dtype(device: torch.device) -> torch.dtype:
-    """The dtype of the sampler's state: float64, or float32 on devices that have no float64 (MPS)."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-class Kernel(Protocol):
+class Noise(Protocol):
     """All randomness of one batch of images: the start, the class labels, and each rise."""
 
+    @property
+    def process(self) -> Process:
+        """How the states mix data and noise."""
+        ...
+
     def start(self, shape: Sequence[int], level: float) -> Tensor:
-        """The first state [B, *shape], at `level`. Begins the kernel's draws anew."""
+        """The first state [B, *shape], at `level`. Begins the draws anew."""
         ...
 
     def labels(self, label_dim: int) -> Tensor:
@@ -104,8 +105,8 @@ class Kernel(Protocol):
         ...
 
 
-class CounterKernel:
-    """What the kernels on counter-based noise share: draw 0 starts, draw k is the k-th rise, labels have a stream.
+class CounterNoise:
+    """What the sources of counter-based noise share: draw 0 starts, draw k is the k-th rise, labels have a stream.
 
     Args:
         seeds: one for each image of the batch, in [0, 2^63).
@@ -139,7 +140,7 @@ class CounterKernel:
         return noise(self.seeds, self.draw, count, stream).to(self.device, state_dtype(self.device))
 
 
-class GaussianKernel(CounterKernel):
+class GaussianNoise(CounterNoise):
     """Gaussian noise: x at `high` = keep x + s_noise noise_std n, which is exact for the process at s_noise = 1.
 
     Args:
@@ -178,8 +179,8 @@ class GaussianKernel(CounterKernel):
         return keep * x + (self.s_noise * std) * n
 
 
-class PFGMppKernel(CounterKernel):
-    """The perturbation kernel of PFGM++: the data in N + D dimensions, levels as sigma = r / sqrt(D).
+class PFGMppNoise(CounterNoise):
+    """The noise of PFGM++: the data in N + D dimensions, levels as sigma = r / sqrt(D).
 
     Args:
         seeds: one for each image of the batch, in [0, 2^63).
@@ -192,6 +193,8 @@ class PFGMppKernel(CounterKernel):
 
     Source: Xu et al. 2023 (PFGM++, arXiv 2302.04265), section 3; Restart sampling (arXiv 2306.14878), appendix B.
     """
+
+    process: ClassVar[Process] = VE
 
     def __init__(
         self, seeds: Sequence[int], *, D: int, s_noise: float = 1.0, device: torch.device | str = "cpu"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from math import inf, isfinite, sqrt
+from operator import index
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import Grid, power_grid
@@ -39,6 +40,13 @@ class RestartInterval:
     t_max: float
 
     def __post_init__(self) -> None:
+        for symbol, name in (("N_restart", "points"), ("K", "repeats")):
+            try:
+                object.__setattr__(self, name, index(getattr(self, name)))
+            except TypeError:
+                raise InputError(
+                    f"restart interval {self}: {symbol} = {getattr(self, name)}; give a whole number"
+                ) from None
         if self.points < 2:
             raise InputError(
                 f"restart interval {self}: N_restart = {self.points}, but it counts both ends; give at least 2"
@@ -49,7 +57,7 @@ class RestartInterval:
             raise InputError(f"restart interval {self}: give finite noise levels with 0 <= t_min < t_max")
 
     def __str__(self) -> str:
-        return f"[{self.points},{self.repeats},{format_number(self.t_min)},{format_number(self.t_max)}]"
+        return f"[{self.points},{self.repeats},{format_number(float(self.t_min))},{format_number(float(self.t_max))}]"
 
     def snap(self, levels: Sequence[float]) -> float:
         """The positive level of `levels` nearest to t_min.
@@ -85,7 +93,7 @@ class NoisePath:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Every level that is visited, in order; the state that `sample` takes is at the first."""
+        """Every level that is visited, in order; the state that `follow` takes is at the first."""
         return (self.moves[0].now, *(move.then for move in self.moves))
 
     @property
@@ -149,7 +157,7 @@ def ode_path(levels: Sequence[float]) -> NoisePath:
 def churn_path(levels: Sequence[float], s_churn: float, s_min: float = 0.0, s_max: float = inf) -> NoisePath:
     """EDM's stochastic sampler: before each fall from a level in [s_min, s_max], a rise to (1 + gamma) times it.
 
-    gamma = min(s_churn / steps, sqrt(2) - 1). (S_noise belongs to the kernel that makes the noise.)
+    gamma = min(s_churn / steps, sqrt(2) - 1). (S_noise belongs to the source of the noise.)
 
     Raises:
         InputError: the levels do not fall, or s_churn is negative.
@@ -268,7 +276,7 @@ def restart_jumps(moves: Sequence[Move]) -> list[bool]:
 
 
 def _explain_restart(moves: list[Move], process: Process) -> Iterator[str]:
-    jumps = [index for index, jump in enumerate(restart_jumps(moves)) if jump]
+    jumps = [place for place, jump in enumerate(restart_jumps(moves)) if jump]
     one_pass = moves[: jumps[1]] if len(jumps) > 1 else moves
     jump, *rest = one_pass
     grid = [jump.then, *(move.then for move in rest if not move.rises)]

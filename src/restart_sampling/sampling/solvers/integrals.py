@@ -5,8 +5,8 @@ that is taken for the polynomial through their values, and the polynomial is int
 
     x(t) = keep x(s) + sum_k c_k moments[k],    q(u) = sum_k c_k u^k through the values, u = clock - clock(s)
 
-`Slope`, `Noise` and `Data` are the three ways to write the equation; a solver is a choice of one of them and of where
-it evaluates. All weights are Python floats, computed on the host.
+`SlopeForm`, `NoiseForm` and `DataForm` are the three ways to write the equation; a solver is a choice of one of them
+and of where it evaluates. All weights are Python floats, computed on the host.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class Form(Protocol):
 
 
 @dataclass(frozen=True)
-class Slope:
+class SlopeForm:
     """dx/dlevel itself, a polynomial in the level: the classical Adams and Runge-Kutta methods."""
 
     def clock(self, process: Process, level: float) -> float:
@@ -68,7 +68,7 @@ class Slope:
 
 
 @dataclass(frozen=True)
-class Noise:
+class NoiseForm:
     """The noise, a polynomial in lambda = log(alpha / std): x(t) = alpha_t/alpha_s x - alpha_t int e^-lambda noise.
 
     Source: Lu et al. 2022 (arXiv 2206.00927), equation 3.4.
@@ -93,7 +93,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Data:
+class DataForm:
     """The data, a polynomial in lambda: x(t) = std_t/std_s x + std_t int e^lambda x0.
 
     With tau above 0 it is the drift of the reverse SDE with tau times the noise that keeps the marginals; the state
@@ -176,7 +176,7 @@ def usable(
 ) -> tuple[tuple[float, Tensor], ...]:
     """Those of the (level, value) pairs, the newest first, that a step may use; the first, of now, always.
 
-    A value at a level without data (t = 1 of a flow) has no place on the clock of Noise and Data, and
+    A value at a level without data (t = 1 of a flow) has no place on the clock of NoiseForm and DataForm, and
     of two values that nearly meet only the newer one is used: the order falls for that step, and rounding cannot grow.
 
     lambda never arrives at level 0, so that the last steps are the longest on it, and a polynomial of high order can

@@ -17,10 +17,10 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.integrals import (
-    Data,
+    DataForm,
     Form,
-    Noise,
-    Slope,
+    NoiseForm,
+    SlopeForm,
     combine,
     first_order,
     has_lambda,
@@ -82,7 +82,7 @@ class AdamsBashforth(Multistep):
     """
 
     name: ClassVar[str] = "ab"
-    form: ClassVar[Form] = Slope()
+    form: ClassVar[Form] = SlopeForm()
     order: int = 3
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class IPNDM(Multistep):
 
     name: ClassVar[str] = "ipndm"
     order: ClassVar[int] = 2
-    form: ClassVar[Form] = Slope()
+    form: ClassVar[Form] = SlopeForm()
 
     @property
     def values(self) -> int:
@@ -131,7 +131,7 @@ class DEIS(Multistep):
     """
 
     name: ClassVar[str] = "deis"
-    form: ClassVar[Form] = Noise()
+    form: ClassVar[Form] = NoiseForm()
     order: int = 3
 
     def __post_init__(self) -> None:
@@ -152,7 +152,7 @@ class DPMSolverPlusPlus2M(Multistep):
 
     name: ClassVar[str] = "dpmpp_2m"
     order: ClassVar[int] = 2
-    form: ClassVar[Form] = Data()
+    form: ClassVar[Form] = DataForm()
 
     @property
     def values(self) -> int:
@@ -166,35 +166,19 @@ class DPMSolverPlusPlus2M(Multistep):
 
 @dataclass(frozen=True)
 class DPMSolverPlusPlus3M(Multistep):
-    """DPM-Solver++ with three values, integrated exactly, which has order 3 (`dpmpp_3m_published` has 2).
+    """DPM-Solver++ with three values, integrated exactly, which has order 3 (in diffusers and k-diffusion it has 2).
 
     Source: Lu et al. 2022 (arXiv 2211.01095), the multistep form of its expansion in lambda.
     """
 
     name: ClassVar[str] = "dpmpp_3m"
     order: ClassVar[int] = 3
-    form: ClassVar[Form] = Data()
+    form: ClassVar[Form] = DataForm()
 
     @property
     def values(self) -> int:
         """Three."""
         return 3
-
-
-@dataclass(frozen=True)
-class DPMSolverPP3MPublished(DPMSolverPlusPlus3M):
-    """DPM-Solver++(3M) as diffusers and k-diffusion have it, for comparison only: order 2.
-
-    Their second difference of the data is half the second derivative, and enters with the weight of the whole.
-    """
-
-    name: ClassVar[str] = "dpmpp_3m_published"
-    order: ClassVar[int] = 2
-
-    def weights(self, process: Process, now: float, then: float, clocks: Sequence[float]) -> list[float]:
-        """The exact ones, but of half the integral of u^2."""
-        moments = self.form.moments(process, now, then, len(clocks))
-        return interpolation_weights(clocks, [moment / 2 if k == 2 else moment for k, moment in enumerate(moments)])
 
 
 def half_step_slope(form: Form, process: Process, now: float, then: float, count: int) -> list[float]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.solvers.integrals import Form, Noise, Slope, fall, first_order, has_lambda
+from restart_sampling.sampling.solvers.integrals import Form, NoiseForm, SlopeForm, fall, first_order, has_lambda
 from restart_sampling.sampling.solvers.protocol import Denoise, ODESolver, evaluate, velocity
 
 
@@ -148,6 +148,6 @@ def _ends(move: Move) -> bool:
 def _stages(process: Process, move: Move, *parts: float) -> tuple[Form, list[float]]:
     """The form of a step to a positive level, and the levels at these parts of it along the form's clock."""
     if not has_lambda(process, move.now, move.then):
-        return Slope(), [move.now + part * (move.then - move.now) for part in parts]
+        return SlopeForm(), [move.now + part * (move.then - move.now) for part in parts]
     high, low = process.ratio(move.now), process.ratio(move.then)
-    return Noise(), [process.level(high * (low / high) ** part) for part in parts]
+    return NoiseForm(), [process.level(high * (low / high) ** part) for part in parts]

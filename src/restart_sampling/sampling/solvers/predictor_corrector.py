@@ -15,7 +15,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.integrals import (
-    Data,
+    DataForm,
     combine,
     first_order,
     has_lambda,
@@ -63,10 +63,10 @@ class PredictorCorrector(ODESolver):
         return self.p + 1
 
     @abstractmethod
-    def form(self, move: Move) -> Data:
+    def form(self, move: Move) -> DataForm:
         """How this step is written."""
 
-    def moments(self, form: Data, process: Process, move: Move, count: int) -> list[float]:
+    def moments(self, form: DataForm, process: Process, move: Move, count: int) -> list[float]:
         """Integrals of the polynomial's terms over a step."""
         return form.moments(process, move.now, move.then, count)
 
@@ -100,7 +100,7 @@ class PredictorCorrector(ODESolver):
         """By what the loop multiplied the landing's state when it added noise to it."""
         return float(process.alpha(move.then) / process.alpha(self.landing(move, process)))
 
-    def _increment(self, form: Data, process: Process, move: Move, history: History) -> Tensor:
+    def _increment(self, form: DataForm, process: Process, move: Move, history: History) -> Tensor:
         clocks = [form.clock(process, level) for level, _ in history]
         weights = interpolation_weights(clocks, self.moments(form, process, move, len(clocks)))
         return combine(weights, [value for _, value in history])
@@ -121,11 +121,11 @@ class UniPC(PredictorCorrector):
 
     name: ClassVar[str] = "unipc"
 
-    def form(self, move: Move) -> Data:
+    def form(self, move: Move) -> DataForm:
         """The ODE."""
-        return Data()
+        return DataForm()
 
-    def moments(self, form: Data, process: Process, move: Move, count: int) -> list[float]:
+    def moments(self, form: DataForm, process: Process, move: Move, count: int) -> list[float]:
         """With `half_step_slope`."""
         return half_step_slope(form, process, move.now, move.then, count)
 
@@ -159,9 +159,9 @@ class SASolver(PredictorCorrector):
         if not (0 <= self.tau < float("inf") and self.low <= self.high):
             raise InputError(f"sa needs a finite tau, 0 or above, and low <= high; given {self}")
 
-    def form(self, move: Move) -> Data:
+    def form(self, move: Move) -> DataForm:
         """The SDE from a level within the interval, the ODE from others."""
-        return Data(self.tau if self.low <= move.now <= self.high else 0.0)
+        return DataForm(self.tau if self.low <= move.now <= self.high else 0.0)
 
     def landing(self, move: Move, process: Process = VE) -> float:
         """Below move.then while there is noise to add."""

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 
@@ -64,10 +66,27 @@ class ODESolver:
 
 
 def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
-    """x0, the expected data, at `level`: one call of the denoiser."""
+    """x0, the expected data, at `level`: one call of the denoiser.
+
+    Raises:
+        InputError: the answer is no tensor of x's shape.
+    """
     # float64 also where the state is not: the level conditions the network. Filled on the device, so nothing waits.
-    dtype = torch.float32 if x.device.type == "mps" else torch.float64
-    return denoise(x, torch.full((x.shape[0],), level, dtype=dtype, device=x.device)).to(x.dtype)
+    return like(x, denoise(x, torch.full((x.shape[0],), level, dtype=state_dtype(x.device), device=x.device)))
+
+
+def like(x: Tensor, answer: object, who: str = "the denoiser") -> Tensor:
+    """What a denoiser or a network returned for the states x, in x's dtype.
+
+    Raises:
+        InputError: it is no tensor of x's shape (a smaller one would be broadcast without a word).
+    """
+    if not isinstance(answer, Tensor) or answer.shape != x.shape:
+        returned = f"a tensor {list(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        raise InputError(
+            f"{who} returned {returned} for states {list(x.shape)}; it must return a tensor of their shape"
+        )
+    return answer.to(x.dtype)
 
 
 def velocity(denoise: Denoise, x: Tensor, level: float, process: Process) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.solvers.integrals import Data, first_order
+from restart_sampling.sampling.solvers.integrals import DataForm, first_order
 from restart_sampling.sampling.solvers.multistep import DPMSolverPlusPlus2M
 from restart_sampling.sampling.solvers.protocol import Denoise, ODESolver, evaluate
 
@@ -63,7 +63,7 @@ class SDEDPMSolverPlusPlus2M(DPMSolverPlusPlus2M):
     """
 
     name: ClassVar[str] = "sde_dpmpp_2m"
-    form: ClassVar[Data] = Data(tau=1.0)
+    form: ClassVar[DataForm] = DataForm(tau=1.0)
 
     def landing(self, move: Move, process: Process = VE) -> float:
         """Below move.then, but for level 0."""
