@@ -1,6 +1,7 @@
 """Every solver: its order from exact history and from a cold start, its evaluations, and what it does at the ends."""
 
 import math
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -102,6 +103,46 @@ def test_ipndm_has_order_4_on_levels_with_equal_gaps():
             x, memory = solver.step(denoise, x, rs.Move(now, then), memory)
         errors.append((x - exact[-1]).norm().item())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.2)
+
+
+IN_LAMBDA = [
+    "euler",  # its one step is the same in lambda
+    "dpm2",
+    "dpm3",
+    "deis:order=2",
+    "deis:order=3",
+    "dpmpp_2m",
+    "dpmpp_3m",
+    "unipc:p=1",
+    "unipc:p=2",
+    "unipc:p=3",
+    "ddim",
+    "ddim:eta=0.5",
+    "ddpm",
+    "sde_dpmpp_2m",
+    *(f"sa:p={p}:tau={tau}:low=0:high=100" for p in (1, 2, 3) for tau in (0, 0.6, 1)),
+]
+OTHER = rs.Process("other", alpha_at_0=2.0, alpha_slope=-0.02, std_at_0=0.0, std_slope=3.0)
+
+
+@pytest.mark.parametrize("process", [rs.FLOW, OTHER], ids=["FLOW", "other"])
+@pytest.mark.parametrize("name", IN_LAMBDA)
+def test_solvers_in_lambda_give_alpha_times_their_answer_on_ve(name, process):
+    """Those that see only the noise-to-data ratio, at its level in another process (t = sigma / (1 + sigma) of FLOW),
+    with the same noise where there is any, on the way to 0 and through a restart."""
+    ve = rs.Plan.parse("9 [4,2,0.3,2] sigma_min=0.02").path()
+    path = rs.NoisePath(
+        tuple(replace(move, now=process.level(move.now), then=process.level(move.then)) for move in ve.moves)
+    )
+    solver = rs.make_solver(name)
+    states = {}
+    for each, levels in ((rs.VE, ve), (process, path)):
+        noise = rs.GaussianNoise(range(8), s_noise=1.1, process=each)
+        x = each.alpha(levels.levels[0]) / each.std(levels.levels[0]) * noise.start((3,), levels.levels[0]) * 80
+        seen = states[each] = []
+        rs.follow(mixture(each), x, levels, solver, perturb=noise, callback=lambda _i, _m, x, seen=seen: seen.append(x))
+    for move, on_ve, on_other in zip(path.moves, states[rs.VE], states[process], strict=True):
+        torch.testing.assert_close(on_other, process.alpha(move.then) * on_ve, rtol=1e-9, atol=1e-10)
 
 
 class Counter:
