@@ -111,8 +111,8 @@ def test_a_denoiser_of_edms_kind_is_a_net():
 def test_a_cosine_schedule_enters_by_its_table():
     """As a process of its own it gave std 0.557 for 0.500."""
     sigmas = ((1 - COSINE) / COSINE).sqrt()
-    net = rs.from_eps(Predicting("eps", gaussian(), sigmas), COSINE, **DOUBLE)
-    out = rs.sample(net, "40 solver=unipc", range(10_000), (4,))
+    net = rs.from_eps(Predicting("eps", gaussian(count=40), sigmas), COSINE, **DOUBLE)
+    out = rs.sample(net, "40 solver=unipc", range(1000), (40,))
     assert out.std().item() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(2 * out.numel()) + 1e-3)
 
 
@@ -289,7 +289,7 @@ def test_without_clipping_the_noise_of_a_network_is_magnified():
     loose = rs.sample(rs.from_eps(network, COSINE, dtype=torch.bfloat16), plan, range(64), (2,))
     kept = rs.sample(rs.from_eps(network, COSINE, dtype=torch.bfloat16, clip=True), plan, range(64), (2,))
     assert loose.abs().max() > 64
-    assert kept.abs().max() <= 1 + 1e-12
+    assert kept.abs().max() <= 1 + 1e-9
 
 
 def test_clipping_is_of_x0():
