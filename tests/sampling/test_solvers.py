@@ -10,7 +10,14 @@ import torch
 
 import restart_sampling as rs
 from exact import gaussian, mixture
-from restart_sampling.sampling.solvers.integrals import DataForm, NoiseForm, SlopeForm, interpolation_weights, phi
+from restart_sampling.sampling.solvers.integrals import (
+    DataForm,
+    NoiseForm,
+    SlopeForm,
+    interpolation_weights,
+    phi,
+    usable,
+)
 from restart_sampling.sampling.solvers.names import SOLVERS
 
 # name: (order from exact history, order of a cold start at a level that matters)
@@ -239,6 +246,15 @@ def test_levels_that_nearly_meet_do_no_harm(name, dtype, process):
     assert (near - plain).abs().max() < 0.6
 
 
+@pytest.mark.parametrize("form", [SlopeForm(), DataForm()])
+def test_a_value_is_used_unless_it_is_nearer_than_a_hundredth_of_the_step(form):
+    move, x = rs.Move(1.0, 0.5), torch.zeros(1)
+    step = form.clock(rs.VE, 0.5) - form.clock(rs.VE, 1.0)
+    for share, used in ((0.02, 2), (0.005, 1)):
+        older = 1 - share * step if isinstance(form, SlopeForm) else math.exp(share * step)
+        assert len(usable(form, rs.VE, move, ((1.0, x), (older, x)))) == used
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_step_of_no_length_goes_nowhere(name):
     denoise, solver, memory = mixture(), rs.make_solver(name), None
@@ -291,6 +307,12 @@ def test_stochastic_solvers_keep_the_distribution(name, process):
     assert kept < 0.95
     assert all(solver.landing(move, process) < move.then for move in path.moves)
     assert solver.landing(rs.Move(low, 0.0), process) == 0.0
+
+
+def test_sa_solver_is_stochastic_in_steps_that_begin_within_its_interval():
+    solver = rs.make_solver("sa:low=0.5:high=1")
+    for now, then, noisy in ((1.0, 0.3, True), (0.5, 0.3, True), (1.2, 0.8, False), (0.49, 0.3, False)):
+        assert (solver.landing(rs.Move(now, then)) < then) == noisy
 
 
 def test_stochastic_solvers_leave_the_noise_to_the_kernel():
