@@ -141,6 +141,8 @@ def test_seeds_are_checked_before_anything_is_computed():
         rs.steps(net, "4", [-1], (3,))
     with pytest.raises(rs.InputError, match="unknown key 'solvr'"):
         rs.steps(net, "4 solvr=euler", [1], (3,))
+    with pytest.raises(rs.InputError, match="the net is a function; make one of a network by what it predicts"):
+        rs.steps(lambda x, t: x, "4", [1], (3,))
     with pytest.raises(rs.InputError, match="not one of the model's"):
         rs.steps(net, "1 grid=100/0", [1], (3,))
     assert not calls

@@ -1,7 +1,7 @@
 """What samplers know of a network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -77,9 +77,9 @@ class FunctionNet:
     sigma_max: float
     device: torch.device
     D: int | None = None
-    identify: Callable[[], str | None] = field(default=lambda: None)
-    round_level: Callable[[float], float] = field(default=lambda level: level)
-    evaluations: Callable[[float], int] = field(default=lambda level: 1)
+    identify: Callable[[], str | None] = lambda: None
+    round_level: Callable[[float], float] = lambda level: level
+    evaluations: Callable[[float], int] = lambda level: 1
 
     @property
     def identity(self) -> str | None:

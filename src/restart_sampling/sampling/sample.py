@@ -102,8 +102,13 @@ def net_path(net: Net, plan: Plan) -> NoisePath:
     """Makes the noise path of a plan on the levels that a net knows.
 
     Raises:
-        InputError: the plan does not fit the net.
+        InputError: the plan does not fit the net, or it is no net.
     """
+    if not hasattr(net, "process"):
+        raise InputError(
+            f"the net is a {type(net).__name__}; make one of a network by what it predicts, with from_eps, from_v, "
+            f"from_x0, from_flow or from_edm"
+        )
     return plan.path(net.sigma_min, net.sigma_max, net.round_level)
 
 
