@@ -2,8 +2,8 @@
 
     python benchmarks/overhead.py [--device cuda] [--batch 64] [--repeats 7]
 
-The denoiser is free (it returns its input), so all that is timed is the loop, the solver's arithmetic, the kernel and
-its noise. The network's call is timed in the same run, on the same batch.
+The denoiser is free (it returns its input), so all that is timed is the loop, the solver's arithmetic, and the
+noise. The network's call is timed in the same run, on the same batch.
 """
 
 import platform
@@ -41,19 +41,19 @@ def main(device_name: str, batch: int, repeats: int) -> None:
     device = torch.device(device_name)
     model = rs.load_model("cifar10-small", device=device)
     shape = (model.channels, model.resolution, model.resolution)
-    kernel = rs.GaussianKernel(range(batch), device=device)
-    x = kernel.start(shape, 80.0)
+    noise = rs.GaussianNoise(range(batch), device=device)
+    x = noise.start(shape, 80.0)
     sigma = torch.full((batch,), 1.0, dtype=torch.float64, device=device)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
 
     with torch.no_grad():
         network = timed(lambda: model(x, sigma, labels), device, repeats)
     call = median(network)
-    noise = timed(lambda: kernel(x, 1.0, 2.0), device, repeats)
+    rise = timed(lambda: noise(x, 1.0, 2.0), device, repeats)
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     print(f"{chip}; torch {torch.__version__}; Python {platform.python_version()}; batch {batch}, {repeats} repeats")
     print(f"network call (float32): median {1e3 * call:.2f} ms, {1e3 * min(network):.2f} to {1e3 * max(network):.2f}")
-    print(f"one rise (kernel and noise): median {1e6 * median(noise):.0f} us")
+    print(f"one rise: median {1e6 * median(rise):.0f} us")
 
     table = Table("sampler", "moves", "rises", "NFE", "us a move", "spread", "share of the network", box=None)
     for name, text in PLANS.items():
@@ -61,7 +61,7 @@ def main(device_name: str, batch: int, repeats: int) -> None:
         path = plan.path()
 
         def run(path: rs.NoisePath = path) -> None:
-            rs.sample(lambda state, level: state, kernel.start(shape, 80.0), path, perturb=kernel)
+            rs.follow(lambda state, level: state, noise.start(shape, 80.0), path, perturb=noise)
 
         seconds = timed(run, device, repeats)
         moves, nfe = len(path.moves), path.nfe(*plan.solvers)

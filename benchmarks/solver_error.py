@@ -33,7 +33,7 @@ import restart_sampling as rs
 BUDGETS = (6, 8, 10, 14, 20, 28, 40, 56, 80, 112, 160)
 SHOWN = (10, 20, 40, 80)
 SINGLE = ("euler", "heun", "midpoint", "dpm2", "dpm3")
-MULTI = ("ab", "ipndm", "deis", "dpmpp_2m", "dpmpp_3m", "dpmpp_3m_published", "unipc")
+MULTI = ("ab", "ipndm", "deis", "dpmpp_2m", "dpmpp_3m", "unipc")
 STOCHASTIC = ("ddpm", "ddim:eta=0.5", "sde_dpmpp_2m", "sa", "heun churn=8")
 RESTARTED = ("euler", "heun", "dpm3", "dpmpp_2m", "dpmpp_3m", "unipc", "sde_dpmpp_2m")
 # Okabe and Ito's, which the colour-blind can tell apart.
@@ -50,7 +50,6 @@ STYLES = {  # colour, line, marker: the same in every panel
     "deis": (SKY, "--", "^"),
     "dpmpp_2m": (GREEN, "-", "D"),
     "dpmpp_3m": (PURPLE, "-", "v"),
-    "dpmpp_3m_published": (PURPLE, "--", "v"),
     "unipc": (RED, "-", "X"),
     "ddpm": (BLACK, "--", "o"),
     "ddim:eta=0.5": (BLUE, "--", "P"),
@@ -84,7 +83,7 @@ def plan_within(budget: int, solver: str, restart: bool = False) -> rs.Plan | No
 
 def path_error(exact: Tensor, start: Tensor) -> Callable[[rs.Plan], float]:
     def error(plan: rs.Plan) -> float:
-        out = rs.sample(MIXTURE, start, plan.path(), *plan.solvers)
+        out = rs.follow(MIXTURE, start, plan.path(), *plan.solvers)
         return ((out - exact).norm() / exact.norm()).item()
 
     return error
@@ -109,7 +108,7 @@ def distribution_error(plan: rs.Plan) -> float:
         x[..., used] += (high**2 - low**2) ** 0.5
         return x
 
-    out = rs.sample(lambda x, sigma: x * variance / (variance + sigma[0] ** 2), x, path, *solvers, perturb=perturb)
+    out = rs.follow(lambda x, sigma: x * variance / (variance + sigma[0] ** 2), x, path, *solvers, perturb=perturb)
     return ((out[0].norm(dim=1) - STDS).norm() / STDS.norm()).item()
 
 
@@ -122,7 +121,7 @@ def curve(solver: str, error: Callable[[rs.Plan], float], restart: bool = False)
     return points
 
 
-def draw(panel: Axes, title: str, curves: dict[str, dict[int, float]]) -> None:
+def plot(panel: Axes, title: str, curves: dict[str, dict[int, float]]) -> None:
     for name, points in curves.items():
         colour, line, marker = STYLES[name]
         panel.plot(
@@ -152,10 +151,10 @@ def show(title: str, curves: dict[str, dict[int, float]]) -> None:
 @click.command()
 @click.option("--out", default="docs/solver-error.png", show_default=True, type=click.Path(path_type=Path))
 def main(out: Path) -> None:
-    """Print the error of every solver at some numbers of evaluations, and draw it (this is the picture of the docs)."""
+    """Print the error of every solver at some numbers of evaluations, and plot it (this is the picture of the docs)."""
     start = MIXTURE.draw(512, 80.0, torch.Generator().manual_seed(0))
     fine = rs.Plan.parse("3000 solver=dpm3 sigma_min=0.0002")
-    path = path_error(rs.sample(MIXTURE, start, fine.path(), *fine.solvers), start)
+    path = path_error(rs.follow(MIXTURE, start, fine.path(), *fine.solvers), start)
 
     panels = {
         "Single-step ODE solvers: error of the path": {name: curve(name, path) for name in SINGLE},
@@ -176,7 +175,7 @@ def main(out: Path) -> None:
     figure = Figure(figsize=(11, 8.2), dpi=150, facecolor="white", layout="constrained")
     grid = figure.subplots(2, 2, sharex=True, sharey="row")
     for panel, (title, curves) in zip(grid.flat, panels.items(), strict=True):
-        draw(panel, title, curves)
+        plot(panel, title, curves)
     for row, measure in zip(grid, ("relative error of the images", "relative 2-Wasserstein distance"), strict=True):
         row[0].set_ylabel(measure, fontsize=9)
         row[0].set_ylim(4e-6, 9)

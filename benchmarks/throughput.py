@@ -33,8 +33,9 @@ from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing
 from restart_sampling.images.writers import encode_png
 from restart_sampling.models.denoiser import Denoiser, EDMPrecond
+from restart_sampling.models.guidance import guided_by_class
 from restart_sampling.models.layers import Resample, ResampleConv2d
-from restart_sampling.sampling.edm_noise import EDMKernel
+from restart_sampling.sampling.edm_noise import EDMNoise
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "cifar10": {
@@ -110,10 +111,10 @@ def plain_way(model: Denoiser, plan: rs.Plan, batch: int, images: int, folder: P
     """The loop of such a script."""
     path = plan.path(model.sigma_min, model.sigma_max)
     for seeds in cut(range(images), batch):
-        kernel = EDMKernel(seeds, path, device=CUDA)
+        kernel = EDMNoise(seeds, path, device=CUDA)
         x = kernel.start((model.channels, model.resolution, model.resolution), path.levels[0])
         labels = kernel.labels(model.label_dim) if model.label_dim else None
-        x = rs.sample(rs.guided(model, labels), x, path, *plan.solvers, perturb=kernel)
+        x = rs.follow(guided_by_class(model, labels), x, path, *plan.solvers, perturb=kernel)
         pixels = (x * 127.5 + 128).clip(0, 255).to(torch.uint8).cpu().numpy()
         for seed, image in zip(seeds, pixels, strict=True):
             (folder / f"{seed:06d}.png").write_bytes(encode_png(image))
@@ -163,9 +164,9 @@ def sampler_alone(model: Denoiser, plan: rs.Plan, batch: int) -> float:
     shape = (model.channels, model.resolution, model.resolution)
 
     def run() -> None:
-        kernel = rs.GaussianKernel(range(batch), device=CUDA)
+        kernel = rs.GaussianNoise(range(batch), device=CUDA)
         x = kernel.start(shape, path.levels[0])
-        rs.sample(lambda state, sigma: state, x, path, *plan.solvers, perturb=kernel)
+        rs.follow(lambda state, sigma: state, x, path, *plan.solvers, perturb=kernel)
 
     return median(milliseconds(run))
 

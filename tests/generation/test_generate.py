@@ -6,6 +6,7 @@ import torch
 import restart_sampling as rs
 from restart_sampling.generation.generate import _finish_batches, level_range
 from restart_sampling.models.denoiser import EDMPrecond, iDDPMPrecond
+from restart_sampling.models.guidance import guided_by_class
 
 TINY = {
     "img_resolution": 8,
@@ -60,7 +61,7 @@ def test_batches_carry_seeds_and_labels():
     for batch in batches:
         assert batch.images.dtype == torch.uint8
         assert batch.images.shape == (len(batch.seeds), 3, 8, 8)
-        assert torch.equal(batch.labels, rs.GaussianKernel(batch.seeds).labels(4))
+        assert torch.equal(batch.labels, rs.GaussianNoise(batch.seeds).labels(4))
     assert next(iter(rs.generate(tiny(), "2", [1]))).labels is None
 
 
@@ -76,9 +77,9 @@ def test_classes_are_drawn_fixed_or_given():
 
 def test_guidance_is_the_guided_denoiser():
     model = tiny(label_dim=4)
-    kernel = rs.GaussianKernel([1, 2])
+    kernel = rs.GaussianNoise([1, 2])
     path = rs.Plan.parse("4").path()
-    x = rs.sample(rs.guided(model, torch.tensor([2, 2]), 1.7), kernel.start((3, 8, 8), 80.0), path)
+    x = rs.follow(guided_by_class(model, torch.tensor([2, 2]), 1.7), kernel.start((3, 8, 8), 80.0), path)
     expected = (x * 127.5 + 128).clip(0, 255).to(torch.uint8)
     assert torch.equal(images(model, "4", [1, 2], classes=2, guidance=1.7), expected)
 
@@ -87,8 +88,8 @@ def test_pfgmpp_models_get_their_kernel():
     plan = "4 [2,2,0.5,3]"
     augmented = tiny(D=128)
     path = rs.Plan.parse(plan).path()
-    kernel = rs.PFGMppKernel([1, 2], D=128)
-    x = rs.sample(augmented, kernel.start((3, 8, 8), 80.0), path, perturb=kernel)
+    kernel = rs.PFGMppNoise([1, 2], D=128)
+    x = rs.follow(augmented, kernel.start((3, 8, 8), 80.0), path, perturb=kernel)
     assert torch.equal(images(augmented, plan, [1, 2]), (x * 127.5 + 128).clip(0, 255).to(torch.uint8))
     assert not torch.equal(images(augmented, plan, [1, 2]), images(tiny(), plan, [1, 2]))
 
@@ -96,10 +97,10 @@ def test_pfgmpp_models_get_their_kernel():
 def test_edm_noise_is_edms():
     model = tiny(label_dim=4)
     path = rs.Plan.parse("4 churn=2").path()
-    kernel = rs.EDMKernel([1, 2], path)
+    kernel = rs.EDMNoise([1, 2], path)
     x = kernel.start((3, 8, 8), 80.0)
     labels = kernel.labels(4)
-    x = rs.sample(rs.guided(model, labels), x, path, perturb=kernel)
+    x = rs.follow(guided_by_class(model, labels), x, path, perturb=kernel)
     batch = next(iter(rs.generate(model, "4 churn=2", [1, 2], noise="edm")))
     assert torch.equal(batch.labels, labels)
     assert torch.equal(batch.images, (x * 127.5 + 128).clip(0, 255).to(torch.uint8))

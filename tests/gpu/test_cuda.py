@@ -9,6 +9,7 @@ import torch
 
 import restart_sampling as rs
 from restart_sampling.models.denoiser import DENOISERS
+from restart_sampling.models.guidance import guided_by_class
 from restart_sampling.sampling import noise as noise_module
 from restart_sampling.sampling.noise import Stream, noise
 
@@ -66,18 +67,34 @@ def test_noise_of_a_seed_is_the_same_in_any_batch_bit_for_bit():
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-@pytest.mark.parametrize("kernel", [rs.GaussianKernel, lambda *a, **k: rs.PFGMppKernel(*a, **k, D=256)])
+@pytest.mark.parametrize("kernel", [rs.GaussianNoise, lambda *a, **k: rs.PFGMppNoise(*a, **k, D=256)])
 def test_nothing_in_the_loop_waits_for_the_device(bundled, kernel):
     kernel = kernel(range(4), device="cuda")
     x = kernel.start((3, 32, 32), 80.0)
     labels = kernel.labels(10)
     path = rs.Plan.parse("4 [2,1,1.09,3.2] churn=1").path()
-    denoise = rs.guided(bundled, labels, 1.5)
-    rs.sample(denoise, x, path, perturb=kernel)
+    denoise = guided_by_class(bundled, labels, 1.5)
+    rs.follow(denoise, x, path, perturb=kernel)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        rs.sample(denoise, x, path, perturb=kernel)
+        rs.follow(denoise, x, path, perturb=kernel)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_nothing_in_a_net_of_ones_own_waits_for_the_device():
+    alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+    y = torch.ones(4, 1, 1, 1, dtype=torch.float16, device="cuda")
+    net = rs.from_eps(lambda x, t, y: x * y, alphas_cumprod, clip=True, dtype=torch.float16, device="cuda")
+    net = rs.guided(net, 1.5, unconditional={"y": 0 * y})
+    first, second = (rs.steps(net, "4 [2,1,1.09,3.2] solver=midpoint", range(4), (3, 8, 8), y=y) for _ in range(2))
+    list(first)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        list(second)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -12,9 +12,9 @@ from restart_sampling.models.denoiser import (
     EDMPrecond,
     VEPrecond,
     VPPrecond,
-    guided,
     iDDPMPrecond,
 )
+from restart_sampling.models.guidance import guided_by_class
 
 SMALL = {
     "img_resolution": 8,
@@ -206,7 +206,7 @@ def test_guidance_is_two_calls_in_one(labels, scale):
     model = small(label_dim=5)
     calls = []
     model.register_forward_hook(lambda _module, args, _out: calls.append(args[0].shape[0]))
-    out = guided(model, labels, scale)(STATE, SIGMA)
+    out = guided_by_class(model, labels, scale)(STATE, SIGMA)
     assert calls == [8]
     uncond, cond = model(STATE, SIGMA), model(STATE, SIGMA, labels)
     torch.testing.assert_close(out, uncond + scale * (cond - uncond), rtol=1e-5, atol=1e-5)
@@ -216,14 +216,14 @@ def test_scale_one_is_one_plain_call():
     model = small(label_dim=5)
     calls = []
     model.register_forward_hook(lambda _module, args, _out: calls.append(args[0].shape[0]))
-    out = guided(model, LABELS)(STATE, SIGMA)
+    out = guided_by_class(model, LABELS)(STATE, SIGMA)
     assert calls == [4]
     assert torch.equal(out, model(STATE, SIGMA, LABELS))
-    assert torch.equal(guided(model, None)(STATE, SIGMA), model(STATE, SIGMA))
+    assert torch.equal(guided_by_class(model, None)(STATE, SIGMA), model(STATE, SIGMA))
 
 
 def test_guidance_without_labels_is_refused():
     with pytest.raises(InputError, match=r"scale 2\.0 but no class labels"):
-        guided(small(label_dim=5), None, 2.0)
+        guided_by_class(small(label_dim=5), None, 2.0)
     with pytest.raises(InputError, match="unconditional"):
-        guided(small(), LABELS, 2.0)
+        guided_by_class(small(), LABELS, 2.0)

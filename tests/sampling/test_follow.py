@@ -29,6 +29,10 @@ class Remembering(rs.Euler):
         return x, [*(memory or []), (move.now, move.then)]
 
 
+class Other(Remembering):
+    """A solver that is not the same, and remembers too."""
+
+
 def run(solver, restart_solver=None):
     memories = []
 
@@ -44,7 +48,7 @@ def run(solver, restart_solver=None):
         rises.append((low, high))
         return x
 
-    rs.sample(shrink, torch.ones(2, 3), PATH, spy, restart_solver, perturb=perturb)
+    rs.follow(shrink, torch.ones(2, 3), PATH, spy, restart_solver, perturb=perturb)
     return memories, rises
 
 
@@ -55,8 +59,9 @@ def test_memory_lives_from_rise_to_rise_and_out_of_a_restart():
 
 
 def test_memory_of_one_solver_is_not_given_to_another():
-    memories, _ = run(Remembering(), restart_solver=rs.Heun())
-    assert memories == [0, 1, 0, 1]
+    for other in (rs.Heun(), Other()):
+        memories, _ = run(Remembering(), restart_solver=other)
+        assert memories == [0, 1, 0, 1]
 
 
 def test_a_stochastic_solver_lands_lower_and_the_loop_adds_the_noise_and_keeps_the_memory():
@@ -74,7 +79,7 @@ def test_each_interval_has_its_solver():
         calls.append(sigma[0].item())
         return shrink(x, sigma)
 
-    rs.sample(counting, torch.ones(2, 3), PATH, rs.Euler(), rs.Heun())
+    rs.follow(counting, torch.ones(2, 3), PATH, rs.Euler(), rs.Heun())
     assert len(calls) == PATH.nfe(rs.Euler(), rs.Heun()) == 4 + 8
 
 
@@ -88,32 +93,40 @@ def test_the_states_dtype_is_kept_and_the_level_is_float64(dtype):
 
     x = torch.ones(2, 3, dtype=dtype)
     kept = x.clone()
-    assert rs.sample(check, x, PATH, perturb=rs.GaussianKernel([1, 2])).dtype == dtype
-    assert rs.sample(check, x, PATH).dtype == dtype
+    assert rs.follow(check, x, PATH, perturb=rs.GaussianNoise([1, 2])).dtype == dtype
+    assert rs.follow(check, x, PATH).dtype == dtype
     assert torch.equal(x, kept)
 
 
 def test_the_state_keeps_its_dtype_whatever_the_denoiser_returns():
-    out = rs.sample(lambda x, sigma: shrink(x.double(), sigma), torch.ones(2, 3), PATH)
+    out = rs.follow(lambda x, sigma: shrink(x.double(), sigma), torch.ones(2, 3), PATH)
     assert out.dtype == torch.float32
 
 
 def test_levels_that_the_process_does_not_have_are_refused():
     with pytest.raises(rs.InputError, match="up to level 3, and the highest of the process FLOW is 1"):
-        rs.sample(shrink, torch.ones(2, 3), PATH, process=rs.FLOW)
+        rs.follow(shrink, torch.ones(2, 3), PATH, process=rs.FLOW)
 
 
 def test_callback_reads_every_state():
     seen = []
-    out = rs.sample(shrink, torch.ones(2, 3), PATH, callback=lambda index, move, x: seen.append((index, move, x)))
+    out = rs.follow(shrink, torch.ones(2, 3), PATH, callback=lambda index, move, x: seen.append((index, move, x)))
     assert [(index, move) for index, move, _ in seen] == list(enumerate(PATH.moves))
     assert seen[-1][2] is out
+
+
+def test_nothing_is_kept_for_gradients():
+    weight = torch.ones(3, requires_grad=True)
+    states = []
+    out = rs.follow(lambda x, sigma: weight * x, torch.ones(2, 3), PATH, callback=lambda _i, _m, x: states.append(x))
+    assert not any(state.requires_grad for state in (*states, out))
+    assert torch.is_grad_enabled()
 
 
 def test_default_noise_is_torchs_global_generator():
     outs = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        outs.append(rs.sample(shrink, torch.ones(2, 3), PATH))
+        outs.append(rs.follow(shrink, torch.ones(2, 3), PATH))
     assert torch.equal(outs[0], outs[1])
     assert not torch.equal(outs[0], outs[2])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
+from restart_sampling.sampling.noise import pfgmpp_move
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -36,7 +37,7 @@ def load(name):
 
 def check(data, config, plan, denoise, x, perturb):
     path = plan.path(sigma_min=0.002, sigma_max=80.0)
-    out = rs.sample(denoise, x, path, perturb=perturb)
+    out = rs.follow(denoise, x, path, perturb=perturb)
     assert path.nfe(rs.Heun()) == config["nfe"] == len(denoise.levels)
     torch.testing.assert_close(torch.tensor(denoise.levels), data["model_levels"].float(), rtol=1e-6, atol=0)
     torch.testing.assert_close(out, data["out"], rtol=0, atol=1e-5)
@@ -72,7 +73,7 @@ def test_pfgmpp():
 
     def replay(x, low, high):
         z, direction = next(draws)
-        return rs.pfgmpp_move(x, low, high, z, direction, s_noise=config["S_noise"])
+        return pfgmpp_move(x, low, high, z, direction, s_noise=config["S_noise"])
 
     check(data, config, plan, denoise, data["latents"], replay)
     assert next(draws, None) is None

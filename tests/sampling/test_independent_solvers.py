@@ -16,15 +16,14 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.sampling.solvers.names import make_solver
+from exact import mixture, solver_by_name
 from restart_sampling.sampling.solvers.predictor_corrector import SASolver
 
 # diffusers warns of its own deprecated options, and torch of how diffusers makes arrays.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
 
 LEVELS = rs.karras_levels(12, 0.05, 20.0)
-MEANS = torch.tensor([[1.0, 0.5, -0.8], [-1.0, 0.2, 0.4], [0.3, -1.2, 0.9]], dtype=torch.float64)
-DENOISE = rs.GaussianMixture(MEANS, 0.3, torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64))
+DENOISE = mixture()
 X = DENOISE.draw(16, LEVELS[0], torch.Generator().manual_seed(0))
 NOISES = torch.randn(len(LEVELS), *X.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 GOLDEN = Path(__file__).parents[1] / "golden" / "solver_k_diffusion.npz"
@@ -38,7 +37,7 @@ def replay():
 
 def ours(solver, levels, steps=None):
     path = rs.NoisePath(rs.ode_path(levels).moves[:steps])
-    return rs.sample(DENOISE, X, path, solver, perturb=replay())
+    return rs.follow(DENOISE, X, path, solver, perturb=replay())
 
 
 def relative(a, b):
@@ -99,24 +98,24 @@ DEIS = [
 def test_multistep_solvers_equal_diffusers(diffusers, name, scheduler, settings, steps):
     """With lower orders in the last steps, as diffusers has them by default for so few steps."""
     made = getattr(diffusers, scheduler)(**DATA, **settings)
-    assert_close(ours(make_solver(name), LEVELS, steps), scheduled(made, LEVELS, steps))
+    assert_close(ours(solver_by_name(name), LEVELS, steps), scheduled(made, LEVELS, steps))
 
 
 @pytest.mark.parametrize(("name", "scheduler", "settings"), [*DPMPP, *UNIPC, *DEIS])
 def test_full_order_to_a_positive_level_equals_diffusers(diffusers, name, scheduler, settings):
     made = getattr(diffusers, scheduler)(**DATA, **settings)
     made.register_to_config(lower_order_final=False, final_sigmas_type="sigma_min")
-    assert_close(ours(make_solver(name), ABOVE_ZERO), scheduled(made, ABOVE_ZERO))
+    assert_close(ours(solver_by_name(name), ABOVE_ZERO), scheduled(made, ABOVE_ZERO))
 
 
 def test_our_third_order_is_not_the_published_one(diffusers):
     made = diffusers.DPMSolverMultistepScheduler(**DATA, solver_order=3, solver_type="heun")
-    assert relative(ours(make_solver("dpmpp_3m"), LEVELS), scheduled(made, LEVELS)) > 1e-3
+    assert relative(ours(solver_by_name("dpmpp_3m"), LEVELS), scheduled(made, LEVELS)) > 1e-3
 
 
 def test_sde_dpm_solver_equals_diffusers_with_the_same_noise(diffusers):
     made = diffusers.DPMSolverMultistepScheduler(**DATA, algorithm_type="sde-dpmsolver++", solver_order=2)
-    assert_close(ours(make_solver("sde_dpmpp_2m"), LEVELS), scheduled(made, LEVELS, noisy=True))
+    assert_close(ours(solver_by_name("sde_dpmpp_2m"), LEVELS), scheduled(made, LEVELS, noisy=True))
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def test_ddim_equals_diffusers_with_the_same_noise(diffusers, eta):
         x0 = DENOISE(x * (1 + level**2) ** 0.5, torch.full((len(x),), level, dtype=torch.float64))
         noise = NOISES[index] if eta else None
         x = made.step(x0, steps - 1 - index, x, eta=eta, variance_noise=noise).prev_sample
-    assert_close(ours(make_solver(f"ddim:eta={eta}"), LEVELS), x)
+    assert_close(ours(solver_by_name(f"ddim:eta={eta}"), LEVELS), x)
 
 
 def test_ipndm_equals_diffusers(diffusers):
@@ -170,7 +169,7 @@ def test_ipndm_equals_diffusers(diffusers):
         noise = (x_ve - DENOISE(x_ve, sigma.expand(len(x)))) / sigma
         # The scheduler makes the noise from the velocity of its process.
         x = made.step((noise - x * made.betas[index]) / made.alphas[index], torch.tensor(index), x).prev_sample
-    assert_close(ours(make_solver("ipndm"), ABOVE_ZERO), x / made.alphas[-2])
+    assert_close(ours(solver_by_name("ipndm"), ABOVE_ZERO), x / made.alphas[-2])
 
 
 @pytest.mark.parametrize(
@@ -192,7 +191,7 @@ def test_singlestep_dpm_solvers_equal_diffusers(diffusers, name, types):
         made.order_list = [*range(1, order + 1)] * (len(ends) - 1)
 
     made.set_timesteps = with_whole_steps
-    out = rs.sample(DENOISE, X, rs.ode_path(ends), make_solver(name))
+    out = rs.follow(DENOISE, X, rs.ode_path(ends), solver_by_name(name))
     assert_close(out, scheduled(made, levels, solver_types=types))
 
 
@@ -221,5 +220,5 @@ def test_solvers_equal_k_diffusion(name):
     levels = ABOVE_ZERO if name.startswith("ab") else LEVELS
     # It keeps the full order up to the step to 0.
     falls = tuple(rs.Move(now, then) for now, then in pairwise(levels))
-    out = rs.sample(DENOISE, X, rs.NoisePath(falls), make_solver(name), perturb=replay())
+    out = rs.follow(DENOISE, X, rs.NoisePath(falls), solver_by_name(name), perturb=replay())
     assert_close(out, golden)

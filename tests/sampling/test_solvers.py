@@ -1,6 +1,7 @@
 """Every solver: its order from exact history and from a cold start, its evaluations, and what it does at the ends."""
 
 import math
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -8,7 +9,15 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.sampling.solvers.integrals import Data, Noise, Slope, interpolation_weights, phi
+from exact import gaussian, mixture
+from restart_sampling.sampling.solvers.integrals import (
+    DataForm,
+    NoiseForm,
+    SlopeForm,
+    interpolation_weights,
+    phi,
+    usable,
+)
 from restart_sampling.sampling.solvers.names import SOLVERS
 
 # name: (order from exact history, order of a cold start at a level that matters)
@@ -27,7 +36,6 @@ ORDERS = {
     "deis:order=3": (3, 2),
     "dpmpp_2m": (2, 2),
     "dpmpp_3m": (3, 2),
-    "dpmpp_3m_published": (2, 2),
     "unipc:p=1": (2, 2),
     "unipc:p=2": (3, 3),
     "unipc:p=3": (4, 3),
@@ -40,11 +48,6 @@ STOCHASTIC = ["ddim:eta=0.5", "ddpm", "sde_dpmpp_2m", "sa"]
 ALL = [*ORDERS, *STOCHASTIC]
 
 
-def mixture(process=rs.VE):
-    means = torch.tensor([[1.0, 0.5, -0.8], [-1.0, 0.2, 0.4], [0.3, -1.2, 0.9]], dtype=torch.float64)
-    return rs.GaussianMixture(means, 0.3, torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64), process)
-
-
 @cache
 def exact_states(process, high, low, steps):
     """The exact flow on a Karras grid, by DPM-Solver-3 on a much finer one."""
@@ -52,7 +55,7 @@ def exact_states(process, high, low, steps):
     states = [denoise.draw(64, high, torch.Generator().manual_seed(0))]
     for now, then in pairwise(grid):
         fine = rs.power_grid(max(3, 3072 // steps), now, then)
-        states.append(rs.sample(denoise, states[-1], rs.ode_path(fine), rs.make_solver("dpm3"), process=process))
+        states.append(rs.follow(denoise, states[-1], rs.ode_path(fine), rs.make_solver("dpm3"), process=process))
     return grid, states
 
 
@@ -103,10 +106,50 @@ def test_ipndm_has_order_4_on_levels_with_equal_gaps():
         for index, (now, then) in enumerate(pairwise(grid)):
             if 1 <= index <= 3:
                 fine = rs.power_grid(200, 1.0, now)
-                x = rs.sample(denoise, exact[0], rs.ode_path(fine), rs.make_solver("dpm3"))
+                x = rs.follow(denoise, exact[0], rs.ode_path(fine), rs.make_solver("dpm3"))
             x, memory = solver.step(denoise, x, rs.Move(now, then), memory)
         errors.append((x - exact[-1]).norm().item())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.2)
+
+
+IN_LAMBDA = [
+    "euler",  # its one step is the same in lambda
+    "dpm2",
+    "dpm3",
+    "deis:order=2",
+    "deis:order=3",
+    "dpmpp_2m",
+    "dpmpp_3m",
+    "unipc:p=1",
+    "unipc:p=2",
+    "unipc:p=3",
+    "ddim",
+    "ddim:eta=0.5",
+    "ddpm",
+    "sde_dpmpp_2m",
+    *(f"sa:p={p}:tau={tau}:low=0:high=100" for p in (1, 2, 3) for tau in (0, 0.6, 1)),
+]
+OTHER = rs.Process("other", alpha_at_0=2.0, alpha_slope=-0.02, std_at_0=0.0, std_slope=3.0)
+
+
+@pytest.mark.parametrize("process", [rs.FLOW, OTHER], ids=["FLOW", "other"])
+@pytest.mark.parametrize("name", IN_LAMBDA)
+def test_solvers_in_lambda_give_alpha_times_their_answer_on_ve(name, process):
+    """Those that see only the noise-to-data ratio, at its level in another process (t = sigma / (1 + sigma) of FLOW),
+    with the same noise where there is any, on the way to 0 and through a restart."""
+    ve = rs.Plan.parse("9 [4,2,0.3,2] sigma_min=0.02").path()
+    path = rs.NoisePath(
+        tuple(replace(move, now=process.level(move.now), then=process.level(move.then)) for move in ve.moves)
+    )
+    solver = rs.make_solver(name)
+    states = {}
+    for each, levels in ((rs.VE, ve), (process, path)):
+        noise = rs.GaussianNoise(range(8), s_noise=1.1, process=each)
+        x = each.alpha(levels.levels[0]) / each.std(levels.levels[0]) * noise.start((3,), levels.levels[0]) * 80
+        seen = states[each] = []
+        rs.follow(mixture(each), x, levels, solver, perturb=noise, callback=lambda _i, _m, x, seen=seen: seen.append(x))
+    for move, on_ve, on_other in zip(path.moves, states[rs.VE], states[process], strict=True):
+        torch.testing.assert_close(on_other, process.alpha(move.then) * on_ve, rtol=1e-9, atol=1e-10)
 
 
 class Counter:
@@ -135,7 +178,7 @@ PLANS = [
 def test_nfe_is_what_is_spent(name, text):
     plan = rs.Plan.parse(text).set(f"solver={name}")
     path, denoise = plan.path(), Counter(mixture())
-    out = rs.sample(denoise, torch.ones(2, 3, dtype=torch.float64) * 80, path, *plan.solvers)
+    out = rs.follow(denoise, torch.ones(2, 3, dtype=torch.float64) * 80, path, *plan.solvers)
     assert denoise.calls == path.nfe(*plan.solvers)
     assert torch.isfinite(out).all()
 
@@ -145,7 +188,7 @@ def test_nfe_is_what_is_spent(name, text):
 def test_a_single_step_to_0_is_the_expected_data(name, process):
     x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     denoise, top = mixture(process), 80.0 if process is rs.VE else 1.0
-    out = rs.sample(denoise, top * x, rs.ode_path([top, 0.0]), rs.make_solver(name), process=process)
+    out = rs.follow(denoise, top * x, rs.ode_path([top, 0.0]), rs.make_solver(name), process=process)
     torch.testing.assert_close(out, denoise(top * x, torch.full((4,), top, dtype=torch.float64)))
 
 
@@ -159,7 +202,7 @@ def test_flows_start_at_pure_noise(name):
     def run(steps, solver):
         torch.manual_seed(0)
         path = rs.ode_path(rs.power_grid(steps + 1, 1.0, 0.0, rho=2.0))
-        return rs.sample(denoise, x, path, solver, process=rs.FLOW)
+        return rs.follow(denoise, x, path, solver, process=rs.FLOW)
 
     out = run(100, rs.make_solver(name))
     assert torch.isfinite(out).all()
@@ -187,7 +230,7 @@ def test_levels_that_nearly_meet_do_no_harm(name, dtype, process):
             return keep * x + std * noise
 
         x = levels[0] * torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(dtype)
-        return rs.sample(
+        return rs.follow(
             lambda x, sigma: denoise(x.double(), sigma).to(dtype),
             x,
             rs.ode_path(grid),
@@ -201,6 +244,15 @@ def test_levels_that_nearly_meet_do_no_harm(name, dtype, process):
     assert torch.isfinite(near).all()
     # The order of multistep solvers drops at each doubled level, so that only the size of the answer is kept.
     assert (near - plain).abs().max() < 0.6
+
+
+@pytest.mark.parametrize("form", [SlopeForm(), DataForm()])
+def test_a_value_is_used_unless_it_is_nearer_than_a_hundredth_of_the_step(form):
+    move, x = rs.Move(1.0, 0.5), torch.zeros(1)
+    step = form.clock(rs.VE, 0.5) - form.clock(rs.VE, 1.0)
+    for share, used in ((0.02, 2), (0.005, 1)):
+        older = 1 - share * step if isinstance(form, SlopeForm) else math.exp(share * step)
+        assert len(usable(form, rs.VE, move, ((1.0, x), (older, x)))) == used
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -223,14 +275,14 @@ def test_float32_state_follows_float64(name):
     x = 80 * torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     outs = []
     for dtype in (torch.float32, torch.float64):
-        kernel = rs.GaussianKernel(range(64))
+        source = rs.GaussianNoise(range(64))
         outs.append(
-            rs.sample(
+            rs.follow(
                 lambda x, sigma: mixture()(x.double(), sigma).to(x.dtype),
                 x.to(dtype),
                 rs.ode_path(levels),
                 rs.make_solver(name),
-                perturb=lambda x, low, high, kernel=kernel: kernel(x, low, high).to(x.dtype),
+                perturb=lambda x, low, high, source=source: source(x, low, high).to(x.dtype),
             )
         )
     assert outs[0].dtype == torch.float32
@@ -241,14 +293,12 @@ def test_float32_state_follows_float64(name):
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_stochastic_solvers_keep_the_distribution(name, process):
     """From exact samples of a Gaussian at one level to another: mean 0 and the exact variance; no noise at level 0."""
-    denoise = rs.GaussianMixture(torch.zeros(1, 4, dtype=torch.float64), 0.5, process=process)
+    denoise = gaussian(process=process)
     high, low = (3.0, 0.3) if process is rs.VE else (0.9, 0.2)
     x = denoise.draw(20_000, high, torch.Generator().manual_seed(1))
     solver = rs.make_solver(f"{name}:high=5" if name == "sa" else name)
     path = rs.ode_path(rs.power_grid(161, high, low))
-    out = rs.sample(
-        denoise, x, path, solver, process=process, perturb=rs.GaussianKernel(range(20_000), process=process)
-    )
+    out = rs.follow(denoise, x, path, solver, process=process, perturb=rs.GaussianNoise(range(20_000), process=process))
     variance = (process.alpha(low) * 0.5) ** 2 + process.std(low) ** 2
     assert out.pow(2).mean().item() == pytest.approx(variance, rel=0.03)
     assert abs(out.mean().item()) < 4 * math.sqrt(variance / out.numel())
@@ -259,23 +309,29 @@ def test_stochastic_solvers_keep_the_distribution(name, process):
     assert solver.landing(rs.Move(low, 0.0), process) == 0.0
 
 
-def test_stochastic_solvers_leave_the_noise_to_the_kernel():
+def test_sa_solver_is_stochastic_in_steps_that_begin_within_its_interval():
+    solver = rs.make_solver("sa:low=0.5:high=1")
+    for now, then, noisy in ((1.0, 0.3, True), (0.5, 0.3, True), (1.2, 0.8, False), (0.49, 0.3, False)):
+        assert (solver.landing(rs.Move(now, then)) < then) == noisy
+
+
+def test_stochastic_solvers_leave_the_noise_to_its_source():
     """The image of a seed does not depend on its batch, with any of them."""
     denoise, path = mixture(), rs.Plan.parse("8 [3,2,0.06,1]").path()
     for name in STOCHASTIC:
         outs = []
         for seeds in ([3], [1, 2, 3]):
-            kernel = rs.GaussianKernel(seeds)
-            outs.append(rs.sample(denoise, kernel.start((3,), 80.0), path, rs.make_solver(name), perturb=kernel)[-1])
+            source = rs.GaussianNoise(seeds)
+            outs.append(rs.follow(denoise, source.start((3,), 80.0), path, rs.make_solver(name), perturb=source)[-1])
         torch.testing.assert_close(outs[0], outs[1])
-        assert kernel.draw > len(path.rises)
+        assert source.draw > len(path.rises)
 
 
 def test_edms_noise_refuses_what_edm_has_not():
     path = rs.ode_path(rs.karras_levels(4))
-    kernel = rs.EDMKernel([0], path)
+    source = rs.EDMNoise([0], path)
     with pytest.raises(rs.InputError, match="for ODE solvers only"):
-        rs.sample(mixture(), kernel.start((3,), 80.0), path, rs.make_solver("ddpm"), perturb=kernel)
+        rs.follow(mixture(), source.start((3,), 80.0), path, rs.make_solver("ddpm"), perturb=source)
 
 
 def test_every_solver_is_tested_here():
@@ -284,7 +340,7 @@ def test_every_solver_is_tested_here():
         assert make() == rs.make_solver(name)
 
 
-@pytest.mark.parametrize("form", [Slope(), Noise(), Data(), Data(tau=0.7)])
+@pytest.mark.parametrize("form", [SlopeForm(), NoiseForm(), DataForm(), DataForm(tau=0.7)])
 def test_integrals_are_exact(form):
     """Against the trapezoidal rule on the form's own equation, for a polynomial through three nodes."""
     now, then, levels = 2.0, 0.7, (2.0, 3.1, 4.5)
@@ -304,9 +360,9 @@ def test_integrals_are_exact(form):
         )
 
     def weight(at):
-        if isinstance(form, Slope):
+        if isinstance(form, SlopeForm):
             return 1.0
-        if isinstance(form, Noise):
+        if isinstance(form, NoiseForm):
             return -math.exp(-at)  # -alpha_t e^-lambda
         c = 1 + form.tau**2
         return c * math.exp(-c * (end - at))

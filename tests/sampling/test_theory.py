@@ -1,4 +1,4 @@
-"""What theory says of solvers and kernels, measured on exact denoisers."""
+"""What theory says of solvers and noise, measured on exact denoisers."""
 
 import math
 
@@ -6,14 +6,10 @@ import pytest
 import torch
 
 import restart_sampling as rs
+from exact import gaussian, mixture
 from restart_sampling.sampling.levels import power_grid
 
 DATA_STD = 0.5
-
-
-def mixture(process, std=0.3):
-    means = torch.tensor([[1.0, 0.5, -0.8], [-1.0, 0.2, 0.4], [0.3, -1.2, 0.9]], dtype=torch.float64)
-    return rs.GaussianMixture(means, std, torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64), process)
 
 
 @pytest.mark.parametrize(("process", "high", "low"), [(rs.VE, 3.0, 0.2), (rs.FLOW, 1.0, 0.2)], ids=["VE", "FLOW"])
@@ -24,7 +20,7 @@ def test_convergence_order_between_two_positive_levels(solver, process, high, lo
 
     def fall(steps, with_solver):
         path = rs.ode_path(power_grid(steps + 1, high, low, rho=3.0))
-        return rs.sample(denoise, x, path, with_solver, process=process)
+        return rs.follow(denoise, x, path, with_solver, process=process)
 
     exact = fall(4096, rs.Heun())
     counts = (64, 128, 256)
@@ -35,9 +31,9 @@ def test_convergence_order_between_two_positive_levels(solver, process, high, lo
 
 def test_heun_on_a_gaussian_follows_the_exact_flow():
     """For data N(0, s²) the flow is x(sigma) = x(sigma_max) sqrt((s² + sigma²) / (s² + sigma_max²))."""
-    denoise = rs.GaussianMixture(torch.zeros(1, 4, dtype=torch.float64), DATA_STD)
-    x = rs.GaussianKernel(range(8)).start((4,), 80.0)
-    out = rs.sample(denoise, x, rs.ode_path(rs.karras_levels(512)))
+    denoise = gaussian(DATA_STD)
+    x = rs.GaussianNoise(range(8)).start((4,), 80.0)
+    out = rs.follow(denoise, x, rs.ode_path(rs.karras_levels(512)))
     torch.testing.assert_close(out, x * DATA_STD / math.hypot(DATA_STD, 80.0), rtol=2e-3, atol=1e-6)
 
 
@@ -56,13 +52,13 @@ def moments_hold(x, std):
 def test_restart_keeps_the_distribution_of_an_exact_sampler(points, holds, process):
     """From exact samples at t_min, K restarts with enough steps give exact samples again; two coarse steps do not."""
     t_min, t_max = (0.3, 3.0) if process is rs.VE else (0.2, 0.9)
-    denoise = rs.GaussianMixture(torch.zeros(1, 4, dtype=torch.float64), DATA_STD, process=process)
+    denoise = gaussian(DATA_STD, process=process)
     x = denoise.draw(20_000, t_min, torch.Generator().manual_seed(1))
     interval = rs.RestartInterval(points, 3, t_min, t_max)
     # The main fall into t_min has no length to speak of, so that only the restart can change the distribution.
     path = rs.restart_path([process_top(process), t_min], [interval])
     restart = rs.NoisePath(tuple(move for move in path.moves if move.restart))
-    out = rs.sample(denoise, x, restart, process=process, perturb=rs.GaussianKernel(range(20_000), process=process))
+    out = rs.follow(denoise, x, restart, process=process, perturb=rs.GaussianNoise(range(20_000), process=process))
     std = math.hypot(process.alpha(t_min) * DATA_STD, process.std(t_min))
     assert moments_hold(x, std)
     assert moments_hold(out, std) == holds
@@ -73,12 +69,12 @@ def process_top(process):
 
 
 @pytest.mark.parametrize("D", [16, 2048])
-def test_pfgmpp_kernel_has_the_variance_of_theory(D):
+def test_pfgmpp_noise_has_the_variance_of_theory(D):
     """E[move²] = (D (high² - low²) + 2 low²) / (D - 2) a coordinate: with s the part of z along v_D, the move is
     m v_N with E[m²] = D (high² - low²) + 2 E[s²], E[s²] = low², and E[v_N²] = 1 / (D - 2)."""
-    low, high, count, images = 1.0, 1.5, 16, 20_000
-    kernel = rs.PFGMppKernel(range(images), D=D)
-    move = kernel(torch.zeros(images, count, dtype=torch.float64), low, high)
+    low, high, count, images = (1.0, 1.5, 16, 20_000) if D == 16 else (1.0, 1.5, 640, 500)
+    noise = rs.PFGMppNoise(range(images), D=D)
+    move = noise(torch.zeros(images, count, dtype=torch.float64), low, high)
     gaussian = high**2 - low**2
     exact = (D * gaussian + 2 * low**2) / (D - 2)
     square = move.pow(2).mean(dim=1)
@@ -93,26 +89,21 @@ def test_pfgmpp_kernel_has_the_variance_of_theory(D):
 @pytest.mark.parametrize("D", [16, 2048])
 def test_pfgmpp_starts_with_the_norm_of_its_prior(D):
     """r sqrt(BetaPrime(N/2, D/2)): the squared norm has mean sigma² D N / (D - 2)."""
-    sigma, count, images = 80.0, 48, 20_000
-    squared = rs.PFGMppKernel(range(images), D=D).start((count,), sigma).pow(2).sum(dim=1)
+    sigma, count, images = (80.0, 48, 20_000) if D == 16 else (80.0, 1920, 1000)
+    squared = rs.PFGMppNoise(range(images), D=D).start((count,), sigma).pow(2).sum(dim=1)
     error = squared.std().item() / math.sqrt(images)
     assert abs(squared.mean().item() - sigma**2 * D * count / (D - 2)) < 4 * error
 
 
 @pytest.mark.parametrize(("points", "holds"), [(30, True), (3, False)])
 def test_pfgmpp_restart_keeps_the_distribution_at_large_dimension(points, holds):
-    """At D = 2048 the kernel is all but Gaussian, so that exact samples stay exact under a Gaussian's denoiser."""
+    """At D = 2048 the noise is all but Gaussian, so that exact samples stay exact under a Gaussian's denoiser."""
     t_min, t_max = 0.3, 3.0
-    denoise = rs.GaussianMixture(torch.zeros(1, 4, dtype=torch.float64), DATA_STD)
-    x = denoise.draw(20_000, t_min, torch.Generator().manual_seed(1))
+    denoise = gaussian(DATA_STD, 160)  # many numbers for each of the few images, as each takes 4096 for its noise
+    x = denoise.draw(500, t_min, torch.Generator().manual_seed(1))
     path = rs.restart_path([80.0, t_min], [rs.RestartInterval(points, 3, t_min, t_max)])
     restart = rs.NoisePath(tuple(move for move in path.moves if move.restart))
-    out = torch.cat(
-        [
-            rs.sample(denoise, part, restart, perturb=rs.PFGMppKernel(range(i * 2000, i * 2000 + 2000), D=2048))
-            for i, part in enumerate(x.split(2000))
-        ]
-    )
+    out = rs.follow(denoise, x, restart, perturb=rs.PFGMppNoise(range(500), D=2048))
     assert moments_hold(out, math.hypot(DATA_STD, t_min)) == holds
 
 

@@ -102,7 +102,7 @@ def follow(rows, noise, path, process, solver, restart_solver):
         keep, std = process.rise(low, high)
         return keep * x + std * torch.randn(x.shape, generator=generator)
 
-    result = rs.sample(denoise, rows[0][1], path, solver, restart_solver, process, perturb)
+    result = rs.follow(denoise, rows[0][1], path, solver, restart_solver, process, perturb)
     assert next(outputs, None) is None
     return result
 

@@ -95,7 +95,7 @@ def test_with_restarts_it_is_the_librarys_own_sample(process, solver, restart_so
         keep, std = process.rise(low, high)
         return keep * x + std * torch.cat([torch.randn(1, 4, 8, 8, generator=each) for each in noise])
 
-    expected = rs.sample(denoise, x, path, main, restart, process, perturb)
+    expected = rs.follow(denoise, x, path, main, restart, process, perturb)
     torch.testing.assert_close(states[-1], expected, atol=1e-4, rtol=0)
 
 

@@ -26,6 +26,11 @@ def full_float32(exact: bool = False) -> Iterator[None]:
         convolutions.allow_tf32, products.allow_tf32, convolutions.deterministic = before
 
 
+def state_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of a sampler's state and levels: float64, or float32 on devices that have no float64 (MPS)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def weights_sha256(network: torch.nn.Module) -> str:
     """Computes the SHA-256 of the names and the bytes of all weights, in the order of the names."""
     weights = hashlib.sha256()

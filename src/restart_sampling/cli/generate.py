@@ -59,6 +59,7 @@ def generate(
     """
     chip = pick_device(device)
 
+    from restart_sampling.base.numerics import state_dtype
     from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.blocks import cut
     from restart_sampling.generation.generate import generate as generate_batches
@@ -66,7 +67,6 @@ def generate(
     from restart_sampling.generation.seeds import parse_seeds
     from restart_sampling.generation.store import BlockStore
     from restart_sampling.generation.write import write_missing
-    from restart_sampling.sampling.noise import state_dtype
 
     with distributed(chip) as ranks:
         with ranks.one_goes_first():

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.models.denoiser import Denoiser, guided
-from restart_sampling.sampling.edm_noise import EDMKernel
-from restart_sampling.sampling.follow import sample
-from restart_sampling.sampling.noise import GaussianKernel, Kernel, PFGMppKernel
+from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.models.guidance import guided_by_class
+from restart_sampling.sampling.edm_noise import EDMNoise
+from restart_sampling.sampling.follow import follow
+from restart_sampling.sampling.noise import GaussianNoise, PFGMppNoise
+from restart_sampling.sampling.noise import Noise as NoiseSource
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.plan import Plan
 
@@ -71,7 +73,7 @@ def generate(
         batch_size: images at a time.
         classes: one for all images, or one for each seed; default: drawn for each seed, uniform.
         guidance: scale of classifier-free guidance; 1 is none, and other scales cost two evaluations.
-        noise: "counter" is ours; "edm" repeats the random numbers of EDM's scripts (`EDMKernel`).
+        noise: "counter" is ours; "edm" repeats the random numbers of EDM's scripts (`EDMNoise`).
         exact: the same bits at every run on one kind of device, with a network in float32.
 
     Returns:
@@ -161,20 +163,20 @@ def _start_batches(
                 labels = torch.full_like(labels, classes)
             elif classes is not None:
                 labels = torch.tensor(classes[start : start + batch_size]).to(device)
-        denoise = guided(model, labels, guidance)
+        denoise = guided_by_class(model, labels, guidance)
         with full_float32(exact):
-            x = sample(denoise, x, path, solver, restart_solver, perturb=kernel)
+            x = follow(denoise, x, path, solver, restart_solver, perturb=kernel)
         yield _start_reading(x, labels, chosen, plan)
 
 
 def _kernel(
     noise: Noise, seeds: Sequence[int], path: NoisePath, s_noise: float, D: int | None, device: torch.device
-) -> Kernel:
+) -> NoiseSource:
     if noise == "edm":
-        return EDMKernel(seeds, path, s_noise=s_noise, device=device)
+        return EDMNoise(seeds, path, s_noise=s_noise, device=device)
     if D is not None:
-        return PFGMppKernel(seeds, D=D, s_noise=s_noise, device=device)
-    return GaussianKernel(seeds, s_noise=s_noise, device=device)
+        return PFGMppNoise(seeds, D=D, s_noise=s_noise, device=device)
+    return GaussianNoise(seeds, s_noise=s_noise, device=device)
 
 
 def _start_reading(x: Tensor, labels: Tensor | None, seeds: Sequence[int], plan: Plan) -> Started:

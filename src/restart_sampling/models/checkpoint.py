@@ -94,6 +94,7 @@ class Checkpoint:
         self._check_state(model.state_dict())
         model.load_state_dict(self.state)
         self._compare_scalars(model)
+        model.identity = self.sha256 or None
         return model.eval().requires_grad_(False)
 
     def _error(self, reason: str) -> InputError:

@@ -5,7 +5,6 @@ The preconditionings are those of EDM [Karras et al. 2022, arXiv 2206.00364], ta
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -51,12 +50,14 @@ class Denoiser(nn.Module):
     Attributes:
         model: The network.
         resolution, channels, label_dim, sigma_min, sigma_max, D: As above.
+        identity: SHA-256 of the file that it comes from; None: unknown.
 
     Raises:
         InputError: Unknown model_type.
     """
 
     process: ClassVar[Process] = VE
+    identity: str | None = None
 
     def __init__(
         self,
@@ -100,6 +101,10 @@ class Denoiser(nn.Module):
     def round_level(self, level: float) -> float:
         """The noise level nearest to this one that the model knows."""
         return self.round_sigma(torch.tensor([level], dtype=torch.float64, device=self.device)).item()
+
+    def evaluations(self, level: float) -> int:
+        """Returns 1: guidance is a net around this one."""
+        return 1
 
     @property
     def device(self) -> torch.device:
@@ -334,32 +339,3 @@ DENOISERS: dict[str, type[Denoiser]] = {
     "VEPrecond": VEPrecond,
     "iDDPMPrecond": iDDPMPrecond,
 }
-
-
-def guided(model: Denoiser, class_labels: Tensor | None, scale: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """Bind class labels to a model, with classifier-free guidance [Ho & Salimans 2022].
-
-    Args:
-        model: A denoiser; for guidance, one that was trained with label dropout.
-        class_labels: One-hot [B, label_dim], or class numbers int64 [B]; None is unconditional.
-        scale: 1 is the plain conditional model; above 1, D_uncond + scale (D_cond - D_uncond), from one call of the
-            model with a batch of twice the size.
-
-    Returns:
-        denoise(x, sigma) for a batch of len(class_labels) images.
-
-    Raises:
-        InputError: The class labels do not fit the model, or guidance was asked for without them.
-    """
-    labels = model.one_hot(class_labels)
-    if scale == 1:
-        return lambda x, sigma: model(x, sigma, labels)
-    if labels is None:
-        raise InputError(f"guidance has the scale {scale} but no class labels; give class labels, or use the scale 1")
-    pair = torch.cat([torch.zeros_like(labels), labels])
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        uncond, cond = model(torch.cat([x, x]), torch.cat([sigma, sigma]), pair).chunk(2)
-        return uncond + scale * (cond - uncond)
-
-    return denoise

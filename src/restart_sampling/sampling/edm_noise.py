@@ -1,16 +1,18 @@
 """EDM's own random numbers, for comparisons with images that EDM's or the Restart authors' scripts made."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.sampling.noise import state_dtype
+from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.path import NoisePath, restart_jumps
+from restart_sampling.sampling.process import VE, Process
 
 
-class EDMKernel:
+class EDMNoise:
     """One torch generator for each image, in the order of draws of EDM's scripts.
 
     The state first (float32), then the class label, then float64 noise: one draw for each jump of a restart and one
@@ -26,6 +28,8 @@ class EDMKernel:
     Source: order of draws as described for EDM's generate.py and the Restart authors' generate_restart.py.
     """
 
+    process: ClassVar[Process] = VE
+
     def __init__(
         self, seeds: Sequence[int], path: NoisePath, *, s_noise: float = 1.0, device: torch.device | str = "cpu"
     ) -> None:
@@ -35,15 +39,15 @@ class EDMKernel:
         self._rises = iter(zip(path.rises, _unused_draws(path), strict=True))
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:
-        """level times unit Gaussian noise, [B, *shape], drawn in float32. Once for each kernel."""
+        """Returns level times unit Gaussian noise, [B, *shape], drawn in float32. May be called once."""
         return level * self._randn(shape, torch.float32).to(state_dtype(self.device))
 
     def labels(self, label_dim: int) -> Tensor:
-        """A class for each image, uniform in [0, label_dim): int64 [B]."""
+        """Draws a class for each image, uniform in [0, label_dim): int64 [B]."""
         return self._stack(lambda generator: torch.randint(label_dim, (), generator=generator, device=self.device))
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
-        """The state raised from `low` to `high`, after the draws that the scripts make and do not use.
+        """Raises the state from `low` to `high`, after the draws that the scripts make and do not use.
 
         Raises:
             InputError: this is not the path's next rise, but the noise of a stochastic solver.
@@ -63,7 +67,7 @@ class EDMKernel:
 
 
 def _unused_draws(path: NoisePath) -> Iterator[int]:
-    """For each rise of a path, how many draws the scripts make and do not use before it."""
+    """Counts, for each rise of a path, how many draws the scripts make and do not use before it."""
     unused, churned = 0, False
     for move, jump in zip(path.moves, restart_jumps(path.moves), strict=True):
         if move.rises:

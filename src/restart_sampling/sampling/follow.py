@@ -1,6 +1,6 @@
 """The sampler: one loop for ODE, SDE and Restart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -16,14 +16,13 @@ Perturb = Callable[[Tensor, float, float], Tensor]
 """perturb(x, low, high) -> x raised from level low to level high."""
 
 
-@torch.no_grad()
-def sample(
+def follow(
     denoise: Denoise,
     x: Tensor,
     path: NoisePath,
     solver: Solver = Heun(),
     restart_solver: Solver | None = None,
-    process: Process = VE,
+    process: Process | None = None,
     perturb: Perturb | None = None,
     callback: Callable[[int, Move, Tensor], None] | None = None,
 ) -> Tensor:
@@ -36,9 +35,9 @@ def sample(
         path: from `ode_path`, `churn_path`, `restart_path` or `Plan.path`.
         solver: of the main grid.
         restart_solver: of the restart intervals; default `solver`.
-        process: how the state mixes data and noise; VE unless the model is a flow.
+        process: how the state mixes data and noise; default: that of `perturb` or of `denoise`, VE if they have none.
         perturb: perturb(x, low, high) -> x at level high, called once for each rise, and for each fall of a stochastic
-            solver, which lands lower. Default: Gaussian noise from torch's global generator; `GaussianKernel` gives
+            solver, which lands lower. Default: Gaussian noise from torch's global generator; `GaussianNoise` gives
             each image its own seed.
         callback: called after each move with its index, the move and the state, which it must not write to.
 
@@ -46,10 +45,29 @@ def sample(
         The state at path.levels[-1], like x.
 
     Raises:
-        InputError: the path has levels that the process does not know.
+        InputError: the denoiser, the noise and `process` differ in their process, the path has levels that it does not
+            know, or the denoiser's answer is not like x.
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2.
     """
+    for index, move, x in walk(denoise, x, path, solver, restart_solver, process, perturb):  # noqa: B020
+        if callback:
+            callback(index, move, x)
+    return x
+
+
+@torch.no_grad()
+def walk(
+    denoise: Denoise,
+    x: Tensor,
+    path: NoisePath,
+    solver: Solver,
+    restart_solver: Solver | None = None,
+    process: Process | None = None,
+    perturb: Perturb | None = None,
+) -> Iterator[tuple[int, Move, Tensor]]:
+    """Yields the index, the move and the state after each move of a path; takes and raises what `follow` does."""
+    process = _process(process, denoise, perturb)
     if max(path.levels) > process.highest:
         raise InputError(
             f"the path goes up to level {max(path.levels):g}, and the highest of the process {process.name} is "
@@ -69,9 +87,22 @@ def sample(
             landing = active.landing(move, process)
             if landing < move.then:
                 x = perturb(x, landing, move.then)
-        if callback:
-            callback(index, move, x)
-    return x
+        yield index, move, x
+
+
+def _process(process: Process | None, denoise: Denoise, perturb: Perturb | None) -> Process:
+    """Finds the one process of a sampler: that which is given, and which its noise and its denoiser have."""
+    stated = {"argument": process, "noise": _of(perturb), "denoiser": _of(denoise)}
+    known = {part: each for part, each in stated.items() if each is not None}
+    if len(set(known.values())) > 1:
+        parts = ", ".join(f"{each.name} ({part})" for part, each in known.items())
+        raise InputError(f"the sampler has more than one process: {parts}; give all its parts the same")
+    return next(iter(known.values()), VE)
+
+
+def _of(part: object) -> Process | None:
+    process = getattr(part, "process", None)
+    return process if isinstance(process, Process) else None
 
 
 def _global_noise(process: Process) -> Perturb:

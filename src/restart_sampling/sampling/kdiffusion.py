@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.sampling.follow import sample
+from restart_sampling.sampling.follow import follow
 from restart_sampling.sampling.levels import karras_levels
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
+from restart_sampling.sampling.process import FLOW, VE, Process
 from restart_sampling.sampling.solvers.onestep import Heun
 from restart_sampling.sampling.solvers.protocol import Solver
+
+AUTOMATIC_STEPS = 20
+"""From so many steps A1111's rule makes restarts by itself."""
 
 
 def sample_restart(
@@ -27,8 +31,9 @@ def sample_restart(
     restart_list: Mapping[float, Sequence[float]] | None = None,
     noise_sampler: Callable[[Tensor, Tensor], Tensor] | None = None,
     solver: Solver = Heun(),
+    process: Process | None = None,
 ) -> Tensor:
-    """Restart sampling of VE states, as `sample_heun` and its like are called.
+    """Draws samples by Restart, and is called as k-diffusion's `sample_heun` and the like.
 
     Args:
         model: model(x, sigma * x.new_ones([B]), **extra_args) -> denoised, like x.
@@ -46,20 +51,29 @@ def sample_restart(
             same interval comes again. Default: torch.randn_like. (k-diffusion's Brownian tree returns the same noise
             for the same interval, and so is of no use with K above 1.)
         solver: of all steps; a stochastic one takes its noise from noise_sampler too.
+        process: FLOW for a flow model, whose sigmas are its times t from 1 to 0. Default: VE, which the sigmas must
+            show by a first one above 1.
 
     Returns:
         The state at the last sigma, like x.
 
     Raises:
-        InputError: sigmas is no falling tensor [N + 1], or an entry of restart_list is not [N_restart, K, t_max] or out
-            of range.
+        InputError: sigmas is no falling tensor [N + 1], an entry of restart_list is not [N_restart, K, t_max] or out of
+            range, the process is not that of the model, or cannot be told from the sigmas.
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2; conventions of k-diffusion and AUTOMATIC1111's web UI.
     """
     if sigmas.ndim != 1:
         raise InputError(f"sigmas has shape {list(sigmas.shape)}; give falling levels [N + 1]")
     arguments = extra_args or {}
-    path = restart_plan(sigmas.tolist(), restart_list)
+    levels = sigmas.tolist()
+    process = _process(model, levels, process)
+    if process != VE and restart_list is None and len(levels) - 1 >= AUTOMATIC_STEPS:
+        raise InputError(
+            "A1111's automatic restarts are for sigmas of VE models; give a flow its own restart_list, such as "
+            "{0.3: [4, 1, 0.6]}, or {} for none"
+        )
+    path = restart_plan(levels, restart_list)
     begun: list[tuple[Tensor, Tensor]] = []  # state and answer at each evaluation of the step in progress
     falls = 0
 
@@ -72,7 +86,8 @@ def sample_restart(
         noise = (
             noise_sampler(sigmas.new_tensor(low), sigmas.new_tensor(high)) if noise_sampler else torch.randn_like(state)
         )
-        return state + s_noise * (high**2 - low**2) ** 0.5 * noise
+        keep, std = process.rise(low, high)
+        return keep * state + s_noise * std * noise
 
     def report(index: int, move: Move, state: Tensor) -> None:
         nonlocal falls
@@ -85,11 +100,33 @@ def sample_restart(
             callback({"x": start, "i": falls, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
         falls += 1
 
-    return sample(denoise, x, path, solver, perturb=perturb, callback=report)
+    return follow(denoise, x, path, solver, process=process, perturb=perturb, callback=report)
+
+
+def _process(model: object, levels: Sequence[float], process: Process | None) -> Process:
+    """Returns the process of the states: as given, or VE where the sigmas can be no flow's."""
+    if process != FLOW and _is_flow(model):
+        raise InputError("the model is a flow (its model_sampling is CONST); give process=FLOW")
+    if process is None and levels and levels[0] <= 1:
+        raise InputError(
+            f"the sigmas begin at {levels[0]:g}, as a flow's do, and can also be the last ones of a VE model; give "
+            f"process=FLOW or process=VE"
+        )
+    return process or VE
+
+
+def _is_flow(model: object) -> bool:
+    """Says whether a model of ComfyUI, as its samplers are given it, declares that its states are a flow's."""
+    for _ in range(4):
+        kinds = type(getattr(model, "model_sampling", None)).__mro__
+        if any(kind.__name__ == "CONST" for kind in kinds):
+            return True
+        model = getattr(model, "inner_model", None)
+    return False
 
 
 def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[float]] | None = None) -> NoisePath:
-    """The noise path of `sample_restart`: A1111's rules for restart_list over falling sigmas.
+    """Makes the noise path of `sample_restart`, by A1111's rules for restart_list over falling sigmas.
 
     Without a restart_list the restarts come out of the given number of steps, by A1111's rule: fewer than 20 steps have
     none; from 20 there is one pass of 9 steps; from 36 two passes of a quarter of the steps. Each is between the levels
@@ -102,7 +139,7 @@ def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[
     if restart_list is None:
         steps = len(sigmas) - 1
         restart_list = {}
-        if steps >= 20:
+        if steps >= AUTOMATIC_STEPS:
             restart_steps, repeats = (steps // 4, 2) if steps >= 36 else (9, 1)
             sigmas = karras_levels(steps - restart_steps * repeats, sigmas[-2], sigmas[0])
             restart_list = {0.1: (restart_steps + 1, repeats, 2.0)}
@@ -119,7 +156,7 @@ def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[
 
 
 def _whole_entry(t_min: float, entry: Sequence[float]) -> tuple[int, int, float]:
-    """N_restart, K and t_max of an entry of restart_list."""
+    """Reads N_restart, K and t_max from an entry of restart_list."""
     try:
         points, repeats, t_max = entry
         if int(points) == points and int(repeats) == repeats and isfinite(t_min) and isfinite(t_max):

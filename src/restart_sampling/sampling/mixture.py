@@ -7,7 +7,7 @@ from restart_sampling.sampling.process import VE, Process
 
 
 class GaussianMixture:
-    """Data from a mixture of round Gaussians, with its exact denoiser for any process.
+    """Data from a mixture of round Gaussians, with its exact denoiser for any process: a `Net`.
 
     Args:
         means: [M, ...], float64; one image-shaped mean for each component.
@@ -16,16 +16,30 @@ class GaussianMixture:
         process: of the denoiser and of `draw`.
     """
 
+    sigma_min = 0.0
+    D: int | None = None
+    identity: str | None = None
+
     def __init__(self, means: Tensor, std: float, log_weights: Tensor | None = None, process: Process = VE) -> None:
         self.means = means
         self.std = std
         self.log_weights = torch.zeros_like(means.flatten(1)[:, 0]) if log_weights is None else log_weights
         self.process = process
+        self.sigma_max = process.highest
+        self.device = means.device
+
+    def round_level(self, level: float) -> float:
+        """Returns the level: it knows all."""
+        return level
+
+    def evaluations(self, level: float) -> int:
+        """Returns 1."""
+        return 1
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x] for x [B, ...] at levels sigma [B] (t for a flow)."""
+        """Returns E[x0 | x] for x [B, ...] at levels sigma [B] (t for a flow)."""
         flat, means = x.flatten(1), self.means.flatten(1)
-        alpha = torch.as_tensor(self.process.alpha(sigma))[:, None]
+        alpha = self.process.alpha(sigma)[:, None]
         variance = alpha**2 * self.std**2 + self.process.std(sigma)[:, None] ** 2
         distance = ((flat[:, None] - alpha[:, None] * means) ** 2).sum(-1)
         weights = torch.softmax(self.log_weights - distance / (2 * variance), dim=1)
@@ -33,7 +47,7 @@ class GaussianMixture:
         return (nearest + alpha * self.std**2 / variance * (flat - alpha * nearest)).reshape(x.shape)
 
     def draw(self, count: int, level: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """`count` exact samples [count, ...] of the state at `level` (0: of the data)."""
+        """Draws `count` exact samples [count, ...] of the state at `level` (0: of the data)."""
         component = torch.multinomial(torch.softmax(self.log_weights, 0), count, replacement=True, generator=generator)
         shape = (count, *self.means.shape[1:])
         unit = [torch.randn(shape, generator=generator, dtype=self.means.dtype) for _ in range(2)]

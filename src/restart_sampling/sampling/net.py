@@ -1,5 +1,7 @@
 """What samplers know of a network."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +23,7 @@ class Net(Protocol):
 
     @property
     def sigma_min(self) -> float:
-        """The lowest level above 0 that it knows, in the process's level (sigma, or t of a flow)."""
+        """The lowest level above 0 that it knows, in the process's level (sigma, or t of a flow); 0: any."""
         ...
 
     @property
@@ -39,10 +41,71 @@ class Net(Protocol):
         """Where its states are."""
         ...
 
-    def round_level(self, level: float) -> float:
-        """The nearest level that it knows: `level` itself, but for networks of discrete timesteps."""
+    @property
+    def identity(self) -> str | None:
+        """What tells it from other nets, its weights above all, so that a run is resumed with the same; None: unknown.
+
+        It may take seconds to find out.
+        """
         ...
 
-    def __call__(self, x: Tensor, level: Tensor, **kwargs: Any) -> Tensor:
-        """The expected data, like x, of states x [B, ...] at levels [B]; keyword arguments are the network's own."""
+    def round_level(self, level: float) -> float:
+        """Returns the nearest level that it knows: `level` itself, but for networks of discrete timesteps."""
         ...
+
+    def evaluations(self, level: float) -> int:
+        """Counts the evaluations of networks for one image in a call at this level: 1, and more under guidance."""
+        ...
+
+    def __call__(self, x: Tensor, level: Tensor, /, *args: Any, **kwargs: Any) -> Tensor:
+        """Returns the expected data, like x, of states x [B, ...] at levels [B]; keywords go to the network."""
+        ...
+
+
+@dataclass(frozen=True)
+class FunctionNet:
+    """A net made of functions; for its attributes see `Net`.
+
+    Attributes:
+        denoise: denoise(x, level, **kwargs) -> x0.
+        identify: returns the net's identity.
+    """
+
+    denoise: Callable[..., Tensor]
+    process: Process
+    sigma_min: float
+    sigma_max: float
+    device: torch.device
+    D: int | None = None
+    identify: Callable[[], str | None] = lambda: None
+    round_level: Callable[[float], float] = lambda level: level
+    evaluations: Callable[[float], int] = lambda level: 1
+
+    @property
+    def identity(self) -> str | None:
+        """What `identify` returns."""
+        return self.identify()
+
+    def __call__(self, x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:
+        """Calls `denoise`."""
+        return self.denoise(x, level, **kwargs)
+
+
+def around(
+    net: Net, denoise: Callable[..., Tensor], identify: Callable[[str], str | None], **changes: Any
+) -> FunctionNet:
+    """Makes a net around another, like it but for its denoiser, its identity, and the attributes in `changes`.
+
+    Args:
+        net: the inner one.
+        denoise: denoise(x, level, **kwargs) -> x0.
+        identify: makes its identity of the inner one's, where that is known.
+        **changes: attributes of `FunctionNet`.
+    """
+
+    def identity() -> str | None:
+        inner = net.identity
+        return inner and identify(inner)
+
+    kept = {entry.name: getattr(net, entry.name) for entry in fields(FunctionNet) if hasattr(net, entry.name)}
+    return FunctionNet(**{**kept, **changes, "denoise": denoise, "identify": identity})

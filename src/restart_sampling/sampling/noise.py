@@ -1,4 +1,4 @@
-"""Noise that depends on the seed of each image alone, and the kernels that raise a state with it.
+"""Noise that depends on the seed of each image alone, and the sources that start and raise states with it.
 
 `noise(seeds, draw, count)` has no state: batch size, order, rank and resume cannot change the image of a seed.
 """
@@ -9,12 +9,13 @@ from functools import cache
 from importlib.util import find_spec
 from math import pi, prod, sqrt
 from operator import index
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.process import VE, Process
 
 _WORD = 0xFFFFFFFF
@@ -29,7 +30,7 @@ class Stream(IntEnum):
 
 
 def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox 4x32-10: four random 32-bit words for each counter and key.
+    """Computes four random 32-bit words for each counter and key, by Philox 4x32-10.
 
     Args:
         counter: four int64 tensors of 32-bit words, of shapes that broadcast.
@@ -48,7 +49,7 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Te
 
 
 def _random_words(seeds: Tensor, draw: int, blocks: int, stream: Stream) -> Tensor:
-    """Uniform 32-bit words, int64 [B, blocks, 4]."""
+    """Draws uniform 32-bit words, int64 [B, blocks, 4]."""
     block = torch.arange(blocks, device=seeds.device)
     zero = torch.zeros_like(block)
     words = philox((block, zero + draw, zero + int(stream), zero), ((seeds & _WORD)[:, None], (seeds >> 32)[:, None]))
@@ -56,7 +57,7 @@ def _random_words(seeds: Tensor, draw: int, blocks: int, stream: Stream) -> Tens
 
 
 def noise(seeds: Tensor, draw: int, count: int, stream: Stream = Stream.STATE) -> Tensor:
-    """Standard normal numbers by Box-Muller: element e of (seed, draw, stream) is the same in every call.
+    """Draws standard normal numbers by Box-Muller: element e of (seed, draw, stream) is the same in every call.
 
     Args:
         seeds: int64 [B], each in [0, 2^63), on a device that has float64.
@@ -79,33 +80,33 @@ def noise(seeds: Tensor, draw: int, count: int, stream: Stream = Stream.STATE) -
 
 @cache
 def _has_triton() -> bool:
-    """Torch brings Triton along for NVIDIA devices on Linux, and not elsewhere."""
+    """Says whether Triton is there; torch brings it along for NVIDIA devices on Linux, and not elsewhere."""
     return find_spec("triton") is not None
 
 
-def state_dtype(device: torch.device) -> torch.dtype:
-    """The dtype of the sampler's state: float64, or float32 on devices that have no float64 (MPS)."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-class Kernel(Protocol):
+class Noise(Protocol):
     """All randomness of one batch of images: the start, the class labels, and each rise."""
 
+    @property
+    def process(self) -> Process:
+        """How the states mix data and noise."""
+        ...
+
     def start(self, shape: Sequence[int], level: float) -> Tensor:
-        """The first state [B, *shape], at `level`. Begins the kernel's draws anew."""
+        """Begins the draws anew and returns the first state [B, *shape], at `level`."""
         ...
 
     def labels(self, label_dim: int) -> Tensor:
-        """A class for each image, uniform in [0, label_dim): int64 [B]. Called after `start`."""
+        """Draws a class for each image, uniform in [0, label_dim): int64 [B]. Called after `start`."""
         ...
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
-        """The state raised from level `low` to `high`; a new draw at each call."""
+        """Raises the state from level `low` to `high`, with a new draw at each call."""
         ...
 
 
-class CounterKernel:
-    """What the kernels on counter-based noise share: draw 0 starts, draw k is the k-th rise, labels have a stream.
+class CounterNoise:
+    """What the sources of counter-based noise share: draw 0 starts, draw k is the k-th rise, labels have a stream.
 
     Args:
         seeds: one for each image of the batch, in [0, 2^63).
@@ -131,7 +132,7 @@ class CounterKernel:
         self.draw = 0
 
     def labels(self, label_dim: int) -> Tensor:
-        """A class for each image, uniform in [0, label_dim): int64 [B]."""
+        """Draws a class for each image, uniform in [0, label_dim): int64 [B]."""
         words = _random_words(self.seeds, 0, 1, Stream.LABEL)[:, 0, 0]
         return (words * label_dim >> 32).to(self.device)
 
@@ -139,7 +140,7 @@ class CounterKernel:
         return noise(self.seeds, self.draw, count, stream).to(self.device, state_dtype(self.device))
 
 
-class GaussianKernel(CounterKernel):
+class GaussianNoise(CounterNoise):
     """Gaussian noise: x at `high` = keep x + s_noise noise_std n, which is exact for the process at s_noise = 1.
 
     Args:
@@ -166,20 +167,20 @@ class GaussianKernel(CounterKernel):
         self.process = process
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:
-        """std(level) n as [B, *shape], float64: the state at the first level, where the data no longer shows."""
+        """Returns std(level) n as [B, *shape], float64: the state at the first level, without data."""
         self.draw = 0
         return self.process.std(level) * self._noise(prod(shape)).reshape(-1, *shape)
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
-        """The state [B, ...] raised from `low` to `high`, in x's dtype."""
+        """Raises the state [B, ...] from `low` to `high`, in x's dtype."""
         self.draw += 1
         keep, std = self.process.rise(low, high)
         n = self._noise(prod(x.shape[1:])).reshape(x.shape).to(x.dtype)
         return keep * x + (self.s_noise * std) * n
 
 
-class PFGMppKernel(CounterKernel):
-    """The perturbation kernel of PFGM++: the data in N + D dimensions, levels as sigma = r / sqrt(D).
+class PFGMppNoise(CounterNoise):
+    """The noise of PFGM++: the data in N + D dimensions, levels as sigma = r / sqrt(D).
 
     Args:
         seeds: one for each image of the batch, in [0, 2^63).
@@ -193,6 +194,8 @@ class PFGMppKernel(CounterKernel):
     Source: Xu et al. 2023 (PFGM++, arXiv 2302.04265), section 3; Restart sampling (arXiv 2306.14878), appendix B.
     """
 
+    process: ClassVar[Process] = VE
+
     def __init__(
         self, seeds: Sequence[int], *, D: int, s_noise: float = 1.0, device: torch.device | str = "cpu"
     ) -> None:
@@ -202,7 +205,7 @@ class PFGMppKernel(CounterKernel):
         self.D = D
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:
-        """The state [B, *shape], float64, at level sigma = r / sqrt(D).
+        """Returns the state [B, *shape], float64, at level sigma = r / sqrt(D).
 
         Its norm is r sqrt(BetaPrime(N/2, D/2)) in a uniform direction: the ratio of two Gaussian vectors' norms.
         """
@@ -212,7 +215,7 @@ class PFGMppKernel(CounterKernel):
         return (r * n / torch.linalg.vector_norm(z, dim=1, keepdim=True)).reshape(-1, *shape)
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
-        """The state [B, ...] moved from `low` to `high`, in x's dtype."""
+        """Moves the state [B, ...] from `low` to `high`, in x's dtype."""
         self.draw += 1
         direction = self._noise(prod(x.shape[1:]) + self.D)
         z = self._noise(self.D, Stream.AUGMENTED)

@@ -1,34 +1,70 @@
 """Processes: how a model's state mixes data and noise at each level."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import inf, sqrt
-from typing import Any
+from dataclasses import dataclass, field
+from math import inf, isfinite, sqrt
+from typing import TypeVar
 
 from torch import Tensor
+
+from restart_sampling.base.errors import InputError
+
+Level = TypeVar("Level", float, Tensor)
 
 
 @dataclass(frozen=True)
 class Process:
-    """A model's state at a level is x = alpha(level) x0 + std(level) noise.
+    """A model's state at a level is x = alpha(level) x0 + std(level) noise, alpha and std linear in the level.
 
-    This is all that solvers and kernels know of a model. alpha and std are linear in the level, as they are for VE
-    and for flow matching; other schedules enter by rescaling the state to one of these, as EDM does with VP.
+    This is all that solvers and noise know of a model. VE and FLOW are the two that models have; a schedule that is not
+    linear enters by rescaling the state to one of them, as EDM does with VP and `from_eps` with DDPM's.
 
     Attributes:
         name: for messages and printing.
-        alpha: weight of the data, for a float or a tensor of levels.
-        std: standard deviation of the noise, likewise.
-        highest: the highest level there is.
+        alpha_at_0: weight of the data at level 0.
+        alpha_slope: its change with the level, 0 or below.
+        std_at_0: standard deviation of the noise at level 0.
+        std_slope: its change with the level, 0 or above.
+
+    Raises:
+        InputError: a coefficient is no finite number, or the noise-to-data ratio does not rise with the level.
     """
 
-    name: str
-    alpha: Callable[[Any], Any]
-    std: Callable[[Any], Any]
-    highest: float = inf
+    name: str = field(compare=False)
+    alpha_at_0: float
+    alpha_slope: float
+    std_at_0: float
+    std_slope: float
+
+    def __post_init__(self) -> None:
+        numbers = (self.alpha_at_0, self.alpha_slope, self.std_at_0, self.std_slope)
+        if not all(isinstance(number, int | float) and isfinite(number) for number in numbers):
+            raise InputError(
+                f"process {self.name} has the coefficients {numbers}; alpha and std are linear in the level, so give "
+                f"the value at 0 and the slope of each, and rescale the states of another schedule (see `from_eps`)"
+            )
+        falls = self.alpha_at_0 > 0 >= self.alpha_slope and self.std_at_0 >= 0 <= self.std_slope
+        if not (falls and self.std_slope * self.alpha_at_0 > self.alpha_slope * self.std_at_0):
+            raise InputError(
+                f"process {self.name} has alpha = {self.alpha_at_0:g} + {self.alpha_slope:g} level and std = "
+                f"{self.std_at_0:g} + {self.std_slope:g} level; with the level, alpha must fall or stay, from above 0, "
+                f"std rise or stay, from 0 or above, and std / alpha rise"
+            )
+
+    @property
+    def highest(self) -> float:
+        """The highest level, where no data is left; inf where some always is."""
+        return -self.alpha_at_0 / self.alpha_slope if self.alpha_slope else inf
+
+    def alpha(self, level: Level) -> Level:
+        """Returns the weight of the data, like level."""
+        return self.alpha_at_0 + self.alpha_slope * level
+
+    def std(self, level: Level) -> Level:
+        """Returns the standard deviation of the noise, like level."""
+        return self.std_at_0 + self.std_slope * level
 
     def velocity(self, x: Tensor, x0: Tensor, level: float) -> Tensor:
-        """The probability-flow ODE: dx/dlevel = alpha' x0 + std' noise_hat, noise_hat = (x - alpha x0) / std.
+        """Returns dx/dlevel of the probability-flow ODE: alpha' x0 + std' noise with noise = (x - alpha x0) / std.
 
         Args:
             x: state [B, ...] at `level`.
@@ -39,11 +75,10 @@ class Process:
         (arXiv 2210.02747) for FLOW.
         """
         alpha, std = self.alpha(level), self.std(level)
-        alpha_slope, std_slope = self.alpha(1.0) - self.alpha(0.0), self.std(1.0) - self.std(0.0)
-        return (std_slope / std) * x + (alpha_slope - std_slope * alpha / std) * x0
+        return (self.std_slope / std) * x + (self.alpha_slope - self.std_slope * alpha / std) * x0
 
     def rise(self, low: float, high: float) -> tuple[float, float]:
-        """What brings a state from `low` up to `high`: (keep, noise_std) of x <- keep x + noise_std n, n ~ N(0, 1).
+        """Returns (keep, noise_std) of x <- keep x + noise_std n, n ~ N(0, 1), which brings a state up to `high`.
 
         Source: Restart sampling (arXiv 2306.14878), algorithm 2, for VE.
         """
@@ -51,7 +86,7 @@ class Process:
         return keep, sqrt(self.std(high) ** 2 - keep**2 * self.std(low) ** 2)
 
     def ratio(self, level: float) -> float:
-        """Noise to data, std / alpha = exp(-lambda) with lambda half the log signal-to-noise ratio; inf without data.
+        """Returns std / alpha = exp(-lambda), with lambda half the log signal-to-noise ratio; inf without data.
 
         For VE it is sigma; a flow at t has that of sigma = t / (1 - t).
         """
@@ -59,13 +94,12 @@ class Process:
         return self.std(level) / alpha if alpha > 0 else inf
 
     def level(self, ratio: float) -> float:
-        """The level of a finite noise-to-data ratio, the inverse of `ratio`."""
-        alpha_slope, std_slope = self.alpha(1.0) - self.alpha(0.0), self.std(1.0) - self.std(0.0)
-        return (ratio * self.alpha(0.0) - self.std(0.0)) / (std_slope - ratio * alpha_slope)
+        """Returns the level of a finite noise-to-data ratio: the inverse of `ratio`."""
+        return (ratio * self.alpha_at_0 - self.std_at_0) / (self.std_slope - ratio * self.alpha_slope)
 
 
-VE = Process("VE", alpha=lambda sigma: 1.0 + 0.0 * sigma, std=lambda sigma: sigma)
+VE = Process("VE", alpha_at_0=1.0, alpha_slope=0.0, std_at_0=0.0, std_slope=1.0)
 """Variance exploding: the level is sigma, x = x0 + sigma noise (EDM, VP, VE, iDDPM and PFGM++ models)."""
 
-FLOW = Process("FLOW", alpha=lambda t: 1.0 - t, std=lambda t: t, highest=1.0)
+FLOW = Process("FLOW", alpha_at_0=1.0, alpha_slope=-1.0, std_at_0=0.0, std_slope=1.0)
 """Flow matching: the level is t in [0, 1], x = (1 - t) x0 + t noise."""

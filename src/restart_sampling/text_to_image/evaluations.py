@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.sampling.follow import sample
+from restart_sampling.sampling.follow import follow
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
@@ -98,7 +98,7 @@ def single_step_solver(text: str) -> Solver:
 
 
 def evaluations(path: NoisePath, solver: Solver, restart_solver: Solver, process: Process) -> list[Evaluation]:
-    """Every call of the model that `sample` makes along a path that begins with a fall, in order."""
+    """Every call of the model that `follow` makes along a path that begins with a fall, in order."""
     falls = [index for index, move in enumerate(path.moves) if not move.rises]
     return [
         call
@@ -122,7 +122,7 @@ def _calls(moves: Sequence[Move], solver: Solver, restart_solver: Solver, proces
         return x
 
     start = torch.zeros(1, MOST_CALLS, dtype=torch.float64, device="cpu")
-    end = sample(denoise, start, NoisePath(tuple(moves)), solver, restart_solver, process, perturb)
+    end = follow(denoise, start, NoisePath(tuple(moves)), solver, restart_solver, process, perturb)
     places = [*(place for _, place in asked[1:]), end]
     for stage, ((level, _), place) in enumerate(zip(asked, places, strict=True)):
         complete = stage + 1 == len(asked)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from restart_sampling.base.numerics import state_dtype
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.sampling.noise import state_dtype
 from restart_sampling.training.batches import draw_batch, network_seed
 from restart_sampling.training.ema import EMA
 from restart_sampling.training.gradients import FlatGradients

@@ -17,10 +17,10 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.integrals import (
-    Data,
+    DataForm,
     Form,
-    Noise,
-    Slope,
+    NoiseForm,
+    SlopeForm,
     combine,
     first_order,
     has_lambda,
@@ -44,17 +44,22 @@ class Multistep(ODESolver):
 
     @property
     @abstractmethod
+    def order(self) -> int:
+        """As `Solver` has it."""
+
+    @property
     def values(self) -> int:
-        """How many values a step uses, once there are as many."""
+        """How many values a step uses, once there are as many: as a rule, the order."""
+        return self.order
 
     def weights(self, process: Process, now: float, then: float, clocks: Sequence[float]) -> list[float]:
-        """Of the values at these clocks; solvers with published simplifications have their own."""
+        """Returns the weights of the values at these clocks; solvers with published simplifications have their own."""
         return interpolation_weights(clocks, self.form.moments(process, now, then, len(clocks)))
 
     def step(
         self, denoise: Denoise, x: Tensor, move: Move, memory: History | None = None, process: Process = VE
     ) -> tuple[Tensor, History]:
-        """From the polynomial through the newest values."""
+        """Integrates the polynomial through the newest values."""
         x0 = evaluate(denoise, x, move.now)
         value = self.form.value(process, x, x0, move.now)
         history = ((move.now, value), *(memory or ()))[: self.values]
@@ -82,16 +87,11 @@ class AdamsBashforth(Multistep):
     """
 
     name: ClassVar[str] = "ab"
-    form: ClassVar[Form] = Slope()
+    form: ClassVar[Form] = SlopeForm()
     order: int = 3
 
     def __post_init__(self) -> None:
         _require_order("ab", "order", self.order, 1, 4)
-
-    @property
-    def values(self) -> int:
-        """As many as the order."""
-        return self.order
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,11 @@ class IPNDM(Multistep):
 
     name: ClassVar[str] = "ipndm"
     order: ClassVar[int] = 2
-    form: ClassVar[Form] = Slope()
-
-    @property
-    def values(self) -> int:
-        """Four."""
-        return 4
+    form: ClassVar[Form] = SlopeForm()
+    values: ClassVar[int] = 4
 
     def weights(self, process: Process, now: float, then: float, clocks: Sequence[float]) -> list[float]:
-        """The step times fixed numbers."""
+        """Returns fixed numbers times the step."""
         return [(then - now) * weight for weight in _EQUAL_GAPS[len(clocks) - 1]]
 
 
@@ -131,16 +127,11 @@ class DEIS(Multistep):
     """
 
     name: ClassVar[str] = "deis"
-    form: ClassVar[Form] = Noise()
+    form: ClassVar[Form] = NoiseForm()
     order: int = 3
 
     def __post_init__(self) -> None:
         _require_order("deis", "order", self.order, 1, 3)
-
-    @property
-    def values(self) -> int:
-        """As many as the order."""
-        return self.order
 
 
 @dataclass(frozen=True)
@@ -152,53 +143,27 @@ class DPMSolverPlusPlus2M(Multistep):
 
     name: ClassVar[str] = "dpmpp_2m"
     order: ClassVar[int] = 2
-    form: ClassVar[Form] = Data()
-
-    @property
-    def values(self) -> int:
-        """Two."""
-        return 2
+    form: ClassVar[Form] = DataForm()
 
     def weights(self, process: Process, now: float, then: float, clocks: Sequence[float]) -> list[float]:
-        """From `half_step_slope`."""
+        """Returns those with the moments of `half_step_slope`."""
         return interpolation_weights(clocks, half_step_slope(self.form, process, now, then, len(clocks)))
 
 
 @dataclass(frozen=True)
 class DPMSolverPlusPlus3M(Multistep):
-    """DPM-Solver++ with three values, integrated exactly, which has order 3 (`dpmpp_3m_published` has 2).
+    """DPM-Solver++ with three values, integrated exactly, which has order 3 (in diffusers and k-diffusion it has 2).
 
     Source: Lu et al. 2022 (arXiv 2211.01095), the multistep form of its expansion in lambda.
     """
 
     name: ClassVar[str] = "dpmpp_3m"
     order: ClassVar[int] = 3
-    form: ClassVar[Form] = Data()
-
-    @property
-    def values(self) -> int:
-        """Three."""
-        return 3
-
-
-@dataclass(frozen=True)
-class DPMSolverPP3MPublished(DPMSolverPlusPlus3M):
-    """DPM-Solver++(3M) as diffusers and k-diffusion have it, for comparison only: order 2.
-
-    Their second difference of the data is half the second derivative, and enters with the weight of the whole.
-    """
-
-    name: ClassVar[str] = "dpmpp_3m_published"
-    order: ClassVar[int] = 2
-
-    def weights(self, process: Process, now: float, then: float, clocks: Sequence[float]) -> list[float]:
-        """The exact ones, but of half the integral of u^2."""
-        moments = self.form.moments(process, now, then, len(clocks))
-        return interpolation_weights(clocks, [moment / 2 if k == 2 else moment for k, moment in enumerate(moments)])
+    form: ClassVar[Form] = DataForm()
 
 
 def half_step_slope(form: Form, process: Process, now: float, then: float, count: int) -> list[float]:
-    """The moments of `form`, but of two the second is half the step times the first.
+    """Returns the moments of `form`, but where there are two, the second is half the step times the first.
 
     That is what DPM-Solver++(2M) and UniPC's B2(h) of order 2 have; it differs from the exact one at third order.
     """

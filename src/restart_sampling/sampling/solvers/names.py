@@ -11,7 +11,6 @@ from restart_sampling.sampling.solvers.multistep import (
     AdamsBashforth,
     DPMSolverPlusPlus2M,
     DPMSolverPlusPlus3M,
-    DPMSolverPP3MPublished,
 )
 from restart_sampling.sampling.solvers.onestep import DPMSolver2, DPMSolver3, Euler, Heun, Midpoint
 from restart_sampling.sampling.solvers.predictor_corrector import SASolver, UniPC
@@ -29,7 +28,6 @@ SOLVERS: dict[str, Callable[[], Any]] = {
     "deis": DEIS,
     "dpmpp_2m": DPMSolverPlusPlus2M,
     "dpmpp_3m": DPMSolverPlusPlus3M,
-    "dpmpp_3m_published": DPMSolverPP3MPublished,
     "unipc": UniPC,
     "ddim": DDIM,
     "ddpm": lambda: DDIM(eta=1.0),
@@ -39,7 +37,7 @@ SOLVERS: dict[str, Callable[[], Any]] = {
 
 
 def make_solver(text: str) -> Solver:
-    """The solver that a plan names: `heun`, or with settings after colons, `ddim:eta=0.5`, `sa:tau=0.5:high=50`.
+    """Makes the solver that a plan names: `heun`, or with settings after colons, `ddim:eta=0.5`, `sa:tau=0.5:high=50`.
 
     The settings are the fields of the solver's class.
 

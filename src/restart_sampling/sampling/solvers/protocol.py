@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 
@@ -21,15 +23,15 @@ class Solver(Protocol):
 
     @property
     def order(self) -> int:
-        """Of convergence between two positive levels, from exact history (of a stochastic one: of its drift)."""
+        """Order of convergence between two positive levels, from exact history (of a stochastic one: of its drift)."""
         ...
 
     def evaluations(self, move: Move) -> int:
-        """Calls of the denoiser that `step` makes for this fall."""
+        """Counts the calls of the denoiser that `step` makes for this fall."""
         ...
 
     def landing(self, move: Move, process: Process = VE) -> float:
-        """The level that `step` arrives at: move.then, or lower for a stochastic solver (the loop adds the noise)."""
+        """Returns where `step` arrives: move.then, or lower for a stochastic solver (the loop adds the noise)."""
         ...
 
     def step(
@@ -52,24 +54,47 @@ class Solver(Protocol):
 
 @dataclass(frozen=True)
 class ODESolver:
-    """What most solvers share: they land on move.then, and call the denoiser once."""
+    """What most solvers share: they land on move.then, and call the denoiser once in a step to level 0.
+
+    Attributes:
+        calls: of the denoiser, in a step to a positive level.
+    """
+
+    calls: ClassVar[int] = 1
 
     def evaluations(self, move: Move) -> int:
-        """One."""
-        return 1
+        """Counts `calls`, or one to level 0."""
+        return self.calls if move.then > 0 else 1
 
     def landing(self, move: Move, process: Process = VE) -> float:
-        """move.then."""
+        """Returns move.then."""
         return move.then
 
 
 def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
-    """x0, the expected data, at `level`: one call of the denoiser."""
+    """Calls the denoiser once, for x0, the expected data, at `level`.
+
+    Raises:
+        InputError: the answer is no tensor of x's shape.
+    """
     # float64 also where the state is not: the level conditions the network. Filled on the device, so nothing waits.
-    dtype = torch.float32 if x.device.type == "mps" else torch.float64
-    return denoise(x, torch.full((x.shape[0],), level, dtype=dtype, device=x.device)).to(x.dtype)
+    return like(x, denoise(x, torch.full((x.shape[0],), level, dtype=state_dtype(x.device), device=x.device)))
+
+
+def like(x: Tensor, answer: object, who: str = "the denoiser") -> Tensor:
+    """Returns what a denoiser or a network answered for the states x, in x's dtype.
+
+    Raises:
+        InputError: it is no tensor of x's shape (a smaller one would be broadcast without a word).
+    """
+    if not isinstance(answer, Tensor) or answer.shape != x.shape:
+        returned = f"a tensor {list(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        raise InputError(
+            f"{who} returned {returned} for states {list(x.shape)}; it must return a tensor of their shape"
+        )
+    return answer.to(x.dtype)
 
 
 def velocity(denoise: Denoise, x: Tensor, level: float, process: Process) -> Tensor:
-    """dx/dlevel of the probability-flow ODE at `level` > 0: one call of the denoiser."""
+    """Calls the denoiser once, for dx/dlevel of the probability-flow ODE at `level` > 0."""
     return process.velocity(x, evaluate(denoise, x, level), level)

@@ -1,0 +1,152 @@
+"""Guidance: a net away from what another net, or the same without its condition, would say."""
+
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from math import inf, isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.sampling.net import FunctionNet, Net, around
+
+
+def guided(
+    net: Net,
+    scale: float,
+    *,
+    conditional: Mapping[str, Any] | None = None,
+    unconditional: Mapping[str, Any] | None = None,
+    guide: Net | None = None,
+    interval: tuple[float, float] = (0.0, inf),
+    batched: bool = True,
+) -> FunctionNet:
+    """Guides a net: D = D_guide + scale (D_net - D_guide), at levels within an interval; D_net elsewhere.
+
+    Without a `guide` this is classifier-free guidance, D_guide being the net without its condition, and with one it is
+    autoguidance, by a worse model of the same data.
+
+    Args:
+        net: whose answer counts.
+        scale: 1 is no guidance, more is stronger.
+        conditional: keyword arguments of the net, beside those of each call.
+        unconditional: keyword arguments of the guide, which take the place of those of each call of the same name.
+            Tensors are [B, ...], or [1, ...] for all images.
+        guide: a net of the same process and D; default: `net` itself, which then needs `unconditional`.
+        interval: guidance is on where low < level <= high, in the process's level; on a GPU each call then waits to
+            learn its level.
+        batched: whether classifier-free guidance makes one call with a batch of twice the size, or two calls.
+
+    Returns:
+        A net of the levels that both know. A call takes two evaluations where guidance is on, one elsewhere.
+
+    Raises:
+        InputError: nothing to guide by, a guide of another process, or an empty interval; in a call: arguments that
+            cannot make one batch.
+
+    Source: Ho and Salimans 2022 (arXiv 2207.12598); Karras et al. 2024 (arXiv 2406.02507) for a second network;
+    Kynkäänniemi et al. 2024 (arXiv 2404.07724) for the interval.
+    """
+    low, high = interval
+    if not isfinite(scale):
+        raise InputError(f"the guidance scale is {scale:g}; give a finite number, 1 for none")
+    if not low < high:
+        raise InputError(f"guidance between the levels {low:g} and {high:g} is nowhere; give (low, high), low < high")
+    if guide is None and unconditional is None:
+        raise InputError(
+            "there is nothing to guide by; give the arguments of the unconditional call (unconditional={...}), or a "
+            "second net (guide=...)"
+        )
+    if guide is not None and (guide.process, guide.D) != (net.process, net.D):
+        raise InputError(
+            f"the guide has the process {guide.process.name} and D {guide.D}, the net {net.process.name} and {net.D}; "
+            f"they must be the same"
+        )
+
+    def denoise(x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:
+        wanted = {**kwargs, **(conditional or {})}
+        on = (level > low) & (level <= high)
+        if scale == 1 or not (everywhere or on.any()):
+            return net(x, level, **wanted)
+        without = {**kwargs, **(unconditional or {})}
+        if guide is not None or not batched:
+            d_guide, d_net = (guide or net)(x, level, **without), net(x, level, **wanted)
+        else:
+            both = {key: _joined(key, without.get(key), wanted.get(key), len(x)) for key in {**without, **wanted}}
+            d_guide, d_net = net(torch.cat([x, x]), torch.cat([level, level]), **both).chunk(2)
+        result = d_guide + scale * (d_net - d_guide)
+        return torch.where(on.reshape(-1, *[1] * (x.ndim - 1)), result, d_net)
+
+    def evaluations(level: float) -> int:
+        on = scale != 1 and low < level <= high
+        return net.evaluations(level) + ((guide or net).evaluations(level) if on else 0)
+
+    def identify(inner: str) -> str | None:
+        by = guide.identity if guide else "itself"
+        arguments = f"{_described(conditional)} over {_described(unconditional)}"
+        return by and f"{inner} guided {scale:g} between {low:g} and {high:g} by {by} with {arguments}"
+
+    everywhere = low <= 0 and high >= net.sigma_max
+    return around(
+        net,
+        denoise,
+        identify,
+        evaluations=evaluations,
+        sigma_min=max(net.sigma_min, (guide or net).sigma_min),
+        sigma_max=min(net.sigma_max, (guide or net).sigma_max),
+    )
+
+
+def _described(arguments: Mapping[str, Any] | None) -> str:
+    """Arguments in a few words, tensors by the SHA-256 of their values."""
+    words = []
+    for key, value in (arguments or {}).items():
+        if isinstance(value, Tensor):
+            value = sha256(repr((value.dtype, value.shape, value.tolist())).encode()).hexdigest()
+        words.append(f"{key}={value}")
+    return f"({', '.join(words)})"
+
+
+def _joined(key: str, without: Any, wanted: Any, batch: int) -> Any:
+    """Joins one argument for the doubled batch: tensors one after the other; other values must be those of both."""
+    if isinstance(without, Tensor) and isinstance(wanted, Tensor):
+        rows = {len(each) if each.ndim else 0 for each in (without, wanted)}
+        if without.shape[1:] == wanted.shape[1:] and rows <= {1, batch}:
+            return torch.cat([each.expand(batch, *each.shape[1:]) for each in (without, wanted)])
+    elif type(without) is type(wanted) and without == wanted:
+        return wanted
+    raise InputError(
+        f"the argument {key} of the unconditional and of the conditional call cannot make one batch; give tensors of "
+        f"one shape, [{batch}, ...] or [1, ...], or make two calls (batched=False)"
+    )
+
+
+def guided_by_class(
+    model: Denoiser, class_labels: Tensor | None, scale: float = 1.0
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Binds class labels to a model, with classifier-free guidance.
+
+    Args:
+        model: A denoiser; for guidance, one that was trained with label dropout.
+        class_labels: One-hot [B, label_dim], or class numbers int64 [B]; None is unconditional.
+        scale: 1 is the plain conditional model.
+
+    Returns:
+        denoise(x, sigma) for a batch of len(class_labels) images.
+
+    Raises:
+        InputError: The class labels do not fit the model, or guidance was asked for without them.
+    """
+    labels = model.one_hot(class_labels)
+    if scale == 1:
+        return lambda x, sigma: model(x, sigma, labels)
+    if labels is None:
+        raise InputError(f"guidance has the scale {scale} but no class labels; give class labels, or use the scale 1")
+    return guided(
+        model,
+        scale,
+        conditional={"class_labels": labels},
+        unconditional={"class_labels": torch.zeros_like(labels)},
+    )

@@ -1,0 +1,313 @@
+"""Nets from networks of any origin: what a network predicts becomes the expected data.
+
+One constructor for each prediction. Which one a network needs cannot be seen from its outputs: a velocity that is taken
+for the data gives noise, without an error.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import log, sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.numerics import state_dtype, weights_sha256
+from restart_sampling.models.thresholding import clipped
+from restart_sampling.sampling.net import FunctionNet
+from restart_sampling.sampling.process import FLOW, VE
+from restart_sampling.sampling.solvers.protocol import like
+
+Network = Callable[..., Any]
+"""network(x, time, **kwargs) -> a tensor like x, or an output of diffusers that has it as `.sample`."""
+Clip = bool | tuple[float, float]
+"""False; True for [-1, 1]; or (low, high)."""
+
+
+def from_eps(
+    network: Network,
+    alphas_cumprod: Tensor | Sequence[float],
+    *,
+    continuous: bool = False,
+    clip: Clip = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    identity: str | None = None,
+) -> FunctionNet:
+    """Makes a net of a network of DDPM's kind that predicts the noise.
+
+    The network is called as network(x_t, t, **kwargs) with x_t = sqrt(a) x0 + sqrt(1 - a) noise, a = alphas_cumprod[t],
+    and timesteps t [B]. The sampler's levels are sigma = sqrt((1 - a) / a), its states x_t / sqrt(a).
+
+    Args:
+        network: a torch module (of diffusers too), or any function; for another order or name of its arguments, a
+            lambda: `lambda x, t, **kwargs: network(t, x, **kwargs)`.
+        alphas_cumprod: [T], falling from below 1 to above 0, such as `scheduler.alphas_cumprod`.
+        continuous: whether the network takes times between the timesteps; t is then a float, linear in log sigma
+            between them. Otherwise the plan's levels are rounded to those of the table, and t is an integer (int64).
+        clip: the range of the data, to which the estimate is clipped: True for [-1, 1], or (low, high). For images and
+            not for latents.
+        dtype: of the network's input; default: that of its parameters, float32 for a function. The state is float64.
+        device: of the states; default: that of its parameters, the CPU for a function.
+        identity: says which weights a function has, for runs that are resumed; default: a module's SHA-256.
+
+    Raises:
+        InputError: alphas_cumprod is no such table, or clip no range; in a call: the network's answer is not like x.
+
+    Source: Ho et al. 2020 (arXiv 2006.11239), as in Karras et al. 2022 (arXiv 2206.00364), table 1.
+    """
+    return _discrete("eps", network, alphas_cumprod, continuous, clip, dtype, device, identity)
+
+
+def from_v(
+    network: Network,
+    alphas_cumprod: Tensor | Sequence[float],
+    *,
+    continuous: bool = False,
+    clip: Clip = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    identity: str | None = None,
+) -> FunctionNet:
+    """Makes a net of a network of DDPM's kind that predicts v = sqrt(a) noise - sqrt(1 - a) x0; else as `from_eps`.
+
+    This v is not the velocity of a flow model: that is `from_flow`.
+
+    Source: Salimans and Ho 2022 (arXiv 2202.00512), section 4.
+    """
+    return _discrete("v", network, alphas_cumprod, continuous, clip, dtype, device, identity)
+
+
+def from_x0(
+    network: Network,
+    alphas_cumprod: Tensor | Sequence[float],
+    *,
+    continuous: bool = False,
+    clip: Clip = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    identity: str | None = None,
+) -> FunctionNet:
+    """Makes a net of a network of DDPM's kind that predicts the data x0 itself; else as `from_eps`.
+
+    A network that is called with sigma instead of a timestep is one for `from_edm`.
+    """
+    return _discrete("x0", network, alphas_cumprod, continuous, clip, dtype, device, identity)
+
+
+def from_flow(
+    network: Network,
+    *,
+    reverse: bool = False,
+    clip: Clip = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    identity: str | None = None,
+) -> FunctionNet:
+    """Makes a net of a flow-matching network, which predicts a velocity.
+
+    The network is called as network(x, t, **kwargs) with float times t [B]. Where t = 1 is noise, x = (1 - t) x0 +
+    t noise and the velocity is noise - x0 (Stable Diffusion 3, FLUX). With `reverse` t = 1 is the data, x = t x0 +
+    (1 - t) noise and the velocity is x0 - noise (Lipman et al. 2023; rectified flow of Liu et al. 2023). The sampler's
+    levels are the first kind of t in either case. Where only one of both is turned round, or t goes to 1000, give a
+    lambda: `lambda x, t, **kwargs: network(x, 1000 * t, **kwargs)`.
+
+    Args:
+        network: a torch module, or any function.
+        reverse: whether t = 1 is the data, and the velocity points there.
+        clip, dtype, device, identity: as of `from_eps`.
+
+    Raises:
+        InputError: clip is no range; in a call: the network's answer is not like x.
+
+    Source: Lipman et al. 2023 (arXiv 2210.02747); Liu et al. 2023 (arXiv 2209.03003); Esser et al. 2024
+    (arXiv 2403.03206).
+    """
+    call = _caller(network, dtype, device)
+
+    def denoise(x: Tensor, t: Tensor, /, **kwargs: Any) -> Tensor:
+        velocity = call(x, 1 - t if reverse else t, **kwargs)
+        return x + _beside(t, x) * velocity if reverse else x - _beside(t, x) * velocity
+
+    net = FunctionNet(
+        denoise,
+        process=FLOW,
+        sigma_min=0.0,
+        sigma_max=1.0,
+        device=call.device,
+        identify=_identify(network, identity, "flow, reverse" if reverse else "flow"),
+    )
+    return _clip(net, clip)
+
+
+def from_edm(
+    denoiser: Network,
+    sigma_min: float,
+    sigma_max: float,
+    *,
+    D: int | None = None,
+    clip: Clip = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    identity: str | None = None,
+) -> FunctionNet:
+    """Makes a net of a denoiser as EDM and k-diffusion call it: denoiser(x, sigma, **kwargs) -> x0.
+
+    Args:
+        denoiser: a torch module, or any function, of x = x0 + sigma noise and float levels sigma [B].
+        sigma_min: the lowest level that it knows; 0: any.
+        sigma_max: the highest.
+        D: augmented dimensions, if it is a PFGM++ model.
+        clip, dtype, device, identity: as of `from_eps`.
+
+    Raises:
+        InputError: the levels or D are out of range, or clip is no range; in a call: the answer is not like x.
+
+    Source: Karras et al. 2022 (arXiv 2206.00364).
+    """
+    if not 0 <= sigma_min < sigma_max:
+        raise InputError(
+            f"the denoiser has levels from {sigma_min:g} to {sigma_max:g}; give 0 <= sigma_min < sigma_max"
+        )
+    if D is not None and D < 1:
+        raise InputError(f"D is {D}; PFGM++ needs at least 1 augmented dimension")
+    call = _caller(denoiser, dtype, device)
+    net = FunctionNet(
+        call,
+        process=VE,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        device=call.device,
+        D=D,
+        identify=_identify(denoiser, identity, "edm"),
+    )
+    return _clip(net, clip)
+
+
+@dataclass(frozen=True)
+class _Caller:
+    """A network in its dtype, called with states in theirs."""
+
+    network: Network
+    dtype: torch.dtype
+    device: torch.device
+
+    def __call__(self, x: Tensor, time: Tensor, /, **kwargs: Any) -> Tensor:
+        """Returns the answer in x's dtype. Times that are floats have float32 at least: float16 has no 999.25."""
+        if getattr(self.network, "training", False):
+            raise InputError("the network is in training mode, in which dropout is random; call its eval() first")
+        if time.is_floating_point():
+            time = time.to(torch.promote_types(self.dtype, torch.float32))
+        answer = self.network(x.to(self.dtype), time, **kwargs)
+        return like(x, getattr(answer, "sample", answer), "the network")
+
+
+def _caller(network: Network, dtype: torch.dtype | None, device: torch.device | str | None) -> _Caller:
+    weight = None
+    if isinstance(network, nn.Module):
+        weight = next((each for each in network.parameters() if each.is_floating_point()), None)
+    return _Caller(
+        network,
+        dtype or (torch.float32 if weight is None else weight.dtype),
+        torch.device(device or ("cpu" if weight is None else weight.device)),
+    )
+
+
+def _discrete(
+    prediction: str,
+    network: Network,
+    alphas_cumprod: Tensor | Sequence[float],
+    continuous: bool,
+    clip: Clip,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+    identity: str | None,
+) -> FunctionNet:
+    call = _caller(network, dtype, device)
+    sigmas = _levels(alphas_cumprod)
+    places = [log(sigma) for sigma in sigmas]
+    table = torch.tensor(places, dtype=state_dtype(call.device), device=call.device)
+
+    def timestep(sigma: Tensor) -> Tensor:
+        place = sigma.to(table.dtype).log()
+        if not continuous:
+            return (place[:, None] - table).abs().argmin(dim=1)
+        after = torch.searchsorted(table, place).clamp(1, len(table) - 1)
+        return after - 1 + ((place - table[after - 1]) / (table[after] - table[after - 1])).clamp(0, 1)
+
+    def denoise(x: Tensor, sigma: Tensor, /, **kwargs: Any) -> Tensor:
+        s = _beside(sigma, x)
+        scale = (1 + s**2).rsqrt()  # sqrt(a)
+        answer = call(scale * x, timestep(sigma), **kwargs)
+        match prediction:
+            case "eps":
+                return x - s * answer
+            case "v":
+                return scale * (scale * x - s * answer)
+            case _:
+                return answer
+
+    def round_level(level: float) -> float:
+        return level if continuous else sigmas[min(range(len(sigmas)), key=lambda t: abs(places[t] - log(level)))]
+
+    levels = f"{len(sigmas)} levels {sigmas[0]:g} to {sigmas[-1]:g}"
+    net = FunctionNet(
+        denoise,
+        process=VE,
+        sigma_min=sigmas[0],
+        sigma_max=sigmas[-1],
+        device=call.device,
+        identify=_identify(network, identity, f"{prediction}, {levels}{', continuous' * continuous}"),
+        round_level=round_level,
+    )
+    return _clip(net, clip)
+
+
+def _levels(alphas_cumprod: Tensor | Sequence[float]) -> list[float]:
+    """Checks a table of alphas_cumprod and returns its sigmas, which rise."""
+    table = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
+    if table.ndim != 1 or len(table) < 2:
+        raise InputError(f"alphas_cumprod has the shape {list(table.shape)}; give [T], with T of 2 or more")
+    values = table.tolist()
+    for t, value in enumerate(values):
+        if not 0 < value < 1:
+            raise InputError(
+                f"alphas_cumprod[{t}] is {value:g}, and must lie between 0 and 1; of a schedule with zero terminal SNR "
+                f"leave the last entry out, at which there is no data: alphas_cumprod[:-1]"
+            )
+        if t and not value < values[t - 1]:
+            raise InputError(
+                f"alphas_cumprod[{t}] is {value:g}, not below the {values[t - 1]:g} before it; give the products "
+                f"of 1 - beta, which fall with the timestep"
+            )
+    if values[-1] > 0.5:
+        raise InputError(
+            f"alphas_cumprod ends at {values[-1]:g}, where there is more data than noise, and samplers start from "
+            f"noise; give the cumulative products of 1 - beta, not its values"
+        )
+    return [sqrt((1 - value) / value) for value in values]
+
+
+def _beside(level: Tensor, x: Tensor) -> Tensor:
+    """Reshapes levels [B] to [B, 1, ...], in the dtype of states x."""
+    return level.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _identify(network: Network, identity: str | None, words: str) -> Callable[[], str | None]:
+    def identify() -> str | None:
+        weights = weights_sha256(network) if identity is None and isinstance(network, nn.Module) else identity
+        return weights and f"{weights} {words}"
+
+    return identify
+
+
+def _clip(net: FunctionNet, clip: Clip) -> FunctionNet:
+    match clip:
+        case True:
+            return clipped(net)
+        case False:
+            return net
+        case low, high:
+            return clipped(net, low, high)
+    raise InputError(f"clip is {clip!r}; give True for [-1, 1], a range (low, high), or False")

@@ -1,0 +1,141 @@
+"""From a net, a plan and seeds to samples: all of the plan holds, and the noise is the net's."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import index
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.numerics import full_float32
+from restart_sampling.sampling.follow import follow, walk
+from restart_sampling.sampling.move import Move
+from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.noise import GaussianNoise, Noise, PFGMppNoise
+from restart_sampling.sampling.path import NoisePath
+from restart_sampling.sampling.plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A sampler after one of its moves.
+
+    Attributes:
+        index: of the move, from 0.
+        move: a fall or a rise.
+        level: where the state is now, move.then.
+        state: [B, ...], not to be written to.
+        x0: the denoiser's latest estimate of the data, likewise; None before its first.
+    """
+
+    index: int
+    move: Move
+    level: float
+    state: Tensor
+    x0: Tensor | None
+
+
+def sample(net: Net, plan: Plan | str, seeds: Sequence[int], shape: Sequence[int], **kwargs: Any) -> Tensor:
+    """Draws one sample for each seed, which depends on its seed alone and not on the others.
+
+    Args:
+        net: from `from_eps`, `from_flow`, `load_model` and the like.
+        plan: the sampler, or its text; its levels are the net's own: sigma, or t of a flow.
+        seeds: one for each sample, in [0, 2^63).
+        shape: of one sample, without the batch.
+        **kwargs: the network's own, such as class labels [B]; passed to each call.
+
+    Returns:
+        [B, *shape] at the plan's last level, float64 (float32 on MPS), on the net's device.
+
+    Raises:
+        InputError: the plan does not fit the net, a seed is out of range or given twice, the net's answer is not like
+            its state, or a sample is not finite.
+    """
+    [last] = deque(steps(net, plan, seeds, shape, **kwargs), maxlen=1)
+    x = last.state
+    broken = [
+        seed for seed, fine in zip(seeds, torch.isfinite(x).flatten(1).all(dim=1).tolist(), strict=True) if not fine
+    ]
+    if broken:
+        raise InputError(
+            f"the sample of seed {broken[0]} is not finite with plan '{plan}'; check whether the network overflows "
+            f"in its dtype, and whether the plan suits it"
+        )
+    return x
+
+
+def steps(net: Net, plan: Plan | str, seeds: Sequence[int], shape: Sequence[int], **kwargs: Any) -> Iterator[Step]:
+    """Draws samples as `sample` does, whose result is the last state, and yields after each move.
+
+    Takes and raises what `sample` does, but does not look for values that are not finite.
+    """
+    plan = Plan.parse(plan) if isinstance(plan, str) else plan
+    path = net_path(net, plan)
+    seeds = [index(seed) for seed in seeds]
+    if len(set(seeds)) < len(seeds):
+        raise InputError("a seed is given twice; each seed makes one sample")
+    noise = net_noise(net, seeds, plan.s_noise)
+    return _steps(net, plan, path, noise, shape, kwargs)
+
+
+def _steps(
+    net: Net, plan: Plan, path: NoisePath, noise: Noise, shape: Sequence[int], kwargs: dict[str, Any]
+) -> Iterator[Step]:
+    x0 = None
+
+    def denoise(x: Tensor, level: Tensor) -> Tensor:
+        nonlocal x0
+        with full_float32():
+            x0 = net(x, level, **kwargs)
+        return x0
+
+    start = noise.start(shape, path.levels[0])
+    for place, move, x in walk(denoise, start, path, *plan.solvers, net.process, noise):
+        yield Step(place, move, move.then, x, x0)
+
+
+def net_path(net: Net, plan: Plan) -> NoisePath:
+    """Makes the noise path of a plan on the levels that a net knows.
+
+    Raises:
+        InputError: the plan does not fit the net, or it is no net.
+    """
+    if not hasattr(net, "process"):
+        raise InputError(
+            f"the net is a {type(net).__name__}; make one of a network by what it predicts, with from_eps, from_v, "
+            f"from_x0, from_flow or from_edm"
+        )
+    return plan.path(net.sigma_min, net.sigma_max, net.round_level)
+
+
+def net_noise(net: Net, seeds: Sequence[int], s_noise: float = 1.0) -> Noise:
+    """Makes the noise that belongs to a net: PFGM++'s for its D, else Gaussian for its process.
+
+    Raises:
+        InputError: a seed is out of range.
+    """
+    if net.D is not None:
+        return PFGMppNoise(seeds, D=net.D, s_noise=s_noise, device=net.device)
+    return GaussianNoise(seeds, s_noise=s_noise, process=net.process, device=net.device)
+
+
+def network_evaluations(net: Net, plan: Plan) -> int:
+    """Counts the evaluations of networks for one sample: the plan's NFE, but more where guidance takes two for a call.
+
+    Raises:
+        InputError: the plan does not fit the net.
+    """
+    count = 0
+
+    def denoise(x: Tensor, level: Tensor) -> Tensor:
+        nonlocal count
+        count += net.evaluations(level.item())
+        return x
+
+    state = torch.zeros(1, 1, dtype=torch.float64, device="cpu")
+    follow(denoise, state, net_path(net, plan), *plan.solvers, net.process, lambda x, low, high: x)
+    return count
