@@ -54,6 +54,23 @@ _D = 2048  # of PFGM++ where the user gives none
     type=click.FloatRange(0, 1, min_open=True),
     help="Highest learning rate of Adam.",
 )
+@click.option(
+    "--ema-images",
+    default=500_000,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Half-life of the average of the weights, which is the model; at first a twentieth of the images so far.",
+)
+@click.option(
+    "--augment",
+    default=0.12,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Turn, scale, stretch and shift images, each with this probability, falling to 0 along the run; the network "
+    "is told, and draws plain images. 0 is flips only.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of all that is drawn.")
 @click.option(
     "--dtype",
@@ -91,6 +108,8 @@ def train(
     images: int | None,
     batch: int,
     lr: float,
+    ema_images: int,
+    augment: float,
     seed: int,
     dtype: str,
     compiled: bool,
@@ -144,10 +163,12 @@ def train(
             blocks=blocks,
             attention=attention,
             dropout=dropout,
+            augment=augment,
             images=images,
             minutes=minutes,
             batch=batch,
             lr=lr,
+            ema_images=ema_images,
             seed=seed,
             dtype=_dtype(dtype, ranks.device),
             data_images=len(pictures),
@@ -163,7 +184,7 @@ def train(
                     "model": f"{settings.class_name}{f' with D={settings.D}' if settings.D else ''}, "
                     f"{parameters / 1e6:.2f} million parameters",
                     "length": f"{images} images" if minutes is None else f"{minutes:g} min",
-                    "steps": f"batches of {batch}, Adam {lr:g}, seed {seed}",
+                    "steps": f"batches of {batch}, Adam {lr:g}, augmentation {augment:g}, seed {seed}",
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, network in {settings.dtype}",
                     "out": out,
                 }
