@@ -45,7 +45,11 @@ _D = 2048  # of PFGM++ where the user gives none
 )
 @click.option("--images", type=click.IntRange(1), metavar="N", help="Train on so many, counted with repetitions.")
 @click.option(
-    "--batch", default=512, show_default=True, type=click.IntRange(1), help="Images a step, of all processes together."
+    "--batch",
+    default=512,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Images a step, of all processes together; an H100 wants 512 each.",
 )
 @click.option(
     "--lr",
@@ -64,12 +68,12 @@ _D = 2048  # of PFGM++ where the user gives none
 )
 @click.option(
     "--augment",
-    default=0.12,
+    default=0.0,
     show_default=True,
     type=click.FloatRange(0, 1),
     metavar="P",
     help="Turn, scale, stretch and shift images, each with this probability, falling to 0 along the run; the network "
-    "is told, and draws plain images. 0 is flips only.",
+    "is told, and draws plain images. For few images and long runs; EDM has 0.12. 0 is flips only.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of all that is drawn.")
 @click.option(
@@ -184,7 +188,7 @@ def train(
                     "model": f"{settings.class_name}{f' with D={settings.D}' if settings.D else ''}, "
                     f"{parameters / 1e6:.2f} million parameters",
                     "length": f"{images} images" if minutes is None else f"{minutes:g} min",
-                    "steps": f"batches of {batch}, Adam {lr:g}, augmentation {augment:g}, seed {seed}",
+                    "steps": f"batches of {batch}, Adam {lr:g}, seed {seed}",
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, network in {settings.dtype}",
                     "out": out,
                 }
@@ -236,7 +240,9 @@ def _describe(pictures: ImageSet, settings: Settings) -> str:
     side = settings.resolution
     colours = "grey" if settings.image_channels == 1 else "RGB"
     classes = f", {settings.label_dim} classes" if settings.label_dim else ""
-    return f"{pictures.source.path.name}, {len(pictures)} images of {side}x{side}, {colours}{classes}, random flips"
+    augmented = f", augmentation {settings.augment:g} falling to 0" if settings.augment else ""
+    shape = f"{len(pictures)} images of {side}x{side}, {colours}{classes}"
+    return f"{pictures.source.path.name}, {shape}, random flips{augmented}"
 
 
 def _print_report(report: Report) -> None:
