@@ -84,7 +84,7 @@ def test_minimiser_on_gaussian_data(settings):
     noise = unit_noise(images.shape, None, generator(3))
 
     def mean_loss(k):
-        return weighted_error(lambda y, s, _: k * model(y, s), loss, images, sigma, noise, None).mean().item()
+        return weighted_error(lambda y, s, *_: k * model(y, s), loss, images, sigma, noise, None).mean().item()
 
     below, at, above = mean_loss(0.9), mean_loss(1.0), mean_loss(1.1)
     least = 1 + 0.1 * (below - above) / (2 * (below - 2 * at + above))  # of the parabola through the three

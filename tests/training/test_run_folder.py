@@ -22,6 +22,12 @@ def test_the_same_run_is_welcome_also_when_less_of_it_is_known(run_folder):
     run_folder.check({"batch": 512})
 
 
+def test_a_run_from_before_there_was_augmentation_goes_on(run_folder):
+    run_folder.check({"batch": 512, "lr": 1e-3, "augment": 0.0, "ema_images": 500_000})
+    with pytest.raises(InputError, match=r"holds another run, with augment 0.0, not 0.12"):
+        run_folder.check({"batch": 512, "lr": 1e-3, "augment": 0.12, "ema_images": 500_000})
+
+
 def test_another_run_is_refused(run_folder):
     with pytest.raises(InputError, match=r"run holds another run, with batch 512, not 256; choose another --out"):
         run_folder.check({"batch": 256, "lr": 1e-3})

@@ -3,7 +3,7 @@ import torch
 
 from restart_sampling.training.ema import EMA
 from restart_sampling.training.progress import ROUND_SECONDS, Progress
-from restart_sampling.training.schedule import HALF_LIFE, ema_decay, learning_rate
+from restart_sampling.training.schedule import augmentation, ema_decay, learning_rate
 
 
 def test_learning_rate_warms_up_and_falls_along_a_cosine():
@@ -11,17 +11,22 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine():
     assert values == pytest.approx([0, 1e-3, 2e-3, 1.5e-3, 1e-3, 0], abs=1e-12)
 
 
-def test_decay_halves_the_past_over_the_half_life():
+def test_augmentation_falls_to_nothing():
+    assert [augmentation(progress, 0.2) for progress in (0, 0.25, 1)] == pytest.approx([0.2, 0.15, 0])
+
+
+@pytest.mark.parametrize("half_life", [500_000, 100_000])
+def test_decay_halves_the_past_over_the_half_life(half_life):
     batch = 500
     late = 10**9  # images; far beyond the ramp
     product = 1.0
-    for _ in range(HALF_LIFE // batch):
-        product *= ema_decay(late, batch)
+    for _ in range(half_life // batch):
+        product *= ema_decay(late, batch, half_life)
     assert product == pytest.approx(0.5)
     # On the ramp the half-life is a twentieth of the images so far.
-    assert ema_decay(20 * batch, batch) == pytest.approx(0.5)
-    assert ema_decay(batch, batch) == pytest.approx(2**-20)
-    assert ema_decay(20 * HALF_LIFE, HALF_LIFE) == pytest.approx(0.5)
+    assert ema_decay(20 * batch, batch, half_life) == pytest.approx(0.5)
+    assert ema_decay(batch, batch, half_life) == pytest.approx(2**-20)
+    assert ema_decay(20 * half_life, half_life, half_life) == pytest.approx(0.5)
 
 
 def test_average_of_a_known_sequence(settings):

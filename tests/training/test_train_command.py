@@ -19,7 +19,20 @@ import restart_sampling as rs
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
 
-TINY = ("--channels", "8", "--channel-mult", "1,1", "--blocks", "1", "--batch", "32", "--lr", "0.01")
+TINY = (
+    "--channels",
+    "8",
+    "--channel-mult",
+    "1,1",
+    "--blocks",
+    "1",
+    "--batch",
+    "32",
+    "--lr",
+    "0.01",
+    "--augment",
+    "0.12",
+)
 LENGTH = ("--images", "6400")  # 200 steps
 
 
@@ -60,7 +73,7 @@ def test_the_run_leaves_what_it_says(undisturbed, folder):
     ]
     with Image.open(out / "samples-6400.png") as samples:
         assert samples.size == (2 * (10 * 9 - 1), 2 * (6 * 9 - 1))
-    assert f"{folder.name}, 500 images of 8x8, RGB, 2 classes" in stderr
+    assert f"{folder.name}, 500 images of 8x8, RGB, 2 classes, random flips, augmentation 0.12 falling to 0" in stderr
     assert "6400 images, loss 0." in stderr
 
 
@@ -226,6 +239,8 @@ def save(path: Path, size, mode="RGB"):
         (("--images", "64", "--attention", "5"), "--attention 5: the network has the resolutions 8, 4, 2; give some"),
         (("--images", "64", "--channels", "30"), "--channels 30 with --channel-mult 1,2,2 cannot be normalised"),
         (("--images", "64", "--dropout", "1"), "--dropout"),
+        (("--images", "64", "--augment", "1.5"), "--augment"),
+        (("--images", "64", "--ema-images", "0"), "--ema-images"),
         (("--images", "64", "--lr", "0"), "--lr"),
         (("--images", "64", "--batch", "0"), "--batch"),
     ],

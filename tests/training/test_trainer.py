@@ -65,6 +65,19 @@ def test_a_compiled_network_trains_as_a_plain_one(data, settings):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_the_network_is_told_of_the_augmentation_which_ends_with_the_run(data, settings):
+    trainer = Trainer(replace(settings, augment=0.5), data, ONE)
+    told = []
+    trainer._model.model.map_augment.register_forward_hook(lambda module, arguments, result: told.append(arguments[0]))
+    for progress in (0.0, 1.0):
+        trainer.step(progress)
+    at_first, at_last = told
+    assert at_first.shape == at_last.shape == (settings.batch, 9)
+    assert torch.all(at_first.any(dim=0))
+    assert torch.all(at_last[:, 1:] == 0)  # flips remain
+    assert Trainer(replace(settings, augment=0.0), data, ONE)._model.model.map_augment is None
+
+
 def test_making_a_trainer_leaves_the_global_generator_alone(data, settings):
     torch.manual_seed(1)
     before = torch.get_rng_state()

@@ -45,7 +45,11 @@ _D = 2048  # of PFGM++ where the user gives none
 )
 @click.option("--images", type=click.IntRange(1), metavar="N", help="Train on so many, counted with repetitions.")
 @click.option(
-    "--batch", default=512, show_default=True, type=click.IntRange(1), help="Images a step, of all processes together."
+    "--batch",
+    default=512,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Images a step, of all processes together; an H100 wants 512 each.",
 )
 @click.option(
     "--lr",
@@ -53,6 +57,23 @@ _D = 2048  # of PFGM++ where the user gives none
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True),
     help="Highest learning rate of Adam.",
+)
+@click.option(
+    "--ema-images",
+    default=500_000,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Half-life of the average of the weights, which is the model; at first a twentieth of the images so far.",
+)
+@click.option(
+    "--augment",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Turn, scale, stretch and shift images, each with this probability, falling to 0 along the run; the network "
+    "is told, and draws plain images. For few images and long runs; EDM has 0.12. 0 is flips only.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of all that is drawn.")
 @click.option(
@@ -91,6 +112,8 @@ def train(
     images: int | None,
     batch: int,
     lr: float,
+    ema_images: int,
+    augment: float,
     seed: int,
     dtype: str,
     compiled: bool,
@@ -144,10 +167,12 @@ def train(
             blocks=blocks,
             attention=attention,
             dropout=dropout,
+            augment=augment,
             images=images,
             minutes=minutes,
             batch=batch,
             lr=lr,
+            ema_images=ema_images,
             seed=seed,
             dtype=_dtype(dtype, ranks.device),
             data_images=len(pictures),
@@ -215,7 +240,9 @@ def _describe(pictures: ImageSet, settings: Settings) -> str:
     side = settings.resolution
     colours = "grey" if settings.image_channels == 1 else "RGB"
     classes = f", {settings.label_dim} classes" if settings.label_dim else ""
-    return f"{pictures.source.path.name}, {len(pictures)} images of {side}x{side}, {colours}{classes}, random flips"
+    augmented = f", augmentation {settings.augment:g} falling to 0" if settings.augment else ""
+    shape = f"{len(pictures)} images of {side}x{side}, {colours}{classes}"
+    return f"{pictures.source.path.name}, {shape}, random flips{augmented}"
 
 
 def _print_report(report: Report) -> None:

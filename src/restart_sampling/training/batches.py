@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restart_sampling.training.augmentation import draw_labels, transform
 from restart_sampling.training.losses import Loss, unit_noise
 from restart_sampling.training.training_set import TrainingSet
 
@@ -22,12 +23,14 @@ class Batch:
         labels: int64 [B], or None.
         sigma: their noise levels, float32 [B].
         noise: float32 [B, C, H, W], at noise level 1.
+        augment_labels: float32 [B, 9], what was done to the images; None without augmentation.
     """
 
     images: Tensor
     labels: Tensor | None
     sigma: Tensor
     noise: Tensor
+    augment_labels: Tensor | None
 
 
 def network_seed(seed: int, step: int, rank: int) -> int:
@@ -36,9 +39,18 @@ def network_seed(seed: int, step: int, rank: int) -> int:
 
 
 def draw_batch(
-    data: TrainingSet, loss: Loss, D: int | None, *, seed: int, step: int, size: int, rank: int = 0, ranks: int = 1
+    data: TrainingSet,
+    loss: Loss,
+    D: int | None,
+    *,
+    seed: int,
+    step: int,
+    size: int,
+    augment: float | None = None,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Batch:
-    """Draws images with replacement, flips half of them, and draws noise levels and noise.
+    """Draws images with replacement, flips half of them, augments some, and draws noise levels and noise.
 
     Nothing waits for the device. Each process draws the whole batch and takes its share, so that the number of
     processes changes nothing.
@@ -50,6 +62,7 @@ def draw_batch(
         seed: of the run.
         step: number of the step.
         size: of the batch of all processes together.
+        augment: probability of each transformation; None is flips only, without labels.
         rank: of this process.
         ranks: the number of processes; divides `size`.
     """
@@ -60,14 +73,15 @@ def draw_batch(
     sigma = loss.levels(size, generator)
     noise = unit_noise((size, *data.images.shape[1:]), D, generator)
     own = slice(rank * size // ranks, (rank + 1) * size // ranks)
-    images = data.images[chosen[own]]
-    images = torch.where(flipped[own, None, None, None], images.flip(3), images)
-    return Batch(
-        images / 127.5 - 1,
-        None if data.labels is None else data.labels[chosen[own]],
-        sigma[own],
-        noise[own],
-    )
+    images = data.images[chosen[own]] / 127.5 - 1
+    if augment is None:
+        augment_labels = None
+        images = torch.where(flipped[own, None, None, None], images.flip(3), images)
+    else:
+        augment_labels = draw_labels(flipped, augment, generator)[own]
+        images = transform(images, augment_labels)
+    labels = None if data.labels is None else data.labels[chosen[own]]
+    return Batch(images, labels, sigma[own], noise[own], augment_labels)
 
 
 def _mixed(*numbers: int) -> int:

@@ -108,7 +108,13 @@ def unit_noise(shape: Sequence[int], D: int | None, generator: Generator) -> Ten
 
 
 def weighted_error(
-    model: Denoiser, loss: Loss, images: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None
+    model: Denoiser,
+    loss: Loss,
+    images: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
+    labels: Tensor | None,
+    augment_labels: Tensor | None = None,
 ) -> Tensor:
     """The loss of each image.
 
@@ -119,10 +125,11 @@ def weighted_error(
         sigma: their noise levels [B].
         noise: from `unit_noise`.
         labels: class numbers int64 [B], or None.
+        augment_labels: what was done to the images, or None.
 
     Returns:
         [B], the mean over the pixels.
     """
     noisy = images + sigma[:, None, None, None] * noise
-    error = (model(noisy, sigma, labels) - images) ** 2
+    error = (model(noisy, sigma, labels, augment_labels) - images) ** 2
     return loss.weight(sigma) * error.flatten(1).mean(dim=1)

@@ -6,7 +6,6 @@ import torch
 
 from restart_sampling.models.checkpoint import Checkpoint, write_safetensors
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.training.schedule import HALF_LIFE
 from restart_sampling.training.settings import LABEL_DROPOUT, Settings
 
 
@@ -30,7 +29,8 @@ def write_model(
         f"batch {settings.batch}",
         f"Adam {settings.lr:g} with warm-up and cosine decay",
         *([f"label dropout {LABEL_DROPOUT:g}"] if settings.label_dim else []),
-        f"EMA half-life {HALF_LIFE} images",
+        f"dropout {settings.dropout:g}",
+        f"EMA half-life {settings.ema_images} images",
         f"{settings.dtype} compute",
         f"seed {settings.seed}",
     ]

@@ -14,6 +14,7 @@ from restart_sampling.base.files import atomic, check_writable, is_partial, remo
 
 FORMAT = "restart-sampling-training/1"
 _RUN, _STATE, _LOSS, _MODEL = "run.json", "state.pt", "loss.jsonl", "model.safetensors"
+_EARLIER = {"augment": 0.0, "ema_images": 500_000}  # what runs had before these were settings
 
 
 class RunFolder:
@@ -56,7 +57,7 @@ class RunFolder:
             content = json.loads((self.path / _RUN).read_text())
             if content["format"] != FORMAT:
                 raise ValueError
-            return dict(content["run"])
+            return {**_EARLIER, **content["run"]}
         except (OSError, KeyError, TypeError, ValueError):
             raise InputError(
                 f"{self.path} exists and is not a run of train (no readable {_RUN}); choose another --out"

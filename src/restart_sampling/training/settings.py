@@ -7,6 +7,7 @@ import torch
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser
+from restart_sampling.training.augmentation import LABELS
 from restart_sampling.training.losses import PARAMETRIZATIONS
 
 LABEL_DROPOUT = 0.1
@@ -29,10 +30,12 @@ class Settings:
         blocks: residual blocks per resolution.
         attention: resolutions with self-attention; None is 16x16 where the network has it.
         dropout: probability in the residual blocks.
+        augment: probability of each transformation of an image at the start of the run; 0 is flips only.
         images: how many to train on, counted with repetitions; None: `minutes` say how long.
         minutes: of training; None: `images` says how long.
         batch: images a step, of all processes together.
         lr: highest learning rate.
+        ema_images: half-life of the average of the weights, in images.
         seed: of the weights, the batches and the noise.
         dtype: of the network's arithmetic; its weights are float32.
         data_images: how many the data set has.
@@ -49,10 +52,12 @@ class Settings:
     blocks: int
     attention: tuple[int, ...] | None
     dropout: float
+    augment: float
     images: int | None
     minutes: float | None
     batch: int
     lr: float
+    ema_images: int
     seed: int
     dtype: str
     data_images: int
@@ -84,7 +89,7 @@ class Settings:
             "channel_mult": list(self.channel_mult),
             "num_blocks": self.blocks,
             "attn_resolutions": [16] if self.attention is None else list(self.attention),
-            "augment_dim": 0,
+            "augment_dim": LABELS if self.augment else 0,
             "dropout": self.dropout,
             **({"label_dropout": LABEL_DROPOUT} if self.label_dim else {}),
         }

@@ -13,7 +13,7 @@ from restart_sampling.training.batches import draw_batch, network_seed
 from restart_sampling.training.ema import EMA
 from restart_sampling.training.gradients import FlatGradients
 from restart_sampling.training.losses import PARAMETRIZATIONS, weighted_error
-from restart_sampling.training.schedule import ema_decay, learning_rate
+from restart_sampling.training.schedule import augmentation, ema_decay, learning_rate
 from restart_sampling.training.settings import Settings
 from restart_sampling.training.training_set import TrainingSet
 
@@ -80,7 +80,7 @@ class Trainer:
         """One update of the weights and of their average; does not wait for the device.
 
         Args:
-            progress: part of the run that is done, which the learning rate follows.
+            progress: part of the run that is done, which the learning rate and the augmentation follow.
         """
         settings, ranks = self.settings, self.ranks
         torch.manual_seed(network_seed(settings.seed, self.steps, ranks.rank))
@@ -91,12 +91,15 @@ class Trainer:
             seed=settings.seed,
             step=self.steps,
             size=settings.batch,
+            augment=augmentation(progress, settings.augment) if settings.augment else None,
             rank=ranks.rank,
             ranks=ranks.size,
         )
         # Autocast changes the network's products only: the preconditioning has none, and stays float32.
         with torch.autocast(ranks.device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-            errors = weighted_error(self._model, self._loss, batch.images, batch.sigma, batch.noise, batch.labels)
+            errors = weighted_error(
+                self._model, self._loss, batch.images, batch.sigma, batch.noise, batch.labels, batch.augment_labels
+            )
         loss = errors.mean()
         self._gradients.zero()
         torch.autograd.backward(loss / ranks.size)
@@ -105,7 +108,7 @@ class Trainer:
             group["lr"] = learning_rate(progress, settings.lr)
         self._optimizer.step()
         self.steps += 1
-        self.ema.update(ema_decay(self.images, settings.batch))
+        self.ema.update(ema_decay(self.images, settings.batch, settings.ema_images))
         self._count(loss.detach())
 
     def _count(self, loss: Tensor) -> None:
