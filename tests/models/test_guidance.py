@@ -87,6 +87,8 @@ def test_autoguidance_is_its_formula(network):
     expected = guide + 2.5 * (wanted - guide)
     expected[0] = wanted[0]
     torch.testing.assert_close(net(X, LEVELS, shift=SHIFT), expected)
+    bound = rs.guided(network.net, 2.5, guide=worse, interval=(0.2, 90.0), conditional={"shift": SHIFT})
+    torch.testing.assert_close(bound(X, LEVELS), expected)
     assert (net.sigma_min, net.sigma_max) == (0.01, 50.0)
     both = rs.guided(network.net, 2.5, guide=worse, unconditional={"shift": 0 * SHIFT})
     torch.testing.assert_close(both(X, LEVELS, shift=SHIFT), 2.5 * wanted - 1.5 * worse(X, LEVELS, shift=0 * SHIFT))
