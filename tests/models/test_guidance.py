@@ -78,6 +78,10 @@ def test_an_interval_of_levels(network, batched):
     network.calls.clear()
     assert torch.equal(net(X, LEVELS + 10), network.net(X, LEVELS + 10, shift=SHIFT))
     assert network.calls == [4, 4]
+    above = rs.guided(network.net, 3.0, interval=(0.1, math.inf), **settings)
+    network.calls.clear()
+    assert torch.equal(above(X, LEVELS / 1000), network.net(X, LEVELS / 1000, shift=SHIFT))
+    assert network.calls == [4, 4]
 
 
 def test_autoguidance_is_its_formula(network):
