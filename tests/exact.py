@@ -12,9 +12,9 @@ MEANS = torch.tensor([[1.0, 0.5, -0.8], [-1.0, 0.2, 0.4], [0.3, -1.2, 0.9]], dty
 LOG_WEIGHTS = torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64)
 
 
-def mixture(process=rs.VE, means=MEANS):
-    """Three round Gaussians of std 0.3, in three dimensions unless the means are others."""
-    return rs.GaussianMixture(means, 0.3, LOG_WEIGHTS, process)
+def mixture(process=rs.VE):
+    """Three round Gaussians of std 0.3 in three dimensions."""
+    return rs.GaussianMixture(MEANS, 0.3, LOG_WEIGHTS, process)
 
 
 def gaussian(std=0.5, count=4, process=rs.VE):

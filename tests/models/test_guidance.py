@@ -78,6 +78,10 @@ def test_an_interval_of_levels(network, batched):
     network.calls.clear()
     assert torch.equal(net(X, LEVELS + 10), network.net(X, LEVELS + 10, shift=SHIFT))
     assert network.calls == [4, 4]
+    above = rs.guided(network.net, 3.0, interval=(0.1, math.inf), **settings)
+    network.calls.clear()
+    assert torch.equal(above(X, LEVELS / 1000), network.net(X, LEVELS / 1000, shift=SHIFT))
+    assert network.calls == [4, 4]
 
 
 def test_autoguidance_is_its_formula(network):
@@ -87,6 +91,8 @@ def test_autoguidance_is_its_formula(network):
     expected = guide + 2.5 * (wanted - guide)
     expected[0] = wanted[0]
     torch.testing.assert_close(net(X, LEVELS, shift=SHIFT), expected)
+    bound = rs.guided(network.net, 2.5, guide=worse, interval=(0.2, 90.0), conditional={"shift": SHIFT})
+    torch.testing.assert_close(bound(X, LEVELS), expected)
     assert (net.sigma_min, net.sigma_max) == (0.01, 50.0)
     both = rs.guided(network.net, 2.5, guide=worse, unconditional={"shift": 0 * SHIFT})
     torch.testing.assert_close(both(X, LEVELS, shift=SHIFT), 2.5 * wanted - 1.5 * worse(X, LEVELS, shift=0 * SHIFT))

@@ -86,6 +86,7 @@ def test_labels_are_uniform_and_belong_to_the_seed():
     assert len(counts) == 10
     assert ((counts - 2000).abs() < 4 * math.sqrt(20_000 * 0.1 * 0.9)).all()
     assert torch.equal(rs.GaussianNoise([77, 3]).labels(10), labels[[77, 3]])
+    assert labels[:8].tolist() == [5, 0, 8, 2, 9, 3, 8, 4]  # of every version
 
 
 def test_draws_follow_the_rises_and_start_begins_anew():

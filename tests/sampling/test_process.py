@@ -52,6 +52,7 @@ def test_a_schedule_that_is_not_linear_cannot_be_given():
         (1.0, 0.5, 0.0, 1.0),  # data that grows
         (1.0, 0.0, 0.0, 0.0),  # no noise
         (1.0, 0.0, 1.0, -1.0),
+        (1.0, -1.0, 1.0, -0.5),
         (1.0, 0.0, -1.0, 1.0),
         (1.0, -1.0, 0.5, -0.5),
         (1.0, 0.0, 0.5, 0.0),  # the ratio stays

@@ -32,8 +32,8 @@ def guided(
         net: whose answer counts.
         scale: 1 is no guidance, more is stronger.
         conditional: keyword arguments of the net, beside those of each call.
-        unconditional: keyword arguments of the guide, which take the place of those of each call of the same name.
-            Tensors are [B, ...], or [1, ...] for all images.
+        unconditional: keyword arguments of the guide, beside those of each call, of which they replace those of the
+            same name; tensors are [B, ...], or [1, ...] for all images. Default: those of the net, for a `guide`.
         guide: a net of the same process and D; default: `net` itself, which then needs `unconditional`.
         interval: guidance is on where low < level <= high, in the process's level; on a GPU each call then waits to
             learn its level.
@@ -70,7 +70,7 @@ def guided(
         on = (level > low) & (level <= high)
         if scale == 1 or not (everywhere or on.any()):
             return net(x, level, **wanted)
-        without = {**kwargs, **(unconditional or {})}
+        without = wanted if unconditional is None else {**kwargs, **unconditional}
         if guide is not None or not batched:
             d_guide, d_net = (guide or net)(x, level, **without), net(x, level, **wanted)
         else:
