@@ -1,6 +1,7 @@
 """`text preview`: one prompt across samplers as a picture."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from restart_sampling.pictures.preview import draw_preview, run_preview
 from restart_sampling.pictures.style import styles
-from restart_sampling.text_to_image.generate import Request, generate, prepare
+from restart_sampling.text_to_image.drawing import Request, prepare
 from restart_sampling.text_to_image.samplers import Sampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,11 +69,11 @@ def drawn(monkeypatch, columns, seeds):
 
 def test_every_cell_is_the_image_of_its_seed_and_every_path_that_of_its_sampler(place, model, monkeypatch):
     texts, seeds = ("ddpm:4", "restart:6 [3,2,0.5,2]"), (3, 5, 9)
-    drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0)) for text in texts]
-    figure = drawn(monkeypatch, run_preview(drawings, "a cat", seeds, 2, lambda count: None), seeds)
+    drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0), "a cat", 2) for text in texts]
+    figure = drawn(monkeypatch, run_preview(drawings, seeds, lambda count: None), seeds)
     images = [axes.get_images()[0].get_array() for axes in figure.axes if axes.get_images()]
     expected = [
-        torch.cat([batch.images for batch in generate(each, ["a cat"] * 3, seeds)]).permute(0, 2, 3, 1)
+        torch.cat([batch.images for batch in replace(each, batch=3).draw(seeds)]).permute(0, 2, 3, 1)
         for each in drawings
     ]
     assert np.abs(np.stack(images).astype(int) - torch.cat(expected).int().numpy()).max() <= 1
@@ -91,8 +92,8 @@ def test_every_cell_is_the_image_of_its_seed_and_every_path_that_of_its_sampler(
 def test_texts_stay_within_their_columns(place, model, monkeypatch):
     """A long sampler and a long prompt are wrapped, whatever the number of columns."""
     long = "restart:9 [3,2,0.5,2.0] [3,2,1.0,3.0] restart_solver=euler solver=heun restart_grid=even"
-    drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0)) for text in (long, "ddim:2")]
-    columns = run_preview(drawings, "a cat", [0], 1, lambda count: None)
+    drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0), "a cat", 2) for text in (long, "ddim:2")]
+    columns = run_preview(drawings, [0], lambda count: None)
     figure = drawn(monkeypatch, columns, [0])
     figure.canvas.draw()
     cell = next(axes for axes in figure.axes if axes.get_images()).get_window_extent()

@@ -9,8 +9,7 @@ import click
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.files import check_writable
 from restart_sampling.cli.options import (
-    DEFAULT_PLANS,
-    Progress,
+    ProgressBar,
     batch_option,
     describe_device,
     device_option,
@@ -19,6 +18,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
+from restart_sampling.models.default_plans import DEFAULT_PLANS
 
 
 @click.command()
@@ -66,7 +66,7 @@ def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json
             "out": out,
         }
     )
-    with Progress("images", len(SAMPLERS) * len(seeds)) as advance:
+    with ProgressBar("images", len(SAMPLERS) * len(seeds)) as advance:
         rows = run_demo(model, seeds, batch, advance)
     columns = checkpoint.classes or [f"seed {seed}" for seed in seeds]
     draw_demo(rows, [columns[column % len(columns)] for column in range(len(seeds))], out)

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.machine import describe_device as describe_device
 
 if TYPE_CHECKING:
     import torch
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from restart_sampling.sampling.plan import Plan
 
 SECONDS_BETWEEN_LINES = 30.0
-
-DEFAULT_PLANS = {
-    "cifar10-small": "cifar10-small-20",
-    "cifar10-vp-small": "20 solver=unipc:p=3",
-    "cifar10-pfgmpp-small": "20 solver=unipc:p=3",
-}
-"""A plan suits a model; those of this package have one."""
 
 device_option = click.option(
     "--device",
@@ -88,6 +81,7 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
     Raises:
         InputError: not a plan, or none was given and the model has no default.
     """
+    from restart_sampling.models.default_plans import DEFAULT_PLANS
     from restart_sampling.sampling.plan import Plan
 
     text = text or DEFAULT_PLANS.get(model)
@@ -96,14 +90,9 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
             f"--plan is missing: a plan suits a model, and '{model}' has no default; "
             f"write one such as '18 [3,2,0.06,0.30]', or a preset ('restart-sampling plan --list' shows all)"
         )
-    return Plan.parse(text).set(*settings)
-
-
-def describe_device(device: torch.device) -> str:
-    """The device with the name of its chip."""
-    import torch
-
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+    plan = Plan.parse(text).set(*settings)
+    plan.path()  # what can be wrong with it without the model comes before the model
+    return plan
 
 
 def print_settings(rows: dict[str, Any]) -> None:
@@ -113,27 +102,12 @@ def print_settings(rows: dict[str, Any]) -> None:
         click.echo(f"{name:{width}}{value}", err=True)
 
 
-def describe_nfe(nfe: int, evaluations: int, guidance: float) -> str:
-    """Calls of the denoiser, and evaluations of the network where guidance takes more."""
-    if evaluations == nfe:
-        return str(nfe)
-    return f"{nfe} ({evaluations} network evaluations with guidance {guidance:g})"
-
-
-def summarize(images: int, drawn: int, seconds: float, out: Path) -> str:
-    """What a command that draws images has done."""
-    if drawn == 0:
-        return f"{out} is complete: all {images} images were there already, and are intact"
-    before = f", {images - drawn} were there before" if drawn < images else ""
-    return f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.2f} a second){before}: {out}"
-
-
 def print_json(result: dict[str, Any]) -> None:
     """One JSON line on standard output."""
     click.echo(json.dumps(result))
 
 
-class Progress:
+class ProgressBar:
     """Progress on standard error: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self, label: str, total: int, shown: bool = True) -> None:

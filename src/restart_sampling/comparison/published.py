@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from importlib.resources import files
 
-from restart_sampling.comparison.rows import Row, family_of, row_of
+from restart_sampling.comparison.rows import NamedPlan, family_of, row_of
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 
@@ -103,7 +103,7 @@ def published(setting: str) -> list[Published]:
     ]
 
 
-def paper_rows(setting: str) -> list[Row]:
+def paper_rows(setting: str) -> list[NamedPlan]:
     """The paper's samplers with its settings, ODE first; restarts also with the churn of the authors' script."""
     rows = []
     for line in published(setting):

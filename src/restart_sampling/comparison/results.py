@@ -45,21 +45,6 @@ def _row_settings(result: Result) -> tuple[str, ...]:
     return ("plan",) if "plan" in result["run"] else ("sampler", "guidance", "scheduler")
 
 
-def take_up(path: Path, other: Result) -> dict[str, dict[str, Any]]:
-    """What earlier starts finished, by the keys of the rows.
-
-    Args:
-        path: of the results file; it may be missing.
-        other: what the lines have to be comparable with.
-
-    Raises:
-        InputError: the file cannot be read, or a line is of another model, detector, reference or the like.
-    """
-    lines = list(read_results(path)) if path.exists() else []
-    check_comparable(path, lines, other)
-    return {row_key(line): line for line in lines}
-
-
 def check_comparable(path: Path, results: Iterable[Result], other: Result | None = None) -> None:
     """Makes sure that all results of a file differ in their plans alone.
 

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import Detector
-from restart_sampling.evaluation.metrics import GROUPS, NEED_FEATURES, compute_metrics
+from restart_sampling.evaluation.metrics import NEED_FEATURES, check_count, compute_metrics
 from restart_sampling.evaluation.partial import PartialSums
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.images.image_set import ImageSet
@@ -63,17 +62,13 @@ def measure(
     Raises:
         InputError: too few images for the blocks.
     """
-    groups = blocks if blocks > 1 else GROUPS
-    if images < 2 * groups:
-        raise InputError(
-            f"{images} images cannot be cut into {groups} groups of at least 2; give at least {2 * groups}"
-        )
+    groups = check_count(images, blocks)
     start = time.perf_counter()
     keep = bool(NEED_FEATURES & set(metrics))
     collector = Collector(detector, images, groups, neighbours=blocks > 1, keep=keep)
     if partial and partial.earlier:
         collector.restore(partial.earlier)
-    with ranks.apart():
+    with ranks.failing_together():
         for places, batch, labels in batches:
             collector.add(batch, places, labels)
             if partial:

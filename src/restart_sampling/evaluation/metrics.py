@@ -43,6 +43,20 @@ def check_metrics(metrics: Sequence[str], reference: Reference) -> None:
             raise InputError("metric 'per-class' needs a reference with classes, and this one has none")
 
 
+def check_count(images: int, blocks: int) -> int:
+    """The number of groups that images are cut into: the blocks, or those of the jackknife.
+
+    Raises:
+        InputError: there are too few images.
+    """
+    groups = blocks if blocks > 1 else GROUPS
+    if images < 2 * groups:
+        raise InputError(
+            f"{images} images cannot be cut into {groups} groups of at least 2; give at least {2 * groups}"
+        )
+    return groups
+
+
 def compute_metrics(
     metrics: Sequence[str],
     moments: Moments,

@@ -1,6 +1,7 @@
 """Lists of seeds as users write them."""
 
 import re
+from collections.abc import Sequence
 
 from restart_sampling.base.errors import InputError
 
@@ -32,3 +33,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds '{text}': a seed is given twice; each seed makes one image")
     return seeds
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """Writes seeds as `parse_seeds` reads them."""
+    if isinstance(seeds, range) and seeds.step == 1 and len(seeds) > 1:
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ",".join(map(str, seeds))

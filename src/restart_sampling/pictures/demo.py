@@ -12,9 +12,10 @@ import numpy as np
 
 from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import atomic
-from restart_sampling.generation.generate import generate, level_range
+from restart_sampling.generation.drawing import generate
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.sample import net_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +64,7 @@ def run_demo(model: Denoiser, seeds: Sequence[int], batch_size: int, advance: Ca
     rows = []
     for name, text in SAMPLERS.items():
         plan = Plan.parse(text)
-        path = plan.path(*level_range(model))
+        path = net_path(model, plan)
         start = time.perf_counter()
         batches = []
         for batch in generate(model, plan, seeds, batch_size=batch_size, classes=classes):

@@ -13,7 +13,7 @@ import numpy as np
 
 from restart_sampling.base.files import atomic
 from restart_sampling.pictures.style import SECONDARY, log_scale, style, styles
-from restart_sampling.text_to_image.generate import Drawing, generate
+from restart_sampling.text_to_image.drawing import TextDrawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ class Column:
         seconds: for all of them.
     """
 
-    drawing: Drawing
+    drawing: TextDrawing
     images: np.ndarray
     seconds: float
 
@@ -48,23 +48,19 @@ class Column:
         return f"{sampler.family} ({sampler})"
 
 
-def run_preview(
-    drawings: Sequence[Drawing], prompt: str, seeds: Sequence[int], batch_size: int, advance: Callable[[int], None]
-) -> list[Column]:
+def run_preview(drawings: Sequence[TextDrawing], seeds: Sequence[int], advance: Callable[[int], None]) -> list[Column]:
     """Draws the same seeds with each sampler.
 
     Args:
-        drawings: one a column, of the same pipeline.
-        prompt: of all images.
+        drawings: one a column, of the same pipeline and prompt.
         seeds: one a row; that of an image is added to the seed of the request.
-        batch_size: images at a time.
         advance: called with the number of images after each batch.
     """
     columns = []
     for drawing in drawings:
         start = time.perf_counter()
         batches = []
-        for batch in generate(drawing, [prompt] * len(seeds), seeds, batch_size=batch_size):
+        for batch in drawing.draw(seeds):
             batches.append(batch.images.numpy())
             advance(len(batch.seeds))
         images = np.concatenate(batches).transpose(0, 2, 3, 1)
@@ -123,7 +119,7 @@ def draw_preview(columns: Sequence[Column], prompt: str, seeds: Sequence[int], o
         figure.savefig(temporary, format="png")
 
 
-def _cost(drawing: Drawing) -> str:
+def _cost(drawing: TextDrawing) -> str:
     if drawing.network_evaluations == drawing.nfe:
         return f"NFE {drawing.nfe}"
     return f"NFE {drawing.nfe}, {drawing.network_evaluations} network evaluations"

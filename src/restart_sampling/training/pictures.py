@@ -9,7 +9,7 @@ import torch
 
 from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import atomic
-from restart_sampling.generation.generate import generate
+from restart_sampling.generation.drawing import generate
 from restart_sampling.images.writers import encode_png
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.pictures.style import log_scale, new_figure, save_figure, style, styles

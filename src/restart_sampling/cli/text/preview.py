@@ -9,7 +9,7 @@ import click
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.files import check_writable
 from restart_sampling.cli.options import (
-    Progress,
+    ProgressBar,
     describe_device,
     device_option,
     json_option,
@@ -19,7 +19,7 @@ from restart_sampling.cli.options import (
 )
 from restart_sampling.cli.text.drawing import (
     SAMPLER_HELP,
-    Asked,
+    PipelineOptions,
     batch_option,
     describe_model,
     drawing_options,
@@ -58,7 +58,7 @@ def preview(
     seeds_text: str,
     out: Path,
     guidance: float,
-    asked: Asked,
+    asked: PipelineOptions,
     batch: int,
     device: str,
     as_json: bool,
@@ -81,7 +81,7 @@ def preview(
 
     from restart_sampling.generation.seeds import parse_seeds
     from restart_sampling.pictures.preview import draw_preview, run_preview
-    from restart_sampling.text_to_image.generate import prepare
+    from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
 
     seeds = parse_seeds(seeds_text)
@@ -91,7 +91,7 @@ def preview(
         raise InputError("--prompt has no text; write what the images should show")
     model = asked.load(chip)
     samplers = pick_samplers(sampler_texts, model, SAMPLERS)
-    drawings = [prepare(model, asked.request(sampler, guidance, seed=0)) for sampler in samplers]
+    drawings = [prepare(model, asked.request(sampler, guidance, seed=0), prompt, batch) for sampler in samplers]
     print_settings(
         {
             "model": describe_model(model),
@@ -102,8 +102,8 @@ def preview(
             "out": out,
         }
     )
-    with Progress("images", len(drawings) * len(seeds)) as advance:
-        columns = run_preview(drawings, prompt, seeds, batch, advance)
+    with ProgressBar("images", len(drawings) * len(seeds)) as advance:
+        columns = run_preview(drawings, seeds, advance)
     draw_preview(columns, prompt, seeds, out)
     if as_json:
         rows = [
