@@ -19,18 +19,18 @@ class DhariwalUNet(nn.Module):
     Every resolution has `num_blocks` residual blocks on the way down and one more on the way up.
 
     Args:
-        img_resolution: Height and width of the images.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        label_dim: Number of classes; 0 is unconditional.
-        augment_dim: Width of the augmentation labels; 0 is none.
-        model_channels: Channels at full resolution, before the multipliers.
-        channel_mult: Multiplier of the channels per resolution, from the full one down.
-        channel_mult_emb: Width of the embedding, in `model_channels`.
-        num_blocks: Residual blocks per resolution.
-        attn_resolutions: Resolutions with self-attention.
-        dropout: Probability in the residual blocks, in training.
-        label_dropout: Probability to forget the class, in training: what classifier-free guidance needs.
+        img_resolution: height and width of the images.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        label_dim: number of classes; 0 is unconditional.
+        augment_dim: width of the augmentation labels; 0 is none.
+        model_channels: channels at full resolution, before the multipliers.
+        channel_mult: multiplier of the channels per resolution, from the full one down.
+        channel_mult_emb: width of the embedding, in `model_channels`.
+        num_blocks: residual blocks per resolution.
+        attn_resolutions: resolutions with self-attention.
+        dropout: probability in the residual blocks, in training.
+        label_dropout: probability to forget the class, in training: what classifier-free guidance needs.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class DhariwalUNet(nn.Module):
         """Run the network in the dtype of its parameters.
 
         Args:
-            x: Scaled noisy images [B, in_channels, H, W].
+            x: scaled noisy images [B, in_channels, H, W].
             noise_labels: c_noise [B], any floating dtype.
             class_labels: One-hot [B, label_dim], zeros for no class.
             augment_labels: [B, augment_dim]; None for no augmentation.

@@ -32,8 +32,8 @@ class PositionalEmbedding(nn.Module):
     """Cosines and sines of the noise label at geometrically spaced frequencies, from 1 to about 1/10000.
 
     Args:
-        channels: Width of the embedding; even.
-        endpoint: Whether the lowest frequency is exactly 1/10000 (DDPM++), or the next one would be (ADM).
+        channels: width of the embedding; even.
+        endpoint: whether the lowest frequency is exactly 1/10000 (DDPM++), or the next one would be (ADM).
     """
 
     def __init__(self, channels: int, endpoint: bool = False) -> None:
@@ -53,8 +53,8 @@ class FourierEmbedding(ExactBuffers):
     """Cosines and sines of the noise label at fixed random frequencies [NCSN++, Song et al. 2021].
 
     Args:
-        channels: Width of the embedding; even.
-        scale: Standard deviation of the frequencies.
+        channels: width of the embedding; even.
+        scale: standard deviation of the frequencies.
     """
 
     freqs: Tensor
@@ -155,17 +155,17 @@ class UNetBlock(nn.Module):
     """Residual block with the noise embedding, optional resampling and optional self-attention [EDM, appendix F].
 
     Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        emb_channels: Width of the embedding.
-        resample: Resample by 2 in this direction, or keep the size (None).
-        heads: Attention heads; 0 leaves the attention out.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        emb_channels: width of the embedding.
+        resample: resample by 2 in this direction, or keep the size (None).
+        heads: attention heads; 0 leaves the attention out.
         dropout: Probability, before the second convolution; only in training.
-        skip_scale: Factor after each residual sum; sqrt(1/2) keeps the variance.
-        eps: Of the group normalisations.
+        skip_scale: factor after each residual sum; sqrt(1/2) keeps the variance.
+        eps: of the group normalisations.
         taps: Low-pass filter of the resampling.
-        project_skip: A resampled skip connection has a 1x1 convolution even where the number of channels stays.
-        adaptive_scale: The embedding scales and shifts (ADM); otherwise it is only added (DDPM++, NCSN++).
+        project_skip: a resampled skip connection has a 1x1 convolution even where the number of channels stays.
+        adaptive_scale: the embedding scales and shifts (ADM); otherwise it is only added (DDPM++, NCSN++).
     """
 
     def __init__(

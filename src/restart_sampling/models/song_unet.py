@@ -31,26 +31,26 @@ class SongUNet(nn.Module):
     smaller copies of the input can join on the way down, and smaller copies of the output be summed on the way up.
 
     Args:
-        img_resolution: Height and width of the images.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        label_dim: Number of classes; 0 is unconditional.
-        augment_dim: Width of the augmentation labels; 0 is none.
-        model_channels: Channels at full resolution, before the multipliers.
-        channel_mult: Multiplier of the channels per resolution, from the full one down.
-        channel_mult_emb: Width of the embedding, in `model_channels`.
-        num_blocks: Residual blocks per resolution.
-        attn_resolutions: Resolutions with self-attention.
-        dropout: Probability in the residual blocks, in training.
-        label_dropout: Probability to forget the class, in training: what classifier-free guidance needs.
-        embedding_type: Embedding of the noise label.
-        channel_mult_noise: Width of the noise label's embedding, in `model_channels`.
-        encoder_type: The copies of the input: none ("standard"), low-passed ("skip") or learned ("residual").
-        decoder_type: The output comes from the full resolution ("standard") or is a sum over all ("skip").
-        resample_filter: Taps of the low-pass filter.
+        img_resolution: height and width of the images.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        label_dim: number of classes; 0 is unconditional.
+        augment_dim: width of the augmentation labels; 0 is none.
+        model_channels: channels at full resolution, before the multipliers.
+        channel_mult: multiplier of the channels per resolution, from the full one down.
+        channel_mult_emb: width of the embedding, in `model_channels`.
+        num_blocks: residual blocks per resolution.
+        attn_resolutions: resolutions with self-attention.
+        dropout: probability in the residual blocks, in training.
+        label_dropout: probability to forget the class, in training: what classifier-free guidance needs.
+        embedding_type: embedding of the noise label.
+        channel_mult_noise: width of the noise label's embedding, in `model_channels`.
+        encoder_type: the copies of the input: none ("standard"), low-passed ("skip") or learned ("residual").
+        decoder_type: the output comes from the full resolution ("standard") or is a sum over all ("skip").
+        resample_filter: taps of the low-pass filter.
 
     Raises:
-        InputError: A type that is not one of those above.
+        InputError: a type that is not one of those above.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class SongUNet(nn.Module):
         """Run the network in the dtype of its parameters.
 
         Args:
-            x: Scaled noisy images [B, in_channels, H, W].
+            x: scaled noisy images [B, in_channels, H, W].
             noise_labels: c_noise [B], any floating dtype.
             class_labels: One-hot [B, label_dim], zeros for no class.
             augment_labels: [B, augment_dim]; None for no augmentation.
