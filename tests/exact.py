@@ -31,6 +31,7 @@ class DPMSolverPP3MPublished(rs.DPMSolverPlusPlus3M):
 
     name: ClassVar[str] = "dpmpp_3m_published"
     order: ClassVar[int] = 2
+    values: ClassVar[int] = 3
 
     def weights(self, process, now, then, clocks):
         moments = self.form.moments(process, now, then, len(clocks))

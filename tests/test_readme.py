@@ -23,6 +23,12 @@ def test_python_examples_run(example, capsys):
     assert capsys.readouterr().out
 
 
+def test_there_are_five_short_examples_of_nets():
+    examples = re.findall(r"```python\n(.*?)```", README.split("\n## From Python\n")[1].split("\n## ")[0], re.DOTALL)
+    assert len(examples) == 5
+    assert all(len([line for line in example.splitlines() if line]) < 10 for example in examples)
+
+
 @pytest.mark.parametrize("command", sorted({*COMMANDS, *INLINE}))
 def test_commands_are_understood(command):
     context = cli.make_context("restart-sampling", shlex.split(command))

@@ -1,11 +1,13 @@
 """Restart in k-diffusion's calling convention: A1111's counting, the model's and the callback's arguments, noise."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import restart_sampling as rs
+from exact import gaussian
 from restart_sampling.sampling.kdiffusion import restart_plan, sample_restart
 
 SIGMAS = torch.tensor(rs.karras_levels(6, 0.1, 10.0))
@@ -123,3 +125,52 @@ def test_defaults_and_other_solvers():
     for name in ("dpmpp_2m", "unipc", "ddpm"):
         out = sample_restart(shrink, x, SIGMAS, restart_list={0.3: [3, 1, 3.0]}, solver=rs.make_solver(name))
         assert torch.isfinite(out).all()
+
+
+FLOW_SIGMAS = torch.tensor(rs.power_grid(41, 1.0, 0.0, rho=1.0), dtype=torch.float64)
+
+
+def wrapped(model, kind):
+    """A model as ComfyUI's samplers are given it: its model_sampling two layers below."""
+    inner = SimpleNamespace(inner_model=SimpleNamespace(model_sampling=type(kind, (), {})()))
+    return type("Guider", (), {"inner_model": inner, "__call__": lambda self, x, sigma: model(x, sigma)})()
+
+
+def test_flow_sigmas_are_not_taken_for_ve():
+    """As VE states they gave std 0.569 for 0.5."""
+    flow = gaussian(process=rs.FLOW)
+    x = torch.randn(5000, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    restarts = {0.3: [8, 2, 0.7]}
+    with pytest.raises(rs.InputError, match=r"sigmas begin at 1, as a flow's do.*process=FLOW or process=VE"):
+        sample_restart(flow.__call__, x, FLOW_SIGMAS, restart_list=restarts)
+    torch.manual_seed(1)
+    out = sample_restart(flow.__call__, x, FLOW_SIGMAS, restart_list=restarts, process=rs.FLOW)
+    assert out.std().item() == pytest.approx(0.5, abs=0.01)
+    path = restart_plan(FLOW_SIGMAS.tolist(), restarts)
+    torch.manual_seed(1)
+    torch.testing.assert_close(out, rs.follow(flow, x, path))
+
+
+def test_a_model_that_says_it_is_a_flow_is_no_ve_model():
+    flow = wrapped(gaussian(process=rs.FLOW), "CONST")
+    x = torch.randn(3, 4, dtype=torch.float64)
+    for process, sigmas in ((None, FLOW_SIGMAS), (rs.VE, FLOW_SIGMAS), (None, SIGMAS)):
+        with pytest.raises(rs.InputError, match=r"a flow \(its model_sampling is CONST\); give process=FLOW"):
+            sample_restart(flow, x, sigmas, restart_list={}, process=process)
+    assert sample_restart(flow, x, FLOW_SIGMAS, restart_list={}, process=rs.FLOW).shape == x.shape
+    sample_restart(wrapped(shrink, "EPS"), x, SIGMAS, restart_list={})
+
+
+def test_the_last_sigmas_of_a_ve_model_are_sampled_where_it_is_said():
+    x, low = torch.randn(3, 4, dtype=torch.float64), SIGMAS[SIGMAS < 1]
+    out = sample_restart(shrink, x, low, restart_list={}, process=rs.VE)
+    torch.testing.assert_close(out, rs.follow(shrink, x, rs.ode_path(low.tolist())))
+
+
+def test_a_flow_has_no_automatic_restarts():
+    x = torch.randn(3, 4, dtype=torch.float64)
+    with pytest.raises(rs.InputError, match="automatic restarts are for sigmas of VE models"):
+        sample_restart(gaussian(process=rs.FLOW), x, FLOW_SIGMAS, process=rs.FLOW)
+    few = FLOW_SIGMAS[::4]  # too few steps for any
+    out = sample_restart(gaussian(process=rs.FLOW), x, few, process=rs.FLOW)
+    torch.testing.assert_close(out, rs.follow(gaussian(process=rs.FLOW), x, rs.ode_path(few.tolist())))

@@ -4,6 +4,7 @@ import math
 from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,6 +64,8 @@ def test_other_grids_are_even_in_what_they_say():
         (lambda: rs.churn_path(EDM_18, s_churn=1.0, s_min=2.0, s_max=1.0), "is empty"),
         (lambda: rs.RestartInterval(1, 2, 0.1, 0.3), "N_restart = 1"),
         (lambda: rs.RestartInterval(3, 0, 0.1, 0.3), "K = 0"),
+        (lambda: rs.RestartInterval(10.9, 2, 0.1, 0.3), "N_restart = 10.9; give a whole number"),
+        (lambda: rs.RestartInterval(10, 2.9, 0.1, 0.3), "K = 2.9; give a whole number"),
         (lambda: rs.RestartInterval(3, 2, 0.3, 0.3), "t_min < t_max"),
         (lambda: rs.RestartInterval(3, 2, math.nan, 0.3), "t_min < t_max"),
         (lambda: rs.RestartInterval(3, 2, 0.1, math.inf), "finite"),
@@ -79,6 +82,18 @@ def test_bad_input_is_one_sentence(call, message):
     with pytest.raises(rs.InputError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    interval = rs.RestartInterval(np.int64(3), np.int32(2), np.float64(0.06), np.float64(0.3))
+    assert interval == rs.RestartInterval(3, 2, 0.06, 0.3)
+    assert str(interval) == "[3,2,0.06,0.3]"
+
+
+def test_t_min_never_snaps_to_level_0():
+    assert rs.RestartInterval(3, 2, 0.0, 0.3).snap([1.0, 0.2, 0.1, 0.0]) == 0.1
+    with pytest.raises(rs.InputError, match=r"snaps to the nearest level of the main grid, 0.5, which is not below"):
+        rs.RestartInterval(3, 2, 0.0, 0.3).snap([1.0, 0.5, 0.0])
 
 
 intervals = st.builds(

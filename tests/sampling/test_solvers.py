@@ -1,6 +1,7 @@
 """Every solver: its order from exact history and from a cold start, its evaluations, and what it does at the ends."""
 
 import math
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -9,7 +10,14 @@ import torch
 
 import restart_sampling as rs
 from exact import gaussian, mixture
-from restart_sampling.sampling.solvers.integrals import DataForm, NoiseForm, SlopeForm, interpolation_weights, phi
+from restart_sampling.sampling.solvers.integrals import (
+    DataForm,
+    NoiseForm,
+    SlopeForm,
+    interpolation_weights,
+    phi,
+    usable,
+)
 from restart_sampling.sampling.solvers.names import SOLVERS
 
 # name: (order from exact history, order of a cold start at a level that matters)
@@ -102,6 +110,46 @@ def test_ipndm_has_order_4_on_levels_with_equal_gaps():
             x, memory = solver.step(denoise, x, rs.Move(now, then), memory)
         errors.append((x - exact[-1]).norm().item())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.2)
+
+
+IN_LAMBDA = [
+    "euler",  # its one step is the same in lambda
+    "dpm2",
+    "dpm3",
+    "deis:order=2",
+    "deis:order=3",
+    "dpmpp_2m",
+    "dpmpp_3m",
+    "unipc:p=1",
+    "unipc:p=2",
+    "unipc:p=3",
+    "ddim",
+    "ddim:eta=0.5",
+    "ddpm",
+    "sde_dpmpp_2m",
+    *(f"sa:p={p}:tau={tau}:low=0:high=100" for p in (1, 2, 3) for tau in (0, 0.6, 1)),
+]
+OTHER = rs.Process("other", alpha_at_0=2.0, alpha_slope=-0.02, std_at_0=0.0, std_slope=3.0)
+
+
+@pytest.mark.parametrize("process", [rs.FLOW, OTHER], ids=["FLOW", "other"])
+@pytest.mark.parametrize("name", IN_LAMBDA)
+def test_solvers_in_lambda_give_alpha_times_their_answer_on_ve(name, process):
+    """Those that see only the noise-to-data ratio, at its level in another process (t = sigma / (1 + sigma) of FLOW),
+    with the same noise where there is any, on the way to 0 and through a restart."""
+    ve = rs.Plan.parse("9 [4,2,0.3,2] sigma_min=0.02").path()
+    path = rs.NoisePath(
+        tuple(replace(move, now=process.level(move.now), then=process.level(move.then)) for move in ve.moves)
+    )
+    solver = rs.make_solver(name)
+    states = {}
+    for each, levels in ((rs.VE, ve), (process, path)):
+        noise = rs.GaussianNoise(range(8), s_noise=1.1, process=each)
+        x = each.alpha(levels.levels[0]) / each.std(levels.levels[0]) * noise.start((3,), levels.levels[0]) * 80
+        seen = states[each] = []
+        rs.follow(mixture(each), x, levels, solver, perturb=noise, callback=lambda _i, _m, x, seen=seen: seen.append(x))
+    for move, on_ve, on_other in zip(path.moves, states[rs.VE], states[process], strict=True):
+        torch.testing.assert_close(on_other, process.alpha(move.then) * on_ve, rtol=1e-9, atol=1e-10)
 
 
 class Counter:
@@ -198,6 +246,15 @@ def test_levels_that_nearly_meet_do_no_harm(name, dtype, process):
     assert (near - plain).abs().max() < 0.6
 
 
+@pytest.mark.parametrize("form", [SlopeForm(), DataForm()])
+def test_a_value_is_used_unless_it_is_nearer_than_a_hundredth_of_the_step(form):
+    move, x = rs.Move(1.0, 0.5), torch.zeros(1)
+    step = form.clock(rs.VE, 0.5) - form.clock(rs.VE, 1.0)
+    for share, used in ((0.02, 2), (0.005, 1)):
+        older = 1 - share * step if isinstance(form, SlopeForm) else math.exp(share * step)
+        assert len(usable(form, rs.VE, move, ((1.0, x), (older, x)))) == used
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_step_of_no_length_goes_nowhere(name):
     denoise, solver, memory = mixture(), rs.make_solver(name), None
@@ -250,6 +307,12 @@ def test_stochastic_solvers_keep_the_distribution(name, process):
     assert kept < 0.95
     assert all(solver.landing(move, process) < move.then for move in path.moves)
     assert solver.landing(rs.Move(low, 0.0), process) == 0.0
+
+
+def test_sa_solver_is_stochastic_in_steps_that_begin_within_its_interval():
+    solver = rs.make_solver("sa:low=0.5:high=1")
+    for now, then, noisy in ((1.0, 0.3, True), (0.5, 0.3, True), (1.2, 0.8, False), (0.49, 0.3, False)):
+        assert (solver.landing(rs.Move(now, then)) < then) == noisy
 
 
 def test_stochastic_solvers_leave_the_noise_to_the_kernel():

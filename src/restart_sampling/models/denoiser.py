@@ -105,7 +105,7 @@ class Denoiser(nn.Module):
         return self.round_sigma(torch.tensor([level], dtype=torch.float64, device=self.device)).item()
 
     def evaluations(self, level: float) -> int:
-        """One."""
+        """Returns 1: guidance is a net around this one."""
         return 1
 
     @property

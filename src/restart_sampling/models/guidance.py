@@ -40,7 +40,7 @@ def guided(
         batched: whether classifier-free guidance makes one call with a batch of twice the size, or two calls.
 
     Returns:
-        A net, of two evaluations a call where guidance is on, and one elsewhere and for scale 1.
+        A net of the levels that both know. A call takes two evaluations where guidance is on, one elsewhere.
 
     Raises:
         InputError: nothing to guide by, a guide of another process, or an empty interval; in a call: arguments that
@@ -89,7 +89,14 @@ def guided(
         return by and f"{inner} guided {scale:g} between {low:g} and {high:g} by {by} with {arguments}"
 
     everywhere = low <= 0 and high >= net.sigma_max
-    return around(net, denoise, identify, evaluations=evaluations)
+    return around(
+        net,
+        denoise,
+        identify,
+        evaluations=evaluations,
+        sigma_min=max(net.sigma_min, (guide or net).sigma_min),
+        sigma_max=min(net.sigma_max, (guide or net).sigma_max),
+    )
 
 
 def _described(arguments: Mapping[str, Any] | None) -> str:
@@ -105,9 +112,10 @@ def _described(arguments: Mapping[str, Any] | None) -> str:
 def _joined(key: str, without: Any, wanted: Any, batch: int) -> Any:
     """One argument of the doubled batch: tensors one after the other, of other values the one that both have."""
     if isinstance(without, Tensor) and isinstance(wanted, Tensor):
-        if without.shape[1:] == wanted.shape[1:] and {len(without), len(wanted)} <= {1, batch}:
+        rows = {len(each) if each.ndim else 0 for each in (without, wanted)}
+        if without.shape[1:] == wanted.shape[1:] and rows <= {1, batch}:
             return torch.cat([each.expand(batch, *each.shape[1:]) for each in (without, wanted)])
-    elif without is wanted or (type(without) is type(wanted) and without == wanted):
+    elif type(without) is type(wanted) and without == wanted:
         return wanted
     raise InputError(
         f"the argument {key} of the unconditional and of the conditional call cannot make one batch; give tensors of "

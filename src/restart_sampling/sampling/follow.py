@@ -92,13 +92,12 @@ def walk(
 
 def _process(process: Process | None, denoise: Denoise, perturb: Perturb | None) -> Process:
     """The one process of a sampler: that which is given, and which its denoiser and its noise have."""
-    stated = {"process": process, "the noise": _of(perturb), "the denoiser": _of(denoise)}
-    known = {name: each for name, each in stated.items() if each is not None}
-    (first, chosen), *others = known.items() or [("", VE)]
-    for name, other in others:
-        if other != chosen:
-            raise InputError(f"{first} is of {chosen.name} and {name} of {other.name}; give both the same process")
-    return chosen
+    stated = {"argument": process, "noise": _of(perturb), "denoiser": _of(denoise)}
+    known = {part: each for part, each in stated.items() if each is not None}
+    if len(set(known.values())) > 1:
+        parts = ", ".join(f"{each.name} ({part})" for part, each in known.items())
+        raise InputError(f"the sampler has more than one process: {parts}; give all its parts the same")
+    return next(iter(known.values()), VE)
 
 
 def _of(part: object) -> Process | None:

@@ -1,6 +1,6 @@
 """Processes: how a model's state mixes data and noise at each level."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, isfinite, sqrt
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ class Process:
         InputError: a coefficient is no finite number, or the noise-to-data ratio does not rise with the level.
     """
 
-    name: str
+    name: str = field(compare=False)
     alpha_at_0: float
     alpha_slope: float
     std_at_0: float

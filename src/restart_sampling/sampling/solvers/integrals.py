@@ -30,19 +30,19 @@ class Form(Protocol):
     """A way to write the probability-flow ODE: what is interpolated, along which clock, with which weight."""
 
     def clock(self, process: Process, level: float) -> float:
-        """The variable of the polynomial."""
+        """Returns the variable of the polynomial at a level."""
         ...
 
     def value(self, process: Process, x: Tensor, x0: Tensor, level: float) -> Tensor:
-        """What is interpolated, like x: from the state and the denoiser's answer at `level`."""
+        """Returns what is interpolated, like x: from the state and the denoiser's answer at `level`."""
         ...
 
     def keep(self, process: Process, now: float, then: float) -> float:
-        """Factor of the state."""
+        """Returns the factor of the state."""
         ...
 
     def moments(self, process: Process, now: float, then: float, count: int) -> list[float]:
-        """Weighted integrals of u^k, k = 0 ... count - 1, over the fall."""
+        """Returns the weighted integrals of u^k, k = 0 ... count - 1, over the fall."""
         ...
 
 
@@ -51,49 +51,54 @@ class SlopeForm:
     """dx/dlevel itself, a polynomial in the level: the classical Adams and Runge-Kutta methods."""
 
     def clock(self, process: Process, level: float) -> float:
-        """The level."""
+        """Returns the level."""
         return level
 
     def value(self, process: Process, x: Tensor, x0: Tensor, level: float) -> Tensor:
-        """dx/dlevel."""
+        """Returns dx/dlevel."""
         return process.velocity(x, x0, level)
 
     def keep(self, process: Process, now: float, then: float) -> float:
-        """One."""
+        """Returns 1: the integral is all that is added."""
         return 1.0
 
     def moments(self, process: Process, now: float, then: float, count: int) -> list[float]:
-        """h^(k+1) / (k+1)."""
+        """Returns h^(k+1) / (k+1)."""
         return [(then - now) ** (k + 1) / (k + 1) for k in range(count)]
 
 
 @dataclass(frozen=True)
-class NoiseForm:
-    """The noise, a polynomial in lambda = log(alpha / std): x(t) = alpha_t/alpha_s x - alpha_t int e^-lambda noise.
+class LambdaForm:
+    """What the two forms in lambda = log(alpha / std) share."""
+
+    def clock(self, process: Process, level: float) -> float:
+        """Returns lambda."""
+        return _lambda(process, level)
+
+
+@dataclass(frozen=True)
+class NoiseForm(LambdaForm):
+    """The noise, a polynomial in lambda: x(t) = alpha_t/alpha_s x - alpha_t int e^-lambda noise.
 
     Source: Lu et al. 2022 (arXiv 2206.00927), equation 3.4.
     """
 
-    def clock(self, process: Process, level: float) -> float:
-        """lambda."""
-        return _lambda(process, level)
-
     def value(self, process: Process, x: Tensor, x0: Tensor, level: float) -> Tensor:
-        """(x - alpha x0) / std."""
+        """Returns (x - alpha x0) / std."""
         return (x - process.alpha(level) * x0) / process.std(level)
 
     def keep(self, process: Process, now: float, then: float) -> float:
-        """alpha_t / alpha_s."""
-        return float(process.alpha(then) / process.alpha(now))
+        """Returns alpha_t / alpha_s."""
+        return process.alpha(then) / process.alpha(now)
 
     def moments(self, process: Process, now: float, then: float, count: int) -> list[float]:
-        """-std_t k! h^(k+1) phi_(k+1)(h)."""
+        """Returns -std_t k! h^(k+1) phi_(k+1)(h)."""
         h = self.clock(process, then) - self.clock(process, now)
         return [-process.std(then) * moment for moment in _exponential_moments(h, -1.0, count)]
 
 
 @dataclass(frozen=True)
-class DataForm:
+class DataForm(LambdaForm):
     """The data, a polynomial in lambda: x(t) = std_t/std_s x + std_t int e^lambda x0.
 
     With tau above 0 it is the drift of the reverse SDE with tau times the noise that keeps the marginals; the state
@@ -107,27 +112,23 @@ class DataForm:
 
     tau: float = 0.0
 
-    def clock(self, process: Process, level: float) -> float:
-        """lambda."""
-        return _lambda(process, level)
-
     def value(self, process: Process, x: Tensor, x0: Tensor, level: float) -> Tensor:
-        """x0."""
+        """Returns x0."""
         return x0
 
     def landing(self, process: Process, now: float, then: float) -> float:
-        """The level d with noise-to-data ratio r_t (r_t / r_s)^(tau^2); `then` itself for tau = 0."""
+        """Returns the level d with noise-to-data ratio r_t (r_t / r_s)^(tau^2); `then` itself for tau = 0."""
         if self.tau == 0:
             return then
         low, high = process.ratio(then), process.ratio(now)
         return process.level(low * (low / high) ** self.tau**2)
 
     def keep(self, process: Process, now: float, then: float) -> float:
-        """std_d / std_s."""
-        return float(process.std(self.landing(process, now, then)) / process.std(now))
+        """Returns std_d / std_s."""
+        return process.std(self.landing(process, now, then)) / process.std(now)
 
     def moments(self, process: Process, now: float, then: float, count: int) -> list[float]:
-        """alpha_d times the integrals of c e^(-c (h - u)) u^k with c = 1 + tau^2."""
+        """Returns alpha_d times the integrals of c e^(-c (h - u)) u^k with c = 1 + tau^2."""
         h = self.clock(process, then) - self.clock(process, now)
         c, alpha = 1 + self.tau**2, process.alpha(self.landing(process, now, then))
         return [alpha * c * moment for moment in _exponential_moments(h, c, count)]
@@ -136,7 +137,7 @@ class DataForm:
 def fall(
     form: Form, process: Process, x: Tensor, now: float, then: float, values: Sequence[tuple[float, Tensor]]
 ) -> Tensor:
-    """The state at `then`, from (level, value) pairs, the first of them at `now`."""
+    """Returns the state at `then`, from (level, value) pairs, the first of them at `now`."""
     levels = [level for level, _ in values]
     moments = form.moments(process, now, then, len(levels))
     weights = interpolation_weights([form.clock(process, level) for level in levels], moments)
@@ -144,7 +145,7 @@ def fall(
 
 
 def combine(weights: Sequence[float], values: Sequence[Tensor], start: Tensor | float = 0.0) -> Tensor:
-    """start + sum_j weights[j] values[j]."""
+    """Returns start + sum_j weights[j] values[j]."""
     total = start
     for weight, value in zip(weights, values, strict=True):
         total = total + weight * value
@@ -153,7 +154,7 @@ def combine(weights: Sequence[float], values: Sequence[Tensor], start: Tensor | 
 
 
 def interpolation_weights(clocks: Sequence[float], moments: Sequence[float]) -> list[float]:
-    """w with sum_j w_j q(u_j) = sum_k c_k moments[k] for every polynomial q = sum_k c_k u^k through the nodes.
+    """Returns w with sum_j w_j q(u_j) = sum_k c_k moments[k] for every polynomial q = sum_k c_k u^k through the nodes.
 
     Args:
         clocks: of the nodes, all different; u is measured from the first.
@@ -174,7 +175,7 @@ def interpolation_weights(clocks: Sequence[float], moments: Sequence[float]) -> 
 def usable(
     form: Form, process: Process, move: Move, values: Sequence[tuple[float, Tensor]]
 ) -> tuple[tuple[float, Tensor], ...]:
-    """Those of the (level, value) pairs, the newest first, that a step may use; the first, of now, always.
+    """Chooses, of (level, value) pairs, the newest first, those that a step may use; always the first, of now.
 
     A value at a level without data (t = 1 of a flow) has no place on the clock of NoiseForm and DataForm, and
     of two values that nearly meet only the newer one is used: the order falls for that step, and rounding cannot grow.
@@ -195,7 +196,7 @@ def usable(
 
 
 def first_order(process: Process, x: Tensor, x0: Tensor, now: float, then: float) -> Tensor:
-    """std_t/std_s x + (alpha_t - alpha_s std_t/std_s) x0: the one step that all forms have in common (DDIM, Euler).
+    """Takes the step that all forms have in common (DDIM, Euler): std_t/std_s x + (alpha_t - alpha_s std_t/std_s) x0.
 
     The only one that is defined to level 0, where it gives x0, and from t = 1 of a flow, where there is no data yet.
     """
@@ -204,12 +205,12 @@ def first_order(process: Process, x: Tensor, x0: Tensor, now: float, then: float
 
 
 def has_lambda(process: Process, now: float, then: float) -> bool:
-    """Whether both ends of a fall have a place on the lambda clock: data at `now`, noise at `then`."""
+    """Says whether both ends of a fall have a place on the lambda clock: data at `now`, noise at `then`."""
     return isfinite(_lambda(process, now)) and isfinite(_lambda(process, then))
 
 
 def phi(k: int, z: float) -> float:
-    """The exponential integrators' phi_k(z) = int_0^1 e^((1 - s) z) s^(k-1) / (k-1)! ds; phi_0 = e^z."""
+    """Computes the exponential integrators' phi_k(z) = int_0^1 e^((1 - s) z) s^(k-1) / (k-1)! ds; phi_0 = e^z."""
     if abs(z) < 1:  # the recurrence would cancel
         return sum(z**j / factorial(j + k) for j in range(20))
     value = exp(z)
@@ -219,7 +220,7 @@ def phi(k: int, z: float) -> float:
 
 
 def _exponential_moments(h: float, c: float, count: int) -> list[float]:
-    """int_0^h e^(-c (h - u)) u^k du = k! h^(k+1) phi_(k+1)(-c h)."""
+    """Computes int_0^h e^(-c (h - u)) u^k du = k! h^(k+1) phi_(k+1)(-c h)."""
     return [factorial(k) * h ** (k + 1) * phi(k + 1, -c * h) for k in range(count)]
 
 

@@ -44,17 +44,22 @@ class Multistep(ODESolver):
 
     @property
     @abstractmethod
+    def order(self) -> int:
+        """As `Solver` has it."""
+
+    @property
     def values(self) -> int:
-        """How many values a step uses, once there are as many."""
+        """How many values a step uses, once there are as many: as a rule, the order."""
+        return self.order
 
     def weights(self, process: Process, now: float, then: float, clocks: Sequence[float]) -> list[float]:
-        """Of the values at these clocks; solvers with published simplifications have their own."""
+        """Returns the weights of the values at these clocks; solvers with published simplifications have their own."""
         return interpolation_weights(clocks, self.form.moments(process, now, then, len(clocks)))
 
     def step(
         self, denoise: Denoise, x: Tensor, move: Move, memory: History | None = None, process: Process = VE
     ) -> tuple[Tensor, History]:
-        """From the polynomial through the newest values."""
+        """Integrates the polynomial through the newest values."""
         x0 = evaluate(denoise, x, move.now)
         value = self.form.value(process, x, x0, move.now)
         history = ((move.now, value), *(memory or ()))[: self.values]
@@ -88,11 +93,6 @@ class AdamsBashforth(Multistep):
     def __post_init__(self) -> None:
         _require_order("ab", "order", self.order, 1, 4)
 
-    @property
-    def values(self) -> int:
-        """As many as the order."""
-        return self.order
-
 
 @dataclass(frozen=True)
 class IPNDM(Multistep):
@@ -106,14 +106,10 @@ class IPNDM(Multistep):
     name: ClassVar[str] = "ipndm"
     order: ClassVar[int] = 2
     form: ClassVar[Form] = SlopeForm()
-
-    @property
-    def values(self) -> int:
-        """Four."""
-        return 4
+    values: ClassVar[int] = 4
 
     def weights(self, process: Process, now: float, then: float, clocks: Sequence[float]) -> list[float]:
-        """The step times fixed numbers."""
+        """Returns fixed numbers times the step."""
         return [(then - now) * weight for weight in _EQUAL_GAPS[len(clocks) - 1]]
 
 
@@ -137,11 +133,6 @@ class DEIS(Multistep):
     def __post_init__(self) -> None:
         _require_order("deis", "order", self.order, 1, 3)
 
-    @property
-    def values(self) -> int:
-        """As many as the order."""
-        return self.order
-
 
 @dataclass(frozen=True)
 class DPMSolverPlusPlus2M(Multistep):
@@ -154,13 +145,8 @@ class DPMSolverPlusPlus2M(Multistep):
     order: ClassVar[int] = 2
     form: ClassVar[Form] = DataForm()
 
-    @property
-    def values(self) -> int:
-        """Two."""
-        return 2
-
     def weights(self, process: Process, now: float, then: float, clocks: Sequence[float]) -> list[float]:
-        """From `half_step_slope`."""
+        """Returns those with the moments of `half_step_slope`."""
         return interpolation_weights(clocks, half_step_slope(self.form, process, now, then, len(clocks)))
 
 
@@ -175,14 +161,9 @@ class DPMSolverPlusPlus3M(Multistep):
     order: ClassVar[int] = 3
     form: ClassVar[Form] = DataForm()
 
-    @property
-    def values(self) -> int:
-        """Three."""
-        return 3
-
 
 def half_step_slope(form: Form, process: Process, now: float, then: float, count: int) -> list[float]:
-    """The moments of `form`, but of two the second is half the step times the first.
+    """Returns the moments of `form`, but where there are two, the second is half the step times the first.
 
     That is what DPM-Solver++(2M) and UniPC's B2(h) of order 2 have; it differs from the exact one at third order.
     """

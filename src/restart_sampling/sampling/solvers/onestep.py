@@ -21,7 +21,7 @@ class Euler(ODESolver):
     def step(
         self, denoise: Denoise, x: Tensor, move: Move, memory: None = None, process: Process = VE
     ) -> tuple[Tensor, None]:
-        """x + (then - now) dx/dlevel."""
+        """Goes along the slope at `now`."""
         return x + (move.then - move.now) * velocity(denoise, x, move.now, process), None
 
 
@@ -34,15 +34,12 @@ class Heun(ODESolver):
 
     name: ClassVar[str] = "heun"
     order: ClassVar[int] = 2
-
-    def evaluations(self, move: Move) -> int:
-        """Two, or one to level 0."""
-        return 2 if move.then > 0 else 1
+    calls: ClassVar[int] = 2
 
     def step(
         self, denoise: Denoise, x: Tensor, move: Move, memory: None = None, process: Process = VE
     ) -> tuple[Tensor, None]:
-        """An Euler step, then the same step with the mean of the slopes at both ends."""
+        """Takes an Euler step, then the same step with the mean of the slopes at both ends."""
         size = move.then - move.now
         slope = velocity(denoise, x, move.now, process)
         x_then = x + size * slope
@@ -63,13 +60,13 @@ class Midpoint(ODESolver):
     order: ClassVar[int] = 2
 
     def evaluations(self, move: Move) -> int:
-        """Two."""
+        """Counts two, also to level 0."""
         return 2
 
     def step(
         self, denoise: Denoise, x: Tensor, move: Move, memory: None = None, process: Process = VE
     ) -> tuple[Tensor, None]:
-        """An Euler step to the middle, then the whole step with the slope there."""
+        """Takes an Euler step to the middle, then the whole step with the slope there."""
         size, middle = move.then - move.now, (move.now + move.then) / 2
         x_middle = x + size / 2 * velocity(denoise, x, move.now, process)
         return x + size * velocity(denoise, x_middle, middle, process), None
@@ -87,15 +84,12 @@ class DPMSolver2(ODESolver):
 
     name: ClassVar[str] = "dpm2"
     order: ClassVar[int] = 2
-
-    def evaluations(self, move: Move) -> int:
-        """Two, or one to level 0."""
-        return 2 if move.then > 0 else 1
+    calls: ClassVar[int] = 2
 
     def step(
         self, denoise: Denoise, x: Tensor, move: Move, memory: None = None, process: Process = VE
     ) -> tuple[Tensor, None]:
-        """A first-order step to the middle, then the whole step with the noise there."""
+        """Takes a first-order step to the middle, then the whole step with the noise there."""
         x0 = evaluate(denoise, x, move.now)
         if move.then == 0:
             return first_order(process, x, x0, move.now, 0.0), None
@@ -123,13 +117,13 @@ class DPMSolver3(ODESolver):
     order: ClassVar[int] = 3
 
     def evaluations(self, move: Move) -> int:
-        """Three, two in the last but one step of the main grid, one to level 0."""
+        """Counts three, two in the last but one step of the main grid, one to level 0."""
         return DPMSolver2().evaluations(move) if _ends(move) else 3
 
     def step(
         self, denoise: Denoise, x: Tensor, move: Move, memory: None = None, process: Process = VE
     ) -> tuple[Tensor, None]:
-        """First order to a third, second order to two thirds, then the whole step through the first and last value."""
+        """Goes to a third at first order, to two thirds at second, then all the way with the first and last value."""
         if _ends(move):
             return DPMSolver2().step(denoise, x, move, None, process)
         form, (third, two_thirds) = _stages(process, move, 1 / 3, 2 / 3)
@@ -146,7 +140,7 @@ def _ends(move: Move) -> bool:
 
 
 def _stages(process: Process, move: Move, *parts: float) -> tuple[Form, list[float]]:
-    """The form of a step to a positive level, and the levels at these parts of it along the form's clock."""
+    """Returns the form of a step to a positive level, and the levels at these parts of it along the form's clock."""
     if not has_lambda(process, move.now, move.then):
         return SlopeForm(), [move.now + part * (move.then - move.now) for part in parts]
     high, low = process.ratio(move.now), process.ratio(move.then)

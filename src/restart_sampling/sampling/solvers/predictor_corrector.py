@@ -59,15 +59,15 @@ class PredictorCorrector(ODESolver):
 
     @property
     def order(self) -> int:
-        """p + 1."""
+        """The order with the corrector."""
         return self.p + 1
 
     @abstractmethod
     def form(self, move: Move) -> DataForm:
-        """How this step is written."""
+        """Returns how the equation of this step is written."""
 
     def moments(self, form: DataForm, process: Process, move: Move, count: int) -> list[float]:
-        """Integrals of the polynomial's terms over a step."""
+        """Integrates the terms of the polynomial over a step."""
         return form.moments(process, move.now, move.then, count)
 
     def step(
@@ -88,7 +88,7 @@ class PredictorCorrector(ODESolver):
         return form.keep(process, move.now, move.then) * x + increment, Prediction(move, history, increment)
 
     def _correct(self, x: Tensor, x0: Tensor, memory: Prediction, process: Process) -> Tensor:
-        """The state that the step before would have reached with the value at its end; its noise, if any, is kept."""
+        """Returns where the step before would have led with the value at its end; its noise, if any, is kept."""
         move, form = memory.move, self.form(memory.move)
         if memory.increment is None:
             return x
@@ -97,8 +97,8 @@ class PredictorCorrector(ODESolver):
         return x + self._raised(move, process) * (corrected - memory.increment)
 
     def _raised(self, move: Move, process: Process) -> float:
-        """By what the loop multiplied the landing's state when it added noise to it."""
-        return float(process.alpha(move.then) / process.alpha(self.landing(move, process)))
+        """Returns what the loop multiplied the state by at the landing, when it added noise to it."""
+        return process.alpha(move.then) / process.alpha(self.landing(move, process))
 
     def _increment(self, form: DataForm, process: Process, move: Move, history: History) -> Tensor:
         clocks = [form.clock(process, level) for level, _ in history]
@@ -122,11 +122,11 @@ class UniPC(PredictorCorrector):
     name: ClassVar[str] = "unipc"
 
     def form(self, move: Move) -> DataForm:
-        """The ODE."""
+        """Returns the form of the ODE."""
         return DataForm()
 
     def moments(self, form: DataForm, process: Process, move: Move, count: int) -> list[float]:
-        """With `half_step_slope`."""
+        """Returns those of `half_step_slope`."""
         return half_step_slope(form, process, move.now, move.then, count)
 
 
@@ -160,9 +160,9 @@ class SASolver(PredictorCorrector):
             raise InputError(f"sa needs a finite tau, 0 or above, and low <= high; given {self}")
 
     def form(self, move: Move) -> DataForm:
-        """The SDE from a level within the interval, the ODE from others."""
+        """Returns the SDE's from a level within the interval, the ODE's from others."""
         return DataForm(self.tau if self.low <= move.now <= self.high else 0.0)
 
     def landing(self, move: Move, process: Process = VE) -> float:
-        """Below move.then while there is noise to add."""
+        """Returns a level below move.then while there is noise to add."""
         return self.form(move).landing(process, move.now, move.then)

@@ -23,15 +23,15 @@ class Solver(Protocol):
 
     @property
     def order(self) -> int:
-        """Of convergence between two positive levels, from exact history (of a stochastic one: of its drift)."""
+        """Order of convergence between two positive levels, from exact history (of a stochastic one: of its drift)."""
         ...
 
     def evaluations(self, move: Move) -> int:
-        """Calls of the denoiser that `step` makes for this fall."""
+        """Counts the calls of the denoiser that `step` makes for this fall."""
         ...
 
     def landing(self, move: Move, process: Process = VE) -> float:
-        """The level that `step` arrives at: move.then, or lower for a stochastic solver (the loop adds the noise)."""
+        """Returns where `step` arrives: move.then, or lower for a stochastic solver (the loop adds the noise)."""
         ...
 
     def step(
@@ -54,19 +54,25 @@ class Solver(Protocol):
 
 @dataclass(frozen=True)
 class ODESolver:
-    """What most solvers share: they land on move.then, and call the denoiser once."""
+    """What most solvers share: they land on move.then, and call the denoiser once in a step to level 0.
+
+    Attributes:
+        calls: of the denoiser, in a step to a positive level.
+    """
+
+    calls: ClassVar[int] = 1
 
     def evaluations(self, move: Move) -> int:
-        """One."""
-        return 1
+        """Counts `calls`, or one to level 0."""
+        return self.calls if move.then > 0 else 1
 
     def landing(self, move: Move, process: Process = VE) -> float:
-        """move.then."""
+        """Returns move.then."""
         return move.then
 
 
 def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
-    """x0, the expected data, at `level`: one call of the denoiser.
+    """Calls the denoiser once, for x0, the expected data, at `level`.
 
     Raises:
         InputError: the answer is no tensor of x's shape.
@@ -76,7 +82,7 @@ def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
 
 
 def like(x: Tensor, answer: object, who: str = "the denoiser") -> Tensor:
-    """What a denoiser or a network returned for the states x, in x's dtype.
+    """Returns what a denoiser or a network answered for the states x, in x's dtype.
 
     Raises:
         InputError: it is no tensor of x's shape (a smaller one would be broadcast without a word).
@@ -90,5 +96,5 @@ def like(x: Tensor, answer: object, who: str = "the denoiser") -> Tensor:
 
 
 def velocity(denoise: Denoise, x: Tensor, level: float, process: Process) -> Tensor:
-    """dx/dlevel of the probability-flow ODE at `level` > 0: one call of the denoiser."""
+    """Calls the denoiser once, for dx/dlevel of the probability-flow ODE at `level` > 0."""
     return process.velocity(x, evaluate(denoise, x, level), level)

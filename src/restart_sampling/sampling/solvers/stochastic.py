@@ -1,6 +1,6 @@
 """Solvers of the reverse SDE. They land lower than the step's end, and the loop adds the noise up to it.
 
-A step to level 0 adds none. In a PFGM++ model the noise is that of its kernel.
+A step to level 0 adds none. A PFGM++ model has noise of its own kind.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class DDIM(ODESolver):
             raise InputError(f"ddim:eta={self.eta:g} is out of range; give eta from 0 (ODE) to 1 (DDPM)")
 
     def landing(self, move: Move, process: Process = VE) -> float:
-        """The level from which eta times the posterior's noise leads to move.then."""
+        """Returns the level from which eta times the posterior's noise leads to move.then."""
         if self.eta == 0:
             return move.then
         low, high = process.ratio(move.then), process.ratio(move.now)
@@ -51,7 +51,7 @@ class DDIM(ODESolver):
     def step(
         self, denoise: Denoise, x: Tensor, move: Move, memory: None = None, process: Process = VE
     ) -> tuple[Tensor, None]:
-        """The ODE to the landing."""
+        """Follows the ODE to the landing."""
         return first_order(process, x, evaluate(denoise, x, move.now), move.now, self.landing(move, process)), None
 
 
@@ -66,5 +66,5 @@ class SDEDPMSolverPlusPlus2M(DPMSolverPlusPlus2M):
     form: ClassVar[DataForm] = DataForm(tau=1.0)
 
     def landing(self, move: Move, process: Process = VE) -> float:
-        """Below move.then, but for level 0."""
+        """Returns a level below move.then, but for level 0."""
         return self.form.landing(process, move.now, move.then)

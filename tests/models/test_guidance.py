@@ -1,0 +1,167 @@
+"""Guidance of any net, against its formulas."""
+
+import math
+
+import pytest
+import torch
+
+import restart_sampling as rs
+from exact import mixture
+
+DOUBLE = {"dtype": torch.float64}
+X = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+LEVELS = torch.tensor([0.1, 0.5, 2.0, 20.0], dtype=torch.float64)
+SHIFT = torch.tensor([[0.5], [0.2], [-0.3], [0.0]])
+
+
+class Conditional:
+    """An exact denoiser whose answer is shifted by its condition; notes the batch of each call."""
+
+    def __init__(self, **settings):
+        self.calls = []
+        self.net = rs.from_edm(self, 0.002, 80.0, **DOUBLE, **settings)
+
+    def __call__(self, x, sigma, shift, factor=1.0):
+        self.calls.append(len(x))
+        return factor * mixture()(x, sigma) + shift
+
+
+@pytest.fixture
+def network():
+    return Conditional()
+
+
+def formula(network, scale, x=X, levels=LEVELS):
+    guide, wanted = network.net(x, levels, shift=0 * SHIFT), network.net(x, levels, shift=SHIFT)
+    network.calls.clear()
+    return guide + scale * (wanted - guide), guide, wanted
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("batched", [True, False])
+def test_classifier_free_guidance_is_its_formula(network, scale, batched):
+    expected, _, _ = formula(network, scale)
+    net = rs.guided(
+        network.net, scale, conditional={"shift": SHIFT}, unconditional={"shift": torch.zeros(1, 1)}, batched=batched
+    )
+    torch.testing.assert_close(net(X, LEVELS), expected)
+    assert network.calls == ([8] if batched else [4, 4])
+    assert net.evaluations(1.0) == 2
+
+
+def test_the_condition_can_come_with_each_call(network):
+    expected, _, _ = formula(network, 2.0)
+    net = rs.guided(network.net, 2.0, unconditional={"shift": 0 * SHIFT})
+    torch.testing.assert_close(net(X, LEVELS, shift=SHIFT, factor=1.0), expected)
+    double = network.net(X, LEVELS, shift=SHIFT, factor=2.0) * 2 - network.net(X, LEVELS, shift=0 * SHIFT, factor=2.0)
+    torch.testing.assert_close(net(X, LEVELS, shift=SHIFT, factor=2.0), double)
+    out = rs.sample(net, "4", range(4), (3,), shift=SHIFT)
+    assert torch.equal(out, rs.sample(rs.guided(net, 1.0, unconditional={}), "4", range(4), (3,), shift=SHIFT))
+
+
+def test_scale_one_is_one_plain_call(network):
+    _, _, wanted = formula(network, 1.0)
+    net = rs.guided(network.net, 1.0, conditional={"shift": SHIFT}, unconditional={"shift": 0 * SHIFT})
+    assert torch.equal(net(X, LEVELS), wanted)
+    assert network.calls == [4]
+    assert net.evaluations(1.0) == 1
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_an_interval_of_levels(network, batched):
+    """On above low, up to high, for each image by its level; where it is off for all, one evaluation."""
+    expected, _, wanted = formula(network, 3.0)
+    settings = {"conditional": {"shift": SHIFT}, "unconditional": {"shift": 0 * SHIFT}, "batched": batched}
+    net = rs.guided(network.net, 3.0, interval=(0.1, 2.0), **settings)
+    torch.testing.assert_close(net(X, LEVELS), torch.cat([wanted[:1], expected[1:3], wanted[3:]]))
+    assert [net.evaluations(level) for level in LEVELS.tolist()] == [1, 2, 2, 1]
+    network.calls.clear()
+    assert torch.equal(net(X, LEVELS + 10), network.net(X, LEVELS + 10, shift=SHIFT))
+    assert network.calls == [4, 4]
+
+
+def test_autoguidance_is_its_formula(network):
+    worse = rs.from_edm(lambda x, sigma, shift: 0.9 * mixture()(x, sigma) - shift, 0.01, 50.0, **DOUBLE)
+    net = rs.guided(network.net, 2.5, guide=worse, interval=(0.2, 90.0))
+    guide, wanted = worse(X, LEVELS, shift=SHIFT), network.net(X, LEVELS, shift=SHIFT)
+    expected = guide + 2.5 * (wanted - guide)
+    expected[0] = wanted[0]
+    torch.testing.assert_close(net(X, LEVELS, shift=SHIFT), expected)
+    assert (net.sigma_min, net.sigma_max) == (0.01, 50.0)
+    both = rs.guided(network.net, 2.5, guide=worse, unconditional={"shift": 0 * SHIFT})
+    torch.testing.assert_close(both(X, LEVELS, shift=SHIFT), 2.5 * wanted - 1.5 * worse(X, LEVELS, shift=0 * SHIFT))
+
+
+def test_guidance_of_guidance(network):
+    inner = rs.guided(network.net, 2.0, unconditional={"shift": 0 * SHIFT}, interval=(0.3, 5.0))
+    net = rs.guided(inner, 3.0, guide=mixture_net())
+    assert [net.evaluations(level) for level in LEVELS.tolist()] == [2, 3, 3, 2]
+    guide = mixture()(X, LEVELS)
+    torch.testing.assert_close(net(X, LEVELS, shift=SHIFT), guide + 3 * (inner(X, LEVELS, shift=SHIFT) - guide))
+
+
+def mixture_net():
+    return rs.from_edm(lambda x, sigma, shift: mixture()(x, sigma), 0.002, 80.0, **DOUBLE)
+
+
+def test_a_flow_is_guided_too():
+    def network(x, t, shift):
+        return (x - mixture(rs.FLOW)(x, t)) / t[:, None] - shift
+
+    net = rs.from_flow(network, **DOUBLE)
+    both = rs.guided(net, 2.0, unconditional={"shift": 0 * SHIFT})
+    t = torch.tensor([0.1, 0.4, 0.7, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(both(X, t, shift=SHIFT), mixture(rs.FLOW)(X, t) + 2 * t[:, None] * SHIFT)
+    assert both.process == rs.FLOW
+
+
+def test_identities_tell_guidance_apart():
+    def named(identity):
+        return rs.from_edm(lambda x, s: x, 0.0, 80.0, identity=identity)
+
+    a, b = named("a"), named("b")
+    nets = [
+        a,
+        rs.guided(a, 2.0, guide=b),
+        rs.guided(a, 3.0, guide=b),
+        rs.guided(b, 2.0, guide=a),
+        rs.guided(a, 2.0, guide=b, interval=(0.1, 1.0)),
+        rs.guided(a, 2.0, unconditional={"y": torch.zeros(2)}),
+        rs.guided(a, 2.0, unconditional={"y": torch.ones(2)}),
+        rs.guided(a, 2.0, unconditional={"y": 1}),
+    ]
+    assert len({net.identity for net in nets}) == len(nets)
+    assert rs.guided(a, 2.0, guide=named(None)).identity is None
+    assert rs.guided(named(None), 2.0, guide=a).identity is None
+
+
+def test_what_cannot_guide_is_refused(network):
+    net, labels = network.net, {"shift": SHIFT}
+    flow = rs.from_flow(lambda x, t: x)
+    pfgmpp = rs.from_edm(lambda x, s: x, 0.0, 80.0, D=8)
+    for arguments, message in (
+        ({}, r"nothing to guide by; .*unconditional=\{\.\.\.\}.*guide="),
+        ({"guide": flow}, "the guide has the process FLOW and D None, the net VE and None"),
+        ({"guide": pfgmpp}, "the guide has the process VE and D 8, the net VE and None"),
+        ({"unconditional": labels, "interval": (2.0, 2.0)}, "between the levels 2 and 2 is nowhere"),
+    ):
+        with pytest.raises(rs.InputError, match=message):
+            rs.guided(net, 2.0, **arguments)
+    with pytest.raises(rs.InputError, match="scale is nan"):
+        rs.guided(net, math.nan, unconditional=labels)
+    with pytest.raises(TypeError, match="unconditionl"):
+        rs.guided(net, 2.0, unconditionl=labels)
+
+
+@pytest.mark.parametrize("unconditional", [None, 0.0, torch.zeros(3, 1), torch.zeros(4, 2), torch.tensor(0.0)])
+def test_arguments_that_make_no_batch_are_refused(network, unconditional):
+    net = rs.guided(network.net, 2.0, unconditional={"shift": unconditional})
+    with pytest.raises(rs.InputError, match=r"the argument shift .* of one shape, \[4, ...\] or \[1, ...\]"):
+        net(X, LEVELS, shift=SHIFT)
+
+
+def test_arguments_that_are_no_tensors_are_those_of_both(network):
+    net = rs.guided(network.net, 2.0, unconditional={"shift": 0 * SHIFT, "factor": 0.5})
+    with pytest.raises(rs.InputError, match="the argument factor"):
+        net(X, LEVELS, shift=SHIFT, factor=1.0)
+    net(X, LEVELS, shift=SHIFT, factor=0.5)
