@@ -25,7 +25,7 @@ from rich.table import Table
 import restart_sampling as rs
 from restart_sampling.base.ranks import Ranks, distributed
 from restart_sampling.generation.blocks import cut
-from restart_sampling.generation.store import open_store
+from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing
 from restart_sampling.models.denoiser import Denoiser
 from throughput import NETWORKS, build
@@ -50,7 +50,7 @@ def worker(network: str, plan: rs.Plan, batch: int, images: int, name: str, repe
 
 def run(model: Denoiser, plan: rs.Plan, batch: int, images: int, out: Path, ranks: Ranks) -> float:
     """Seconds from where all processes are ready to where all are done."""
-    store = open_store(out, cut(range(images), batch))
+    store = BlockStore(out, cut(range(images), batch))
     draw = partial(rs.generate, model, plan, batch_size=batch)
     if ranks.first:
         store.check({}, batch)

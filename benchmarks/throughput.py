@@ -29,7 +29,7 @@ import restart_sampling as rs
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.generation.blocks import cut
-from restart_sampling.generation.store import open_store
+from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing
 from restart_sampling.images.writers import encode_png
 from restart_sampling.models.denoiser import Denoiser, EDMPrecond
@@ -122,7 +122,7 @@ def plain_way(model: Denoiser, plan: rs.Plan, batch: int, images: int, folder: P
 
 def our_way(model: Denoiser, plan: rs.Plan, batch: int, images: int, out: Path) -> None:
     seeds = range(images)
-    store = open_store(out, cut(seeds, batch))
+    store = BlockStore(out, cut(seeds, batch))
     draw = partial(rs.generate, model, plan, batch_size=batch)
     assert write_missing(store, {"run": {}, "batch": batch}, draw, Ranks(0, 1, CUDA)) == images
 

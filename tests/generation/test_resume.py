@@ -1,5 +1,6 @@
 """`generate` is killed at any moment, on any number of processes: the same command goes on, to the same bytes."""
 
+import io
 import json
 import os
 import random
@@ -102,27 +103,30 @@ def is_whole(path):
     return path.is_file() and not is_partial(path)
 
 
+def work(out):
+    """Where the images of an unfinished run are."""
+    return Path(f"{out}.blocks") if out.suffix == ".zip" else out
+
+
 def records(out):
-    folder, suffix = (Path(f"{out}.blocks"), "zip") if out.suffix == ".zip" else (out / ".blocks", "json")
-    return sorted(path for path in folder.glob(f"*.{suffix}") if is_whole(path))
+    return sorted(path for path in (work(out) / ".blocks").glob("*.json") if is_whole(path))
 
 
 def partials(out):
-    return list(Path(f"{out}.blocks" if out.suffix == ".zip" else out).rglob(".*.partial"))
+    return list(work(out).rglob(".*.partial"))
 
 
 def images(out):
-    return list(out.glob("*/*.png")) if out.suffix != ".zip" else partials(out)
+    return list(work(out).glob("*/*.png"))
 
 
 def check_nothing_is_partial(out, whole):
+    """Of a folder, or of a zip with the folder that it is made from; `whole` are the contents of the finished one."""
     if out.suffix == ".zip":
         assert not out.exists() or out.read_bytes() == whole[""]
-        for path in records(out):
-            with zipfile.ZipFile(path) as archive:
-                assert archive.testzip() is None
-        return
-    for name, content in contents(out).items():
+        with zipfile.ZipFile(io.BytesIO(whole[""])) as archive:
+            whole = {name: archive.read(name) for name in archive.namelist()}
+    for name, content in contents(work(out)).items():
         if name == "manifest.json":
             json.loads(content)
         else:
@@ -304,7 +308,7 @@ def test_a_damaged_block_of_a_zip_is_made_again_and_only_that(damage, place, run
     interrupt_at(3, run, out, monkeypatch)
     first, second, *_ = records(out)
     if damage == "image":
-        flip(second, 100)
+        flip(Path("images.zip.blocks/000000/000005.png"), 100)
     elif damage == "truncated":
         os.truncate(second, second.stat().st_size // 2)
     else:

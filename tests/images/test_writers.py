@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import atomic
-from restart_sampling.generation.store import open_store
+from restart_sampling.generation.store import BlockStore
 from restart_sampling.images.writers import encode_png, image_name
 
 RUN = {"plan": "18", "seeds": "0-1"}
@@ -24,7 +25,7 @@ def image(seed, channels=3):
 
 
 def write(out, labels=((3, 1), (4,)), order=(0, 1)):
-    store = open_store(out, BLOCKS)
+    store = BlockStore(out, BLOCKS)
     store.check(RUN, 2)
     store.clean()
     store.start(MANIFEST)
@@ -83,10 +84,86 @@ def test_an_unfinished_zip_is_only_its_blocks(tmp_path):
     out = tmp_path / "images.zip"
     write(out, order=(1,))
     assert {path.name for path in tmp_path.iterdir()} == {"images.zip.blocks"}
-    assert {path.name for path in (tmp_path / "images.zip.blocks").iterdir()} == {"manifest.json", "000001.zip"}
-    assert [open_store(out, BLOCKS).intact(number) for number in (0, 1)] == [False, True]
+    assert {path.name for path in (tmp_path / "images.zip.blocks").iterdir()} == {
+        "manifest.json",
+        ".blocks",
+        "000000",
+    }
+    assert [BlockStore(out, BLOCKS).intact(number) for number in (0, 1)] == [False, True]
     write(out)
     assert {path.name for path in tmp_path.iterdir()} == {"images.zip"}
+
+
+def as_version_0_1_0(work):
+    """An unfinished zip as that version kept it: a small zip a block."""
+    for record in (work / ".blocks").iterdir():
+        content = json.loads(record.read_text())
+        with zipfile.ZipFile(work / f"{record.stem}.zip", "w") as archive:
+            for name in content["images"]:
+                archive.writestr(name, (work / name).read_bytes())
+            archive.writestr("record.json", record.read_text())
+    shutil.rmtree(work / ".blocks")
+    for folder in work.glob("*000"):
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_unfinished_zip_of_version_0_1_0_is_taken_up(damaged, tmp_path):
+    out, work = tmp_path / "images.zip", tmp_path / "images.zip.blocks"
+    write(out, order=(0,))
+    as_version_0_1_0(work)
+    assert {path.name for path in work.iterdir()} == {"manifest.json", "000000.zip"}
+    with pytest.raises(InputError, match="made with --batch 2, not 3"):
+        BlockStore(out, BLOCKS).check(RUN, 3)
+    if damaged:
+        os.truncate(work / "000000.zip", 50)
+    store = BlockStore(out, BLOCKS)
+    store.check(RUN, 2)
+    store.clean()
+    assert [store.intact(number) for number in (0, 1)] == [not damaged, False]
+    assert not list(work.glob("*.zip"))
+    write(out, order=(0, 1) if damaged else (1, 0))
+    write(tmp_path / "undisturbed.zip")
+    assert out.read_bytes() == (tmp_path / "undisturbed.zip").read_bytes()
+
+
+def rewrite(path, change):
+    """A zip with the entries that `change` makes of its own; all checksums are right."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    change(entries)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+
+
+def without_records(entries):
+    for name in [name for name in entries if name.startswith(".blocks/")]:
+        del entries[name]
+
+
+CHANGES = {
+    "none": (lambda entries: None, True),
+    "replaced": (lambda entries: entries.update({"000000/000007.png": encode_png(image(8))}), False),
+    "removed": (lambda entries: entries.pop("000000/000007.png"), False),
+    "added": (lambda entries: entries.update({"000000/000008.png": encode_png(image(8))}), False),
+    "a label": (lambda entries: entries.update({"dataset.json": b'{"labels": null}'}), False),
+    "a record removed": (lambda entries: entries.pop(".blocks/000001.json"), False),
+    "version 0.1.0": (without_records, True),
+    "version 0.1.0, removed": (lambda entries: (without_records(entries), entries.pop("000000/000007.png")), False),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_zip_is_checked_against_its_records(change, tmp_path):
+    out = tmp_path / "images.zip"
+    write(out)
+    make, intact = CHANGES[change]
+    rewrite(out, make)
+    store = BlockStore(out, BLOCKS)
+    store.check(RUN, 2)
+    assert [store.intact(number) for number in (0, 1)] == [intact] * 2
+    assert store.finished() is intact
 
 
 def test_an_unfinished_folder_says_that_it_is_not_complete(tmp_path):
@@ -106,7 +183,7 @@ def test_what_a_killed_process_left_is_removed(name, tmp_path):
     other = tmp_path / ".thesis.tex.0a1b.partial"
     for path in (*left, other):
         path.write_text("half")
-    open_store(out, BLOCKS).clean()
+    BlockStore(out, BLOCKS).clean()
     assert [path for path in left if path.exists()] == []
     assert other.exists()
 
@@ -122,7 +199,7 @@ def test_a_run_that_was_killed_before_its_manifest_is_none(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["images", "images.zip"])
 def test_another_run_is_refused_with_what_differs(name, tmp_path):
-    store = open_store(tmp_path / name, BLOCKS)
+    store = BlockStore(tmp_path / name, BLOCKS)
     store.check(RUN, 2)
     write(tmp_path / name)
     store.check(RUN, 2)
@@ -141,9 +218,9 @@ def test_what_is_not_a_run_is_refused(tmp_path):
     (tmp_path / "other.zip.blocks" / "thesis.tex").write_text("precious")
     for name in ("full", "file", "file.zip", "other.zip"):
         with pytest.raises(InputError, match="is not a run of generate"):
-            open_store(tmp_path / name, BLOCKS).check(RUN, 2)
+            BlockStore(tmp_path / name, BLOCKS).check(RUN, 2)
     (tmp_path / "empty").mkdir()
-    open_store(tmp_path / "empty", BLOCKS).check(RUN, 2)
+    BlockStore(tmp_path / "empty", BLOCKS).check(RUN, 2)
 
 
 def test_a_file_has_the_usual_permissions(tmp_path):

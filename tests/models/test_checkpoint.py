@@ -310,6 +310,13 @@ def test_shared_memory_is_not_multiplied(write):
         load_model(write(training_state({"ema": many})))
 
 
+def test_shared_attributes_are_not_multiplied(write):
+    shared = {f"a{number}": number for number in range(1000)}
+    layers = {str(number): Persistent("Linear", shared) for number in range(1000)}
+    with pytest.raises(InputError, match="more than 500,000 attributes"):
+        load_model(write(pickled({"ema": Persistent("X", {"_init_kwargs": {}, "_modules": layers})})))
+
+
 # Safetensors.
 
 

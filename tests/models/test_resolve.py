@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from edm_files import network, pickled, snapshot
 
 import restart_sampling.models.resolve as names
-from restart_sampling.base.download import cache_folder
+from restart_sampling.base.download import cache_folder, fetch
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.model import model as group
 from restart_sampling.models.checkpoint import load_model
@@ -24,7 +24,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.requests.append(self.path)
-        if self.path.startswith("/good"):
+        if len(self.server.requests) <= self.server.failures:
+            self.send_error(503)
+        elif self.path.startswith("/good"):
             body = self.server.files.get(self.path, DATA)
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -49,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests, server.files = [], {}
+        server.requests, server.files, server.failures = [], {}, 0
         server.url = f"http://127.0.0.1:{server.server_port}"
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -63,6 +65,7 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("RESTART_SAMPLING_CACHE", str(folder))
     monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)  # between tries
     return folder
 
 
@@ -119,6 +122,17 @@ def test_damaged_hashes(text, server, cache):
     resolve(f"{server.url}/good/model.pkl")
     (cache / "sha256.json").write_bytes(text.encode("latin1"))
     assert "delete that file" in refusal(f"{server.url}/good/model.pkl")
+
+
+def test_a_known_hash_and_a_second_try(server, cache):
+    """What is downloaded counts only with its hash, and a server that fails at first is asked again."""
+    server.failures = 2
+    digest = hashlib.sha256(DATA).hexdigest()
+    assert fetch(f"{server.url}/good/a.pkl", sha256=digest).read_bytes() == DATA
+    assert server.requests == ["/good/a.pkl"] * 3
+    with pytest.raises(InputError, match=r"b\.pkl could not be downloaded .*SHA256 hash"):
+        fetch(f"{server.url}/good/b.pkl", sha256="0" * 64)
+    assert [path.name[12:] for path in cache.iterdir()] == ["-a.pkl"]
 
 
 @pytest.mark.parametrize(("path", "reason"), [("/none.pkl", "404"), ("/short.pkl", "IncompleteRead")])

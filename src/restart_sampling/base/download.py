@@ -8,6 +8,7 @@ import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -23,13 +24,13 @@ _TIMEOUT = 30.0  # seconds without an answer
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: the environment's RESTART_SAMPLING_CACHE, or the platform's folder for caches."""
+    """Returns where downloads are kept: RESTART_SAMPLING_CACHE, or the platform's folder for caches."""
     given = os.environ.get("RESTART_SAMPLING_CACHE")
     return Path(given).expanduser() if given else Path(pooch.os_cache("restart-sampling"))
 
 
 def fetch(url: str, file_name: str | None = None, sha256: str | None = None) -> Path:
-    """The file of a URL from the cache, downloaded at first use.
+    """Takes the file of a URL from the cache; downloads it at first use.
 
     Args:
         url: https://, or http:// to this machine only.
@@ -42,28 +43,34 @@ def fetch(url: str, file_name: str | None = None, sha256: str | None = None) -> 
     _check_url(url)
     path = cache_folder() / (file_name or _file_name(url))
     if not path.is_file():
-        _download(url, path)
+        _download(url, path, sha256)
     check_hash(path, sha256)
     return path
 
 
-def _download(url: str, path: Path) -> None:
+def _download(url: str, path: Path, sha256: str | None) -> None:
+    """Downloads a file that appears whole and right, or not at all."""
     pooch.get_logger().setLevel("WARNING")  # its advice about hashes is for programmers; we print our own line
-    with ExitStack() as opened:
+    columns = (TextColumn(path.name), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with (
+        ExitStack() as opened,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        task = progress.add_task(path.name, total=None)
+        bar = SimpleNamespace(total=0, reset=lambda: progress.reset(task), close=lambda: None)
+        bar.update = lambda count: progress.update(task, advance=count, total=bar.total or None)
 
         def on_response(response: Any, **_: Any) -> None:
             opened.callback(response.close)
+            bar.reset()  # of an earlier try
             if response.is_redirect:
                 _check_url(urljoin(response.url, response.headers["location"]))
 
-        downloader = pooch.HTTPDownloader(
-            progressbar=opened.enter_context(_ProgressBar(path.name)),
-            chunk_size=2**20,
-            timeout=_TIMEOUT,
-            hooks={"response": on_response},
-        )
+        options = {"chunk_size": 2**20, "timeout": _TIMEOUT, "hooks": {"response": on_response}}
+        cache = pooch.create(path.parent, "", registry={path.name: sha256}, urls={path.name: url}, retry_if_failed=2)
         try:
-            pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent, downloader=downloader)
+            cache.fetch(path.name, downloader=pooch.HTTPDownloader(progressbar=bar, **options))
         except InputError:
             raise
         except (OSError, ValueError) as error:  # all errors of requests are OSErrors
@@ -74,7 +81,7 @@ def _download(url: str, path: Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The cause at the root of a failed download: the errors above it repeat the URL, with what may be secret in it."""
+    """Names the root of a failed download: the errors above it repeat the URL, with what may be secret in it."""
     response = getattr(error, "response", None)
     if response is not None:
         return shorten(f"{response.status_code} {response.reason}")
@@ -84,7 +91,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _check_url(url: str) -> None:
-    """Refuse what could be read or changed on its way: all but https, and http within this machine."""
+    """Refuses what could be read or changed on its way: all but https, and http within this machine."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -101,22 +108,22 @@ def _is_loopback(host: str) -> bool:
 
 
 def _public(url: str) -> str:
-    """The URL without what may be secret: user, password, query."""
+    """Leaves out of a URL what may be secret: user, password, query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _file_name(url: str) -> str:
-    """A name in the cache that tells URLs apart and can be recognised."""
+    """Makes a name in the cache that tells URLs apart and can be recognised."""
     last = re.sub(r"[^\w.-]", "_", Path(urlsplit(url).path).name, flags=re.ASCII)[-80:]
     return f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{last}"
 
 
 def check_hash(path: Path, sha256: str | None = None) -> None:
-    """Compare a file of the cache with the hash that it must have, or had at first use; remember that at first use.
+    """Compares a file of the cache with the hash that it must have, or had at first use; remembers that at first use.
 
     Raises:
-        InputError: The file is not what it should be, or the remembered hashes cannot be read.
+        InputError: the file is not what it should be, or the remembered hashes cannot be read.
     """
     digest = files.sha256(path)
     if sha256 is not None:
@@ -130,48 +137,16 @@ def check_hash(path: Path, sha256: str | None = None) -> None:
         hashes = json.loads(hashes_path.read_text("utf-8")) if hashes_path.exists() else {}
         known = hashes.get(path.name)
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"the hashes of downloaded files cannot be read from {hashes_path}; delete that file"
-        ) from error
+        raise InputError(f"the hashes of downloads cannot be read from {hashes_path}; delete that file") from error
     if known is None:
         try:
             files.write_json(hashes_path, {**hashes, path.name: digest})
         except OSError as error:
-            raise InputError(
-                f"{hashes_path} cannot be written ({error.strerror}); set RESTART_SAMPLING_CACHE"
-            ) from error
+            reason = error.strerror
+            raise InputError(f"{hashes_path} cannot be written ({reason}); set RESTART_SAMPLING_CACHE") from error
         print(f"{path.name}: sha256 {digest}, remembered for later uses in {hashes_path}", file=sys.stderr)
     elif known != digest:
         raise InputError(
             f"{path} has changed: its sha256 is {digest}, and was {known} at first use; "
             f"if that is right, delete the file and its entry in {hashes_path}"
         )
-
-
-class _ProgressBar:
-    """A progress bar on a terminal's stderr, with the methods that pooch calls."""
-
-    def __init__(self, name: str) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn(name), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task(name, total=None)
-        self.total = 0
-
-    def __enter__(self) -> "_ProgressBar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def update(self, count: int) -> None:
-        """Count bytes."""
-        self._progress.update(self._task, advance=count, total=self.total or None)
-
-    def reset(self) -> None:
-        """Start again from 0 bytes."""
-        self._progress.reset(self._task)
-
-    def close(self) -> None:
-        """Leave the bar to the context."""

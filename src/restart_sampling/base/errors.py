@@ -23,13 +23,13 @@ def require_extra(package: str, extra: str) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of what an error says; with its kind, where it is not ours."""
+    """Takes the first line of what an error says; adds its kind, where it is not ours."""
     text = str(error).strip().partition("\n")[0]
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 
 def shorten(text: str, limit: int = 100) -> str:
-    """Text from a file in one printable line, its middle left out where it is longer than the limit."""
+    """Makes one printable line of text from a file; leaves out its middle where it is longer than the limit."""
     ends = text if len(text) <= limit else text[:limit] + text[-limit:]
     line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in ends)
     return line if len(line) <= limit else f"{line[: limit // 2]}...{line[-limit // 2 :]}"

@@ -16,7 +16,7 @@ from restart_sampling.base.errors import InputError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to `path` at the end, removed after an exception.
+    """Gives a temporary name beside `path` to write to; renames it to `path` at the end, removes it after an exception.
 
     Raises:
         OSError: it could not be written; its `filename` says which file, also where the system does not.
@@ -34,7 +34,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder: a temporary one beside `path` to fill; `path` must not exist, or be empty."""
+    """Does the same for a folder: gives a temporary one beside `path` to fill; `path` must not exist, or be empty."""
     temporary = _temporary(path)
     temporary.mkdir()
     try:
@@ -45,13 +45,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _temporary(path: Path) -> Path:
-    """A name that nobody else has, beside `path`, whose folder is made."""
+    """Makes up a name that nobody else has, beside `path`; makes the folder for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
 
 
 def is_partial(path: Path, name: str = "") -> bool:
-    """Whether this is a temporary name, of the file `name` or of any: its process ended before it could tidy up."""
+    """Tells a temporary name, of the file `name` or of any: its process ended before it could tidy up."""
     return path.name.startswith(f".{name}") and path.suffix == ".partial"
 
 
@@ -94,6 +94,6 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Computes the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

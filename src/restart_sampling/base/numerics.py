@@ -32,7 +32,7 @@ def state_dtype(device: torch.device) -> torch.dtype:
 
 
 def weights_sha256(network: torch.nn.Module) -> str:
-    """SHA-256 of the names and the bytes of all weights, in the order of the names."""
+    """Computes the SHA-256 of the names and the bytes of all weights, in the order of the names."""
     weights = hashlib.sha256()
     for key, tensor in sorted(network.state_dict().items()):
         weights.update(key.encode())

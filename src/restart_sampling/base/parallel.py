@@ -11,18 +11,18 @@ R = TypeVar("R")
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Counts the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(executor: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """`function` of each item, in the order of the items, whoever is done first.
+    """Yields `function` of each item, in the order of the items, whoever is done first.
 
     Args:
-        executor: Who works.
-        function: For processes, one that can be pickled.
-        items: Taken one by one, no sooner than there is room.
-        ahead: How many may be in work or done beyond the one that is asked for, which bounds the memory.
+        executor: does the work.
+        function: for processes, one that can be pickled.
+        items: taken one by one, no sooner than there is room.
+        ahead: how many may be in work or done beyond the one that is asked for, which bounds the memory.
     """
     waiting: deque[Future[R]] = deque()
     try:

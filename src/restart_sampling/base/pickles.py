@@ -1,270 +1,184 @@
-"""A machine for pickles that cannot run what is in them.
+"""Python's unpickler in a fence: nothing in a file is imported or run.
 
-Python's own unpickler is not used, because a list of allowed names does not make it safe: BUILD sets attributes of any
-object within reach, the allowed functions included, and memo indices and declared lengths make it allocate at will.
-Networks and image sets need so few opcodes that a machine for them is smaller than the fences would be. It imports
-nothing, sets no attribute but `Blank.state`, and calls only the functions that its caller lists. It does not recurse,
-so deep nesting is harmless, and no opcode copies what it can share, so memory stays in proportion to the file.
+A list of allowed names alone is no fence: BUILD sets attributes of any object within reach, allowed functions included,
+and keys are hashed in depth. So only the opcodes that networks and image sets need are left, a name stands for itself,
+and `make` says what a call makes. It is Python's unpickler in Python, which takes no memory for a declared length or a
+memo index.
 """
 
 import io
+import pickle
 import pickletools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from mmap import mmap
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar, NoReturn
 
 from restart_sampling.base.errors import shorten
 
 MAX_OPCODES = 2_000_000  # the largest published network needs a tenth of it
 
-_PROTOCOLS = range(2, 6)
-_VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
-_VALUES |= {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
-_VALUES |= {"SHORT_BINSTRING", "BINSTRING"}  # Python 2's str, as latin-1 text
-_CONSTANTS: Mapping[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-Arguments = tuple[object, ...]
-Function = Callable[[Arguments], object]
+_CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
+_AS_IN_PYTHON = (
+    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT SHORT_BINUNICODE BINUNICODE "
+    "BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 SHORT_BINSTRING BINSTRING EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 "
+    "EMPTY_LIST APPEND APPENDS EMPTY_DICT MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL STACK_GLOBAL BINPERSID"
+)
 
 
 class UnreadableError(Exception):
     """The file is damaged, or asks for what is not allowed; the message is the end of a sentence."""
 
 
+@contextmanager
+def damaged(what: str) -> Iterator[None]:
+    """Turns all errors into UnreadableError: a damaged file can fail in any way."""
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except Exception as error:
+        raise UnreadableError(f"{what} is damaged: {shorten(str(error) or type(error).__name__)}") from error
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Global:
-    """A name in the file, `module.name`, that the machine knows."""
+    """A known name in the file, `module.name`."""
 
     name: str
 
 
 @dataclass(slots=True, eq=False)
 class Blank:
-    """What stands for an instance of an allowed class, and takes its state once."""
+    """Stands for an instance of a known class, and takes its state once."""
 
     name: str
-    arguments: Arguments
     state: object = None
 
 
-class Budget:
-    """How many opcodes may still be read from one file, in all its pickles together.
-
-    Args:
-        size: Of the file, bytes.
-    """
+class Opcodes:
+    """The opcodes of all pickles in one file of `size` bytes, which may not be too many."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.left = MAX_OPCODES
+        self._left = MAX_OPCODES
 
-    def opcodes(self, stream: BinaryIO | mmap) -> Iterator[tuple[str, Any]]:
-        """Names and arguments of the opcodes of the pickle at the stream's position.
-
-        Raises:
-            UnreadableError: The pickle is damaged, or the file has too many opcodes.
-        """
-        try:
+    def of(self, stream: BinaryIO | mmap) -> Iterator[tuple[str, Any]]:
+        """Yields names and arguments to the end of the pickle at the stream's position; raises UnreadableError."""
+        with damaged("the pickle"):
             for opcode, argument, _ in pickletools.genops(stream):  # type: ignore[arg-type]
-                self.left -= 1
-                if self.left < 0:
+                self._left -= 1
+                if self._left < 0:
                     raise UnreadableError(f"it has more than {MAX_OPCODES:,} opcodes")
-                if opcode.name == "FRAME" and int(argument or 0) > self.size:
-                    raise UnreadableError(f"a frame of {argument:,} bytes is larger than the file")
                 yield opcode.name, argument
-        except ValueError as error:
-            raise UnreadableError(f"the pickle is damaged: {shorten(str(error))}") from error
 
 
-class Machine:
-    """Reads one pickle of protocol 2 to 5. Dictionaries of every kind become dict, sets become list.
+class Unpickler(pickle._Unpickler):
+    """Reads the pickle of protocol 2 to 5 at a stream's position. Sets become lists, Python 2's str latin-1 text."""
 
-    Args:
-        functions: What REDUCE may call; each takes the tuple of arguments, and must check it.
-        classes: What NEWOBJ may call, likewise.
-        names: Further globals that may be named, but not called.
-        stored: What a persistent id stands for; None where there can be none.
-        content: What the file should hold, for messages.
-        hint: What the message of a forbidden global ends with.
-    """
+    names: Set[str] = frozenset()  # that may occur; none is imported
+    content = "network"  # what the file should hold, for messages
+    hint = ""  # what the message about another name ends with
+    stack: list[Any]
+    metastack: list[list[Any]]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **{code: lambda self, name=name: self._refuse(f"uses the opcode {name}") for name, code in _CODES.items()},  # type: ignore[misc]
+        **{_CODES[name]: pickle._Unpickler.dispatch[_CODES[name]] for name in _AS_IN_PYTHON.split()},
+        _CODES["EMPTY_SET"]: pickle._Unpickler.dispatch[_CODES["EMPTY_LIST"]],
+        _CODES["ADDITEMS"]: pickle._Unpickler.dispatch[_CODES["APPENDS"]],
+        _CODES["SETITEM"]: lambda self: self._update([self.stack.pop(), self.stack.pop()][::-1]),
+        _CODES["SETITEMS"]: lambda self: self._update(self.pop_mark()),
+        _CODES["REDUCE"]: lambda self: self._call(self.stack.pop(), self.stack.pop()),
+        _CODES["NEWOBJ"]: lambda self: self._call(self.stack.pop(), self.stack.pop(), ".__new__"),
+        _CODES["BUILD"]: lambda self: self._build(self.stack.pop(), self.stack[-1]),
+    }
 
-    def __init__(
-        self,
-        functions: Mapping[str, Function] | None = None,
-        classes: Mapping[str, Function] | None = None,
-        names: Set[str] = frozenset(),
-        stored: Callable[[object], object] | None = None,
-        content: str = "network",
-        hint: str = "",
-    ) -> None:
-        self._functions = functions or {}
-        self._classes = classes or {}
-        self._names = names
-        self._stored = stored
-        self._unneeded = f"which no {content} needs"
-        self._hint = hint
-        self._stack: list[Any] = []
-        self._below: list[list[Any]] = []  # the stacks under each MARK
-        self._memo: dict[int, object] = {}
+    def __init__(self, stream: BinaryIO | mmap, opcodes: Opcodes) -> None:
+        super().__init__(stream, encoding="latin1")
+        self.stream, self.opcodes = stream, opcodes
 
-    def run(self, opcodes: Iterable[tuple[str, Any]]) -> object:
-        """The value that the pickle holds.
+    def load(self) -> object:
+        """Reads the pickle's value, and leaves the stream behind it.
 
         Raises:
-            UnreadableError: The pickle is damaged, or asks for what is not allowed.
+            UnreadableError: the pickle is damaged, or asks for what is not allowed.
         """
-        for name, argument in opcodes:
-            self._step(name, argument)
-        value = self._pop()
-        if self._stack or self._below:
-            raise UnreadableError("the pickle is damaged: something is left on its stack")
+        start = self.stream.tell()
+        for name, argument in self.opcodes.of(self.stream):
+            if name == "PROTO" and not 2 <= argument <= 5:
+                raise UnreadableError(f"its pickle protocol is {argument}, and can be 2 to 5")
+            if name == "FRAME" and argument > self.opcodes.size:
+                raise UnreadableError(f"a frame of {argument:,} bytes is larger than the file")
+        end = self.stream.tell()
+        self.stream.seek(start)
+        with damaged("the pickle"):
+            try:
+                value: object = super().load()
+            except IndexError:
+                raise ValueError("its stack is empty, or a mark is missing") from None
+            if self.stack or self.metastack:
+                raise ValueError("something is left on its stack")
+        self.stream.seek(end)
         return value
 
-    def _step(self, name: str, argument: Any) -> None:
-        stack = self._stack
-        if name in _VALUES:
-            stack.append(argument)
-            return
-        if name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-            return
-        match name:
-            case "BINGET" | "LONG_BINGET":
-                if argument not in self._memo:
-                    raise UnreadableError(f"the pickle is damaged: memo {argument} was never set")
-                stack.append(self._memo[argument])
-            case "MEMOIZE":
-                self._memoize(len(self._memo))
-            case "BINPUT" | "LONG_BINPUT":
-                self._memoize(argument)
-            case "EMPTY_LIST" | "EMPTY_SET":
-                stack.append([])
-            case "EMPTY_DICT":
-                stack.append({})
-            case "MARK":
-                self._below.append(stack)
-                self._stack = []
-            case "TUPLE":
-                items = self._pop_mark()
-                self._stack.append(tuple(items))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                items = [self._pop() for _ in range(_TUPLES[name])]
-                stack.append(tuple(reversed(items)))
-            case "APPEND":
-                self._extend([self._pop()])
-            case "APPENDS" | "ADDITEMS":
-                self._extend(self._pop_mark())
-            case "SETITEM":
-                value, key = self._pop(), self._pop()
-                self._update([key, value])
-            case "SETITEMS":
-                self._update(self._pop_mark())
-            case "GLOBAL":
-                module, _, attribute = argument.partition(" ")
-                stack.append(self._global(module, attribute))
-            case "STACK_GLOBAL":
-                attribute, module = self._pop(), self._pop()
-                stack.append(self._global(module, attribute))
-            case "REDUCE":
-                self._call(self._functions)
-            case "NEWOBJ":
-                self._call(self._classes)
-            case "BUILD":
-                state, target = self._pop(), self._peek()
-                if not isinstance(target, Blank) or target.state is not None:
-                    raise UnreadableError(f"it sets the state of a {type(target).__name__}, {self._unneeded}")
-                target.state = state
-            case "BINPERSID" if self._stored is not None:
-                stack.append(self._stored(self._pop()))
-            case "PROTO":
-                if argument not in _PROTOCOLS:
-                    raise UnreadableError(f"its pickle protocol is {argument}, and can be 2 to 5")
-            case "FRAME" | "STOP":
-                pass
-            case _:
-                raise UnreadableError(f"it uses the opcode {name}, {self._unneeded}")
+    def make(self, name: str, *arguments: Any) -> object:
+        """Makes what a call of a name gives (NEWOBJ calls `NAME.__new__`); raises UnreadableError for other calls."""
+        raise UnreadableError(f"it calls {name} as no {self.content} does")
 
-    def _peek(self) -> Any:
-        if not self._stack:
-            raise UnreadableError("the pickle is damaged: its stack is empty")
-        return self._stack[-1]
+    def find_class(self, module: str, name: str) -> Global:
+        """Returns the name itself, where it is known."""
+        if f"{module}.{name}" not in self.names or "." in name:
+            self._refuse(f"asks for {shorten(f'{module}.{name}')}", f"; nothing in it was run{self.hint}")
+        return Global(f"{module}.{name}")
 
-    def _pop(self) -> Any:
-        self._peek()
-        return self._stack.pop()
+    def persistent_load(self, pid: object) -> Any:
+        """Returns what a persistent id stands for; here, there are none."""
+        self._refuse("uses the opcode BINPERSID")
 
-    def _pop_mark(self) -> list[Any]:
-        if not self._below:
-            raise UnreadableError("the pickle is damaged: a mark is missing")
-        items, self._stack = self._stack, self._below.pop()
-        return items
+    def _refuse(self, deed: str, end: str = "") -> NoReturn:
+        raise UnreadableError(f"it {deed}, which no {self.content} needs{end}")
 
-    def _memoize(self, index: int) -> None:
-        if index in self._memo:
-            raise UnreadableError(f"the pickle is damaged: memo {index} is set twice")
-        self._memo[index] = self._peek()
+    def _call(self, arguments: object, target: object, method: str = "") -> None:
+        if isinstance(target, Global) and isinstance(arguments, tuple):
+            self.stack.append(self.make(target.name + method, *arguments))
+        else:
+            Unpickler.make(self, target.name if isinstance(target, Global) else f"a {type(target).__name__}")
 
-    def _extend(self, items: list[Any]) -> None:
-        target = self._peek()
-        if type(target) is not list:
-            raise UnreadableError(f"it appends to a {type(target).__name__}")
-        target.extend(items)
+    def _build(self, state: object, target: object) -> None:
+        if not isinstance(target, Blank) or target.state is not None:
+            self._refuse(f"sets the state of a {type(target).__name__}")
+        target.state = state
 
     def _update(self, items: list[Any]) -> None:
-        target = self._peek()
+        target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
-            raise UnreadableError(f"it sets {len(items)} keys and values of a {type(target).__name__}")
-        keys = items[::2]
-        for key in keys:
-            # Other keys would be compared and hashed in depth.
-            if type(key) not in (str, int):
-                raise UnreadableError(
-                    f"a dictionary has a key that is a {type(key).__name__}, and can be a str or an int"
-                )
-        target.update(zip(keys, items[1::2], strict=True))
-
-    def _global(self, module: object, attribute: object) -> Global:
-        if not isinstance(module, str) or not isinstance(attribute, str):
-            raise UnreadableError("the pickle is damaged: the name of a global is no text")
-        name = f"{module}.{attribute}"
-        known = name in self._functions or name in self._classes or name in self._names
-        if not known or "." in attribute:
-            raise UnreadableError(f"it asks for {shorten(name)}, {self._unneeded}; nothing in it was run{self._hint}")
-        return Global(name)
-
-    def _call(self, allowed: Mapping[str, Function]) -> None:
-        arguments, target = self._pop(), self._pop()
-        if not isinstance(target, Global) or target.name not in allowed or not isinstance(arguments, tuple):
-            called = shorten(target.name) if isinstance(target, Global) else f"a {type(target).__name__}"
-            raise UnreadableError(f"it calls {called}, {self._unneeded}")
-        self._stack.append(allowed[target.name](arguments))
+            self._refuse(f"sets {len(items)} keys and values of a {type(target).__name__}")
+        if wrong := [type(key).__name__ for key in items[::2] if type(key) not in (str, int)]:  # hashed in depth
+            raise UnreadableError(f"a dictionary has a key that is a {wrong[0]}, and can be a str or an int")
+        target.update(zip(items[::2], items[1::2], strict=True))
 
 
-def global_names(stream: BinaryIO | mmap, budget: Budget, inside: bool = True) -> Iterator[str]:
-    """The globals that the pickles from the stream's position on name, those within bytes (tensors are such) included.
+def global_names(stream: BinaryIO | mmap, opcodes: Opcodes, inside: bool = True) -> Iterator[str]:
+    """Lists the names in the pickles from the stream's position on, and in those within bytes, as tensors are.
 
     Opcodes are only looked at, so a name that is put together in an unusual way shows as "?". Damage ends the search.
     """
     try:
         while True:
             memo: dict[int, object] = {}
-            before, last = None, None  # what the last two opcodes pushed
-            for name, argument in budget.opcodes(stream):
-                if name == "MEMOIZE":
-                    memo[len(memo)] = last
-                elif name in ("BINPUT", "LONG_BINPUT"):
-                    memo[argument] = last
-                elif name in ("BINGET", "LONG_BINGET"):
-                    before, last = last, memo.get(argument)
-                else:
-                    if name in ("GLOBAL", "INST"):
-                        yield argument.replace(" ", ".")
-                    elif name == "STACK_GLOBAL":
-                        yield ".".join(part if isinstance(part, str) else "?" for part in (before, last))
-                    elif inside and isinstance(argument, bytes):
-                        yield from global_names(io.BytesIO(argument), budget, inside=False)
-                    before, last = last, argument
+            before: object = None
+            last: object = None  # what the last two opcodes pushed
+            for name, argument in opcodes.of(stream):
+                if name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
+                    memo[len(memo) if name == "MEMOIZE" else argument] = last
+                    continue
+                if name in ("GLOBAL", "INST"):
+                    yield argument.replace(" ", ".")
+                elif name == "STACK_GLOBAL":
+                    yield ".".join(part if isinstance(part, str) else "?" for part in (before, last))
+                elif inside and isinstance(argument, bytes):
+                    yield from global_names(io.BytesIO(argument), opcodes, inside=False)
+                before, last = last, memo.get(argument) if name in ("BINGET", "LONG_BINGET") else argument
     except UnreadableError:
         return

@@ -55,7 +55,7 @@ def generate(
     from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.blocks import cut
     from restart_sampling.generation.seeds import parse_seeds
-    from restart_sampling.generation.store import open_store
+    from restart_sampling.generation.store import BlockStore
 
     with distributed(chip) as ranks:
         with ranks.one_goes_first():
@@ -64,7 +64,7 @@ def generate(
             model = asked.load(name, ranks.device, ranks.first)
             drawing = model.drawing(plan, batch)
             run = {**drawing.about, "seeds": seeds_text}
-            store = open_store(out, cut(seeds, batch))
+            store = BlockStore(out, cut(seeds, batch))
             if ranks.first:
                 store.check(run, batch)
         if ranks.first:

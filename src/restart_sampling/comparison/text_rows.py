@@ -14,7 +14,7 @@ from restart_sampling.evaluation.measure import image_batches
 from restart_sampling.evaluation.scores import Scores, measure_scores
 from restart_sampling.generation.blocks import cut
 from restart_sampling.generation.drawing import manifest
-from restart_sampling.generation.store import open_store
+from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing
 from restart_sampling.images.image_set import read_images
 from restart_sampling.images.prompts import match_images
@@ -78,7 +78,7 @@ class TextComparison(Comparison):
         assert row.drawing is not None
         watch.begin(row, 0)
         folder, ranks, line = self._images(row), self.ranks, self.line(row)
-        store = open_store(folder, cut(row.seeds, self.batch))
+        store = BlockStore(folder, cut(row.seeds, self.batch))
         with ranks.failing_together():
             if ranks.first:
                 store.check(line["run"], self.batch)

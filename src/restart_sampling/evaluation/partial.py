@@ -19,7 +19,7 @@ _SHARE = 1 / 50  # of the time, at most, for saving
 
 
 class PartialSums:
-    """The sums of all processes, a file each.
+    """Keeps the sums of all processes, a file each.
 
     A file is trusted only where its checksums hold, and no two with the same images: what is then missing is drawn
     again.
@@ -79,7 +79,7 @@ class PartialSums:
 
 
 def _union(states: Sequence[State]) -> State | None:
-    """Of several, those that share no image, the largest first: one that holds the others makes them needless."""
+    """Adds up those that share no image, the largest first: one that holds the others makes them needless."""
     done: set[int] = set()
     chosen = []
     for state in sorted(states, key=lambda state: -len(state["places"])):
@@ -99,7 +99,7 @@ def _write(path: Path, state: State) -> None:
 
 
 def _read(path: Path) -> State | None:
-    """None where the file is damaged."""
+    """Reads sums; None where the file is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:  # torch.save writes a zip with checksums, torch.load does not check them
             if archive.testzip() is not None:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 
 def cut(seeds: Sequence[int], size: int) -> list[Sequence[int]]:
-    """The seeds in blocks of this size; the last one may be shorter."""
+    """Cuts the seeds into blocks of this size; the last one may be shorter."""
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 
 def joined(blocks: Sequence[Sequence[int]]) -> list[int]:
-    """The seeds of blocks one after another; in batches of the size of a block they are the blocks again.
+    """Joins the seeds of blocks; in batches of the size of a block they are the blocks again.
 
     Args:
         blocks: some of those that `cut` made, in its order, so that the shorter one is the last.

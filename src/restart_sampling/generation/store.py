@@ -2,15 +2,17 @@
 
 A block is what one batch makes, and is done or not done as a whole. Its record, written after its images, has their
 SHA-256, so that a run that goes on after a kill trusts nothing: what is not there byte for byte is made again.
+
+Images appear in the folder as they are made, their records in `.blocks` there. For OUT.zip the folder is
+`OUT.zip.blocks`, until the zip is made of it, whole and with the records.
 """
 
 import hashlib
 import json
 import zipfile
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,28 +23,23 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import atomic, check_writable, is_partial, remove_folder, remove_partials, write_json
 from restart_sampling.images.writers import LABELS, MANIFEST, add_entry, encode_png, image_name
 
-RECORD = "record.json"
-
 Read = Callable[[str], bytes]
-"""The content of an image of a block by its name, or of `RECORD`."""
+"""The content of a file of the store, by its name."""
 
 
-def open_store(out: Path, blocks: Sequence[Sequence[int]]) -> "BlockStore":
-    """The store for a folder, or for a file that ends in .zip.
+class BlockStore:
+    """Blocks of images on the disk. `write` may be called by many processes, all else by one of them.
 
     Args:
-        out: where the images go.
+        out: a folder, or a file that ends in .zip.
         blocks: seeds of the images of each block.
     """
-    return _ZipStore(out, blocks) if out.suffix == ".zip" else _FolderStore(out, blocks)
-
-
-class BlockStore(ABC):
-    """Blocks of images on the disk. `write` may be called by many processes, all else by one of them."""
 
     def __init__(self, out: Path, blocks: Sequence[Sequence[int]]) -> None:
         self.out = out
         self.blocks = blocks
+        self._zipped = out.suffix == ".zip"
+        self._folder = out.with_name(f"{out.name}.blocks") if self._zipped else out
 
     def check(self, run: Mapping[str, Any], batch: int) -> None:
         """Makes sure that writing destroys nothing but an earlier go at the same run.
@@ -67,40 +64,35 @@ class BlockStore(ABC):
                     f"{self.out} holds images made with --batch {found['batch']}, not {batch}; "
                     f"give --batch {found['batch']} to go on, or choose another --out"
                 )
-        check_writable(self._manifest_place)
+        check_writable(self.out if self._zipped else self.out / MANIFEST)
 
-    def names(self, number: int) -> list[str]:
-        """Of the images of a block."""
-        return [image_name(seed) for seed in self.blocks[number]]
-
-    def intact(self, number: int) -> bool:
-        """Whether a block is recorded and its images are there, byte for byte."""
-        try:
-            with self._open(number) as read:
-                images = _read_record(read(RECORD))
-                return list(images) == self.names(number) and all(
-                    hashlib.sha256(read(name)).hexdigest() == image["sha256"] for name, image in images.items()
-                )
-        except Exception:  # a damaged file can fail in any way
-            return False
-
-    @abstractmethod
     def clean(self) -> None:
         """Removes what a killed process left, before work goes on."""
+        if self._zipped:
+            remove_partials(self.out.parent, self.out.name)
+            if self._sealed and self._folder.exists():
+                remove_folder(self._folder)
+            self._adopt()
+        if self._folder.exists():
+            for folder in (self._folder, *(path for path in self._folder.iterdir() if path.is_dir())):
+                remove_partials(folder)
 
-    @abstractmethod
+    def intact(self, number: int) -> bool:
+        """Checks whether a block is recorded and its images are there, byte for byte."""
+        return self._sealed or self._is_intact(number, self._read)
+
     def finished(self) -> bool:
-        """Whether all is done, given that all blocks are intact."""
+        """Checks whether all is done, given that all blocks are intact."""
+        return self._sealed if self._zipped else self._is_finished(self._read)
 
-    @abstractmethod
     def start(self, manifest: Mapping[str, Any]) -> None:
         """Says what the images will be, before the first of them.
 
         Args:
             manifest: JSON; "run" is what defines the images, "batch" the images in a block.
         """
+        write_json(self._folder / MANIFEST, {**manifest, "complete": False})
 
-    @abstractmethod
     def write(self, number: int, images: Sequence[np.ndarray], labels: Sequence[int | None], threads: Executor) -> None:
         """Writes a block.
 
@@ -110,180 +102,117 @@ class BlockStore(ABC):
             labels: class of each image, or None.
             threads: encode images at the same time.
         """
+        names = self._names(number)
+        digests = threads.map(lambda name, image: self._write(name, encode_png(image)), names, images)
+        record = {
+            name: {"sha256": digest, "label": label} for name, digest, label in zip(names, digests, labels, strict=True)
+        }
+        self._write(_record_name(number), json.dumps({"images": record, "sha256": _digest(record)}, indent=2).encode())
 
-    @abstractmethod
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Writes what belongs to the whole, when all blocks are there."""
-
-    @property
-    @abstractmethod
-    def _manifest_place(self) -> Path:
-        """The file, or the file with the file, that says what the images are."""
-
-    @abstractmethod
-    def _earlier(self) -> Iterator[tuple[dict[str, Any], bool]]:
-        """The manifests that are there, and whether there are blocks of theirs."""
-
-    @abstractmethod
-    def _open(self, number: int) -> AbstractContextManager[Read]:
-        """Reads a block."""
-
-    def _labels(self) -> bytes:
-        """The dataset.json of all blocks, in their order."""
-        labels = []
-        for number in range(len(self.blocks)):
-            with self._open(number) as read:
-                images = _read_record(read(RECORD))
-            labels += [(name, image["label"]) for name, image in images.items() if image["label"] is not None]
-        return json.dumps({"labels": labels or None}).encode()
-
-
-class _FolderStore(BlockStore):
-    """Images appear as they are made; the records stay beside them, in `.blocks`, as their checksums."""
-
-    def clean(self) -> None:
-        for folder in (self.out, *(path for path in self.out.iterdir() if path.is_dir())):
-            remove_partials(folder)
-
-    def finished(self) -> bool:
-        complete = json.loads((self.out / MANIFEST).read_text())["complete"] is True
-        labels = self.out / LABELS
-        return complete and labels.exists() and labels.read_bytes() == self._labels()
-
-    def start(self, manifest: Mapping[str, Any]) -> None:
-        write_json(self.out / MANIFEST, {**manifest, "complete": False})
-
-    def write(self, number: int, images: Sequence[np.ndarray], labels: Sequence[int | None], threads: Executor) -> None:
-        names = self.names(number)
-        digests = list(threads.map(self._write_image, names, images))
-        with atomic(self._record_place(number)) as temporary:
-            temporary.write_bytes(_make_record(names, digests, labels))
-
-    def finish(self, manifest: Mapping[str, Any]) -> None:
-        with atomic(self.out / LABELS) as temporary:
-            temporary.write_bytes(self._labels())
-        write_json(self.out / MANIFEST, {**manifest, "complete": True})
-
-    @property
-    def _manifest_place(self) -> Path:
-        return self.out / MANIFEST
-
-    def _earlier(self) -> Iterator[tuple[dict[str, Any], bool]]:
-        with _refused(self.out):
-            found = _folder_manifest(self.out)
-        if found is not None:
-            yield found, any(self._record_place(0).parent.glob("*.json"))
-
-    @contextmanager
-    def _open(self, number: int) -> Iterator[Read]:
-        yield lambda name: (self._record_place(number) if name == RECORD else self.out / name).read_bytes()
-
-    def _record_place(self, number: int) -> Path:
-        return self.out / ".blocks" / f"{number:06d}.json"
-
-    def _write_image(self, name: str, image: np.ndarray) -> str:
-        png = encode_png(image)
-        with atomic(self.out / name) as temporary:
-            temporary.write_bytes(png)
-        return hashlib.sha256(png).hexdigest()
-
-
-class _ZipStore(BlockStore):
-    """Each block is a small zip in `OUT.zip.blocks`, until all are put together; OUT.zip appears whole."""
-
-    @property
-    def _folder(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.blocks")
+        manifest = {**manifest, "complete": True}
+        if not self._zipped:
+            self._write(LABELS, self._labels(self._read))
+            write_json(self.out / MANIFEST, manifest)
+            return
+        numbers = range(len(self.blocks))
+        with atomic(self.out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for name in (name for number in numbers for name in self._names(number)):
+                add_entry(archive, name, self._read(name))
+            add_entry(archive, LABELS, self._labels(self._read))
+            add_entry(archive, MANIFEST, json.dumps(manifest, indent=2).encode())
+            for name in map(_record_name, numbers):
+                add_entry(archive, name, self._read(name))
+        remove_folder(self._folder)
 
     @cached_property
     def _sealed(self) -> bool:
-        """Whether the whole zip is there, undamaged."""
-        try:
-            with zipfile.ZipFile(self.out) as archive:
+        """Checks whether the whole zip is there, undamaged."""
+        numbers = range(len(self.blocks))
+        names = {LABELS, MANIFEST}.union(*map(self._names, numbers))
+        with suppress(Exception), zipfile.ZipFile(self.out) as archive:  # a damaged file can fail in any way
+            listed = set(archive.namelist())
+            if listed == names:  # of version 0.1.0, which put no records into it
                 return archive.testzip() is None
+            return listed == names.union(map(_record_name, numbers)) and (
+                all(self._is_intact(number, archive.read) for number in numbers) and self._is_finished(archive.read)
+            )
+        return False
+
+    def _names(self, number: int) -> list[str]:
+        return [image_name(seed) for seed in self.blocks[number]]
+
+    def _read(self, name: str) -> bytes:
+        return (self._folder / name).read_bytes()
+
+    def _write(self, name: str, content: bytes) -> str:
+        """Writes a file; returns its SHA-256."""
+        with atomic(self._folder / name) as temporary:
+            temporary.write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
+    def _is_intact(self, number: int, read: Read) -> bool:
+        try:
+            images = _read_record(number, read)
+            return list(images) == self._names(number) and all(
+                hashlib.sha256(read(name)).hexdigest() == image["sha256"] for name, image in images.items()
+            )
         except Exception:  # a damaged file can fail in any way
             return False
 
-    def intact(self, number: int) -> bool:
-        return self._sealed or super().intact(number)
+    def _is_finished(self, read: Read) -> bool:
+        try:
+            return json.loads(read(MANIFEST))["complete"] is True and read(LABELS) == self._labels(read)
+        except FileNotFoundError:
+            return False
 
-    def clean(self) -> None:
-        remove_partials(self.out.parent, self.out.name)
-        if self._folder.exists():
-            if self._sealed:
-                remove_folder(self._folder)
-            else:
-                remove_partials(self._folder)
-
-    def finished(self) -> bool:
-        return self._sealed
-
-    def start(self, manifest: Mapping[str, Any]) -> None:
-        write_json(self._folder / MANIFEST, {**manifest, "complete": False})
-
-    def write(self, number: int, images: Sequence[np.ndarray], labels: Sequence[int | None], threads: Executor) -> None:
-        names = self.names(number)
-        digests = []
-        with atomic(self._block_place(number)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for name, png in zip(names, threads.map(encode_png, images), strict=True):
-                add_entry(archive, name, png)
-                digests.append(hashlib.sha256(png).hexdigest())
-            add_entry(archive, RECORD, _make_record(names, digests, labels))
-
-    def finish(self, manifest: Mapping[str, Any]) -> None:
-        with atomic(self.out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for number in range(len(self.blocks)):
-                with self._open(number) as read:
-                    for name in self.names(number):
-                        add_entry(archive, name, read(name))
-            add_entry(archive, LABELS, self._labels())
-            add_entry(archive, MANIFEST, json.dumps({**manifest, "complete": True}, indent=2).encode())
-        remove_folder(self._folder)
-
-    @property
-    def _manifest_place(self) -> Path:
-        return self.out
+    def _labels(self, read: Read) -> bytes:
+        """Makes the dataset.json of all blocks, in their order."""
+        records = (_read_record(number, read) for number in range(len(self.blocks)))
+        labels = [(name, image["label"]) for record in records for name, image in record.items()]
+        return json.dumps({"labels": [pair for pair in labels if pair[1] is not None] or None}).encode()
 
     def _earlier(self) -> Iterator[tuple[dict[str, Any], bool]]:
-        if self.out.exists():
+        """Yields the manifests that are there, and whether there are blocks of theirs."""
+        if self._zipped and self.out.exists():
             with _refused(self.out), zipfile.ZipFile(self.out) as archive:
                 found = _parse_manifest(archive.read(MANIFEST))
             yield found, True
         with _refused(self._folder):
             unfinished = _folder_manifest(self._folder)
         if unfinished is not None:
-            yield unfinished, any(self._folder.glob("*.zip"))
+            blocks = (*self._folder.glob(".blocks/*.json"), *(self._folder.glob("*.zip") if self._zipped else ()))
+            yield unfinished, bool(blocks)
 
-    @contextmanager
-    def _open(self, number: int) -> Iterator[Read]:
-        with zipfile.ZipFile(self._block_place(number)) as archive:
-            yield archive.read
-
-    def _block_place(self, number: int) -> Path:
-        return self._folder / f"{number:06d}.zip"
-
-
-def _make_record(names: Iterable[str], digests: Iterable[str], labels: Iterable[int | None]) -> bytes:
-    """JSON: SHA-256 and label of each image, and the SHA-256 of that."""
-    images = {
-        name: {"sha256": digest, "label": label} for name, digest, label in zip(names, digests, labels, strict=True)
-    }
-    return json.dumps({"images": images, "sha256": _record_digest(images)}, indent=2).encode()
+    def _adopt(self) -> None:
+        """Takes up the blocks of a zip that version 0.1.0 left unfinished: each is a small zip."""
+        for path in sorted(self._folder.glob("[0-9]*.zip")):
+            with suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged block is made again
+                number = int(path.stem)
+                for name in self._names(number):
+                    self._write(name, archive.read(name))
+                self._write(_record_name(number), archive.read("record.json"))
+            path.unlink()
 
 
-def _read_record(text: bytes) -> dict[str, Any]:
-    record = json.loads(text)
-    if record["sha256"] != _record_digest(record["images"]):
+def _record_name(number: int) -> str:
+    return f".blocks/{number:06d}.json"
+
+
+def _read_record(number: int, read: Read) -> dict[str, Any]:
+    record = json.loads(read(_record_name(number)))
+    if record["sha256"] != _digest(record["images"]):
         raise ValueError("the record is damaged")
     return dict(record["images"])
 
 
-def _record_digest(images: Mapping[str, Any]) -> str:
+def _digest(images: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(images).encode()).hexdigest()
 
 
 def _folder_manifest(folder: Path) -> dict[str, Any] | None:
-    """None where nothing is there yet, or only what was never finished."""
+    """Reads a folder's manifest; None where nothing is there yet, or only what was never finished."""
     if not folder.exists() or (folder.is_dir() and all(map(is_partial, folder.iterdir()))):
         return None
     return _parse_manifest((folder / MANIFEST).read_bytes())
@@ -296,7 +225,7 @@ def _parse_manifest(text: bytes) -> dict[str, Any]:
 
 @contextmanager
 def _refused(place: Path) -> Iterator[None]:
-    """What is there and is not ours ends in one sentence."""
+    """Refuses in one sentence what is there and is not ours."""
     try:
         yield
     except (OSError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile):

@@ -84,7 +84,7 @@ def _write_share(
 
 
 def _missing(store: BlockStore) -> list[int]:
-    """Numbers of the blocks that have to be made."""
+    """Numbers the blocks that have to be made."""
     store.clean()
     numbers = range(len(store.blocks))
     with ThreadPoolExecutor(_MAX_WORKERS) as threads:

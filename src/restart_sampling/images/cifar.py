@@ -1,12 +1,12 @@
 """CIFAR-10's cifar-10-python.tar.gz, whose batches are pickles of Python 2: read without running what is in them."""
 
 import io
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.pickles import Arguments, Blank, Budget, Function, Global, Machine, UnreadableError
+from restart_sampling.base.pickles import Blank, Global, Opcodes, Unpickler, UnreadableError
 from restart_sampling.images.tars import TarFiles
 
 BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -16,16 +16,16 @@ _MAX_BYTES = 2**28  # eight times the published batches
 
 
 def cifar_batches(files: TarFiles) -> list[int]:
-    """Where among the files the five training batches are; [] if there is none of them."""
+    """Finds the five training batches among the files: their indices, [] if there is none of them."""
     places = {name.rpartition("/")[2]: index for index, name in enumerate(files.names)}
     return [places[name] for name in BATCHES if name in places]
 
 
 def read_cifar(files: TarFiles, where: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The training set: names, images uint8 [N, 3, 32, 32] and labels int64 [N].
+    """Reads the training set: names, images uint8 [N, 3, 32, 32] and labels int64 [N].
 
     Raises:
-        InputError: A batch is missing, damaged, or asks for what no batch needs; nothing in it was run.
+        InputError: a batch is missing, damaged, or asks for what no batch needs; nothing in it was run.
     """
     found = cifar_batches(files)
     if len(found) != len(BATCHES):
@@ -45,35 +45,29 @@ def read_cifar(files: TarFiles, where: str) -> tuple[list[str], np.ndarray, np.n
 def _batch(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     if len(data) > _MAX_BYTES:
         raise UnreadableError(f"it is {len(data):,} bytes long, and a batch is no longer than {_MAX_BYTES:,}")
-    machine = Machine(_FUNCTIONS, names={"numpy.ndarray"}, content="batch of CIFAR-10")
-    content = machine.run(Budget(len(data)).opcodes(io.BytesIO(data)))
-    match content:
-        case {"data": Blank("array", state=state), "labels": list(labels)}:
-            images = _array(state)
-            if len(images) == len(labels) and all(type(label) is int and 0 <= label <= 9 for label in labels):
-                return images, np.array(labels, np.int64)
-    raise UnreadableError("it has not the images and the labels 0 to 9 of CIFAR-10")
-
-
-def _array(state: object) -> np.ndarray:
-    """What numpy pickles of an array: version, shape, type, whether the order is Fortran's, bytes (Python 2's str)."""
-    match state:
-        case (1, (int(count), int(width)), Blank("type", ("u1", *_)), False, str(text)) if (
-            width == np.prod(SHAPE) and len(text) == count * width
+    match _Batch(io.BytesIO(data), Opcodes(len(data))).load():
+        # numpy's state of an array: version, shape, type, whether in Fortran's order, bytes (Python 2's str)
+        case {
+            "data": Blank("ndarray", (1, (int(count), 3072), Blank("u1"), False, str(text))),
+            "labels": list(labels),
+        } if (
+            len(labels) * 3072 == len(text)
+            and count == len(labels)
+            and all(type(label) is int and 0 <= label <= 9 for label in labels)
         ):
-            return np.frombuffer(text.encode("latin1"), np.uint8).reshape(count, *SHAPE)
-    raise UnreadableError("its data are no uint8 array [N, 3072]")
+            images = np.frombuffer(text.encode("latin1"), np.uint8).reshape(count, *SHAPE)
+            return images, np.array(labels, np.int64)
+    raise UnreadableError("it has not the images, uint8 [N, 3072], and the labels 0 to 9 of CIFAR-10")
 
 
-def _reconstruct(arguments: Arguments) -> Blank:
-    match arguments:
-        case (Global(name="numpy.ndarray"), (0,), "b"):
-            return Blank("array", ())
-    raise UnreadableError("an array in it is not in numpy's form")
+class _Batch(Unpickler):
+    content = "batch of CIFAR-10"
+    names = frozenset({"numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"})
 
-
-def _type(arguments: Arguments) -> Blank:
-    return Blank("type", arguments)
-
-
-_FUNCTIONS: Mapping[str, Function] = {"numpy.core.multiarray._reconstruct": _reconstruct, "numpy.dtype": _type}
+    def make(self, name: str, *arguments: Any) -> object:
+        match name, *arguments:
+            case "numpy.core.multiarray._reconstruct", Global(name="numpy.ndarray"), (0,), "b":
+                return Blank("ndarray")
+            case "numpy.dtype", str(kind), *_:
+                return Blank(kind)
+        return super().make(name, *arguments)

@@ -26,9 +26,9 @@ class CocoCaption:
     """A row of the subset.
 
     Attributes:
-        row: Its place in the table of all captions.
-        file_name: Of its image.
-        caption: What a person wrote about the image; COCO's own text, line ends and all.
+        row: its place in the table of all captions.
+        file_name: of its image.
+        caption: what a person wrote about the image; COCO's own text, line ends and all.
     """
 
     row: int
@@ -37,16 +37,16 @@ class CocoCaption:
 
 
 def draw_captions(annotations: Path, count: int = 5000, *, unique_images: bool = False) -> list[CocoCaption]:
-    """The captions of the paper's text-to-image experiment, in the original's order.
+    """Draws the captions of the paper's text-to-image experiment, in the original's order.
 
     Args:
         annotations: COCO's file of captions; the paper's is captions_val2014.json.
-        count: How many.
-        unique_images: Keep one caption an image, the first after the shuffle; the original leaves this step out, and
+        count: how many.
+        unique_images: keep one caption an image, the first after the shuffle; the original leaves this step out, and
             about one in twenty of its 5,000 captions shares its image with another.
 
     Raises:
-        InputError: The file is no such file, or holds too few.
+        InputError: the file is no such file, or holds too few.
     """
     table = _table(annotations)
     random = np.random.RandomState(SEED)
@@ -72,14 +72,14 @@ def write_captions(captions: Sequence[CocoCaption], path: Path) -> None:
 
 
 def caption_images(source: Source, captions: Sequence[CocoCaption]) -> Source:
-    """The images of the captions, each one once, as a source for `plan_dataset`.
+    """Finds the images of the captions, each one once, as a source for `plan_dataset`.
 
     Args:
         source: COCO's images, in whatever folders.
-        captions: Of `draw_captions`.
+        captions: of `draw_captions`.
 
     Raises:
-        InputError: An image is not there; the message names it.
+        InputError: an image is not there; the message names it.
     """
     places = {PurePosixPath(name).name: place for place, name in enumerate(source.names)}
     names = sorted({each.file_name for each in captions})
@@ -95,7 +95,7 @@ def caption_images(source: Source, captions: Sequence[CocoCaption]) -> Source:
 
 
 def _table(annotations: Path) -> list[tuple[str, str]]:
-    """File name and caption of every caption: images in the file's order, and of each its captions in theirs.
+    """Reads file name and caption of every caption: images in the file's order, and of each its captions in theirs.
 
     An image without captions has one row without text, as in pandas' left merge.
     """

@@ -35,10 +35,10 @@ class Dataset:
     """What was made.
 
     Attributes:
-        images: How many were written.
-        skipped: How many were too small for center-crop-wide.
+        images: how many were written.
+        skipped: how many were too small for center-crop-wide.
         shape: [C, H, W] of each.
-        classes: How many classes have images; None without labels.
+        classes: how many classes have images; None without labels.
     """
 
     images: int
@@ -59,21 +59,21 @@ class Conversion:
 
 
 def image_name(place: int) -> str:
-    """EDM's name of the image at this place of the source, a thousand a folder."""
+    """Makes EDM's name of the image at this place of the source, a thousand a folder."""
     return f"{place // 1000:05d}/img{place:08d}.png"
 
 
 def plan_dataset(source: Source, out: Path, transform: Transform, count: int | None = None) -> Conversion:
-    """Everything that can be refused before the work.
+    """Checks everything that can be refused before the work.
 
     Args:
-        source: The images.
-        out: A file that ends in .zip, or a folder; not there yet, or an empty folder.
-        transform: Of each image.
-        count: How many images to take, the first by name; None, or more than there are, is all.
+        source: the images.
+        out: a file that ends in .zip, or a folder; not there yet, or an empty folder.
+        transform: of each image.
+        count: how many images to take, the first by name; None, or more than there are, is all.
 
     Raises:
-        InputError: Something is at `out`, or the first image cannot be part of such a dataset.
+        InputError: something is at `out`, or the first image cannot be part of such a dataset.
     """
     empty = out.is_dir() and out.suffix != ".zip" and not any(out.iterdir())
     if (out.exists() or out.is_symlink()) and not empty:
@@ -92,12 +92,12 @@ def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], No
     It appears whole at the end, or not at all. Memory is that of a few hundred images and of the names.
 
     Args:
-        plan: From `plan_dataset`.
+        plan: from `plan_dataset`.
         workers: Processes. With more than one, a script that calls this has to have `if __name__ == "__main__":`.
-        advance: Is told how many more images are done.
+        advance: is told how many more images are done.
 
     Raises:
-        InputError: A file is damaged, or does not become an image of the shape of the first; the message names it.
+        InputError: a file is damaged, or does not become an image of the shape of the first; the message names it.
     """
     labels = plan.source.labels
     written = array("q")
@@ -144,7 +144,7 @@ def _chunks(plan: Conversion) -> Iterator[list[Item]]:
 
 
 def _convert(items: list[Item], transform: Transform, shape: tuple[int, int, int]) -> list[tuple[int, bytes | None]]:
-    """A worker's part: PNG files, or None for images too small."""
+    """Does a worker's part: makes PNG files, or None of images too small."""
     results: list[tuple[int, bytes | None]] = []
     for place, where, raw in items:
         image = transform(decode(raw, where))
@@ -162,7 +162,7 @@ def _convert(items: list[Item], transform: Transform, shape: tuple[int, int, int
 
 
 def _ignore_interrupt() -> None:
-    """Ctrl-C reaches all processes of the terminal; the first one tidies up."""
+    """Ignores Ctrl-C, which reaches all processes of the terminal: the first one tidies up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -17,24 +17,24 @@ Raw = bytes | np.ndarray
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name counts as an image; hidden files and macOS's shadows of files do not."""
+    """Tells whether a file of this name counts as an image; hidden files and macOS's shadows of files do not."""
     parts = name.split("/")
     hidden = "__MACOSX" in parts or any(part.startswith(".") and part.strip(".") for part in parts)
     return name.lower().endswith(SUFFIXES) and not hidden
 
 
 def decode(raw: Raw, where: str) -> Image.Image:
-    """The picture, in mode L (grey), RGB, or RGBA where there is transparency of any kind.
+    """Decodes a picture to mode L (grey), RGB, or RGBA where there is transparency of any kind.
 
     Palettes and CMYK become RGB. Of 16 bits the upper 8 are kept. Of an animation the first frame is taken, and the
     orientation that EXIF may state is not applied, as in EDM.
 
     Args:
-        raw: As the source holds it.
-        where: The name for messages.
+        raw: as the source holds it.
+        where: the name for messages.
 
     Raises:
-        InputError: The file is damaged, no image, or its pixels are not of 1, 8 or 16 bits.
+        InputError: the file is damaged, no image, or its pixels are not of 1, 8 or 16 bits.
     """
     if isinstance(raw, np.ndarray):
         return Image.fromarray(raw[0] if len(raw) == 1 else raw.transpose(1, 2, 0))
@@ -52,13 +52,13 @@ def decode(raw: Raw, where: str) -> Image.Image:
 
 
 def pixels(image: Image.Image) -> np.ndarray:
-    """uint8 [C, H, W] of a picture in mode L (C = 1) or RGB (C = 3)."""
+    """Makes uint8 [C, H, W] of a picture in mode L (C = 1) or RGB (C = 3)."""
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def describe(shape: tuple[int, ...]) -> str:
-    """An image's shape [C, H, W] in messages: 32x32 RGB."""
+    """Describes an image's shape [C, H, W] in messages: 32x32 RGB."""
     channels, height, width = shape
     return f"{width}x{height} {'grey' if channels == 1 else 'RGB'}"
 

@@ -20,10 +20,10 @@ class ImageSet:
     """Images of one shape, in the order of their names.
 
     Attributes:
-        source: Where they come from.
+        source: where they come from.
         indices: int64 [N], their places there.
         shape: [C, H, W] of each; C = 1 is grey, 3 is RGB.
-        workers: Threads that decode.
+        workers: threads that decode.
     """
 
     source: Source
@@ -36,12 +36,12 @@ class ImageSet:
 
     @property
     def names(self) -> list[str]:
-        """Relative to the source."""
+        """Names relative to the source."""
         return [self.source.names[index] for index in self.indices]
 
     @property
     def labels(self) -> np.ndarray | None:
-        """int64 [N], or None."""
+        """Labels, int64 [N], or None."""
         return None if self.source.labels is None else self.source.labels[self.indices]
 
     @property
@@ -50,17 +50,17 @@ class ImageSet:
         return self.source.lossy
 
     def take(self, places: Sequence[int] | np.ndarray) -> "ImageSet":
-        """The images at these places, such as range(rank, len(images), world) for a process among many."""
+        """Takes the images at these places, such as range(rank, len(images), world) for a process among many."""
         return ImageSet(self.source, self.indices[np.asarray(places, np.int64)], self.shape, self.workers)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self.batches()
 
     def batches(self, size: int = 64) -> Iterator[np.ndarray]:
-        """uint8 [B, C, H, W], B = size but for the last. No more than workers + 1 batches are held ahead.
+        """Yields uint8 [B, C, H, W], B = size but for the last. No more than workers + 1 batches are held ahead.
 
         Raises:
-            InputError: A file is damaged, or not of the shape of the first; the message names it.
+            InputError: a file is damaged, or not of the shape of the first; the message names it.
         """
         parts = (self.indices[start : start + size] for start in range(0, len(self), size))
         with ThreadPoolExecutor(self.workers) as threads:
@@ -80,16 +80,16 @@ class ImageSet:
 
 
 def read_images(source: str | Path | Source, *, count: int | None = None, workers: int | None = None) -> ImageSet:
-    """The images of a source that `open_source` knows.
+    """Reads the images of a source that `open_source` knows.
 
     Args:
-        source: A path, or what is open already.
-        count: How many; None is all. Of more, EDM's choice is taken: numpy's RandomState(0) shuffles, then the first
+        source: a path, or what is open already.
+        count: how many; None is all. Of more, EDM's choice is taken: numpy's RandomState(0) shuffles, then the first
             `count`, sorted.
-        workers: Threads that decode; None is one a core, at most 8, and a single one for small images.
+        workers: threads that decode; None is one a core, at most 8, and a single one for small images.
 
     Raises:
-        InputError: No images, fewer than `count`, or the first one is damaged or has transparency.
+        InputError: no images, fewer than `count`, or the first one is damaged or has transparency.
     """
     source = source if isinstance(source, Source) else open_source(Path(source))
     indices = np.arange(len(source))

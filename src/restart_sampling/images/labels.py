@@ -9,7 +9,7 @@ from restart_sampling.base.errors import InputError, shorten
 
 
 def root(names: Sequence[str]) -> str:
-    """The innermost folder that holds all of the sorted names: "train/" of train/cat/1.png and train/dog/1.png."""
+    """Finds the innermost folder of all the sorted names: "train/" of train/cat/1.png and train/dog/1.png."""
     # What the first and the last share, all in between share.
     first, last = names[0], names[-1]
     shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
@@ -17,7 +17,7 @@ def root(names: Sequence[str]) -> str:
 
 
 def folder_labels(names: Sequence[str]) -> np.ndarray | None:
-    """Classes are the folders within the root, sorted: 0, 1, ...; None where there is only one.
+    """Numbers the folders within the root, sorted: classes 0, 1, ...; None where there is only one.
 
     Files beside those folders are a class too, whose name is empty, as in EDM.
 
@@ -34,19 +34,19 @@ def folder_labels(names: Sequence[str]) -> np.ndarray | None:
 
 
 def listed_labels(text: bytes, names: Sequence[str], folder: str, where: str) -> np.ndarray | None:
-    """Classes that a dataset.json states as {"labels": [["00000/img00000000.png", 6], ...]}, or as null.
+    """Reads the classes that a dataset.json states as {"labels": [["00000/img00000000.png", 6], ...]}, or as null.
 
     Args:
-        text: The file.
-        names: Of the images.
-        folder: Where the file is; the names in it are relative to that.
-        where: The file's name for messages.
+        text: the file.
+        names: of the images.
+        folder: where the file is; the names in it are relative to that.
+        where: the file's name for messages.
 
     Returns:
         int64 [N]; None where it states none, or leaves one image out (EDM's rule).
 
     Raises:
-        InputError: It is no such file, or a label is no class number.
+        InputError: it is no such file, or a label is no class number.
     """
     try:
         stated = json.loads(text)["labels"]

@@ -16,17 +16,17 @@ _MAX_BYTES = 2**31  # unpacked
 
 
 def is_mnist(path: Path) -> bool:
-    """Whether the name is that of a file of images."""
+    """Tells whether the name is that of a file of images."""
     return _IMAGES.search(path.name) is not None
 
 
 def read_mnist(path: Path) -> tuple[list[str], np.ndarray, np.ndarray | None]:
-    """Names, images uint8 [N, 1, H, W], and labels int64 [N], or None without the file of labels.
+    """Reads names, images uint8 [N, 1, H, W], and labels int64 [N], or None without the file of labels.
 
     28 x 28 pixels get a black border of two, to 32 x 32, as in EDM.
 
     Raises:
-        InputError: A file is damaged or cut off, or the two do not belong together.
+        InputError: a file is damaged or cut off, or the two do not belong together.
     """
     images = _read_idx(path, 3)[:, None]
     if images.shape[2:] == (28, 28):
@@ -42,7 +42,7 @@ def read_mnist(path: Path) -> tuple[list[str], np.ndarray, np.ndarray | None]:
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """A file of bytes: 0, 0, 8 (bytes), the number of dimensions, each of them big-endian, and the elements."""
+    """Reads a file of bytes: 0, 0, 8 (bytes), the number of dimensions, each of them big-endian, and the elements."""
     start = 4 + 4 * dimensions
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

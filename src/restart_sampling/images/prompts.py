@@ -25,9 +25,9 @@ class PromptedImages:
     """Images with their prompts.
 
     Attributes:
-        source: Where the images are.
-        places: The place there of each prompt's image.
-        prompts: In the order of the CSV.
+        source: where the images are.
+        places: the place there of each prompt's image.
+        prompts: in the order of the CSV.
     """
 
     source: Source
@@ -40,15 +40,15 @@ class PromptedImages:
     def batches(
         self, numbers: Sequence[int], size: int, prepare: Callable[[Image.Image], T]
     ) -> Iterator[tuple[list[str], list[T]]]:
-        """Prompts and prepared images, decoded and prepared ahead by threads.
+        """Yields prompts and prepared images, decoded and prepared ahead by threads.
 
         Args:
-            numbers: Of the prompts that are wanted.
-            size: Of a batch; the last one may be smaller.
-            prepare: Of a picture (mode L, RGB or RGBA), what is wanted of it.
+            numbers: of the prompts that are wanted.
+            size: of a batch; the last one may be smaller.
+            prepare: of a picture (mode L, RGB or RGBA), what is wanted of it.
 
         Raises:
-            InputError: A file is damaged; the message names it.
+            InputError: a file is damaged; the message names it.
         """
 
         def read(part: Sequence[int]) -> tuple[list[str], list[T]]:
@@ -62,10 +62,10 @@ class PromptedImages:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The column `caption` of a CSV with a header, in order.
+    """Reads the column `caption` of a CSV with a header, in order.
 
     Raises:
-        InputError: The file cannot be read, has no such column, no prompts, or one without text.
+        InputError: the file cannot be read, has no such column, no prompts, or one without text.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -100,7 +100,7 @@ def match_images(source: Source, prompts: Sequence[str]) -> PromptedImages:
     with other names are no images of prompts.
 
     Raises:
-        InputError: A prompt has no image or two, or a numbered image has no prompt; the message names it.
+        InputError: a prompt has no image or two, or a numbered image has no prompt; the message names it.
     """
     places: dict[int, int] = {}
     for place, name in enumerate(source.names):

@@ -4,7 +4,6 @@ import json
 import os
 import struct
 import zipfile
-import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,11 +30,11 @@ class Source:
     """A sequence of images, sorted by name. It may be read from several threads at once.
 
     Attributes:
-        path: What was opened.
-        names: Relative to it, with "/"; in the order of the characters, so that a folder and its zip agree.
+        path: what was opened.
+        names: relative to it, with "/"; in the order of the characters, so that a folder and its zip agree.
         labels: int64 [N], or None.
-        raw: The image of an index, as the source holds it; raises InputError where that cannot be read.
-        lossy: Whether a file is of a lossy format (JPEG, WebP).
+        raw: the image of an index, as the source holds it; raises InputError where that cannot be read.
+        lossy: whether a file is of a lossy format (JPEG, WebP).
     """
 
     path: Path
@@ -48,33 +47,33 @@ class Source:
         return len(self.names)
 
     def __iter__(self) -> Iterator[tuple[str, Image.Image, int | None]]:
-        """Name, picture (mode L, RGB or RGBA) and label of each image, one at a time."""
+        """Yields name, picture (mode L, RGB or RGBA) and label of each image, one at a time."""
         for index, name in enumerate(self.names):
             yield name, self.image(index), None if self.labels is None else int(self.labels[index])
 
     def image(self, index: int) -> Image.Image:
-        """The picture of an index, as `decode` gives it.
+        """Decodes the picture of an index (see `decode`).
 
         Raises:
-            InputError: The file is damaged.
+            InputError: the file is damaged.
         """
         return decode(self.raw(index), self.where(index))
 
     def where(self, index: int) -> str:
-        """The name of an image in messages."""
+        """Names an image in messages."""
         name = shorten(self.names[index], 200)
         return f"{self.path}/{name}" if self.path.is_dir() else f"{self.path}: {name}"
 
 
 def open_source(path: Path) -> Source:
-    """The images in a folder, a zip, a tar (plain, gz, bz2, xz), CIFAR-10's python tar, or an idx file of MNIST.
+    """Opens the images in a folder, a zip, a tar (plain, gz, bz2, xz), CIFAR-10's python tar, or MNIST's idx file.
 
     Labels are those of dataset.json where there is one (its null means none), else the folders of the classes in the
     order of their names, if there is more than one; a single folder that holds all the others is looked through. What
     `generate` has written has no classes beyond its dataset.json.
 
     Raises:
-        InputError: There is nothing of the kind, it is damaged, or it holds no images.
+        InputError: there is nothing of the kind, it is damaged, or it holds no images.
     """
     if path.is_dir():
         return _from_files(path, _FolderFiles(path))
@@ -133,21 +132,12 @@ class _ZipFiles:
                 raise ValueError(f"{info.file_size:,} bytes are more than an image has")
             with self._lock:
                 return self._archive.read(info)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            NotImplementedError,
-            OSError,
-            RuntimeError,  # encrypted
-            ValueError,
-            struct.error,
-        ) as error:
+        except Exception as error:  # a damaged or encrypted zip can fail in any way
             raise InputError(f"{self._path}: {shorten(name, 200)} cannot be read ({error})") from error
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
-    """Names of all files in and below a folder, in the order of the characters of the whole names.
+    """Lists all files in and below a folder, in the order of the characters of the whole names.
 
     Links are followed, but not round in circles.
     """
@@ -204,7 +194,7 @@ def _find(files: _Files, name: str) -> int | None:
 
 
 def _check_complete(path: Path, manifest: bytes) -> None:
-    """An interrupted run of `generate` would give figures of other images than were asked for."""
+    """Refuses an interrupted run of `generate`, which has other images than were asked for."""
     try:
         complete = json.loads(manifest).get("complete", True)
     except (ValueError, AttributeError, RecursionError):

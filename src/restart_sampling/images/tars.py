@@ -10,20 +10,20 @@ import weakref
 import zlib
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.images.decode import is_image
 
-_COMPRESSED = (b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh")
+_OPENERS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}  # by the first bytes
 _BLOCK = 512
 
 
 def is_tar(head: bytes) -> bool:
-    """Whether a file whose first 512 bytes are these is a tar, or compressed as tars are."""
-    return head.startswith(_COMPRESSED) or head[257:262] == b"ustar"
+    """Tells whether a file whose first 512 bytes are these is a tar, or compressed as tars are."""
+    return head.startswith(tuple(_OPENERS)) or head[257:262] == b"ustar"
 
 
 class TarFiles:
@@ -36,7 +36,7 @@ class TarFiles:
         names: Sorted; of two files of one name the later counts, as for tar.
 
     Raises:
-        InputError: The file is damaged, cut off, or has links in place of files.
+        InputError: the file is damaged, cut off, or has links in place of files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class TarFiles:
         self._sizes = np.array([places[name][1] for name in self.names], np.int64)
 
     def read(self, index: int) -> bytes:
-        """The content of a file."""
+        """Reads a file."""
         with self._lock:
             self._file.seek(int(self._starts[index]))
             return self._file.read(int(self._sizes[index]))
@@ -78,16 +78,16 @@ class TarFiles:
 
 
 def _seekable(path: Path) -> BinaryIO:
-    """The tar without compression."""
+    """Opens the tar without compression."""
     with path.open("rb") as file:
         head = file.read(6)
-    if not head.startswith(_COMPRESSED):
+    opener: Any = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
+    if opener is None:
         return path.open("rb")
-    opener = gzip.open if head.startswith(b"\x1f\x8b") else bz2.open if head.startswith(b"BZh") else lzma.open
     unpacked = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115, open as long as the object is
     try:
         with opener(path, "rb") as packed:
-            _copy(packed, unpacked, path)  # type: ignore[arg-type]
+            _copy(packed, unpacked, path)
     except BaseException:
         unpacked.close()
         raise

@@ -24,7 +24,7 @@ class Transform:
 
     Attributes:
         crop: None is no crop.
-        size: Width and height; None keeps the picture's own.
+        size: width and height; None keeps the picture's own.
     """
 
     crop: Crop | None = None
@@ -41,12 +41,12 @@ class Transform:
         check_size(*self.output(self.size), f"--resolution {width}x{height}")
 
     def output(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height of what a picture of this size becomes."""
+        """Computes width and height of what a picture of this size becomes."""
         width, height = self.size or size
         return (width, width) if self.crop == "center-crop-wide" else (width, height)
 
     def __call__(self, image: Image.Image) -> Image.Image | None:
-        """The picture in mode L or RGB, of one in mode L, RGB or RGBA (laid on white); None is a picture too small."""
+        """Makes a picture in mode L or RGB of one in mode L, RGB or RGBA (laid on white); None of one too small."""
         image = _on_white(image) if image.mode == "RGBA" else image
         if self.size is None:
             return image
@@ -59,10 +59,10 @@ class Transform:
 
 
 def check_size(width: int, height: int, what: str) -> None:
-    """EDM's rules for datasets.
+    """Checks EDM's rules for datasets.
 
     Raises:
-        InputError: Not a square, or its side is no power of two.
+        InputError: not a square, or its side is no power of two.
     """
     if width != height:
         raise InputError(

@@ -14,17 +14,17 @@ LABELS = "dataset.json"
 
 
 def image_name(seed: int) -> str:
-    """Where the image of a seed is, a thousand a folder: `000000/000123.png`."""
+    """Names the image of a seed, a thousand a folder: `000000/000123.png`."""
     return f"{seed - seed % 1000:06d}/{seed:06d}.png"
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """A uint8 image [C, H, W], C = 1 (grey) or 3 (RGB), as PNG: without loss."""
+    """Encodes a uint8 image [C, H, W], C = 1 (grey) or 3 (RGB), as PNG: without loss."""
     return picture_png(Image.fromarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)))
 
 
 def picture_png(picture: Image.Image, compress_level: int = -1) -> bytes:
-    """A picture as PNG; level 0 is the fastest, -1 the one that zlib takes by itself."""
+    """Encodes a picture as PNG; level 0 is the fastest, -1 the one that zlib takes by itself."""
     buffer = io.BytesIO()
     picture.save(buffer, format="png", compress_level=compress_level)
     return buffer.getvalue()

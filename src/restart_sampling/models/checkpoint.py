@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,7 @@ from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import atomic, sha256
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
-from restart_sampling.models.edm_record import record_modules, record_scalars, record_tensors
+from restart_sampling.models.edm_record import NetworkRecord
 from restart_sampling.models.resolve import default_plan, resolve
 from restart_sampling.models.unpickle import PICKLE_MAGIC, ZIP_MAGIC, Record, unpickled
 
@@ -282,37 +282,35 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 
 def _read_pickled(path: Path, kind: str) -> Checkpoint:
+    content = unpickled(path)
     names = ("ema", "net") if kind == "training-state" else ("ema",)
-    with unpickled(path) as content:
-        found = [content[name] for name in names if name in content] if isinstance(content, dict) else []
-        network = next((value for value in found if isinstance(value, Record)), None)
-        if network is None:
-            raise UnreadableError(f"it holds no network as {' or '.join(names)}")
-        if network.state.get("_init_kwargs") is None or network.state.get("_init_args"):
-            raise UnreadableError(
-                "the arguments of its class were not saved (_init_kwargs is None, or some were given by position), so "
-                "the model cannot be rebuilt; use a file that EDM's own training wrote"
-            )
-        modules = list(record_modules(network))
-        stored = {key: tensor for prefix, module in modules for key, tensor in record_tensors(prefix, module)}
-        if sum(tensor.nbytes for tensor in stored.values()) > path.stat().st_size:
-            raise UnreadableError("its tensors share memory, which no network's do")
-        state = {key: tensor.load() for key, tensor in stored.items()}
-    init_kwargs, augmented = _split_kwargs(network.state["_init_kwargs"])
-    scalars = {key: number for prefix, module in modules for key, number in record_scalars(prefix, module)}
+    found = [content.get(name) for name in names] if isinstance(content, dict) else []
+    network = next((value for value in found if isinstance(value, Record)), None)
+    if network is None:
+        raise UnreadableError(f"it holds no network as {' or '.join(names)}")
+    attributes = cast(dict[str, Any], network.state)
+    if attributes.get("_init_kwargs") is None or attributes.get("_init_args"):
+        raise UnreadableError(
+            "the arguments of its class were not saved (_init_kwargs is None, or some were given by position), so the "
+            "model cannot be rebuilt; use a file that EDM's own training wrote"
+        )
+    record = NetworkRecord(network)
+    if sum(tensor.numbers.nbytes for tensor in record.tensors.values()) > path.stat().st_size:
+        raise UnreadableError("its tensors share memory, which no network's do")
+    init_kwargs, augmented = _split_kwargs(attributes["_init_kwargs"])
     return Checkpoint(
         path=path,
         format=kind,
-        class_name=network.class_name,
+        class_name=network.name,
         init_kwargs=init_kwargs,
-        state=state,
-        D=_dimension({**augmented, **network.state}),
-        sigma_min=scalars.get("sigma_min"),
-        sigma_max=scalars.get("sigma_max"),
+        state={key: tensor.load() for key, tensor in record.tensors.items()},
+        D=_dimension({**augmented, **attributes}),
+        sigma_min=record.scalars.get("sigma_min"),
+        sigma_max=record.scalars.get("sigma_max"),
         sha256=sha256(path),
-        scalars=scalars,
+        scalars=record.scalars,
         source_sha256=network.source_sha256,
-        known_source=all(m.source_sha256.startswith(KNOWN_SOURCES) for _, m in modules if isinstance(m, Record)),
+        known_source=all(m.source_sha256.startswith(KNOWN_SOURCES) for m in record.modules if isinstance(m, Record)),
     )
 
 

@@ -70,7 +70,7 @@ def generate(
 
     from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.blocks import cut
-    from restart_sampling.generation.store import open_store
+    from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.prompts import write_prompts
     from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
@@ -80,7 +80,7 @@ def generate(
             sampler = Sampler.parse(scheduler_text, steps)
             prompts = read_captions(prompts_path, count)
             drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, batch)
-            store = open_store(out, cut(range(len(prompts)), batch))
+            store = BlockStore(out, cut(range(len(prompts)), batch))
             if ranks.first:
                 store.check(drawing.about, batch)
         model = drawing.model
