@@ -12,7 +12,7 @@ import click
 
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.results import read_results
-from restart_sampling.pictures.style import SECONDARY, new_figure, save_figure, style
+from restart_sampling.pictures.style import SECONDARY, save_figure, stacked, style
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 MARKERS = "osD^"
@@ -35,9 +35,8 @@ def changes(results: Path, base: str) -> dict[str, Change]:
 
 def draw(models: dict[str, dict[str, Change]], rows: list[str], base: str, out: Path) -> None:
     with style():
-        figure = new_figure(0.4 + 0.27 * len(rows))
+        figure, (axes,) = stacked(1, 0.4 + 0.27 * len(rows))
         figure.set_figwidth(1.6 * figure.get_figwidth())  # the names of the rows are long
-        axes = figure.add_subplot()
         axes.axvline(0, color=SECONDARY, linewidth=0.8)
         for index, (model, found) in enumerate(models.items()):
             y = [place + 0.22 * (index - (len(models) - 1) / 2) for place in range(len(rows))]

@@ -127,7 +127,7 @@ def test_guidance_counts_both_evaluations(run, tmp_path):
 
 def test_demo_draws_one_picture_and_one_table(run, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "restart_sampling.pictures.demo.SAMPLERS",
+        "restart_sampling.cli.demo.SAMPLERS",
         {"ODE": "3", "SDE": "3 churn=1", "Restart": "2 [2,1,1.09,3.2] rho=3"},
     )
     out = tmp_path / "new" / "demo.png"

@@ -1,12 +1,16 @@
 """Figures from made-up results: every line is where the numbers say."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from restart_sampling.cli.figure import figure
 from restart_sampling.comparison.published import CHECKPOINTS, published
 from restart_sampling.comparison.results import read_sweep
-from restart_sampling.pictures.figure import KINDS, draw
+from restart_sampling.pictures.figure import KINDS, plot
 from restart_sampling.pictures.points import (
     Point,
     best_at_each,
@@ -17,7 +21,7 @@ from restart_sampling.pictures.points import (
     pareto_front,
     points_of,
 )
-from restart_sampling.pictures.style import WIDTH, log_scale, new_figure, style, styles
+from restart_sampling.pictures.style import WIDTH, log_scale, stacked, style, styles
 from restart_sampling.sampling.plan import Plan
 from sweeps import made_up, result, results_file
 
@@ -35,14 +39,14 @@ def line(axes, label):
 
 
 def test_one_line_a_family_through_its_best_at_each_nfe(results):
-    (axes,) = draw("nfe", results).axes
+    (axes,) = plot("nfe", results).axes
     assert line(axes, ODE) == [(17, 9.0), (35, 7.0), (127, 6.5)]
     assert line(axes, SDE) == [(35, 8.0), (255, 4.0)]
     assert line(axes, RESTART) == [(39, 6.0), (43, 5.6), (51, 5.2), (67, 5.4)]
 
 
 def test_the_pareto_front_is_a_staircase_of_points_that_none_beats(results):
-    (axes,) = draw("nfe", results).axes
+    (axes,) = plot("nfe", results).axes
     assert line(axes, "Pareto front") == [(17, 9.0), (35, 7.0), (39, 6.0), (43, 5.6), (51, 5.2), (255, 4.0), (255, 4.0)]
 
 
@@ -66,7 +70,7 @@ def test_the_front_by_its_definition():
 
 
 def test_the_spread_is_shaded_one_standard_error_to_each_side(results):
-    (axes,) = draw("nfe", results).axes
+    (axes,) = plot("nfe", results).axes
     bands = [np.array(band.get_paths()[0].vertices) for band in axes.collections]
     ode = next(band for band in bands if {17.0, 35.0, 127.0} == set(band[:, 0]))
     for nfe, distance in ((17, 9.0), (35, 7.0), (127, 6.5)):
@@ -75,7 +79,7 @@ def test_the_spread_is_shaded_one_standard_error_to_each_side(results):
 
 
 def test_every_point_has_a_marker_that_leads_to_its_row(results):
-    (axes,) = draw("nfe", results).axes
+    (axes,) = plot("nfe", results).axes
     markers = {each.get_gid(): each for each in axes.lines if each.get_gid()}
     assert markers.keys() == {f"point-{key}" for key in results}
     for key, found in results.items():
@@ -86,12 +90,12 @@ def test_every_point_has_a_marker_that_leads_to_its_row(results):
 
 
 def test_distance_against_repeats_with_the_ode_as_none(results):
-    (axes,) = draw("K", results).axes
+    (axes,) = plot("K", results).axes
     assert line(axes, "18 [3,K,1.09,3.2]") == [(0, 7.0), (1, 6.0), (2, 5.6), (4, 5.2), (8, 5.4)]
 
 
 def test_distance_against_place_and_length(results):
-    place, length = draw("interval", results).axes
+    place, length = plot("interval", results).axes
     points = line(place, "18 [3,2,t_min,t_min+2.11]")
     assert [y for _, y in points] == [6.9, 6.6, 5.6, 6.2]
     snapped = [0.0599, 0.2964, 1.0882, 5.3151]  # of the 18 levels
@@ -119,7 +123,7 @@ def test_settings_of_restarts_do_not_part_the_ode_from_its_curve(tmp_path):
 
 
 def test_paths_are_those_of_the_best_of_each_family(results):
-    panels = draw("paths", results).axes
+    panels = plot("paths", results).axes
     assert [axes.get_title(loc="left") for axes in panels] == [f"{ODE}: 6.5", f"{SDE}: 4", f"{RESTART}: 5.2"]
     plan = Plan.parse("18 [3,4,1.09,3.2]")
     schedule = plan.path(0.002, 80).schedule(*plan.solvers)
@@ -127,11 +131,11 @@ def test_paths_are_those_of_the_best_of_each_family(results):
 
 
 def test_chosen_rows(results, tmp_path, run):
-    panels = draw("paths", results, rows=["18", "9"]).axes
+    panels = plot("paths", results, rows=["18", "9"]).axes
     assert [text.get_text() for axes in panels for text in axes.texts] == ["18", "9"]
-    (axes,) = draw("nfe", results, rows=[SDE, "18"]).axes
-    drawn = {each.get_gid().removeprefix("point-") for each in axes.lines if each.get_gid()}
-    assert drawn == {key for key, each in results.items() if each["name"] == "18" or each["family"] == SDE}
+    (axes,) = plot("nfe", results, rows=[SDE, "18"]).axes
+    shown = {each.get_gid().removeprefix("point-") for each in axes.lines if each.get_gid()}
+    assert shown == {key for key, each in results.items() if each["name"] == "18" or each["family"] == SDE}
     file = results_file(*made_up(), name=tmp_path / "results.jsonl")
     code, _, err = run("figure", file, "--out", tmp_path / "x.png", "--row", "81")
     assert code == 2
@@ -141,10 +145,15 @@ def test_chosen_rows(results, tmp_path, run):
     assert f"nearest: {ODE}, " in err
 
 
+def test_paths_share_their_axes(results):
+    panels = plot("paths", results).axes
+    assert {axes.get_xlim() for axes in panels} == {(0, 255)}
+    assert len({axes.get_ylim() for axes in panels}) == 1
+
+
 def test_labels_beside_a_linear_axis_are_not_cut_off():
     with style():  # with matplotlib's own ticks the layout swings between two numbers of them at this height
-        figure = new_figure(2.2)
-        axes = figure.add_subplot()
+        figure, (axes,) = stacked(1, 2.2)
         axes.plot([3080, 3200, 3277], distances := [0.0253, 0.0103, 0.02])
         log_scale(axes, "y", distances)
         axes.set_xlabel("x")
@@ -156,18 +165,18 @@ def test_labels_beside_a_linear_axis_are_not_cut_off():
 
 @pytest.mark.parametrize("setting", CHECKPOINTS)
 def test_published_curves(results, setting):
-    ours, theirs = draw("nfe", results, setting).axes
+    ours, theirs = plot("nfe", results, setting).axes
     assert theirs.get_ylabel() == "published FID (Inception)"
     for sampler in {each.sampler for each in published(setting)}:
-        figures = sorted((each.nfe, each.fid) for each in published(setting) if each.sampler == sampler)
-        assert line(theirs, f"paper: {sampler}") == figures
+        values = sorted((each.nfe, each.fid) for each in published(setting) if each.sampler == sampler)
+        assert line(theirs, f"paper: {sampler}") == values
     assert line(ours, ODE) == [(17, 9.0), (35, 7.0), (127, 6.5)]
 
 
 def test_published_curves_share_the_axes_where_the_detector_is_the_same(tmp_path):
     rows = [{**each, "detector_name": "inception"} for each in made_up()]
     results = read_sweep(results_file(*rows, name=tmp_path / "results.jsonl"))
-    (axes,) = draw("nfe", results, "cifar10-vp").axes
+    (axes,) = plot("nfe", results, "cifar10-vp").axes
     ours = next(each for each in axes.lines if each.get_label() == ODE)
     theirs = next(each for each in axes.lines if each.get_label() == "paper: Heun")
     assert ours.get_color() == theirs.get_color()
@@ -193,18 +202,47 @@ def test_files_one_column_wide(kind, tmp_path, run):
     assert code == 0, err
     assert (tmp_path / "fig.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "fig.png").read_bytes().startswith(b"\x89PNG")
-    assert draw(kind, read_sweep(file)).get_figwidth() == WIDTH
+    assert plot(kind, read_sweep(file)).get_figwidth() == WIDTH
     for name in ("a.svg", "b.svg"):
         assert run("figure", file, "--kind", kind, "--out", tmp_path / name)[0] == 0
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
-def test_evaluate_s_results_are_drawn_too(tmp_path):
+ODD = r"$x^_{ \frac \$ ^"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_signs_of_mathematics_in_names_are_text(kind, tmp_path, run):
+    rows = [{**each, "name": f"{each['name']} {ODD}", "family": f"{each['family']} {ODD}"} for each in made_up()]
+    file = results_file(*rows, name=tmp_path / "results.jsonl")
+    for form in ("pdf", "svg", "png"):
+        code, _, err = run("figure", file, "--kind", kind, "--out", tmp_path / f"fig.{form}")
+        assert code == 0, err
+    assert ODD in (tmp_path / "fig.svg").read_text() or kind in ("K", "interval")
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "webagg"])
+def test_figures_are_made_whatever_the_environment_says_of_a_screen(backend, tmp_path):
+    file = results_file(*made_up(), name=tmp_path / "results.jsonl")
+    code = (
+        "import os, sys; from restart_sampling.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(os.environ['MPLBACKEND'], 'matplotlib.pyplot' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code, "figure", str(file), "--out", str(tmp_path / "x.png")]
+    environment = {**os.environ, "MPLBACKEND": backend}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    assert done.stdout.split() == [backend, "False"]
+
+
+def test_evaluate_s_results_are_plotted_too(tmp_path):
     rows = [
         {key: value for key, value in each.items() if key not in ("name", "family", "sigma_min", "sigma_max")}
         for each in made_up()
     ]
-    (axes,) = draw("nfe", read_sweep(results_file(*rows, name=tmp_path / "results.jsonl"))).axes
+    (axes,) = plot("nfe", read_sweep(results_file(*rows, name=tmp_path / "results.jsonl"))).axes
     assert line(axes, ODE) == [(17, 9.0), (35, 7.0), (127, 6.5)]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from restart_sampling.comparison.published_text import published_text
 from restart_sampling.comparison.results import read_text_rows
-from restart_sampling.pictures.figure import draw
+from restart_sampling.pictures.figure import plot
 from restart_sampling.pictures.style import WIDTH
 from sweeps import result, results_file
 
@@ -60,7 +60,7 @@ def line(axes, label):
 
 
 def test_a_line_a_sampler_with_a_point_a_scale(results):
-    clip, beauty = draw("text", results).axes
+    clip, beauty = plot("text", results).axes
     assert (clip.get_xlabel(), beauty.get_xlabel()) == ("CLIP score", "aesthetic score")
     assert clip.get_ylabel() == beauty.get_ylabel() == "Fréchet distance"
     assert line(clip, "ddim:50 ")[1] == [(0.29, 17.0), (0.305, 14.0), (0.315, 16.0)]
@@ -70,7 +70,7 @@ def test_a_line_a_sampler_with_a_point_a_scale(results):
 
 
 def test_samplers_differ_in_marker_and_schedulers_in_colour(results):
-    axes = draw("text", results).axes[0]
+    axes = plot("text", results).axes[0]
     lines = {str(each.get_label()).partition(" ")[0]: each for each in axes.lines if "NFE" in str(each.get_label())}
     assert len({each.get_marker() for each in lines.values()}) == 6
     colours = {sampler: each.get_color() for sampler, each in lines.items()}
@@ -79,26 +79,26 @@ def test_samplers_differ_in_marker_and_schedulers_in_colour(results):
 
 
 def test_scales_are_written_at_one_line(results):
-    axes = draw("text", results, rows=["ddim:50", "restart:30"]).axes[0]
+    axes = plot("text", results, rows=["ddim:50", "restart:30"]).axes[0]
     assert [each.get_text() for each in axes.texts] == ["2", "3", "5"]
 
 
 def test_rows_are_chosen_by_sampler_or_by_name(results):
-    axes = draw("text", results, rows=["restart:30", "ddim:50 at 3"]).axes[0]
+    axes = plot("text", results, rows=["restart:30", "ddim:50 at 3"]).axes[0]
     assert len(line(axes, "restart:30")[1]) == 3
     assert line(axes, "ddim:50")[1] == [(0.305, 14.0)]
 
 
 def test_one_score_is_one_panel(tmp_path):
     rows = [{key: value for key, value in each.items() if "aesthetic" not in key} for each in made_up()]
-    (axes,) = draw("text", read_text_rows(results_file(*rows, name=tmp_path / "results.jsonl"))).axes
+    (axes,) = plot("text", read_text_rows(results_file(*rows, name=tmp_path / "results.jsonl"))).axes
     assert axes.get_xlabel() == "CLIP score"
 
 
 @pytest.mark.parametrize("detector", ["inception", "dinov2-hf"])
 def test_the_published_curves_share_the_panels_where_the_detector_is_the_same(detector, tmp_path):
     file = results_file(*made_up(detector_name=detector), name=tmp_path / "results.jsonl")
-    panels = draw("text", read_text_rows(file), "stable-diffusion").axes
+    panels = plot("text", read_text_rows(file), "stable-diffusion").axes
     assert len(panels) == (2 if detector == "inception" else 4)
     for axes, score in zip(panels[-2:], SCORES, strict=True):
         for printed in {row.printed for row in published_text()}:
@@ -116,7 +116,7 @@ def test_files_one_column_wide(results, tmp_path, run):
     assert code == 0, err
     assert (tmp_path / "fig.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "fig.png").read_bytes().startswith(b"\x89PNG")
-    assert draw("text", results).get_figwidth() == WIDTH
+    assert plot("text", results).get_figwidth() == WIDTH
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The report: one page with everything inside, which a browser can sort and follow."""
 
 import base64
+import hashlib
+import html
 import io
 import json
 import re
@@ -94,6 +96,93 @@ def test_names_are_text_and_not_markup(tmp_path, run):
     assert "its images were not kept" in text
 
 
+EVIL = "'\"><img src=x onerror=alert(1)></script><script>document.body.dataset.evil=1</script>{{ 7 * 7 }}"
+
+
+def hostile():
+    """Two rows where all that is text, or can be, would be a script."""
+    first, second = (
+        result(
+            plan,
+            7,
+            name=f"{plan} {EVIL}",
+            family=f"{plan} $^{EVIL}",
+            images=EVIL,
+            seconds=EVIL,
+            published_fid=EVIL,
+            frechet_distance_min=EVIL,
+            model=EVIL,
+            detector=EVIL,
+            detector_name=EVIL,
+            device=EVIL + "\ud800",
+            blocks=EVIL,
+            metrics=[EVIL],
+            versions={EVIL: EVIL},
+            reference={"path": EVIL, "sha256": EVIL, "images": EVIL, "source": EVIL},
+        )
+        for plan in ("18", "19")
+    )
+    for each in (first, second):
+        each["run"] |= {key: EVIL for key in each["run"] if key != "plan"}
+    return first, second
+
+
+@pytest.fixture
+def hostile_page(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s").mkdir()
+    results_file(*hostile(), name="s/results.jsonl")
+    code, _, err = run("report", "s", "--out", "r.html")
+    assert code == 0, err
+    return Path("r.html").read_text()
+
+
+def test_every_value_is_text_whatever_it_is(hostile_page):
+    page = Page(hostile_page)
+    assert len(page.attributes("script")) == 1
+    assert page.attributes("img") == []
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert html.escape(EVIL).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in hostile_page
+    assert "{{ 7 * 7 }}" in hostile_page
+
+
+def test_the_policy_allows_the_page_s_own_script_and_style_only(hostile_page):
+    page = Page(hostile_page)
+    (policy,) = (each["content"] for each in page.attributes("meta") if "http-equiv" in each)
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == "'none'"
+    for tag in ("script", "style"):
+        (own,) = re.findall(rf"<{tag}>(.*?)</{tag}>", hostile_page, re.DOTALL)
+        assert rules[f"{tag}-src"] == f"'sha256-{hash_of(own)}'"
+    assert not any("style" in attributes for _, attributes in page.elements)
+
+
+@pytest.mark.skipif(browser.find() is None, reason="Chromium is not installed")
+def test_a_browser_runs_nothing_that_was_put_into_the_page(hostile_page):
+    evil = "document.body.dataset.evil = 1"
+    put_in = f'<script>{evil}</script><img src="x" onerror="{evil}"><i id="odd" style="font-size: 99px">odd</i>'
+    seen = """
+addEventListener("load", () => document.body.dataset.seen = JSON.stringify({
+evil: "evil" in document.body.dataset, title: getComputedStyle(document.querySelector("h1")).fontSize,
+odd: getComputedStyle(document.querySelector("#odd")).fontSize}));
+"""
+    assert visit(hostile_page.replace("<h2>", f"{put_in}<h2>", 1), seen) == {
+        "evil": False,
+        "title": "26px",
+        "odd": "15px",
+    }
+
+
+def test_values_that_are_plotted_have_to_be_numbers(tmp_path, run):
+    (tmp_path / "s").mkdir()
+    for key, value in {"nfe": EVIL, "frechet_distance": "7", "frechet_distance_error": None}.items():
+        results_file(result("18", 7) | {key: value}, name=tmp_path / "s" / "results.jsonl")
+        code, _, err = run("report", tmp_path / "s", "--out", tmp_path / "r.html")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert f"the results of row '18' have {key} " in err
+        assert not (tmp_path / "r.html").exists()
+
+
 def test_the_papers_figures_and_notes(tmp_path, run):
     (tmp_path / "s").mkdir()
     results_file(*made_up(), name=tmp_path / "s" / "results.jsonl")
@@ -110,7 +199,6 @@ def test_a_folder_without_a_sweep(tmp_path, run):
 
 # Clicks as a reader would, and leaves what it saw in the page.
 VISIT = """
-<script>
 const column = (index) => [...table.tBodies[0].rows].map((row) => row.cells[index].textContent);
 const head = (name) => heads.findIndex((each) => each.textContent === name);
 const outside = performance.getEntriesByType("resource").filter((each) => !each.name.startsWith("data:"));
@@ -135,19 +223,28 @@ seen.hash = location.hash === `#row-${key}`;
 seen.images = [...document.images].every((image) => image.complete && image.naturalWidth > 0);
 const figure = document.querySelector("figure svg").getBoundingClientRect();
 seen.drawn = figure.width > 300 && figure.height > 200;
+seen.corners = getComputedStyle(document.querySelector("figure svg path")).strokeLinejoin;
 document.body.dataset.seen = JSON.stringify(seen);
-</script>
 """
+
+
+def hash_of(text):
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def visit(page, script=VISIT):
+    """Opens the page with more in its own script, which its policy then allows, and no other; gives what that saw."""
+    own = page[page.rindex("<script>") + len("<script>") : page.rindex("</script>")]
+    file = Path("visited.html")
+    file.write_text(page.replace(own, own + script).replace(hash_of(own), hash_of(own + script)))
+    found = re.search(r'data-seen="([^"]*)"', browser.look(file.resolve(), "--dump-dom"))
+    assert found, "a script of the page has failed"
+    return json.loads(html.unescape(found[1]))
 
 
 @pytest.mark.skipif(browser.find() is None, reason="Chromium is not installed")
 def test_in_a_browser(swept):
-    page = Path("visited.html")
-    page.write_text(swept.replace("</body>", VISIT + "</body>"))
-    dom = browser.look(page.resolve(), "--dump-dom")
-    found = re.search(r'data-seen="([^"]*)"', dom)
-    assert found, "a script of the page has failed"
-    seen = json.loads(found[1].replace("&quot;", '"'))
+    seen = visit(swept)
     distances = [f"{line['frechet_distance']:.4f}" for line in lines()]
     assert seen["written"] == distances
     assert seen["rising"] == sorted(distances, key=float)
@@ -158,4 +255,5 @@ def test_in_a_browser(swept):
     assert seen["lit"] == 4  # its line in the table, its images, its point in two figures
     for yes in ("litKey", "hash", "images", "drawn"):
         assert seen[yes], yes
+    assert seen["corners"] == "round"
     assert seen["resources"] == seen["dark"] == 0

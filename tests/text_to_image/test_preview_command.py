@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from restart_sampling.pictures.preview import draw_preview, run_preview
+from restart_sampling.cli.text.preview import sample_prompt
+from restart_sampling.pictures.side_by_side import plot_side_by_side
 from restart_sampling.pictures.style import styles
 from restart_sampling.text_to_image.drawing import Request, prepare
 from restart_sampling.text_to_image.samplers import Sampler
@@ -57,20 +58,24 @@ def test_default_samplers_of_flow_models(place, run):
     assert [each["nfe"] for each in json.loads(stdout)["samplers"]] == [28, 29, 34]
 
 
-def drawn(monkeypatch, columns, seeds):
+def drawn(drawings, seeds):
+    return [sample_prompt(drawing, seeds, lambda count: None) for drawing in drawings]
+
+
+def plotted(monkeypatch, samplers, seeds):
     """The figure, before it is written."""
     from matplotlib.figure import Figure
 
     kept = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (kept.append(self), Path(path).touch()))
-    draw_preview(columns, "a cat", seeds, Path("p.png"))
+    plot_side_by_side(samplers, [f"seed {seed}" for seed in seeds], Path("p.png"), title="a cat")
     return kept[0]
 
 
 def test_every_cell_is_the_image_of_its_seed_and_every_path_that_of_its_sampler(place, model, monkeypatch):
     texts, seeds = ("ddpm:4", "restart:6 [3,2,0.5,2]"), (3, 5, 9)
     drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0), "a cat", 2) for text in texts]
-    figure = drawn(monkeypatch, run_preview(drawings, seeds, lambda count: None), seeds)
+    figure = plotted(monkeypatch, drawn(drawings, seeds), seeds)
     images = [axes.get_images()[0].get_array() for axes in figure.axes if axes.get_images()]
     expected = [
         torch.cat([batch.images for batch in replace(each, batch=3).draw(seeds)]).permute(0, 2, 3, 1)
@@ -89,18 +94,22 @@ def test_every_cell_is_the_image_of_its_seed_and_every_path_that_of_its_sampler(
     assert [word for word in words if word.startswith("seed")] == ["seed 3", "seed 5", "seed 9"]
 
 
-def test_texts_stay_within_their_columns(place, model, monkeypatch):
-    """A long sampler and a long prompt are wrapped, whatever the number of columns."""
+def test_names_stay_within_their_rows(place, model, monkeypatch):
+    """A long sampler is wrapped, and its row is as tall as that needs."""
     long = "restart:9 [3,2,0.5,2.0] [3,2,1.0,3.0] restart_solver=euler solver=heun restart_grid=even"
     drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0), "a cat", 2) for text in (long, "ddim:2")]
-    columns = run_preview(drawings, [0], lambda count: None)
-    figure = drawn(monkeypatch, columns, [0])
+    samplers = drawn(drawings, [0])
+    figure = plotted(monkeypatch, samplers, [0])
     figure.canvas.draw()
     cell = next(axes for axes in figure.axes if axes.get_images()).get_window_extent()
     name = next(each for each in figure.texts if each.get_text().startswith("restart"))
-    assert name.get_window_extent().x1 <= cell.x1 * 1.02
-    assert name.get_window_extent().y0 > cell.y1
-    assert name.get_color() == styles([column.family for column in columns])[columns[0].family].colour
+    cost = next(each for each in figure.texts if each.get_text().startswith("NFE"))
+    assert name.get_window_extent().x0 > 0
+    assert name.get_window_extent().x1 < cell.x0
+    assert cost.get_window_extent().x1 < cell.x0
+    assert name.get_window_extent().y1 < figure.bbox.y1 - 0.5 * figure.dpi  # below the prompt and the seeds
+    assert name.get_window_extent().y0 > cost.get_window_extent().y1 > cost.get_window_extent().y0 > cell.y0
+    assert name.get_color() == styles([each.family for each in samplers])[samplers[0].family].colour
 
 
 @pytest.mark.parametrize(

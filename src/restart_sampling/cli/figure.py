@@ -33,7 +33,7 @@ PAPER_TEXT = "stable-diffusion"
     "rows",
     multiple=True,
     metavar="NAME",
-    help="Draw this row, or all of this family or text-to-image sampler; may be repeated; default: all.",
+    help="Plot this row, or all of this family or text-to-image sampler; may be repeated; default: all.",
 )
 @click.option(
     "--paper",
@@ -41,7 +41,7 @@ PAPER_TEXT = "stable-diffusion"
     help=f"With nfe, or with text {PAPER_TEXT}: the published curves beside ours.",
 )
 def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: str | None) -> None:
-    """Draw the rows of a sweep, or of 'text compare', one column wide.
+    """Plot the rows of a sweep, or of 'text compare', one column wide.
 
     \b
       restart-sampling figure sweep/results.jsonl --out nfe.pdf
@@ -55,12 +55,12 @@ def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: st
 
     from restart_sampling.base.files import check_writable
     from restart_sampling.comparison.results import read_sweep, read_text_rows
-    from restart_sampling.pictures.figure import draw
+    from restart_sampling.pictures.figure import plot
     from restart_sampling.pictures.style import FORMATS, save_figure
 
     if out.suffix and out.suffix[1:].lower() not in FORMATS:
         raise InputError(f"--out {out}: the suffix can be {', '.join(f'.{kind}' for kind in FORMATS)}, or none")
     check_writable(out)
     read = read_text_rows if kind == "text" else read_sweep
-    for path in save_figure(draw(kind, read(results), paper, rows), out):
+    for path in save_figure(plot(kind, read(results), paper, rows), out):
         click.echo(path, err=True)

@@ -30,5 +30,5 @@ def report(folder: Path, out: Path, paper: str | None) -> None:
     check_writable(out)
     page = make_report(folder, results, paper)
     with atomic(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     click.echo(f"{out}: {len(results)} rows, {out.stat().st_size / 1e6:.1f} MB", err=True)

@@ -1,38 +1,49 @@
-"""The kinds of figures of a sweep, by name."""
+"""The kinds of figures, by name."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
 
 from restart_sampling.comparison.published import published
 from restart_sampling.comparison.published_text import published_text
 from restart_sampling.comparison.results import Result, chosen
-from restart_sampling.pictures.ablation import draw_interval, draw_repeats
-from restart_sampling.pictures.nfe import draw_nfe
-from restart_sampling.pictures.paths import best_of_families, draw_paths
+from restart_sampling.pictures.ablation import plot_interval, plot_repeats
+from restart_sampling.pictures.nfe import plot_nfe
+from restart_sampling.pictures.paths import best_of_families, plot_paths
 from restart_sampling.pictures.points import Point, points_of
-from restart_sampling.pictures.text import draw_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from restart_sampling.pictures.text import plot_text
 
 PAPER_DETECTOR = "inception"
 
-KINDS: dict[str, Callable[[Sequence[Point]], "Figure"]] = {
-    "nfe": draw_nfe,
-    "K": draw_repeats,
-    "interval": draw_interval,
-    "paths": draw_paths,
+
+class Kind(NamedTuple):
+    """A kind of figure of plans: its function, and what to say below it."""
+
+    plot: Callable[[Sequence[Point]], Figure]
+    caption: str
+
+
+KINDS = {
+    "nfe": Kind(
+        plot_nfe,
+        "Distance against NFE. Shaded, or as bars: the standard error. The line of a family goes through its best at "
+        "each NFE. A point leads to its images.",
+    ),
+    "K": Kind(plot_repeats, "Distance against the repeats of a restart, all else equal; K = 0 is the plan without it."),
+    "interval": Kind(plot_interval, "Distance against the place and the length of a restart interval, all else equal."),
+    "paths": Kind(plot_paths, "Noise paths of the best plan of each family, with its distance."),
 }
 
 
-def draw(kind: str, results: Mapping[str, Result], paper: str | None = None, rows: Sequence[str] = ()) -> "Figure":
-    """Draws a figure.
+def plot(kind: str, results: Mapping[str, Result], paper: str | None = None, rows: Sequence[str] = ()) -> Figure:
+    """Plots a figure.
 
     Args:
         kind: of `KINDS`, or "text".
         results: from `read_sweep`, or for "text" from `read_text_rows`.
-        rows: names of those to draw; default: all, and for "paths" the best of each family.
-        paper: for "nfe" and "text", the setting whose published curves are drawn too.
+        paper: for "nfe" and "text", the setting whose published curves are plotted too.
+        rows: names of those to plot; default: all, and for "paths" the best of each family.
 
     Raises:
         InputError: there is no row of such a name, or the rows that the figure needs are not there.
@@ -40,10 +51,10 @@ def draw(kind: str, results: Mapping[str, Result], paper: str | None = None, row
     results = chosen(results, rows) if rows else results
     same = all(result.get("detector_name") == PAPER_DETECTOR for result in results.values())
     if kind == "text":
-        return draw_text(results, published_text() if paper else (), same_detector=same)
+        return plot_text(results, published_text() if paper else (), same_detector=same)
     points = points_of(results)
     if paper:
-        return draw_nfe(points, published(paper), same_detector=same)
+        return plot_nfe(points, published(paper), same_detector=same)
     if kind == "paths" and not rows:
         points = best_of_families(points)
-    return KINDS[kind](points)
+    return KINDS[kind].plot(points)

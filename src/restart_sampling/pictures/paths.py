@@ -1,49 +1,57 @@
-"""Noise paths: the level against the evaluations so far, a panel for each plan."""
+"""Noise paths: the level against the evaluations so far, a panel for each sampler."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
-from restart_sampling.pictures.points import Point, families
-from restart_sampling.pictures.style import SECONDARY, log_scale, new_figure, style, styles
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from restart_sampling.base.errors import shorten
+from restart_sampling.pictures.points import Point, Schedule, families
+from restart_sampling.pictures.style import SECONDARY, log_scale, stacked, style, styles
 
-_HEIGHT = 0.85  # inches, of one panel
+_HEIGHT = 0.9  # inches, of one panel
 
 
 def best_of_families(points: Sequence[Point]) -> list[Point]:
-    """The point of the lowest distance of each family."""
-    names = families(points)
-    return [
-        min((point for point in points if point.family == name), key=lambda point: point.distance) for name in names
-    ]
+    """Picks the point of the lowest distance of each family."""
+    lowest = {point.family: point for point in sorted(points, key=lambda point: point.distance, reverse=True)}
+    return [lowest[family] for family in families(points)]
 
 
-def draw_paths(points: Sequence[Point]) -> "Figure":
-    """Draws the paths of the points, one below another."""
-    from matplotlib.ticker import MaxNLocator
-
+@style()
+def plot_paths(points: Sequence[Point]) -> Figure:
+    """Plots the paths of the points, one below another."""
     looks = styles(families(points))
-    paths = [[(spent, level) for spent, level in point.schedule if level > 0] for point in points]
-    levels = [level for path in paths for _, level in path]
-    with style():
-        figure = new_figure(_HEIGHT * len(points) + 0.4)
-        panels = figure.subplots(len(points), 1, squeeze=False, sharey=True)[:, 0]
-        for axes, point, path in zip(panels, points, paths, strict=True):
-            axes.plot(*zip(*path, strict=True), color=looks[point.family].colour, linewidth=1, label=point.name)
-            axes.set_xlim(0, point.nfe)
-            axes.set_title(
-                f"{point.family}: {point.distance:.3g}", loc="left", fontsize=7, color=looks[point.family].colour, pad=2
-            )
-            place = {"xy": (1, 1), "xycoords": "axes fraction", "xytext": (-2, -2), "textcoords": "offset points"}
-            axes.annotate(_short(point.name), **place, ha="right", va="top", fontsize=6, color=SECONDARY)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            log_scale(axes, "y", levels)
-        panels[-1].set_xlabel("evaluations of the denoiser so far")
-        figure.supylabel("noise level", fontsize=8)
+    figure, panels = stacked(len(points), _HEIGHT)
+    figure.set_figheight(figure.get_figheight() + 0.3)  # of the label below
+    nfe = max(point.nfe for point in points)
+    plot_schedules(panels, nfe, [(point.name, point.schedule, looks[point.family].colour) for point in points])
+    for axes, point in zip(panels, points, strict=True):
+        colour = looks[point.family].colour
+        axes.set_title(f"{point.family}: {point.distance:.3g}", loc="left", fontsize=7, color=colour, pad=2)
+        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+        axes.text(0.99, 0.97, shorten(point.name, 36), fontsize=6, color=SECONDARY, **place)
+    figure.supylabel("noise level", fontsize=8)
     return figure
 
 
-def _short(text: str, limit: int = 36) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+def plot_schedules(panels: Sequence[Axes], nfe: int, paths: Sequence[tuple[str, Schedule, str]]) -> None:
+    """Plots a noise path in each panel, from the top: all on the same axes, so that costs and levels compare.
+
+    Args:
+        panels: one for each path.
+        nfe: where the axes end.
+        paths: name, schedule and colour of each.
+    """
+    levels = [level for _, schedule, _ in paths for _, level in schedule if level > 0]
+    for axes, (name, schedule, colour) in zip(panels, paths, strict=True):
+        positive = [(spent, level) for spent, level in schedule if level > 0]
+        axes.plot(*zip(*positive, strict=True), color=colour, linewidth=1.2, label=name)
+        axes.set_xlim(0, nfe)
+        axes.set_ylim(min(levels) / 1.3, max(levels) * 1.3)
+        log_scale(axes, "y", levels)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.tick_params(labelbottom=axes is panels[-1])
+    panels[-1].set_xlabel("evaluations of the denoiser so far")

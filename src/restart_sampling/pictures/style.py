@@ -5,15 +5,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log10
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from restart_sampling.base.files import atomic
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 WIDTH = 3.4  # inches: a column
+LEGEND_LINE = 0.15
 FORMATS = ("pdf", "svg", "png")
 SECONDARY = "#555555"
 
@@ -46,20 +50,21 @@ _RC: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "pdf.fonttype": 42,  # as text, which publishers ask for
+    "text.parse_math": False,  # a $ in the name of a row is a $
     "svg.hashsalt": "restart-sampling",  # the same file from the same results
 }
 
 
 @dataclass(frozen=True)
 class Style:
-    """Of a family, the same in all figures of a results file."""
+    """The colour and the marker of a family, the same in all figures of a results file."""
 
     colour: str
     marker: str
 
 
 def styles(families: Sequence[str]) -> dict[str, Style]:
-    """A colour and a marker for each family; the marker alone tells them apart too, up to ten."""
+    """Gives each family a colour and a marker; the marker alone tells up to ten apart."""
     used: dict[str, int] = {}
     given = {}
     for index, family in enumerate(families):
@@ -72,7 +77,7 @@ def styles(families: Sequence[str]) -> dict[str, Style]:
 
 
 def paper_line(look: Style) -> dict[str, Any]:
-    """How matplotlib draws a published curve: thin and dashed, in the colour of the family that it belongs to."""
+    """Gives the settings of a published curve: thin and dashed, in the colour of the family that it belongs to."""
     return {
         "color": look.colour,
         "linewidth": 0.9,
@@ -87,22 +92,29 @@ def paper_line(look: Style) -> dict[str, Any]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """matplotlib's settings while a figure is drawn and saved."""
-    import matplotlib as mpl
-
+    """Holds matplotlib's settings while a figure is made and saved."""
     with mpl.rc_context(_RC):
         yield
 
 
-def new_figure(height: float) -> "Figure":
-    """An empty figure of a column's width."""
-    from matplotlib.figure import Figure
+def stacked(panels: int, height: float, *, sharex: bool = False) -> tuple[Figure, Sequence[Axes]]:
+    """Makes an empty figure of a column's width, with panels of so many inches one below another."""
+    figure = Figure(figsize=(WIDTH, height * panels), facecolor="white", layout="constrained")
+    return figure, figure.subplots(panels, 1, sharex=sharex, squeeze=False)[:, 0].tolist()
 
-    return Figure(figsize=(WIDTH, height), facecolor="white", layout="constrained")
+
+def legend_below(figure: Figure, ours: Sequence[Artist], theirs: Sequence[Artist] = ()) -> None:
+    """Adds a legend of two columns, for which the figure grows: with the paper's curves, ours are the left one."""
+    rows = max(len(ours), len(theirs)) if theirs else (len(ours) + 1) // 2
+    if theirs:
+        blank = Line2D([], [], color="none", label=" ")
+        ours = [*ours, *[blank] * (rows - len(ours))]
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * rows)
+    figure.legend(handles=[*ours, *theirs], loc="outside lower center", ncols=2, handlelength=2.2, columnspacing=1.2)
 
 
-def spread(axes: "Axes", x: Sequence[float], y: Sequence[float], error: Sequence[float], colour: str) -> None:
-    """The standard error: shaded along a line, a bar at a point that stands alone."""
+def spread(axes: Axes, x: Sequence[float], y: Sequence[float], error: Sequence[float], colour: str) -> None:
+    """Plots the standard error: shaded along a line, a bar at a point that stands alone."""
     if len(x) > 1:
         low, high = ([value + sign * each for value, each in zip(y, error, strict=True)] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
@@ -110,12 +122,10 @@ def spread(axes: "Axes", x: Sequence[float], y: Sequence[float], error: Sequence
         axes.errorbar(x, y, error, color=colour, linewidth=0, elinewidth=0.8, capsize=1.5, zorder=2)
 
 
-def log_scale(axes: "Axes", name: Literal["x", "y"], values: Sequence[float]) -> None:
-    """A logarithmic axis with plain numbers, as many as fit; a linear one where the numbers are close together."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-
+def log_scale(axes: Axes, name: Literal["x", "y"], values: Sequence[float]) -> None:
+    """Makes an axis logarithmic, with as many plain numbers as fit; one of values close together stays linear."""
     axis = axes.xaxis if name == "x" else axes.yaxis
-    decades = log10(max(values) / min(values))
+    decades = log10(max(values) / min(values)) if min(values) > 0 else 0.0
     if decades < 0.4:
         # As many ticks at any height: the layout, whose margins hang on the ticks, could swing between two numbers.
         whole = all(float(value).is_integer() for value in values)
@@ -133,20 +143,11 @@ def log_scale(axes: "Axes", name: Literal["x", "y"], values: Sequence[float]) ->
     axis.set_minor_locator(NullLocator())
 
 
-def two_columns(left: Sequence[object], right: Sequence[object]) -> list[object]:
-    """Handles for a legend of two columns: ours in the left one, the paper's in the right one."""
-    from matplotlib.lines import Line2D
-
-    rows = max(len(left), len(right))
-    blank = Line2D([], [], color="none", label=" ")
-    return [*left, *[blank] * (rows - len(left)), *right, *[blank] * (rows - len(right))]
-
-
-def save_figure(figure: "Figure", out: Path) -> list[Path]:
+def save_figure(figure: Figure, out: Path) -> list[Path]:
     """Writes a figure, each file whole.
 
     Args:
-        figure: made inside `style`.
+        figure: made within `style`.
         out: with a suffix of `FORMATS`, that file; without one, a .pdf and a .png.
 
     Returns:

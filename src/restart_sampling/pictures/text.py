@@ -1,43 +1,36 @@
 """Fréchet distance against CLIP and aesthetic score, a line a sampler through its guidance scales (paper, figure 6)."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.published_text import PublishedText
 from restart_sampling.comparison.results import Result
-from restart_sampling.pictures.style import (
-    SECONDARY,
-    Style,
-    new_figure,
-    paper_line,
-    style,
-    styles,
-    two_columns,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from restart_sampling.pictures.points import number
+from restart_sampling.pictures.style import SECONDARY, Style, legend_below, paper_line, stacked, style, styles
 
 _HEIGHT = 2.2  # inches, of one panel
-_LEGEND_LINE = 0.15
 _TITLES = {"clip": "CLIP score", "aesthetic": "aesthetic score"}
+_PAPER_FAMILIES = {"ddim": "ODE", "heun": "ODE", "ddpm": "SDE", "restart": "Restart"}
 
 
-def draw_text(
+@style()
+def plot_text(
     results: Mapping[str, Result], paper: Sequence[PublishedText] = (), *, same_detector: bool = True
-) -> "Figure":
-    """Draws the figure: a panel for each score that the results have.
+) -> Figure:
+    """Plots the distance against each score that the results have, a panel each.
 
     Args:
         results: ours, from `read_text_rows`.
-        paper: published ones, drawn dashed and hollow.
+        paper: published ones, dashed and hollow.
         same_detector: whether both are distances of the same features; otherwise the published ones have panels of
             their own.
 
     Raises:
-        InputError: the results have no score.
+        InputError: the results have no score, or a value that is plotted is no number.
     """
     ours = list(results.values())
     scores = [name for name in _TITLES if all(f"{name}_score" in result for result in ours)]
@@ -46,58 +39,44 @@ def draw_text(
     looks = _looks(ours, paper)
     apart = bool(paper) and not same_detector
     panels = [(score, shown) for shown in ("ours", "paper")[: 1 + apart] for score in scores]
-    samplers, printed = (len({*names}) for names in ((r["sampler"] for r in ours), (row.printed for row in paper)))
-    with style():
-        rows = max(samplers, printed) if paper else (samplers + 1) // 2
-        figure = new_figure(_HEIGHT * len(panels) + _LEGEND_LINE * rows)
-        handles: list[object] = []
-        theirs: list[object] = []
-        for axes, (score, shown) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
-            if shown == "ours":
-                handles = _draw_ours(axes, ours, score, looks)
-            if paper and (shown == "paper") == apart:
-                theirs = _draw_paper(axes, paper, score, looks)
-            axes.set_xlabel(_TITLES[score])
-            axes.set_ylabel("Fréchet distance" if shown == "ours" else "published FID (Inception)")
-        handles = two_columns(handles, theirs) if paper else handles
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=2.2)
+    figure, stack = stacked(len(panels), _HEIGHT)
+    handles: list[Artist] = []
+    theirs: list[Artist] = []
+    for axes, (score, shown) in zip(stack, panels, strict=True):
+        if shown == "ours":
+            handles = _plot_ours(axes, ours, score, looks)
+        if paper and (shown == "paper") == apart:
+            theirs = _plot_paper(axes, paper, score, looks)
+        axes.set_xlabel(_TITLES[score])
+        axes.set_ylabel("Fréchet distance" if shown == "ours" else "published FID (Inception)")
+    legend_below(figure, handles, theirs)
     return figure
 
 
 def _looks(ours: Sequence[Result], paper: Sequence[PublishedText]) -> dict[str, Style]:
-    """A colour for each kind of scheduler, and a marker for each sampler."""
+    """Gives a colour to each kind of scheduler, and a marker to each sampler."""
     samplers = list(dict.fromkeys([*(result["sampler"] for result in ours), *(row.sampler for row in paper)]))
-    families = {result["sampler"].partition(":")[0]: result["family"] for result in ours}
-    names = [sampler.partition(":")[0] for sampler in samplers]
-    kinds = {name: f"{families.get(name, _PAPER_FAMILIES.get(name))} ({name})" for name in names}
+    families = _PAPER_FAMILIES | {_kind(result["sampler"]): result["family"] for result in ours}
+    kinds = {sampler: f"{families.get(_kind(sampler))} ({_kind(sampler)})" for sampler in samplers}
     colours, markers = styles(list(dict.fromkeys(kinds.values()))), styles(samplers)
-    return {
-        sampler: Style(colours[kinds[name]].colour, markers[sampler].marker)
-        for sampler, name in zip(samplers, names, strict=True)
-    }
+    return {sampler: Style(colours[kinds[sampler]].colour, markers[sampler].marker) for sampler in samplers}
 
 
-_PAPER_FAMILIES = {"ddim": "ODE", "heun": "ODE", "ddpm": "SDE", "restart": "Restart"}
+def _kind(sampler: str) -> str:
+    return sampler.partition(":")[0]
 
 
-def _draw_ours(axes: "Axes", ours: Sequence[Result], score: str, looks: Mapping[str, Style]) -> list[object]:
-    handles: list[object] = []
+def _plot_ours(axes: Axes, ours: Sequence[Result], score: str, looks: Mapping[str, Style]) -> list[Artist]:
+    handles: list[Artist] = []
     for sampler in dict.fromkeys(result["sampler"] for result in ours):
-        own = sorted((each for each in ours if each["sampler"] == sampler), key=lambda each: each["guidance"])
-        x, y = [each[f"{score}_score"] for each in own], [each["frechet_distance"] for each in own]
-        look = looks[sampler]
-        axes.errorbar(
-            x,
-            y,
-            yerr=[each["frechet_distance_error"] for each in own],
-            xerr=[each[f"{score}_score_error"] for each in own],
-            fmt="none",
-            ecolor=look.colour,
-            elinewidth=0.6,
-            alpha=0.5,
-            zorder=2,
+        own = sorted((each for each in ours if each["sampler"] == sampler), key=lambda each: number(each, "guidance"))
+        x, y, x_error, y_error = (
+            [number(each, key) for each in own]
+            for key in (f"{score}_score", "frechet_distance", f"{score}_score_error", "frechet_distance_error")
         )
-        (line,) = axes.plot(
+        look = looks[sampler]
+        axes.errorbar(x, y, y_error, x_error, fmt="none", ecolor=look.colour, elinewidth=0.6, alpha=0.5, zorder=2)
+        handles += axes.plot(
             x,
             y,
             color=look.colour,
@@ -109,7 +88,6 @@ def _draw_ours(axes: "Axes", ours: Sequence[Result], score: str, looks: Mapping[
             zorder=3,
             label=f"{sampler} (NFE {_span(each['nfe'] for each in own)})",
         )
-        handles.append(line)
         if sampler == ours[-1]["sampler"]:  # one line is enough to read all of them
             for each, at in zip(own, zip(x, y, strict=True), strict=True):
                 axes.annotate(
@@ -118,22 +96,16 @@ def _draw_ours(axes: "Axes", ours: Sequence[Result], score: str, looks: Mapping[
     return handles
 
 
-def _draw_paper(axes: "Axes", paper: Sequence[PublishedText], score: str, looks: Mapping[str, Style]) -> list[object]:
-    handles: list[object] = []
+def _plot_paper(axes: Axes, paper: Sequence[PublishedText], score: str, looks: Mapping[str, Style]) -> list[Artist]:
+    handles: list[Artist] = []
     for printed in dict.fromkeys(row.printed for row in paper):
         own = [row for row in paper if row.printed == printed]
-        look = looks[own[0].sampler]
-        (line,) = axes.plot(
-            [getattr(row, score) for row in own],
-            [row.fid for row in own],
-            **paper_line(look),
-            label=f"paper: {printed}",
-        )
-        handles.append(line)
+        x, y = [getattr(row, score) for row in own], [row.fid for row in own]
+        handles += axes.plot(x, y, **paper_line(looks[own[0].sampler]), label=f"paper: {printed}")
     return handles
 
 
-def _span(numbers: Any) -> str:
-    """One number, or the least and the greatest: the paper's restarts depend on the guidance scale."""
-    found = sorted(set(numbers))
+def _span(values: Iterable[int]) -> str:
+    """Writes one number, or the least and the greatest: the paper's restarts depend on the guidance scale."""
+    found = sorted(set(values))
     return f"{found[0]}" if len(found) == 1 else f"{found[0]}-{found[-1]}"

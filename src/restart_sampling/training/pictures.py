@@ -1,4 +1,4 @@
-"""What a run looks like: its loss, and images of the model so far."""
+"""Pictures of a training run: its loss, and images of the model so far."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import atomic
 from restart_sampling.generation.drawing import generate
 from restart_sampling.images.writers import encode_png
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.pictures.style import log_scale, new_figure, save_figure, style, styles
 
 _PLAN = "18"  # Heun, 35 evaluations
 _COLUMNS, _ROWS = 10, 6
@@ -21,7 +19,7 @@ _SMOOTH = 0.1  # the curve of the loss is a mean of the last tenth of the run so
 
 
 def draw_samples(model: Denoiser, out: Path) -> None:
-    """A grid of images of seeds 0, 1, ... by Heun with 18 steps; with classes, column k is class k.
+    """Draws a grid of images of seeds 0, 1, ... by Heun with 18 steps; with classes, column k is class k.
 
     Args:
         model: the average of the weights.
@@ -39,7 +37,7 @@ def draw_samples(model: Denoiser, out: Path) -> None:
 
 
 def _grid(images: np.ndarray) -> np.ndarray:
-    """Images [rows * columns, C, H, W] as one, [C, H', W'], with white between them."""
+    """Joins images [rows * columns, C, H, W] to one, [C, H', W'], with white between them."""
     channels, height, width = images.shape[1:]
     large = images.repeat(_PIXEL, axis=2).repeat(_PIXEL, axis=3)
     spaced = np.pad(large, ((0, 0), (0, 0), (0, _PIXEL), (0, _PIXEL)), constant_values=255)
@@ -48,10 +46,8 @@ def _grid(images: np.ndarray) -> np.ndarray:
     return cells.reshape(channels, _ROWS * tall, _COLUMNS * wide)[:, :-_PIXEL, :-_PIXEL]
 
 
-def draw_loss(history: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """The loss over the images, each round as a dot and a running mean as a line.
-
-    The axes are logarithmic, but linear as long as the numbers are close together.
+def plot_loss(history: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Plots the loss over the images, each round as a dot and a running mean as a line.
 
     Args:
         history: lines with "images" and "loss".
@@ -60,7 +56,8 @@ def draw_loss(history: Sequence[Mapping[str, Any]], out: Path) -> None:
     Raises:
         InputError: matplotlib is not installed.
     """
-    require_extra("matplotlib", "figures")
+    from restart_sampling.pictures.style import log_scale, save_figure, stacked, style, styles
+
     thousands = np.array([line["images"] for line in history]) / 1000
     loss = np.array([line["loss"] for line in history])
     rounds = np.arange(len(loss))
@@ -68,12 +65,10 @@ def draw_loss(history: Sequence[Mapping[str, Any]], out: Path) -> None:
     sums = np.cumsum([0.0, *loss])
     smooth = (sums[1:] - sums[first]) / (rounds + 1 - first)
     with style():
-        figure = new_figure(2.2)
-        axes = figure.add_subplot()
+        figure, (axes,) = stacked(1, 2.2)
         axes.plot(thousands, loss, ".", markersize=1.5, color="#bbbbbb")
         axes.plot(thousands, smooth, color=styles(["ODE"])["ODE"].colour, linewidth=1.2)
         log_scale(axes, "x", thousands.tolist())
         log_scale(axes, "y", loss.tolist())
-        axes.set_xlabel("thousand images")
-        axes.set_ylabel("loss")
+        axes.set(xlabel="thousand images", ylabel="loss")
     save_figure(figure, out)

@@ -12,7 +12,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.training.model_file import write_model
-from restart_sampling.training.pictures import draw_loss, draw_samples
+from restart_sampling.training.pictures import draw_samples, plot_loss
 from restart_sampling.training.progress import Progress
 from restart_sampling.training.run_folder import RunFolder
 from restart_sampling.training.schedule import learning_rate
@@ -144,7 +144,7 @@ class Run:
         folder, ema = self.folder, self.trainer.ema.model
         write_model(ema, self.settings, self.trainer.images, self._dataset, self._classes, folder.model)
         draw_samples(ema, folder.path / f"samples-{self.trainer.images}.png")
-        draw_loss(self.history, folder.path / "loss.png")
+        plot_loss(self.history, folder.path / "loss.png")
         folder.save_history(self.history)
         folder.save_state({"trainer": self.trainer.state(), "seconds": self.progress.seconds, "history": self.history})
 

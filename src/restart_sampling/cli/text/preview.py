@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -27,6 +29,10 @@ from restart_sampling.cli.text.drawing import (
     pick_samplers,
 )
 
+if TYPE_CHECKING:
+    from restart_sampling.pictures.side_by_side import Sampled
+    from restart_sampling.text_to_image.drawing import TextDrawing
+
 SAMPLERS = ("ddim:50", "ddpm:100", "heun:26", "restart")
 
 
@@ -37,9 +43,9 @@ SAMPLERS = ("ddim:50", "ddpm:100", "heun:26", "restart")
     "sampler_texts",
     multiple=True,
     metavar="SAMPLER",
-    help=f"A column each; {SAMPLER_HELP}  [default: {', '.join(SAMPLERS)}]",
+    help=f"A row each; {SAMPLER_HELP}  [default: {', '.join(SAMPLERS)}]",
 )
-@click.option("--seeds", "seeds_text", default="0-3", show_default=True, metavar="SEEDS", help="A row each.")
+@click.option("--seeds", "seeds_text", default="0-3", show_default=True, metavar="SEEDS", help="A column each.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -80,7 +86,7 @@ def preview(
     from rich.table import Table
 
     from restart_sampling.generation.seeds import parse_seeds
-    from restart_sampling.pictures.preview import draw_preview, run_preview
+    from restart_sampling.pictures.side_by_side import plot_side_by_side
     from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
 
@@ -103,23 +109,39 @@ def preview(
         }
     )
     with ProgressBar("images", len(drawings) * len(seeds)) as advance:
-        columns = run_preview(drawings, seeds, advance)
-    draw_preview(columns, prompt, seeds, out)
+        taken = [sample_prompt(drawing, seeds, advance) for drawing in drawings]
+    plot_side_by_side(taken, [f"seed {seed}" for seed in seeds], out, title=prompt)
+    evaluations = [drawing.network_evaluations for drawing in drawings]
     if as_json:
         rows = [
             {
-                "sampler": str(column.drawing.request.sampler),
-                "nfe": column.drawing.nfe,
-                "network_evaluations": column.drawing.network_evaluations,
-                "seconds": round(column.seconds, 3),
+                "sampler": each.name,
+                "nfe": each.nfe,
+                "network_evaluations": network,
+                "seconds": round(each.seconds, 3),
             }
-            for column in columns
+            for each, network in zip(taken, evaluations, strict=True)
         ]
         print_json({"samplers": rows, "images": len(seeds), "out": str(out)})
     else:
         table = Table("sampler", "NFE", "network evaluations", "seconds", box=None, pad_edge=False)
-        for column in columns:
-            cost = str(column.drawing.nfe), str(column.drawing.network_evaluations)
-            table.add_row(escape(str(column.drawing.request.sampler)), *cost, f"{column.seconds:.1f}")
+        for each, network in zip(taken, evaluations, strict=True):
+            table.add_row(escape(each.name), str(each.nfe), str(network), f"{each.seconds:.1f}")
         Console().print(table)
     click.echo(f"picture: {out}", err=True)
+
+
+def sample_prompt(drawing: TextDrawing, seeds: Sequence[int], advance: Callable[[int], None]) -> Sampled:
+    """Draws a prompt with each of the seeds.
+
+    Args:
+        drawing: of the prompt; a seed is added to that of its request.
+        seeds: one for each image.
+        advance: called with the number of images after each batch.
+    """
+    from restart_sampling.pictures.side_by_side import Sampled, take_images
+
+    taken = take_images(drawing.draw(seeds), advance)
+    sampler, nfe, network = drawing.request.sampler, drawing.nfe, drawing.network_evaluations
+    cost = f"NFE {nfe}" + (f", {network} network evaluations" if network != nfe else "")
+    return Sampled(str(sampler), f"{sampler.family} ({sampler})", cost, nfe, drawing.path, *taken)
