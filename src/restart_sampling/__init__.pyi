@@ -14,6 +14,7 @@ from .models.wrappers import from_eps as from_eps
 from .models.wrappers import from_flow as from_flow
 from .models.wrappers import from_v as from_v
 from .models.wrappers import from_x0 as from_x0
+from .pictures.report import report as report
 from .sampling.edm_noise import EDMNoise as EDMNoise
 from .sampling.follow import follow as follow
 from .sampling.levels import karras_levels as karras_levels

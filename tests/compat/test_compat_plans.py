@@ -64,15 +64,15 @@ def test_the_numbers_of_a_seed_are_what_they_were(name):
     path = plan.path(sigma_min=0.002, sigma_max=80.0)
     seeds = STATES["seeds"].tolist()
     kernel = (
-        rs.PFGMppKernel(seeds, D=128, s_noise=plan.s_noise)
+        rs.PFGMppNoise(seeds, D=128, s_noise=plan.s_noise)
         if name == "pfgmpp"
-        else rs.GaussianKernel(seeds, s_noise=plan.s_noise)
+        else rs.GaussianNoise(seeds, s_noise=plan.s_noise)
     )
     start = kernel.start((2, 4, 4), path.levels[0])
     np.testing.assert_allclose(
         start.numpy(), STATES["pfgmpp.start" if name == "pfgmpp" else "heun.start"], rtol=1e-10, atol=1e-10
     )
-    end = rs.sample(mixture(), start, path, *plan.solvers, perturb=kernel)
+    end = rs.follow(mixture(), start, path, *plan.solvers, perturb=kernel)
     np.testing.assert_allclose(end.numpy(), STATES[f"{name}.end"], rtol=1e-9, atol=1e-9)
 
 

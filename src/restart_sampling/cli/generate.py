@@ -9,15 +9,16 @@ import click
 from restart_sampling.cli.options import (
     batch_option,
     describe_device,
+    describe_nfe,
     device_option,
     json_option,
     pick_device,
     pick_plan,
     print_json,
     print_settings,
+    write_images,
 )
 from restart_sampling.cli.sampler import MODEL_HELP, SamplerOptions, sampler_options
-from restart_sampling.cli.writing import describe_nfe, write_images
 
 
 @click.command()
@@ -53,8 +54,8 @@ def generate(
 
     from restart_sampling.base.numerics import state_dtype
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.generation.blocks import cut
-    from restart_sampling.generation.seeds import parse_seeds
+    from restart_sampling.generation.drawing import check_identity
+    from restart_sampling.generation.seeds import cut, parse_seeds
     from restart_sampling.generation.store import BlockStore
 
     with distributed(chip) as ranks:
@@ -64,6 +65,7 @@ def generate(
             model = asked.load(name, ranks.device, ranks.first)
             drawing = model.drawing(plan, batch)
             run = {**drawing.about, "seeds": seeds_text}
+            check_identity(run)
             store = BlockStore(out, cut(seeds, batch))
             if ranks.first:
                 store.check(run, batch)

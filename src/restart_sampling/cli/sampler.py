@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,6 @@ class SamplerOptions:
         classes: Sequence[str] = ()
 
         from restart_sampling.models.checkpoint import read_checkpoint
-        from restart_sampling.models.net_file import is_net_file
         from restart_sampling.models.resolve import resolve
 
         if is_net_file(name):
@@ -109,13 +109,15 @@ class SamplerOptions:
                 raise InputError(f"{option} is for checkpoints; the function in {name} decides that itself")
             net, description = open_net(name, device, shown), name
         else:
-            import torch
-
-            from restart_sampling.models.fast import fast
-
             checkpoint = read_checkpoint(resolve(name))
             classes = checkpoint.classes
-            net = fast(checkpoint.build(self.D).to(device), getattr(torch, dtype), compiled=self.compiled)
+            net = model = checkpoint.build(self.D).to(device)
+            if dtype != "float32" or self.compiled:
+                import torch
+
+                from restart_sampling.models.fast import fast
+
+                fast(model, getattr(torch, dtype), compiled=self.compiled)
             description = f"{name} ({checkpoint.class_name}, sha256 {checkpoint.sha256[:12]})"
         if self.class_text is not None:
             options["classes"] = _class_number(self.class_text, classes)
@@ -144,7 +146,7 @@ def open_net(name: str, device: torch.device | None = None, shown: bool = True) 
     import torch
 
     from restart_sampling.models.checkpoint import load_model
-    from restart_sampling.models.net_file import is_net_file, load_net_file
+    from restart_sampling.models.net_file import load_net_file
 
     device = device or torch.device("cpu")
     if not is_net_file(name):
@@ -152,6 +154,11 @@ def open_net(name: str, device: torch.device | None = None, shown: bool = True) 
     if shown:
         click.echo(f"--model {name}: the code in this file is run", err=True)
     return load_net_file(name, device)
+
+
+def is_net_file(name: str) -> bool:
+    """Whether a model is what a function in a Python file makes: `file.py:make`."""
+    return re.fullmatch(r".+\.py(:\w+)?", name) is not None
 
 
 def _class_number(text: str, classes: Sequence[str]) -> int:

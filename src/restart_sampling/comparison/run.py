@@ -22,8 +22,8 @@ from restart_sampling.evaluation.metrics import check_count
 from restart_sampling.evaluation.partial import PartialSums
 from restart_sampling.evaluation.results import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup
-from restart_sampling.generation.blocks import cut, joined
-from restart_sampling.generation.drawing import Drawing
+from restart_sampling.generation.drawing import Drawing, check_identity
+from restart_sampling.generation.seeds import cut, joined
 from restart_sampling.images.image_set import ImageSet
 from restart_sampling.images.writers import picture_png
 
@@ -141,11 +141,8 @@ class Comparison:
         if self.results is None:
             return {}
         for row in rows:
-            if row.drawing and row.about["run"]["model_sha256"] is None:
-                raise InputError(
-                    "results are kept of nets that can be told apart, and this one has no identity; give it one "
-                    "(identity=... of from_eps and the like), such as the SHA-256 of its weights, or leave out the file"
-                )
+            if row.drawing:
+                check_identity(row.about["run"])
         check_writable(self.results)
         lines = [line for line in read_results(self.results) if "run" in line] if self.results.exists() else []
         if self.folder:

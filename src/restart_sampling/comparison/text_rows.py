@@ -12,8 +12,8 @@ from restart_sampling.comparison.results import row_key
 from restart_sampling.comparison.run import Comparison, Row, Watch
 from restart_sampling.evaluation.measure import image_batches
 from restart_sampling.evaluation.scores import Scores, measure_scores
-from restart_sampling.generation.blocks import cut
 from restart_sampling.generation.drawing import manifest
+from restart_sampling.generation.seeds import cut
 from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing
 from restart_sampling.images.image_set import read_images

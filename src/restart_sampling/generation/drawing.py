@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.machine import describe_device
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.blocks import cut
+from restart_sampling.generation.seeds import cut
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.fast import CompiledNetwork
 from restart_sampling.models.guidance import guided_by_class
@@ -23,6 +24,7 @@ from restart_sampling.sampling.noise import Noise
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.process import VE
 from restart_sampling.sampling.sample import net_noise, net_path, network_evaluations
+from restart_sampling.sampling.solvers.protocol import Denoise
 
 NoiseKind = Literal["counter", "edm"]
 
@@ -200,13 +202,21 @@ class NetDrawing:
             noise = self._noise_of(chosen)
             x = noise.start(self.shape, self.path.levels[0])
             labels = self._labels(chosen, noise)
-            denoise = self.net if labels is None else guided_by_class(cast(Denoiser, self.net), labels, self._guidance)
+            denoise = self._denoise(labels)
             with full_float32(self._exact):
                 x = follow(counted, x, self.path, solver, restart_solver, self.net.process, noise)
             batches += 1
             yield self._start_reading(x, labels, chosen)
         if calls != self.nfe * batches:
             raise InputError(f"the plan has NFE {self.nfe}, but {batches} batches took {calls} calls of the model")
+
+    def _denoise(self, labels: Tensor | None) -> Denoise:
+        if labels is None:
+            return self.net
+        net = cast(Denoiser, self.net)
+        if self._guidance == 1:
+            return partial(net, class_labels=net.one_hot(labels))
+        return guided_by_class(net, labels, self._guidance)
 
     def _noise_of(self, seeds: Sequence[int]) -> Noise:
         if self._noise == "edm":
@@ -286,6 +296,19 @@ def generate(
     return drawing.draw(seeds)
 
 
+def check_identity(run: Mapping[str, Any]) -> None:
+    """Makes sure that files can say of which net they are.
+
+    Raises:
+        InputError: the net has no identity.
+    """
+    if run["model_sha256"] is None:
+        raise InputError(
+            "images and results are kept of nets that can be told apart, and this one has no identity; give it one "
+            "(identity=... of rs.from_eps and the like), such as the SHA-256 of its weights"
+        )
+
+
 def manifest(
     drawing: Drawing, run: Mapping[str, Any], model: str, images: int, device: torch.device, versions: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -324,7 +347,7 @@ def _shape(net: Net, shape: Sequence[int] | None) -> tuple[int, ...]:
 def _dtype(net: Net) -> str:
     """In which the network computes, as far as the net says it."""
     weights = next(net.parameters(), None) if isinstance(net, nn.Module) else None
-    return "unknown" if weights is None else str(weights.dtype).removeprefix("torch.")
+    return "its own dtype" if weights is None else str(weights.dtype).removeprefix("torch.")
 
 
 _Started = Callable[[], Batch]

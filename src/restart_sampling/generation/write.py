@@ -9,8 +9,8 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.generation.blocks import joined
 from restart_sampling.generation.drawing import Batch
+from restart_sampling.generation.seeds import joined
 from restart_sampling.generation.store import BlockStore
 
 _MAX_WORKERS = 4  # of each process; they share the cores

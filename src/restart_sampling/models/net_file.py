@@ -1,7 +1,6 @@
 """A net that a function in a user's own Python file makes. The file's code is run."""
 
 import hashlib
-import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -22,11 +21,6 @@ from restart_sampling.sampling.net import Net
 _FORM = "return a net (of rs.from_eps and the like), or (net, shape) with the shape (C, H, W) of an image"
 
 
-def is_net_file(source: str) -> bool:
-    """Whether a model's name stands for a function in a Python file: `file.py:make`."""
-    return re.fullmatch(r".+\.py:\w+", source, re.DOTALL) is not None
-
-
 def load_net_file(source: str, device: torch.device) -> Net:
     """Runs a Python file, and a function in it that makes a net.
 
@@ -43,8 +37,10 @@ def load_net_file(source: str, device: torch.device) -> Net:
         InputError: there is no such file or function, its code fails, or what it makes is no net or on another device.
             The same when the net is called.
     """
-    name, _, function = source.rpartition(":")
-    path = Path(name)
+    name, _, function = source.partition(".py:")
+    path = Path(name if name == source else f"{name}.py")
+    if not function:
+        raise InputError(f"--model {source}: write {source}:make, with the name of its function; it has to {_FORM}")
     if not path.is_file():
         raise InputError(f"--model {source}: there is no file {path}")
     with _errors_of(source, path):
@@ -97,7 +93,7 @@ class _FileNet:
 
 def _run(path: Path) -> ModuleType:
     """The file as a module, with what lies beside it."""
-    spec = spec_from_file_location(f"net_file_{path.stem}", path)
+    spec = spec_from_file_location(f"net_file_{path.stem}", path.absolute())
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = module_from_spec(spec)
@@ -117,7 +113,11 @@ def _errors_of(source: str, path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path.absolute())
+        ]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = "" if line is None else f", line {line}"
         raise InputError(f"--model {source}: {path}{where}: {one_line(error)}") from error

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError, one_line, shorten
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.blocks import cut
 from restart_sampling.generation.drawing import Batch
+from restart_sampling.generation.seeds import cut
 from restart_sampling.text_to_image.pipeline import TextToImage, quiet
 from restart_sampling.text_to_image.samplers import Sampler, make_scheduler
 

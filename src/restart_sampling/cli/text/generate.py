@@ -8,11 +8,13 @@ import click
 
 from restart_sampling.cli.options import (
     describe_device,
+    describe_nfe,
     device_option,
     json_option,
     pick_device,
     print_json,
     print_settings,
+    write_images,
 )
 from restart_sampling.cli.text.drawing import (
     PACKAGES,
@@ -27,7 +29,6 @@ from restart_sampling.cli.text.drawing import (
     read_captions,
     seed_option,
 )
-from restart_sampling.cli.writing import describe_nfe, write_images
 
 
 @click.command()
@@ -69,7 +70,7 @@ def generate(
     chip = pick_device(device)
 
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.generation.blocks import cut
+    from restart_sampling.generation.seeds import cut
     from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.prompts import write_prompts
     from restart_sampling.text_to_image.drawing import prepare
