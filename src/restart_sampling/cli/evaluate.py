@@ -128,7 +128,7 @@ def evaluate(
             if not as_json:
                 _print_results(measured)
             click.echo(f"results: {results}", err=True)
-        lines = finished(outcomes)
+        lines = finished(outcomes) if ranks.first else []
         if ranks.first and as_json:
             print_json(lines[0] if len(lines) == 1 else {"results": lines})
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import isfinite
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -85,12 +85,9 @@ class NetDrawing:
         net: of states [B, C, H, W] whose values are -1 to 1, on the device to use.
         plan: the sampler, or its text; None: the net's own default.
         batch: images at a time.
-        classes: one for all images, or one for each seed; None: drawn for each seed, uniform.
-        guidance: scale of classifier-free guidance; 1 is none, and other scales cost two evaluations.
-        noise: "counter" is ours; "edm" repeats the random numbers of EDM's scripts (`EDMNoise`).
-        exact: the same bits at every run on one kind of device, with a network in float32.
+        classes: one for all images, or that of each seed; None: drawn for each seed, uniform.
+        guidance, noise, exact: as of `generate`.
         shape: (C, H, W); None: the net's `shape`, or its `channels` and `resolution`.
-        identity: of the net, its weights above all; None: what the net says of itself.
 
     Attributes:
         net, plan, batch: as above.
@@ -113,7 +110,6 @@ class NetDrawing:
         noise: NoiseKind = "counter",
         exact: bool = False,
         shape: Sequence[int] | None = None,
-        identity: str | None = None,
     ) -> None:
         plan = plan or getattr(net, "default_plan", None)
         if plan is None:
@@ -131,7 +127,6 @@ class NetDrawing:
         self._classes, self._guidance, self._noise, self._exact = classes, guidance, noise, exact
         self._label_dim: int = getattr(net, "label_dim", 0)
         self._dtype = _dtype(net)
-        self._identity = identity or net.identity
         if batch < 1:
             raise InputError(f"the batch size is {batch}; give at least 1")
         if noise not in get_args(NoiseKind):
@@ -147,12 +142,12 @@ class NetDrawing:
         if exact and self._dtype != "float32":
             raise InputError(f"exact images need a network in float32, and this one is in {self._dtype}")
 
-    @property
+    @cached_property
     def about(self) -> dict[str, Any]:
         """JSON, all that determines the images but their seeds."""
         compiled = ", compiled" * isinstance(getattr(self.net, "model", None), CompiledNetwork)
         return {
-            "model_sha256": self._identity,
+            "model_sha256": self.net.identity,
             "D": self.net.D,
             "plan": str(self.plan),
             "class": self._classes,
