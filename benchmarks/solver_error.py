@@ -121,7 +121,7 @@ def curve(solver: str, error: Callable[[rs.Plan], float], restart: bool = False)
     return points
 
 
-def draw(panel: Axes, title: str, curves: dict[str, dict[int, float]]) -> None:
+def plot(panel: Axes, title: str, curves: dict[str, dict[int, float]]) -> None:
     for name, points in curves.items():
         colour, line, marker = STYLES[name]
         panel.plot(
@@ -151,7 +151,7 @@ def show(title: str, curves: dict[str, dict[int, float]]) -> None:
 @click.command()
 @click.option("--out", default="docs/solver-error.png", show_default=True, type=click.Path(path_type=Path))
 def main(out: Path) -> None:
-    """Print the error of every solver at some numbers of evaluations, and draw it (this is the picture of the docs)."""
+    """Print the error of every solver at some numbers of evaluations, and plot it (this is the picture of the docs)."""
     start = MIXTURE.draw(512, 80.0, torch.Generator().manual_seed(0))
     fine = rs.Plan.parse("3000 solver=dpm3 sigma_min=0.0002")
     path = path_error(rs.follow(MIXTURE, start, fine.path(), *fine.solvers), start)
@@ -175,7 +175,7 @@ def main(out: Path) -> None:
     figure = Figure(figsize=(11, 8.2), dpi=150, facecolor="white", layout="constrained")
     grid = figure.subplots(2, 2, sharex=True, sharey="row")
     for panel, (title, curves) in zip(grid.flat, panels.items(), strict=True):
-        draw(panel, title, curves)
+        plot(panel, title, curves)
     for row, measure in zip(grid, ("relative error of the images", "relative 2-Wasserstein distance"), strict=True):
         row[0].set_ylabel(measure, fontsize=9)
         row[0].set_ylim(4e-6, 9)

@@ -13,6 +13,7 @@ from restart_sampling.kdiffusion import sample_restart
 
 STATES = dict(np.load(FILES / "states.npz"))
 PLANS, PRESETS = expected("plans/plans"), expected("plans/presets")
+GONE = "10 solver=dpmpp_3m_published"  # diffusers has it; of order 2, and here for comparison only
 
 
 def explained(run, *arguments) -> dict:
@@ -28,7 +29,13 @@ def check_plan(found: dict, recorded: dict) -> None:
     assert found["levels"][: len(levels)] == pytest.approx(levels, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", PLANS)
+def test_a_solver_that_is_gone_is_named():
+    assert GONE in PLANS
+    with pytest.raises(rs.InputError, match=r"solver 'dpmpp_3m_published' does not exist; available: .*dpmpp_3m"):
+        rs.Plan.parse(GONE)
+
+
+@pytest.mark.parametrize("text", [text for text in PLANS if text != GONE])
 def test_a_plan_means_what_it_meant(text, run):
     recorded = PLANS[text]
     check_plan(explained(run, text), recorded)
@@ -63,16 +70,16 @@ def test_the_numbers_of_a_seed_are_what_they_were(name):
     plan = rs.Plan.parse(str(STATES[f"{name}.plan"]))
     path = plan.path(sigma_min=0.002, sigma_max=80.0)
     seeds = STATES["seeds"].tolist()
-    kernel = (
+    noise = (
         rs.PFGMppNoise(seeds, D=128, s_noise=plan.s_noise)
         if name == "pfgmpp"
         else rs.GaussianNoise(seeds, s_noise=plan.s_noise)
     )
-    start = kernel.start((2, 4, 4), path.levels[0])
+    start = noise.start((2, 4, 4), path.levels[0])
     np.testing.assert_allclose(
         start.numpy(), STATES["pfgmpp.start" if name == "pfgmpp" else "heun.start"], rtol=1e-10, atol=1e-10
     )
-    end = rs.follow(mixture(), start, path, *plan.solvers, perturb=kernel)
+    end = rs.follow(mixture(), start, path, *plan.solvers, perturb=noise)
     np.testing.assert_allclose(end.numpy(), STATES[f"{name}.end"], rtol=1e-9, atol=1e-9)
 
 

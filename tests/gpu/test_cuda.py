@@ -83,6 +83,22 @@ def test_nothing_in_the_loop_waits_for_the_device(bundled, kernel):
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_nothing_in_a_net_of_ones_own_waits_for_the_device():
+    alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+    y = torch.ones(4, 1, 1, 1, dtype=torch.float16, device="cuda")
+    net = rs.from_eps(lambda x, t, y: x * y, alphas_cumprod, clip=True, dtype=torch.float16, device="cuda")
+    net = rs.guided(net, 1.5, unconditional={"y": 0 * y})
+    first, second = (rs.steps(net, "4 [2,1,1.09,3.2] solver=midpoint", range(4), (3, 8, 8), y=y) for _ in range(2))
+    list(first)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        list(second)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_the_image_of_a_seed_in_batches_of_1_7_and_64(bundled):
     whole = images(bundled, "cifar10-small-43", range(64), batch_size=64)
     for batch_size in (1, 7):

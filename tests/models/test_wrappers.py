@@ -8,6 +8,8 @@ import torch
 
 import restart_sampling as rs
 from exact import gaussian, mixture
+from restart_sampling.base.files import sha256
+from restart_sampling.models.resolve import resolve
 from restart_sampling.sampling.sample import net_path
 
 PLAN = "12 [4,2,0.3,2] s_noise=1.01 sigma_min=0.02"
@@ -318,6 +320,15 @@ def test_dynamic_thresholding_is_the_papers():
     for quantile in (0.0, 1.1, math.nan):
         with pytest.raises(rs.InputError, match="give a share"):
             rs.thresholded(net, quantile)
+
+
+def test_a_checkpoint_is_a_net():
+    model, plan = rs.load_model("cifar10-small"), "3 [2,1,1.09,3.2]"
+    batch = next(rs.generate(model, plan, [0, 1]))
+    x = rs.sample(model, plan, [0, 1], (3, 32, 32), class_labels=batch.labels)
+    assert torch.equal((x * 127.5 + 128).clip(0, 255).to(torch.uint8), batch.images)
+    assert model.identity == sha256(resolve("cifar10-small"))
+    assert rs.clipped(model).identity != model.identity
 
 
 @pytest.fixture(scope="module")

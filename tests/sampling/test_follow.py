@@ -29,6 +29,10 @@ class Remembering(rs.Euler):
         return x, [*(memory or []), (move.now, move.then)]
 
 
+class Other(Remembering):
+    """A solver that is not the same, and remembers too."""
+
+
 def run(solver, restart_solver=None):
     memories = []
 
@@ -55,8 +59,9 @@ def test_memory_lives_from_rise_to_rise_and_out_of_a_restart():
 
 
 def test_memory_of_one_solver_is_not_given_to_another():
-    memories, _ = run(Remembering(), restart_solver=rs.Heun())
-    assert memories == [0, 1, 0, 1]
+    for other in (rs.Heun(), Other()):
+        memories, _ = run(Remembering(), restart_solver=other)
+        assert memories == [0, 1, 0, 1]
 
 
 def test_a_stochastic_solver_lands_lower_and_the_loop_adds_the_noise_and_keeps_the_memory():
@@ -108,6 +113,14 @@ def test_callback_reads_every_state():
     out = rs.follow(shrink, torch.ones(2, 3), PATH, callback=lambda index, move, x: seen.append((index, move, x)))
     assert [(index, move) for index, move, _ in seen] == list(enumerate(PATH.moves))
     assert seen[-1][2] is out
+
+
+def test_nothing_is_kept_for_gradients():
+    weight = torch.ones(3, requires_grad=True)
+    states = []
+    out = rs.follow(lambda x, sigma: weight * x, torch.ones(2, 3), PATH, callback=lambda _i, _m, x: states.append(x))
+    assert not any(state.requires_grad for state in (*states, out))
+    assert torch.is_grad_enabled()
 
 
 def test_default_noise_is_torchs_global_generator():

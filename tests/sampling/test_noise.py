@@ -88,22 +88,22 @@ def test_labels_are_uniform_and_belong_to_the_seed():
     assert torch.equal(rs.GaussianNoise([77, 3]).labels(10), labels[[77, 3]])
 
 
-def test_kernel_draws_follow_the_rises_and_start_begins_anew():
-    kernel = rs.GaussianNoise([1, 2], s_noise=0.5)
-    first = kernel.start((3, 4), 80.0)
+def test_draws_follow_the_rises_and_start_begins_anew():
+    source = rs.GaussianNoise([1, 2], s_noise=0.5)
+    first = source.start((3, 4), 80.0)
     assert first.shape == (2, 3, 4)
     assert first.dtype == torch.float64
-    once, twice = kernel(first, 0.3, 0.5), kernel(first, 0.3, 0.5)
+    once, twice = source(first, 0.3, 0.5), source(first, 0.3, 0.5)
     assert not torch.equal(once, twice)
     torch.testing.assert_close(once - first, 0.5 * 0.4 * noise(seeds(1, 2), 1, 12).reshape(2, 3, 4))
-    assert torch.equal(kernel.start((3, 4), 80.0), first)
-    assert torch.equal(kernel(first, 0.3, 0.5), once)
+    assert torch.equal(source.start((3, 4), 80.0), first)
+    assert torch.equal(source(first, 0.3, 0.5), once)
 
 
 def test_flow_rises_to_pure_noise_without_a_special_case():
-    kernel = rs.GaussianNoise([1], process=rs.FLOW)
-    x = kernel.start((5,), 1.0)
-    assert torch.equal(kernel(x, 0.4, 1.0), noise(seeds(1), 1, 5))
+    source = rs.GaussianNoise([1], process=rs.FLOW)
+    x = source.start((5,), 1.0)
+    assert torch.equal(source(x, 0.4, 1.0), noise(seeds(1), 1, 5))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
@@ -113,8 +113,8 @@ def test_seeds_out_of_range_are_refused(seed):
 
 
 def test_seeds_are_whole_numbers_of_any_kind():
-    kernel = rs.GaussianNoise(torch.arange(3))
-    assert torch.equal(kernel.start((2,), 1.0), rs.GaussianNoise([0, 1, 2]).start((2,), 1.0))
+    source = rs.GaussianNoise(torch.arange(3))
+    assert torch.equal(source.start((2,), 1.0), rs.GaussianNoise([0, 1, 2]).start((2,), 1.0))
     with pytest.raises(TypeError):
         rs.GaussianNoise([1.5])
 
@@ -128,11 +128,11 @@ def test_edm_kernel_draws_in_the_order_of_edm():
     """Latents (float32), label, then a float64 draw for each jump and before each fall, used or not."""
     path = rs.restart_path([2.0, 1.0, 0.5, 0.0], [rs.RestartInterval(3, 2, 0.5, 1.5)], gamma=0.1, s_min=0.6, s_max=1.1)
     kinds = ["fall", "fall", *["jump", "fall", "churn"] * 2, "fall"]  # of the draws, in order
-    kernel = rs.EDMNoise([7, 2**32 + 8], path)
-    x, labels = kernel.start((2,), 2.0), kernel.labels(10)
+    source = rs.EDMNoise([7, 2**32 + 8], path)
+    x, labels = source.start((2,), 2.0), source.labels(10)
     states = [x]
     for rise in path.rises:
-        states.append(kernel(states[-1], rise.now, rise.then))
+        states.append(source(states[-1], rise.now, rise.then))
     for image, seed in enumerate((7, 8)):
         generator = torch.Generator().manual_seed(seed)
         assert torch.equal(x[image], 2.0 * torch.randn(2, generator=generator).double())

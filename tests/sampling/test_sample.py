@@ -133,10 +133,16 @@ def test_seeds_are_checked_before_anything_is_computed():
     net = rs.from_edm(lambda x, sigma: calls.append(1), 0.002, 80.0)
     with pytest.raises(rs.InputError, match="a seed is given twice"):
         rs.steps(net, "4", [1, 2, 1], (3,))
+    with pytest.raises(rs.InputError, match="a seed is given twice"):
+        rs.steps(net, "4", torch.tensor([1, 1]), (3,))
+    with pytest.raises(TypeError):
+        rs.steps(net, "4", [0.5], (3,))
     with pytest.raises(rs.InputError, match="seed -1 is out of range"):
         rs.steps(net, "4", [-1], (3,))
     with pytest.raises(rs.InputError, match="unknown key 'solvr'"):
         rs.steps(net, "4 solvr=euler", [1], (3,))
+    with pytest.raises(rs.InputError, match="the net is a function; make one of a network by what it predicts"):
+        rs.steps(lambda x, t: x, "4", [1], (3,))
     with pytest.raises(rs.InputError, match="not one of the model's"):
         rs.steps(net, "1 grid=100/0", [1], (3,))
     assert not calls

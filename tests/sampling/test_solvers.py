@@ -275,14 +275,14 @@ def test_float32_state_follows_float64(name):
     x = 80 * torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     outs = []
     for dtype in (torch.float32, torch.float64):
-        kernel = rs.GaussianNoise(range(64))
+        source = rs.GaussianNoise(range(64))
         outs.append(
             rs.follow(
                 lambda x, sigma: mixture()(x.double(), sigma).to(x.dtype),
                 x.to(dtype),
                 rs.ode_path(levels),
                 rs.make_solver(name),
-                perturb=lambda x, low, high, kernel=kernel: kernel(x, low, high).to(x.dtype),
+                perturb=lambda x, low, high, source=source: source(x, low, high).to(x.dtype),
             )
         )
     assert outs[0].dtype == torch.float32
@@ -315,23 +315,23 @@ def test_sa_solver_is_stochastic_in_steps_that_begin_within_its_interval():
         assert (solver.landing(rs.Move(now, then)) < then) == noisy
 
 
-def test_stochastic_solvers_leave_the_noise_to_the_kernel():
+def test_stochastic_solvers_leave_the_noise_to_its_source():
     """The image of a seed does not depend on its batch, with any of them."""
     denoise, path = mixture(), rs.Plan.parse("8 [3,2,0.06,1]").path()
     for name in STOCHASTIC:
         outs = []
         for seeds in ([3], [1, 2, 3]):
-            kernel = rs.GaussianNoise(seeds)
-            outs.append(rs.follow(denoise, kernel.start((3,), 80.0), path, rs.make_solver(name), perturb=kernel)[-1])
+            source = rs.GaussianNoise(seeds)
+            outs.append(rs.follow(denoise, source.start((3,), 80.0), path, rs.make_solver(name), perturb=source)[-1])
         torch.testing.assert_close(outs[0], outs[1])
-        assert kernel.draw > len(path.rises)
+        assert source.draw > len(path.rises)
 
 
 def test_edms_noise_refuses_what_edm_has_not():
     path = rs.ode_path(rs.karras_levels(4))
-    kernel = rs.EDMNoise([0], path)
+    source = rs.EDMNoise([0], path)
     with pytest.raises(rs.InputError, match="for ODE solvers only"):
-        rs.follow(mixture(), kernel.start((3,), 80.0), path, rs.make_solver("ddpm"), perturb=kernel)
+        rs.follow(mixture(), source.start((3,), 80.0), path, rs.make_solver("ddpm"), perturb=source)
 
 
 def test_every_solver_is_tested_here():

@@ -110,7 +110,7 @@ def _described(arguments: Mapping[str, Any] | None) -> str:
 
 
 def _joined(key: str, without: Any, wanted: Any, batch: int) -> Any:
-    """One argument of the doubled batch: tensors one after the other, of other values the one that both have."""
+    """Joins one argument for the doubled batch: tensors one after the other; other values must be those of both."""
     if isinstance(without, Tensor) and isinstance(wanted, Tensor):
         rows = {len(each) if each.ndim else 0 for each in (without, wanted)}
         if without.shape[1:] == wanted.shape[1:] and rows <= {1, batch}:

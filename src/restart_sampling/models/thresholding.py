@@ -28,9 +28,9 @@ def clipped(net: Net, low: float = -1.0, high: float = 1.0) -> FunctionNet:
 
 
 def thresholded(net: Net, quantile: float = 0.995) -> FunctionNet:
-    """Dynamic thresholding: clips each estimate to [-s, s] and divides by s, its quantile of |x0|, where s is above 1.
+    """Thresholds a net's estimate of the data dynamically, for images in [-1, 1] under strong guidance.
 
-    For images in [-1, 1] under strong guidance.
+    With s the quantile of |x0| in an image, where s is above 1 the image is clipped to [-s, s] and divided by s.
 
     Args:
         net: the net.

@@ -35,7 +35,7 @@ def from_eps(
     device: torch.device | str | None = None,
     identity: str | None = None,
 ) -> FunctionNet:
-    """A net from a network of DDPM's kind that predicts the noise.
+    """Makes a net of a network of DDPM's kind that predicts the noise.
 
     The network is called as network(x_t, t, **kwargs) with x_t = sqrt(a) x0 + sqrt(1 - a) noise, a = alphas_cumprod[t],
     and timesteps t [B]. The sampler's levels are sigma = sqrt((1 - a) / a), its states x_t / sqrt(a).
@@ -70,7 +70,7 @@ def from_v(
     device: torch.device | str | None = None,
     identity: str | None = None,
 ) -> FunctionNet:
-    """A net from a network of DDPM's kind that predicts v = sqrt(a) noise - sqrt(1 - a) x0; else as `from_eps`.
+    """Makes a net of a network of DDPM's kind that predicts v = sqrt(a) noise - sqrt(1 - a) x0; else as `from_eps`.
 
     This v is not the velocity of a flow model: that is `from_flow`.
 
@@ -89,7 +89,7 @@ def from_x0(
     device: torch.device | str | None = None,
     identity: str | None = None,
 ) -> FunctionNet:
-    """A net from a network of DDPM's kind that predicts the data x0 itself; else as `from_eps`.
+    """Makes a net of a network of DDPM's kind that predicts the data x0 itself; else as `from_eps`.
 
     A network that is called with sigma instead of a timestep is one for `from_edm`.
     """
@@ -105,7 +105,7 @@ def from_flow(
     device: torch.device | str | None = None,
     identity: str | None = None,
 ) -> FunctionNet:
-    """A net from a flow-matching network, which predicts a velocity.
+    """Makes a net of a flow-matching network, which predicts a velocity.
 
     The network is called as network(x, t, **kwargs) with float times t [B]. Where t = 1 is noise, x = (1 - t) x0 +
     t noise and the velocity is noise - x0 (Stable Diffusion 3, FLUX). With `reverse` t = 1 is the data, x = t x0 +
@@ -152,7 +152,7 @@ def from_edm(
     device: torch.device | str | None = None,
     identity: str | None = None,
 ) -> FunctionNet:
-    """A net from a denoiser as EDM and k-diffusion call it: denoiser(x, sigma, **kwargs) -> x0.
+    """Makes a net of a denoiser as EDM and k-diffusion call it: denoiser(x, sigma, **kwargs) -> x0.
 
     Args:
         denoiser: a torch module, or any function, of x = x0 + sigma noise and float levels sigma [B].
@@ -194,7 +194,7 @@ class _Caller:
     device: torch.device
 
     def __call__(self, x: Tensor, time: Tensor, /, **kwargs: Any) -> Tensor:
-        """The network's answer in x's dtype. Times that are floats have float32 at least: float16 has no 999.5."""
+        """Returns the answer in x's dtype. Times that are floats have float32 at least: float16 has no 999.25."""
         if getattr(self.network, "training", False):
             raise InputError("the network is in training mode, in which dropout is random; call its eval() first")
         if time.is_floating_point():
@@ -265,7 +265,7 @@ def _discrete(
 
 
 def _levels(alphas_cumprod: Tensor | Sequence[float]) -> list[float]:
-    """Rising sigmas of a table of alphas_cumprod."""
+    """Checks a table of alphas_cumprod and returns its sigmas, which rise."""
     table = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
     if table.ndim != 1 or len(table) < 2:
         raise InputError(f"alphas_cumprod has the shape {list(table.shape)}; give [T], with T of 2 or more")
@@ -290,7 +290,7 @@ def _levels(alphas_cumprod: Tensor | Sequence[float]) -> list[float]:
 
 
 def _beside(level: Tensor, x: Tensor) -> Tensor:
-    """Levels [B] as [B, 1, ...], in the dtype of states x."""
+    """Reshapes levels [B] to [B, 1, ...], in the dtype of states x."""
     return level.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 

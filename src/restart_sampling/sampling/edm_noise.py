@@ -39,15 +39,15 @@ class EDMNoise:
         self._rises = iter(zip(path.rises, _unused_draws(path), strict=True))
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:
-        """level times unit Gaussian noise, [B, *shape], drawn in float32. May be called once."""
+        """Returns level times unit Gaussian noise, [B, *shape], drawn in float32. May be called once."""
         return level * self._randn(shape, torch.float32).to(state_dtype(self.device))
 
     def labels(self, label_dim: int) -> Tensor:
-        """A class for each image, uniform in [0, label_dim): int64 [B]."""
+        """Draws a class for each image, uniform in [0, label_dim): int64 [B]."""
         return self._stack(lambda generator: torch.randint(label_dim, (), generator=generator, device=self.device))
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
-        """The state raised from `low` to `high`, after the draws that the scripts make and do not use.
+        """Raises the state from `low` to `high`, after the draws that the scripts make and do not use.
 
         Raises:
             InputError: this is not the path's next rise, but the noise of a stochastic solver.
@@ -67,7 +67,7 @@ class EDMNoise:
 
 
 def _unused_draws(path: NoisePath) -> Iterator[int]:
-    """For each rise of a path, how many draws the scripts make and do not use before it."""
+    """Counts, for each rise of a path, how many draws the scripts make and do not use before it."""
     unused, churned = 0, False
     for move, jump in zip(path.moves, restart_jumps(path.moves), strict=True):
         if move.rises:

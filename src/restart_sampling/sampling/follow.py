@@ -91,7 +91,7 @@ def walk(
 
 
 def _process(process: Process | None, denoise: Denoise, perturb: Perturb | None) -> Process:
-    """The one process of a sampler: that which is given, and which its denoiser and its noise have."""
+    """Finds the one process of a sampler: that which is given, and which its noise and its denoiser have."""
     stated = {"argument": process, "noise": _of(perturb), "denoiser": _of(denoise)}
     known = {part: each for part, each in stated.items() if each is not None}
     if len(set(known.values())) > 1:

@@ -41,7 +41,7 @@ def _uniform(word):
 
 
 def fused_noise(seeds: Tensor, draw: int, count: int, stream: int) -> Tensor:
-    """What `noise` returns, up to the rounding of the last digit of float64."""
+    """Returns what `noise` does, up to the rounding of the last digit of float64."""
     out = torch.empty(len(seeds), count, dtype=torch.float64, device=seeds.device)
     grid = (len(seeds), triton.cdiv(triton.cdiv(count, 4), _COUNTERS))
     with torch.cuda.device(seeds.device):

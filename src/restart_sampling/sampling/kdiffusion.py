@@ -33,7 +33,7 @@ def sample_restart(
     solver: Solver = Heun(),
     process: Process | None = None,
 ) -> Tensor:
-    """Restart sampling, as `sample_heun` and its like are called.
+    """Draws samples by Restart, and is called as k-diffusion's `sample_heun` and the like.
 
     Args:
         model: model(x, sigma * x.new_ones([B]), **extra_args) -> denoised, like x.
@@ -104,7 +104,7 @@ def sample_restart(
 
 
 def _process(model: object, levels: Sequence[float], process: Process | None) -> Process:
-    """The process of the states: as given, or VE where the sigmas can be no flow's."""
+    """Returns the process of the states: as given, or VE where the sigmas can be no flow's."""
     if process != FLOW and _is_flow(model):
         raise InputError("the model is a flow (its model_sampling is CONST); give process=FLOW")
     if process is None and levels and levels[0] <= 1:
@@ -116,7 +116,7 @@ def _process(model: object, levels: Sequence[float], process: Process | None) ->
 
 
 def _is_flow(model: object) -> bool:
-    """Whether a model of ComfyUI, as its samplers are given it, says that its states are a flow's."""
+    """Says whether a model of ComfyUI, as its samplers are given it, declares that its states are a flow's."""
     for _ in range(4):
         kinds = type(getattr(model, "model_sampling", None)).__mro__
         if any(kind.__name__ == "CONST" for kind in kinds):
@@ -126,7 +126,7 @@ def _is_flow(model: object) -> bool:
 
 
 def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[float]] | None = None) -> NoisePath:
-    """The noise path of `sample_restart`: A1111's rules for restart_list over falling sigmas.
+    """Makes the noise path of `sample_restart`, by A1111's rules for restart_list over falling sigmas.
 
     Without a restart_list the restarts come out of the given number of steps, by A1111's rule: fewer than 20 steps have
     none; from 20 there is one pass of 9 steps; from 36 two passes of a quarter of the steps. Each is between the levels
@@ -156,7 +156,7 @@ def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[
 
 
 def _whole_entry(t_min: float, entry: Sequence[float]) -> tuple[int, int, float]:
-    """N_restart, K and t_max of an entry of restart_list."""
+    """Reads N_restart, K and t_max from an entry of restart_list."""
     try:
         points, repeats, t_max = entry
         if int(points) == points and int(repeats) == repeats and isfinite(t_min) and isfinite(t_max):

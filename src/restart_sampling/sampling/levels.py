@@ -11,7 +11,7 @@ Grid = Callable[[int, float, float], tuple[float, ...]]
 
 
 def power_grid(points: int, high: float, low: float, rho: float = 7.0) -> tuple[float, ...]:
-    """Levels from `high` down to `low`, evenly spaced in level^(1/rho), both ends exact.
+    """Spaces levels from `high` down to `low` evenly in level^(1/rho), both ends exact.
 
     Args:
         points: number of levels, at least 1 (one level is `high` alone).
@@ -33,7 +33,7 @@ def power_grid(points: int, high: float, low: float, rho: float = 7.0) -> tuple[
 
 
 def log_grid(points: int, high: float, low: float) -> tuple[float, ...]:
-    """Levels evenly spaced in their logarithm, which for VE is the logarithm of the signal-to-noise ratio.
+    """Spaces levels evenly in their logarithm, which for VE is the logarithm of the signal-to-noise ratio.
 
     Args:
         points: number of levels, at least 1.
@@ -51,7 +51,7 @@ def log_grid(points: int, high: float, low: float) -> tuple[float, ...]:
 
 
 def vp_time_grid(points: int, high: float, low: float) -> tuple[float, ...]:
-    """Levels evenly spaced in the time t of the VP process: sigma(t) = sqrt(exp(19.9 t² / 2 + 0.1 t) - 1).
+    """Spaces levels evenly in the time t of the VP process, sigma(t) = sqrt(exp(19.9 t² / 2 + 0.1 t) - 1).
 
     Args:
         points: number of levels, at least 1.
@@ -74,7 +74,7 @@ def vp_time_grid(points: int, high: float, low: float) -> tuple[float, ...]:
 
 
 def karras_levels(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> tuple[float, ...]:
-    """EDM's grid for `steps` steps: `steps` levels from sigma_max to sigma_min, then 0.0 (steps + 1 floats).
+    """Makes EDM's grid for `steps` steps: `steps` levels from sigma_max to sigma_min, then 0.0 (steps + 1 floats).
 
     With one step the grid is (sigma_max, 0).
 
@@ -87,7 +87,7 @@ def karras_levels(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0,
 
 
 def levels_to_zero(steps: int, sigma_min: float, sigma_max: float, grid: Grid) -> tuple[float, ...]:
-    """The main grid of `steps` steps by a rule: `steps` levels from sigma_max to sigma_min, then 0.0.
+    """Makes the main grid of `steps` steps by a rule: `steps` levels from sigma_max to sigma_min, then 0.0.
 
     Raises:
         InputError: steps < 1, or the levels do not fall.
@@ -111,7 +111,7 @@ GRIDS: dict[str, Grid] = {
 def _even(
     points: int, high: float, low: float, place: Callable[[float], float], level: Callable[[float], float]
 ) -> tuple[float, ...]:
-    """Levels with equal gaps in place(level), of which `level` is the inverse."""
+    """Spaces levels evenly in place(level), of which `level` is the inverse."""
     if points < 1:
         raise InputError(f"a grid of {points} points is empty; give at least 1")
     if not (isfinite(high) and 0 <= low < high):

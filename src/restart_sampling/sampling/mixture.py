@@ -37,7 +37,7 @@ class GaussianMixture:
         return 1
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x] for x [B, ...] at levels sigma [B] (t for a flow)."""
+        """Returns E[x0 | x] for x [B, ...] at levels sigma [B] (t for a flow)."""
         flat, means = x.flatten(1), self.means.flatten(1)
         alpha = self.process.alpha(sigma)[:, None]
         variance = alpha**2 * self.std**2 + self.process.std(sigma)[:, None] ** 2
@@ -47,7 +47,7 @@ class GaussianMixture:
         return (nearest + alpha * self.std**2 / variance * (flat - alpha * nearest)).reshape(x.shape)
 
     def draw(self, count: int, level: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """`count` exact samples [count, ...] of the state at `level` (0: of the data)."""
+        """Draws `count` exact samples [count, ...] of the state at `level` (0: of the data)."""
         component = torch.multinomial(torch.softmax(self.log_weights, 0), count, replacement=True, generator=generator)
         shape = (count, *self.means.shape[1:])
         unit = [torch.randn(shape, generator=generator, dtype=self.means.dtype) for _ in range(2)]

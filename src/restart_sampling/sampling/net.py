@@ -1,7 +1,7 @@
 """What samplers know of a network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -50,15 +50,15 @@ class Net(Protocol):
         ...
 
     def round_level(self, level: float) -> float:
-        """The nearest level that it knows: `level` itself, but for networks of discrete timesteps."""
+        """Returns the nearest level that it knows: `level` itself, but for networks of discrete timesteps."""
         ...
 
     def evaluations(self, level: float) -> int:
-        """Evaluations of networks for one image in a call at this level: 1, and more under guidance."""
+        """Counts the evaluations of networks for one image in a call at this level: 1, and more under guidance."""
         ...
 
     def __call__(self, x: Tensor, level: Tensor, /, *args: Any, **kwargs: Any) -> Tensor:
-        """The expected data, like x, of states x [B, ...] at levels [B]; keyword arguments are the network's own."""
+        """Returns the expected data, like x, of states x [B, ...] at levels [B]; keywords go to the network."""
         ...
 
 
@@ -77,9 +77,9 @@ class FunctionNet:
     sigma_max: float
     device: torch.device
     D: int | None = None
-    identify: Callable[[], str | None] = field(default=lambda: None)
-    round_level: Callable[[float], float] = field(default=lambda level: level)
-    evaluations: Callable[[float], int] = field(default=lambda level: 1)
+    identify: Callable[[], str | None] = lambda: None
+    round_level: Callable[[float], float] = lambda level: level
+    evaluations: Callable[[float], int] = lambda level: 1
 
     @property
     def identity(self) -> str | None:
@@ -87,14 +87,14 @@ class FunctionNet:
         return self.identify()
 
     def __call__(self, x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:
-        """What `denoise` returns."""
+        """Calls `denoise`."""
         return self.denoise(x, level, **kwargs)
 
 
 def around(
     net: Net, denoise: Callable[..., Tensor], identify: Callable[[str], str | None], **changes: Any
 ) -> FunctionNet:
-    """A net around another, like it but for its denoiser, its identity, and the attributes in `changes`.
+    """Makes a net around another, like it but for its denoiser, its identity, and the attributes in `changes`.
 
     Args:
         net: the inner one.

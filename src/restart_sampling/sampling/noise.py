@@ -30,7 +30,7 @@ class Stream(IntEnum):
 
 
 def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox 4x32-10: four random 32-bit words for each counter and key.
+    """Computes four random 32-bit words for each counter and key, by Philox 4x32-10.
 
     Args:
         counter: four int64 tensors of 32-bit words, of shapes that broadcast.
@@ -49,7 +49,7 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Te
 
 
 def _random_words(seeds: Tensor, draw: int, blocks: int, stream: Stream) -> Tensor:
-    """Uniform 32-bit words, int64 [B, blocks, 4]."""
+    """Draws uniform 32-bit words, int64 [B, blocks, 4]."""
     block = torch.arange(blocks, device=seeds.device)
     zero = torch.zeros_like(block)
     words = philox((block, zero + draw, zero + int(stream), zero), ((seeds & _WORD)[:, None], (seeds >> 32)[:, None]))
@@ -57,7 +57,7 @@ def _random_words(seeds: Tensor, draw: int, blocks: int, stream: Stream) -> Tens
 
 
 def noise(seeds: Tensor, draw: int, count: int, stream: Stream = Stream.STATE) -> Tensor:
-    """Standard normal numbers by Box-Muller: element e of (seed, draw, stream) is the same in every call.
+    """Draws standard normal numbers by Box-Muller: element e of (seed, draw, stream) is the same in every call.
 
     Args:
         seeds: int64 [B], each in [0, 2^63), on a device that has float64.
@@ -80,7 +80,7 @@ def noise(seeds: Tensor, draw: int, count: int, stream: Stream = Stream.STATE) -
 
 @cache
 def _has_triton() -> bool:
-    """Torch brings Triton along for NVIDIA devices on Linux, and not elsewhere."""
+    """Says whether Triton is there; torch brings it along for NVIDIA devices on Linux, and not elsewhere."""
     return find_spec("triton") is not None
 
 
@@ -93,15 +93,15 @@ class Noise(Protocol):
         ...
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:
-        """The first state [B, *shape], at `level`. Begins the draws anew."""
+        """Begins the draws anew and returns the first state [B, *shape], at `level`."""
         ...
 
     def labels(self, label_dim: int) -> Tensor:
-        """A class for each image, uniform in [0, label_dim): int64 [B]. Called after `start`."""
+        """Draws a class for each image, uniform in [0, label_dim): int64 [B]. Called after `start`."""
         ...
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
-        """The state raised from level `low` to `high`; a new draw at each call."""
+        """Raises the state from level `low` to `high`, with a new draw at each call."""
         ...
 
 
@@ -132,7 +132,7 @@ class CounterNoise:
         self.draw = 0
 
     def labels(self, label_dim: int) -> Tensor:
-        """A class for each image, uniform in [0, label_dim): int64 [B]."""
+        """Draws a class for each image, uniform in [0, label_dim): int64 [B]."""
         words = _random_words(self.seeds, 0, 1, Stream.LABEL)[:, 0, 0]
         return (words * label_dim >> 32).to(self.device)
 
@@ -167,12 +167,12 @@ class GaussianNoise(CounterNoise):
         self.process = process
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:
-        """std(level) n as [B, *shape], float64: the state at the first level, where the data no longer shows."""
+        """Returns std(level) n as [B, *shape], float64: the state at the first level, without data."""
         self.draw = 0
         return self.process.std(level) * self._noise(prod(shape)).reshape(-1, *shape)
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
-        """The state [B, ...] raised from `low` to `high`, in x's dtype."""
+        """Raises the state [B, ...] from `low` to `high`, in x's dtype."""
         self.draw += 1
         keep, std = self.process.rise(low, high)
         n = self._noise(prod(x.shape[1:])).reshape(x.shape).to(x.dtype)
@@ -205,7 +205,7 @@ class PFGMppNoise(CounterNoise):
         self.D = D
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:
-        """The state [B, *shape], float64, at level sigma = r / sqrt(D).
+        """Returns the state [B, *shape], float64, at level sigma = r / sqrt(D).
 
         Its norm is r sqrt(BetaPrime(N/2, D/2)) in a uniform direction: the ratio of two Gaussian vectors' norms.
         """
@@ -215,7 +215,7 @@ class PFGMppNoise(CounterNoise):
         return (r * n / torch.linalg.vector_norm(z, dim=1, keepdim=True)).reshape(-1, *shape)
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
-        """The state [B, ...] moved from `low` to `high`, in x's dtype."""
+        """Moves the state [B, ...] from `low` to `high`, in x's dtype."""
         self.draw += 1
         direction = self._noise(prod(x.shape[1:]) + self.D)
         z = self._noise(self.D, Stream.AUGMENTED)

@@ -60,7 +60,7 @@ class RestartInterval:
         return f"[{self.points},{self.repeats},{format_number(float(self.t_min))},{format_number(float(self.t_max))}]"
 
     def snap(self, levels: Sequence[float]) -> float:
-        """The positive level of `levels` nearest to t_min.
+        """Finds the positive level of `levels` that is nearest to t_min.
 
         Raises:
             InputError: the restart from that level does not rise, or rises above the first level.
@@ -103,7 +103,7 @@ class NoisePath:
         return tuple(move for move in self.moves if move.rises)
 
     def nfe(self, solver: Solver, restart_solver: Solver | None = None) -> int:
-        """Calls of the denoiser, with `restart_solver` (default: `solver`) in the restart intervals."""
+        """Counts the calls of the denoiser, with `restart_solver` (default: `solver`) in the restart intervals."""
         return sum(self._evaluations(solver, restart_solver))
 
     def _evaluations(self, solver: Solver, restart_solver: Solver | None = None) -> Iterator[int]:
@@ -112,7 +112,7 @@ class NoisePath:
             yield 0 if move.rises else active.evaluations(move)
 
     def schedule(self, solver: Solver, restart_solver: Solver | None = None) -> list[tuple[int, float]]:
-        """What a figure of the path shows: (evaluations so far, level) before the first move and after each."""
+        """Lists what a figure of the path shows: (evaluations so far, level) before the first move and after each."""
         points, spent = [(0, self.levels[0])], 0
         for move, cost in zip(self.moves, self._evaluations(solver, restart_solver), strict=True):
             spent += cost
@@ -120,7 +120,7 @@ class NoisePath:
         return points
 
     def rounded(self, round_level: Callable[[float], float]) -> "NoisePath":
-        """The same path with every positive level rounded once and moves that became empty dropped.
+        """Rounds every positive level once, and drops the moves that become empty.
 
         For models that know discrete levels only (iDDPM).
         """
@@ -131,7 +131,7 @@ class NoisePath:
         return _path([leg for leg in legs if leg[0] != leg[1]])
 
     def explain(self, process: Process = VE) -> str:
-        """The path in words and numbers: main grid, restarts, and the standard deviation of the noise of each rise."""
+        """Says in words and numbers what the path is: main grid, restarts, and the std of the noise of each rise."""
         main = [self.levels[0], *(move.then for move in self.moves if not move.restart and not move.rises)]
         lines = [f"main grid  {len(main) - 1} steps: {_numbers(main)}"]
         for moves in _restarts(self.moves):
@@ -143,7 +143,7 @@ class NoisePath:
 
 
 def ode_path(levels: Sequence[float]) -> NoisePath:
-    """The probability-flow ODE: falls only.
+    """Makes the path of the probability-flow ODE: falls only.
 
     Args:
         levels: falling; the last may be 0.
@@ -155,7 +155,7 @@ def ode_path(levels: Sequence[float]) -> NoisePath:
 
 
 def churn_path(levels: Sequence[float], s_churn: float, s_min: float = 0.0, s_max: float = inf) -> NoisePath:
-    """EDM's stochastic sampler: before each fall from a level in [s_min, s_max], a rise to (1 + gamma) times it.
+    """Makes the path of EDM's stochastic sampler: a rise to (1 + gamma) t before each fall from a t in [s_min, s_max].
 
     gamma = min(s_churn / steps, sqrt(2) - 1). (S_noise belongs to the source of the noise.)
 
@@ -177,7 +177,7 @@ def restart_path(
     s_max: float = inf,
     grid: Grid = power_grid,
 ) -> NoisePath:
-    """Restart sampling: fall along `levels`; at each interval's level go up to its t_max and down again, K times.
+    """Makes the path of Restart: down `levels`, and at each interval's level up to its t_max and down again, K times.
 
     Args:
         levels: the main grid, falling; the last may be 0.
@@ -243,12 +243,12 @@ def restart_path(
 
 
 def format_number(value: float) -> str:
-    """A float that reads back exactly, without a trailing '.0'."""
+    """Writes a float so that it reads back exactly, without a trailing '.0'."""
     return repr(value).removesuffix(".0")
 
 
 def _path(legs: list[tuple[float, float, bool]]) -> NoisePath:
-    """Counts, from the end, how many falls of the main grid each of its moves still has before it on the way to 0."""
+    """Makes the moves, and counts from the end how many falls of the main grid each has before it on the way to 0."""
     ends_at_zero = legs[-1][1] == 0
     moves: list[Move] = []
     left = 0
@@ -259,12 +259,12 @@ def _path(legs: list[tuple[float, float, bool]]) -> NoisePath:
 
 
 def _restarts(moves: Sequence[Move]) -> Iterator[list[Move]]:
-    """The moves of each restart interval."""
+    """Yields the moves of each restart interval."""
     return (list(group) for restart, group in groupby(moves, key=lambda move: move.restart) if restart)
 
 
 def restart_jumps(moves: Sequence[Move]) -> list[bool]:
-    """For each move, whether it is the jump of a restart (and not churn, nor a fall).
+    """Says of each move whether it is the jump of a restart (and not churn, nor a fall).
 
     Every pass of a restart interval begins at the interval's lowest level, where no churn begins.
     """

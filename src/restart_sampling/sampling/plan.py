@@ -100,7 +100,7 @@ class Plan:
             raise InputError(f"plan '{text}': {error}") from None
 
     def set(self, *settings: str) -> "Plan":
-        """The plan with `key=value` settings over it; of two for one key the later holds.
+        """Puts `key=value` settings over the plan; of two for one key the later holds.
 
         Raises:
             InputError: no such key, or a value that does not fit it.
@@ -145,7 +145,7 @@ class Plan:
         return partial(power_grid, rho=self.rho) if self.grid == "karras" or self.own_levels else GRIDS[self.grid]
 
     def levels(self, sigma_min: float = 0.0, sigma_max: float = inf) -> tuple[float, ...]:
-        """The main grid for a model that knows the levels from sigma_min to sigma_max.
+        """Makes the main grid for a model that knows the levels from sigma_min to sigma_max.
 
         Raises:
             InputError: the plan's own levels are beyond the model's.
@@ -163,7 +163,7 @@ class Plan:
     def path(
         self, sigma_min: float = 0.0, sigma_max: float = inf, round_level: Callable[[float], float] | None = None
     ) -> NoisePath:
-        """The noise path of this plan for a model.
+        """Makes the noise path of this plan for a model.
 
         Args:
             sigma_min: the lowest level that the model knows.
@@ -187,7 +187,7 @@ class Plan:
     def explain(
         self, sigma_min: float = 0.0, sigma_max: float = inf, round_level: Callable[[float], float] | None = None
     ) -> str:
-        """What the plan will do: main grid, restarts with their snapped t_min, the noise of each rise, and the NFE.
+        """Says what the plan will do: main grid, restarts with their snapped t_min, noise of each rise, and NFE.
 
         Takes what `path` takes, and raises what it raises.
         """

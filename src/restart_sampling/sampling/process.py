@@ -56,15 +56,15 @@ class Process:
         return -self.alpha_at_0 / self.alpha_slope if self.alpha_slope else inf
 
     def alpha(self, level: Level) -> Level:
-        """Weight of the data, like level."""
+        """Returns the weight of the data, like level."""
         return self.alpha_at_0 + self.alpha_slope * level
 
     def std(self, level: Level) -> Level:
-        """Standard deviation of the noise, like level."""
+        """Returns the standard deviation of the noise, like level."""
         return self.std_at_0 + self.std_slope * level
 
     def velocity(self, x: Tensor, x0: Tensor, level: float) -> Tensor:
-        """The probability-flow ODE: dx/dlevel = alpha' x0 + std' noise_hat, noise_hat = (x - alpha x0) / std.
+        """Returns dx/dlevel of the probability-flow ODE: alpha' x0 + std' noise with noise = (x - alpha x0) / std.
 
         Args:
             x: state [B, ...] at `level`.
@@ -78,7 +78,7 @@ class Process:
         return (self.std_slope / std) * x + (self.alpha_slope - self.std_slope * alpha / std) * x0
 
     def rise(self, low: float, high: float) -> tuple[float, float]:
-        """What brings a state from `low` up to `high`: (keep, noise_std) of x <- keep x + noise_std n, n ~ N(0, 1).
+        """Returns (keep, noise_std) of x <- keep x + noise_std n, n ~ N(0, 1), which brings a state up to `high`.
 
         Source: Restart sampling (arXiv 2306.14878), algorithm 2, for VE.
         """
@@ -86,7 +86,7 @@ class Process:
         return keep, sqrt(self.std(high) ** 2 - keep**2 * self.std(low) ** 2)
 
     def ratio(self, level: float) -> float:
-        """Noise to data, std / alpha = exp(-lambda) with lambda half the log signal-to-noise ratio; inf without data.
+        """Returns std / alpha = exp(-lambda), with lambda half the log signal-to-noise ratio; inf without data.
 
         For VE it is sigma; a flow at t has that of sigma = t / (1 - t).
         """
@@ -94,7 +94,7 @@ class Process:
         return self.std(level) / alpha if alpha > 0 else inf
 
     def level(self, ratio: float) -> float:
-        """The level of a finite noise-to-data ratio, the inverse of `ratio`."""
+        """Returns the level of a finite noise-to-data ratio: the inverse of `ratio`."""
         return (ratio * self.alpha_at_0 - self.std_at_0) / (self.std_slope - ratio * self.alpha_slope)
 
 

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import torch
@@ -74,6 +75,7 @@ def steps(net: Net, plan: Plan | str, seeds: Sequence[int], shape: Sequence[int]
     """
     plan = Plan.parse(plan) if isinstance(plan, str) else plan
     path = net_path(net, plan)
+    seeds = [index(seed) for seed in seeds]
     if len(set(seeds)) < len(seeds):
         raise InputError("a seed is given twice; each seed makes one sample")
     noise = net_noise(net, seeds, plan.s_noise)
@@ -92,21 +94,26 @@ def _steps(
         return x0
 
     start = noise.start(shape, path.levels[0])
-    for index, move, x in walk(denoise, start, path, *plan.solvers, net.process, noise):
-        yield Step(index, move, move.then, x, x0)
+    for place, move, x in walk(denoise, start, path, *plan.solvers, net.process, noise):
+        yield Step(place, move, move.then, x, x0)
 
 
 def net_path(net: Net, plan: Plan) -> NoisePath:
-    """The noise path of a plan on the levels that a net knows.
+    """Makes the noise path of a plan on the levels that a net knows.
 
     Raises:
-        InputError: the plan does not fit the net.
+        InputError: the plan does not fit the net, or it is no net.
     """
+    if not hasattr(net, "process"):
+        raise InputError(
+            f"the net is a {type(net).__name__}; make one of a network by what it predicts, with from_eps, from_v, "
+            f"from_x0, from_flow or from_edm"
+        )
     return plan.path(net.sigma_min, net.sigma_max, net.round_level)
 
 
 def net_noise(net: Net, seeds: Sequence[int], s_noise: float = 1.0) -> Noise:
-    """The noise that belongs to a net: PFGM++'s for its D, else Gaussian for its process.
+    """Makes the noise that belongs to a net: PFGM++'s for its D, else Gaussian for its process.
 
     Raises:
         InputError: a seed is out of range.
@@ -117,7 +124,7 @@ def net_noise(net: Net, seeds: Sequence[int], s_noise: float = 1.0) -> Noise:
 
 
 def network_evaluations(net: Net, plan: Plan, path: NoisePath | None = None) -> int:
-    """Evaluations of networks for one sample: the plan's NFE, but more where guidance takes two for a call.
+    """Counts the evaluations of networks for one sample: the plan's NFE, but more where guidance takes two for a call.
 
     Args:
         net: what is called.

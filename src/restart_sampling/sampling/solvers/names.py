@@ -37,7 +37,7 @@ SOLVERS: dict[str, Callable[[], Any]] = {
 
 
 def make_solver(text: str) -> Solver:
-    """The solver that a plan names: `heun`, or with settings after colons, `ddim:eta=0.5`, `sa:tau=0.5:high=50`.
+    """Makes the solver that a plan names: `heun`, or with settings after colons, `ddim:eta=0.5`, `sa:tau=0.5:high=50`.
 
     The settings are the fields of the solver's class.
 
