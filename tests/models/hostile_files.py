@@ -75,9 +75,9 @@ def zipped(body, entries=(), pickle_name="archive/data.pkl", **options):
     return file.getvalue()
 
 
-def zipped_tensor(data=bytes(16), **options):
+def zipped_tensor(data=bytes(16), weight=None, **options):
     """A training state with a network of one tensor."""
-    weight = tensor(of=storage_id(4))
+    weight = tensor(of=storage_id(4)) if weight is None else weight
     state = b"}" + text("_init_kwargs") + b"}s" + text("_buffers") + b"}" + text("u") + weight + b"ss"
     meta = b"}" + text("type") + text("class") + b"s" + text("module_src") + text("") + b"s"
     meta += text("class_name") + text("EDMPrecond") + b"s" + text("state") + state + b"s"
@@ -261,6 +261,7 @@ BROKEN = {
     "zip without a pickle": (zipped(b"N", pickle_name="archive/code.py"), "one entry data.pkl .* has 0"),
     "zip with two pickles": (zipped(b"N", [("other/data.pkl", b"")]), "one entry data.pkl .* has 2"),
     "zip of big-endian numbers": (zipped(b"N", [("archive/byteorder", b"big")]), "big-endian"),
+    "storage for a tensor": (zipped_tensor(weight=storage_id(4)), "its tensor u is a Storage"),
     "zip bomb": (zipped_tensor(compression=zipfile.ZIP_DEFLATED), "compressed"),
     "zip without the storage": (zipped(storage_id(4)), "no entry of that size"),
     "zip with a smaller storage": (zipped_tensor(bytes(12)), "no entry of that size"),

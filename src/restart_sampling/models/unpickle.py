@@ -54,13 +54,11 @@ class Record(Blank):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StoredTensor:
-    """A storage, or a tensor in one: the bytes from its first number to the last, and how they are arranged."""
+class Storage:
+    """Numbers in the file, as bytes."""
 
     dtype: torch.dtype
     numbers: memoryview
-    size: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
 
     def view(self, offset: int, size: tuple[Any, ...], stride: tuple[Any, ...]) -> "StoredTensor":
         """Makes a tensor in this storage. A number in it twice is not allowed: a stride of 0 would make much of little.
@@ -75,6 +73,14 @@ class StoredTensor:
             if math.prod(size) <= span and end <= self.numbers.nbytes:
                 return StoredTensor(self.dtype, self.numbers[start:end], size, stride)
         raise UnreadableError("a tensor does not lie within its storage, or has a number of it twice")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredTensor(Storage):
+    """A tensor in the file: a storage from the first of its numbers to the last, and how they are arranged."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
 
     def load(self) -> torch.Tensor:
         """Copies the tensor, contiguous, into memory of its own."""
@@ -113,7 +119,7 @@ def _opened(path: Path) -> tuple[io.BytesIO | mmap.mmap, Entries | None, Opcodes
     """Opens the pickle as a stream that makes no room for more than is there, and the entries of a zip around it."""
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if mapped[:4] != ZIP_MAGIC:
+    if mapped[:1] == PICKLE_MAGIC:
         return mapped, None, Opcodes(len(mapped))
     entries = _entries(path, memoryview(mapped))
     return io.BytesIO(entries["data.pkl"]), entries, Opcodes(len(mapped))
@@ -167,14 +173,14 @@ class _Network(_Described):
         self.copied = 0  # bytes
         self.digests: dict[str, str] = {}
 
-    def persistent_load(self, pid: object) -> StoredTensor:
+    def persistent_load(self, pid: object) -> Storage:
         if self.entries is None:
             self._refuse("uses the opcode BINPERSID")
         dtype, key, count = super().persistent_load(pid)
         numbers = self.entries.get(f"data/{key}")
         if numbers is None or numbers.nbytes != count * dtype.itemsize:
             raise UnreadableError(f"a storage of {count} elements has no entry of that size")
-        return StoredTensor(dtype, numbers)
+        return Storage(dtype, numbers)
 
     def make(self, name: str, *arguments: Any) -> object:
         match name.removesuffix(".__new__").rpartition(".")[2], *arguments:
@@ -190,7 +196,7 @@ class _Network(_Described):
             case "_load_from_bytes", bytes(data):
                 self._copy(data)
                 return _storage(data, self.opcodes)
-            case "_rebuild_tensor_v2", StoredTensor() as storage, int(offset), tuple(size), tuple(stride), bool(), *_:
+            case "_rebuild_tensor_v2", Storage() as storage, int(offset), tuple(size), tuple(stride), bool(), *_:
                 return storage.view(offset, size, stride)
             case "_rebuild_parameter" | "_rebuild_parameter_with_state", StoredTensor() as tensor, bool(), *_:
                 return tensor
@@ -218,7 +224,7 @@ class _Network(_Described):
             raise UnreadableError("it makes more than the bytes that it holds, which no network does")
 
 
-def _storage(data: bytes, opcodes: Opcodes) -> StoredTensor:
+def _storage(data: bytes, opcodes: Opcodes) -> Storage:
     """Reads what torch.save wrote before it wrote zips: five pickles, the number of elements and the elements."""
     stream = io.BytesIO(data)
     header = [Unpickler(stream, opcodes).load() for _ in range(3)]
@@ -231,6 +237,6 @@ def _storage(data: bytes, opcodes: Opcodes) -> StoredTensor:
         ) == (_LEGACY_MAGIC, _LEGACY_VERSION, [key]):
             length, elements = stream.read(8), memoryview(data)[stream.tell() :]
             if elements.nbytes == count * dtype.itemsize and length == struct.pack("<q", count):
-                return StoredTensor(dtype, elements)
+                return Storage(dtype, elements)
             raise UnreadableError(f"a storage of {count} elements has {elements.nbytes} bytes")
     raise UnreadableError("a storage is not in the form of torch.save")
