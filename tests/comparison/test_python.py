@@ -48,6 +48,7 @@ def test_a_sweep_goes_on_and_becomes_a_page(place):
     before = Path("sweep/results.jsonl").read_text()
     again, second = rs.sweep(gaussian("mine"), ["2", "3 [2,1,0.5,3]"], **asked)
     assert Path("sweep/results.jsonl").read_text().startswith(before)
+    assert len(Path("sweep/results.jsonl").read_text().splitlines()) == 2
     assert again["frechet_distance"] == first["frechet_distance"] != second["frechet_distance"]
     assert [name.name for name in Path("sweep/samples").iterdir()] != []
     assert rs.report("sweep", "sweep.html") == 2

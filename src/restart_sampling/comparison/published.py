@@ -60,7 +60,7 @@ NOTES = {
         "385 and 535, means and not minima",
     ),
 }
-"""What a reader of our figures beside the paper's has to know."""
+"""What a reader of our values beside the paper's has to know."""
 
 
 _FAMILIES = {"DPM-Solver-3": "ODE (dpm3)"}
@@ -69,7 +69,7 @@ _SHORT = {"Heun": "ode", "Vanilla SDE": "vanilla-sde", "Improved SDE": "sde"}
 
 @dataclass(frozen=True)
 class Published:
-    """One published figure.
+    """A published FID.
 
     Attributes:
         setting: of `CHECKPOINTS`.

@@ -26,7 +26,7 @@ class NamedPlan:
     """A plan to compare with others.
 
     Attributes:
-        name: of the row, for tables and figures.
+        name: of the row, for tables and plots.
         plan: the sampler.
         family: plans of one family are one line of a plot.
         published: FID that the paper prints for it, with the paper's model; None: none.

@@ -43,7 +43,7 @@ def measure(
     partial: PartialSums | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """The figures of a set of images, in one pass.
+    """Measures a set of images in one pass.
 
     Args:
         batches: this process's share.
@@ -52,7 +52,7 @@ def measure(
         reference: to compare with.
         ranks: the processes; all call this.
         metrics: of `evaluation.metrics.METRICS`.
-        blocks: runs of neighbours (blocks of seeds) that are figures of their own.
+        blocks: runs of neighbours (blocks of seeds) that are measured by themselves.
         partial: where the sums are saved on the way; loaded, and `batches` are then without the images in it.
         advance: called with the number of images after each batch.
 
@@ -77,8 +77,8 @@ def measure(
     moments = collector.reduced(ranks.all_reduce, ranks.gather)
     features = collector.features(ranks.gather) if collector.keep else None
     seconds = time.perf_counter() - start
-    figures = compute_metrics(metrics, moments, features, reference, blocks)
-    return {"images": images, "pixels_sha256": collector.digest(ranks.gather), **figures, "seconds": round(seconds, 3)}
+    values = compute_metrics(metrics, moments, features, reference, blocks)
+    return {"images": images, "pixels_sha256": collector.digest(ranks.gather), **values, "seconds": round(seconds, 3)}
 
 
 def make_reference(

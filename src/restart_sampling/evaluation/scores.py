@@ -64,8 +64,8 @@ def measure_scores(
     order = np.concatenate([np.asarray(part, np.int64) for part in ranks.gather(own)]).argsort()
     table = np.concatenate(ranks.gather(values))[order]
     seconds = round(time.perf_counter() - start, 3)
-    figures: dict[str, Any] = {"images": len(images), "seconds": seconds}
+    result: dict[str, Any] = {"images": len(images), "seconds": seconds}
     for name, column in zip(scores, table.T, strict=True):
-        figures[f"{name}_score"] = float(column.mean())
-        figures[f"{name}_score_error"] = float(column.std(ddof=1) / len(column) ** 0.5) if len(column) > 1 else None
-    return figures
+        result[f"{name}_score"] = float(column.mean())
+        result[f"{name}_score_error"] = float(column.std(ddof=1) / len(column) ** 0.5) if len(column) > 1 else None
+    return result

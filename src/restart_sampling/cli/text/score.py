@@ -105,10 +105,10 @@ def score(
                 }
             )
         with ProgressBar("images", len(prompted), ranks.first) as advance:
-            figures = measure_scores(
+            values = measure_scores(
                 prompted, scores, ranks, batch_size=batch, advance=lambda number: advance(number * ranks.size)
             )
-        result = {**about, **figures, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        result = {**about, **values, "time": datetime.now(UTC).isoformat(timespec="seconds")}
         if ranks.first:
             append_result(results, result)
             if not as_json:
