@@ -21,12 +21,13 @@ from PIL import Image
 
 import restart_sampling as rs
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.comparison.run import own_batches
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import Detector, load_detector
 from restart_sampling.evaluation.distances import frechet_distance
 from restart_sampling.evaluation.measure import image_batches
 from restart_sampling.evaluation.statistics import Statistics
-from restart_sampling.generation.sampler_batches import sampler_batches
+from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.images.image_set import read_images
 
 
@@ -126,7 +127,7 @@ def streamed(device_name: str, detector_name: str, count: int, batch: int, repea
 
     def run(seeds: range, evaluate: bool) -> None:
         collector = Collector(detector, len(seeds), 10)
-        for places, made, labels in sampler_batches(model, plan, seeds, ranks, batch_size=batch):
+        for places, made, labels in own_batches(NetDrawing(model, plan, batch=batch), seeds, ranks):
             if evaluate:
                 collector.add(made, places, labels)
         if evaluate:

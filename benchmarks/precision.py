@@ -16,11 +16,12 @@ import torch
 
 import restart_sampling as rs
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.comparison.run import own_batches
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import measure
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.reference import load_reference
-from restart_sampling.generation.sampler_batches import sampler_batches
+from restart_sampling.generation.drawing import NetDrawing
 
 ARITHMETIC = (
     ("float32", torch.float32, False),
@@ -51,7 +52,7 @@ def main(
 
     def figures(model: Any, block: int) -> dict[str, Any]:
         seeds = range(block * images, (block + 1) * images)
-        drawn = sampler_batches(model, plan, seeds, ranks, batch_size=batch)
+        drawn = own_batches(NetDrawing(model, plan, batch=batch), seeds, ranks)
         return measure(drawn, images, detector, reference, ranks)
 
     sample = partial(rs.generate, plan=plan, seeds=range(min(images, 1000)), batch_size=batch)

@@ -24,7 +24,7 @@ from rich.table import Table
 
 import restart_sampling as rs
 from restart_sampling.base.ranks import Ranks, distributed
-from restart_sampling.generation.blocks import cut
+from restart_sampling.generation.seeds import cut
 from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing
 from restart_sampling.models.denoiser import Denoiser

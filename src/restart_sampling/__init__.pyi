@@ -1,7 +1,9 @@
 from . import text_to_image as text_to_image
 from .base.errors import InputError as InputError
-from .generation.generate import Batch as Batch
-from .generation.generate import generate as generate
+from .comparison.plans import evaluate as evaluate
+from .comparison.plans import sweep as sweep
+from .generation.drawing import Batch as Batch
+from .generation.drawing import generate as generate
 from .models.checkpoint import load_model as load_model
 from .models.fast import fast as fast
 from .models.guidance import guided as guided
@@ -12,6 +14,7 @@ from .models.wrappers import from_eps as from_eps
 from .models.wrappers import from_flow as from_flow
 from .models.wrappers import from_v as from_v
 from .models.wrappers import from_x0 as from_x0
+from .pictures.report import report as report
 from .sampling.edm_noise import EDMNoise as EDMNoise
 from .sampling.follow import follow as follow
 from .sampling.levels import karras_levels as karras_levels

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from restart_sampling.comparison.published import NOTES
-from restart_sampling.comparison.sweep import counted_calls
 from restart_sampling.evaluation.results import read_results
-from restart_sampling.generation.generate import generate
+from restart_sampling.generation.drawing import NetDrawing, generate
 from restart_sampling.models.checkpoint import load_model, read_checkpoint, write_safetensors
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.sampling.solvers.onestep import Heun
@@ -173,17 +171,17 @@ def test_an_nfe_that_is_not_the_calls_is_an_error_of_the_row(place, run, monkeyp
 
 
 def test_calls_are_counted():
-    class Model(torch.nn.Module):
-        def forward(self, x):
-            return x
+    class Model(Denoiser):
+        calls = 0
 
-    model = Model()
-    with counted_calls(model) as calls:
-        for _ in range(3):
-            model(torch.zeros(1))
-        assert calls() == 3
-    model(torch.zeros(1))
-    assert calls() == 3
+        def forward(self, x, sigma, *more):
+            Model.calls += 1
+            return x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2)
+
+    model = Model(img_resolution=8, img_channels=3, model_type="SongUNet", sigma_min=0.0, sigma_max=80.0)
+    drawing = NetDrawing(model, "3 [2,1,0.5,3]", batch=2)
+    assert len(list(drawing.draw(range(5)))) == 3
+    assert Model.calls == 3 * drawing.nfe
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.partial import PartialSums
+from restart_sampling.models.denoiser import Denoiser
 from tiny import detector_file, image_folder, pictures
 from tiny_model import TORCHRUN, start, tiny_model_file, wait_for
 
@@ -125,6 +126,40 @@ def test_a_killed_evaluation_goes_on_with_other_processes(before, after, place, 
     assert f"{IMAGES - result['drawn']} images from an earlier start" in stderr
     check_equal(result, whole)
     assert not FOLDER.exists()
+
+
+def test_a_finished_plan_is_finished(place, run):
+    """Killed while it draws the second of two plans; then the same command again when both are there."""
+    more = ("--plan", "3 solver=ddpm")
+    first, _ = evaluate(run)
+    line = Path("results.jsonl").read_text()
+    both, stderr = evaluate(run, *more)
+    assert Path("results.jsonl").read_text().startswith(line)
+    assert "2 [2,1,0.5,3] on tiny.safetensors: NFE 5: it is in results.jsonl already" in stderr
+    check_equal(both["results"][0], first)
+    assert both["results"][1]["drawn"] == IMAGES
+    whole = Path("results.jsonl").read_text()
+    assert len(whole.splitlines()) == 2
+    again, stderr = evaluate(run, *more)
+    assert Path("results.jsonl").read_text() == whole
+    assert [result["plan"] for result in again["results"]] == ["2 [2,1,0.5,3]", "3 solver=ddpm"]
+    assert stderr.count("already") == 2
+
+
+def test_a_plan_that_fails_does_not_end_the_others(place, run, monkeypatch):
+    forward = Denoiser.forward
+
+    def broken(self, x, sigma, *more, **named):
+        return forward(self, x, sigma, *more, **named) * (float("nan") if sigma.max() > 50 else 1.0)
+
+    monkeypatch.setattr(Denoiser, "forward", broken)
+    words = [word for word in EVALUATE if word != "--json"]
+    code, stdout, stderr = run(*words, "--plan", "2 sigma_max=40")
+    assert code == 2
+    assert "row '2 [2,1,0.5,3]' failed: the image of seed 0 is not finite" in stderr.splitlines()[-1]
+    assert "2 sigma_max=40" in stdout
+    (line,) = map(json.loads, Path("results.jsonl").read_text().splitlines())
+    assert line["plan"] == "2 sigma_max=40"
 
 
 def test_other_settings_do_not_take_up_the_sums(place, run):

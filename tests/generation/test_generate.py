@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.generation.generate import _finish_batches, level_range
+from restart_sampling.generation.drawing import _finish_batches
 from restart_sampling.models.denoiser import EDMPrecond, iDDPMPrecond
 from restart_sampling.models.guidance import guided_by_class
+from restart_sampling.sampling.sample import net_path
 
 TINY = {
     "img_resolution": 8,
@@ -110,7 +111,7 @@ def test_a_model_that_rounds_its_levels_is_called_at_those():
     torch.manual_seed(0)
     model = iDDPMPrecond(**TINY).eval().requires_grad_(False)
     known = set(model.u.tolist()) if hasattr(model, "u") else set()
-    path = rs.Plan.parse("10 [3,2,0.5,3.0] gamma=0.05").path(*level_range(model))
+    path = net_path(model, rs.Plan.parse("10 [3,2,0.5,3.0] gamma=0.05"))
     for level in path.levels[:-1]:
         nearest = min(known, key=lambda value: abs(value - level))
         assert level == pytest.approx(nearest, rel=1e-6)

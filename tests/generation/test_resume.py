@@ -320,14 +320,14 @@ def test_a_damaged_block_of_a_zip_is_made_again_and_only_that(damage, place, run
 
 def interrupt_at(blocks, run, out, monkeypatch):
     """Ctrl-C after so many blocks."""
-    from restart_sampling.cli.options import Progress
+    from restart_sampling.cli.options import ProgressBar
 
     def advance(self, count):
         if len(records(out)) >= blocks:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "_advance", advance)
+        patch.setattr(ProgressBar, "_advance", advance)
         assert run(*words(out))[0] == 130
     assert blocks <= len(records(out)) < BLOCKS
 

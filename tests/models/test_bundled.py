@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.cli.options import DEFAULT_PLANS, pick_plan
-from restart_sampling.generation.generate import level_range
+from restart_sampling.cli.options import pick_plan
 from restart_sampling.models.checkpoint import read_checkpoint
+from restart_sampling.models.default_plans import DEFAULT_PLANS
 from restart_sampling.models.resolve import BUNDLED, resolve
+from restart_sampling.sampling.sample import net_path
 
 # Class, number of classes, D.
 FACTS = {
@@ -31,7 +32,7 @@ def test_each_has_a_default_plan_that_fits():
     assert DEFAULT_PLANS.keys() == BUNDLED.keys()
     for name in BUNDLED:
         plan = pick_plan(None, (), name)
-        assert plan.path(*level_range(rs.load_model(name))).nfe(*plan.solvers) == 20
+        assert net_path(rs.load_model(name), plan).nfe(*plan.solvers) == 20
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """`text preview`: one prompt across samplers as a picture."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from restart_sampling.cli.text.preview import sample_prompt
 from restart_sampling.pictures.side_by_side import plot_side_by_side
 from restart_sampling.pictures.style import styles
-from restart_sampling.text_to_image.generate import Request, generate, prepare
+from restart_sampling.text_to_image.drawing import Request, prepare
 from restart_sampling.text_to_image.samplers import Sampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,7 +59,7 @@ def test_default_samplers_of_flow_models(place, run):
 
 
 def drawn(drawings, seeds):
-    return [sample_prompt(drawing, "a cat", seeds, 2, lambda count: None) for drawing in drawings]
+    return [sample_prompt(drawing, seeds, lambda count: None) for drawing in drawings]
 
 
 def plotted(monkeypatch, samplers, seeds):
@@ -73,11 +74,11 @@ def plotted(monkeypatch, samplers, seeds):
 
 def test_every_cell_is_the_image_of_its_seed_and_every_path_that_of_its_sampler(place, model, monkeypatch):
     texts, seeds = ("ddpm:4", "restart:6 [3,2,0.5,2]"), (3, 5, 9)
-    drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0)) for text in texts]
+    drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0), "a cat", 2) for text in texts]
     figure = plotted(monkeypatch, drawn(drawings, seeds), seeds)
     images = [axes.get_images()[0].get_array() for axes in figure.axes if axes.get_images()]
     expected = [
-        torch.cat([batch.images for batch in generate(each, ["a cat"] * 3, seeds)]).permute(0, 2, 3, 1)
+        torch.cat([batch.images for batch in replace(each, batch=3).draw(seeds)]).permute(0, 2, 3, 1)
         for each in drawings
     ]
     assert np.abs(np.stack(images).astype(int) - torch.cat(expected).int().numpy()).max() <= 1
@@ -96,7 +97,7 @@ def test_every_cell_is_the_image_of_its_seed_and_every_path_that_of_its_sampler(
 def test_names_stay_within_their_rows(place, model, monkeypatch):
     """A long sampler is wrapped, and its row is as tall as that needs."""
     long = "restart:9 [3,2,0.5,2.0] [3,2,1.0,3.0] restart_solver=euler solver=heun restart_grid=even"
-    drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0)) for text in (long, "ddim:2")]
+    drawings = [prepare(model(), Request(Sampler.parse(text), guidance=2.0), "a cat", 2) for text in (long, "ddim:2")]
     samplers = drawn(drawings, [0])
     figure = plotted(monkeypatch, samplers, [0])
     figure.canvas.draw()

@@ -1,5 +1,6 @@
 """Images of prompts: all noise of an image is its own, and what it costs is what was said."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import diffusers
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image.generate import Request, generate, prepare
+from restart_sampling.text_to_image.drawing import Request, prepare
 from restart_sampling.text_to_image.pipeline import load_pipeline
 from restart_sampling.text_to_image.samplers import Sampler
 
@@ -28,7 +29,7 @@ def asked(sampler, **more):
 
 
 def images(drawing, prompts=PROMPTS, numbers=NUMBERS, batch_size=3):
-    batches = list(generate(drawing, prompts, numbers, batch_size=batch_size))
+    batches = list(replace(drawing, prompts=dict(zip(numbers, prompts, strict=True)), batch=batch_size).draw(numbers))
     assert [number for batch in batches for number in batch.seeds] == list(numbers)
     return torch.cat([batch.images for batch in batches])
 

@@ -31,7 +31,7 @@ class Ranks:
         rank: of this process; 0 prints and writes.
         size: how many there are; 1 without torchrun.
         device: of this process.
-        forgiving: whether the run goes on after a failure in `apart`.
+        forgiving: whether the run goes on after work that failed, see `failing_together`.
     """
 
     rank: int
@@ -80,11 +80,11 @@ class Ranks:
         self.gather(None)
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
-        """Around work that each process does without the others.
+    def failing_together(self) -> Iterator[None]:
+        """Around work that each process does for itself: on forgiving ranks it fails on all where it fails on one.
 
-        Where it fails, its process ends, and torchrun ends the others. Forgiving ranks wait for one another, and then
-        all of them fail, so that all can go on with something else.
+        Each of those waits at the end for the others, so that all can go on with something else. On others the process
+        that fails ends, and torchrun ends the rest.
 
         Raises:
             InputError: on all forgiving ranks, what went wrong on the first that failed.

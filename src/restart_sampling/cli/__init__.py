@@ -12,21 +12,21 @@ import click
 from restart_sampling import __version__
 from restart_sampling.base.errors import InputError
 
-_COMMANDS = {
-    "dataset": "dataset",
-    "demo": "demo",
-    "evaluate": "evaluate",
-    "figure": "figure",
-    "generate": "generate",
-    "model": "model",
-    "plan": "plan",
-    "reference": "reference",
-    "report": "report",
-    "sweep": "sweep",
-    "text": "text",
-    "train": "train",
-}
-"""Name of each command, and the module beside this one that has it under the same name."""
+_COMMANDS = (
+    "dataset",
+    "demo",
+    "evaluate",
+    "figure",
+    "generate",
+    "model",
+    "plan",
+    "reference",
+    "report",
+    "sweep",
+    "text",
+    "train",
+)
+"""Each is in a module of its name beside this one."""
 
 
 class _Commands(click.Group):
@@ -38,7 +38,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"restart_sampling.cli.{_COMMANDS[name]}"), name)
+        command: click.Command = getattr(import_module(f"restart_sampling.cli.{name}"), name)
         return command
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.cli.options import Progress, json_option, print_json, print_settings
+from restart_sampling.cli.options import ProgressBar, json_option, print_json, print_settings
 
 if TYPE_CHECKING:
     from restart_sampling.images.transforms import Crop
@@ -78,7 +78,7 @@ def dataset(
         }
     )
     start = time.perf_counter()
-    with Progress("images", plan.count) as advance:
+    with ProgressBar("images", plan.count) as advance:
         made = make_dataset(plan, workers, advance)
     seconds = time.perf_counter() - start
     skipped = f", {made.skipped} too small and left out" if made.skipped else ""

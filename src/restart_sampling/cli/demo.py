@@ -9,8 +9,7 @@ import click
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.files import check_writable
 from restart_sampling.cli.options import (
-    DEFAULT_PLANS,
-    Progress,
+    ProgressBar,
     batch_option,
     describe_device,
     device_option,
@@ -19,6 +18,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
+from restart_sampling.models.default_plans import DEFAULT_PLANS
 
 # All of 43 evaluations. The settings of SDE and Restart suit the models of this package, not the published ones.
 SAMPLERS = {
@@ -58,11 +58,10 @@ def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json
     from rich.console import Console
     from rich.table import Table
 
-    from restart_sampling.generation.generate import generate, level_range
+    from restart_sampling.generation.drawing import NetDrawing
     from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.resolve import resolve
     from restart_sampling.pictures.side_by_side import Sampled, plot_side_by_side, take_images
-    from restart_sampling.sampling.plan import Plan
 
     checkpoint = read_checkpoint(resolve(name))
     model = checkpoint.build().to(chip)
@@ -75,16 +74,14 @@ def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json
             "out": out,
         }
     )
-    classes = [column % model.label_dim for column in range(len(seeds))] if model.label_dim else None
-    plans = {name: Plan.parse(text) for name, text in SAMPLERS.items()}
+    classes = {seed: column % model.label_dim for column, seed in enumerate(seeds)} if model.label_dim else None
+    drawings = {name: NetDrawing(model, plan, batch=batch, classes=classes) for name, plan in SAMPLERS.items()}
     samplers = []
-    with Progress("images", len(plans) * len(seeds)) as advance:
-        for sampler, plan in plans.items():
-            path = plan.path(*level_range(model))
-            nfe = path.nfe(*plan.solvers)
-            taken = take_images(generate(model, plan, seeds, batch_size=batch, classes=classes), advance)
-            schedule = path.schedule(*plan.solvers)
-            samplers.append(Sampled(sampler, sampler, f"{nfe} evaluations", nfe, schedule, *taken))
+    with ProgressBar("images", len(drawings) * len(seeds)) as advance:
+        for sampler, drawing in drawings.items():
+            taken = take_images(drawing.draw(seeds), advance)
+            schedule = drawing.path.schedule(*drawing.plan.solvers)
+            samplers.append(Sampled(sampler, sampler, f"{drawing.nfe} evaluations", drawing.nfe, schedule, *taken))
     columns = [f"seed {seed}" for seed in seeds]
     if checkpoint.classes:
         columns = [checkpoint.classes[column % len(checkpoint.classes)] for column in range(len(seeds))]
@@ -92,12 +89,17 @@ def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json
     table = Table("sampler", "plan", "NFE", "seconds", "images/s", box=None, pad_edge=False)
     for each in samplers:
         speed = f"{len(seeds) / each.seconds:.2f}"
-        table.add_row(each.name, str(plans[each.name]), str(each.nfe), f"{each.seconds:.1f}", speed)
+        table.add_row(each.name, str(drawings[each.name].plan), str(each.nfe), f"{each.seconds:.1f}", speed)
     Console(stderr=as_json, markup=False).print(table)
     click.echo(f"picture: {out}", err=True)
     if as_json:
         rows = [
-            {"name": each.name, "plan": str(plans[each.name]), "nfe": each.nfe, "seconds": round(each.seconds, 3)}
+            {
+                "name": each.name,
+                "plan": str(drawings[each.name].plan),
+                "nfe": each.nfe,
+                "seconds": round(each.seconds, 3),
+            }
             for each in samplers
         ]
         print_json({"samplers": rows, "images": len(seeds), "out": str(out)})

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from restart_sampling.cli.options import (
-    Progress,
     batch_option,
     describe_device,
     describe_nfe,
@@ -20,16 +16,13 @@ from restart_sampling.cli.options import (
     pick_plan,
     print_json,
     print_settings,
-    summarize,
+    write_images,
 )
-from restart_sampling.cli.sampler import Asked, read_source, sampler_options, versions
-
-if TYPE_CHECKING:
-    from restart_sampling.generation.generate import Batch
+from restart_sampling.cli.sampler import MODEL_HELP, SamplerOptions, sampler_options
 
 
 @click.command()
-@click.option("--model", "name", required=True, metavar="MODEL", help="A bundled or published name, URL or file.")
+@click.option("--model", "name", required=True, metavar="MODEL", help=MODEL_HELP)
 @click.option("--plan", "plan_text", metavar="PLAN", help="A plan or a preset; see the command 'plan'.")
 @click.option(
     "--seeds", "seeds_text", required=True, metavar="SEEDS", help="Such as 0-63 or 1,5,10-19; one image each."
@@ -46,7 +39,7 @@ def generate(
     seeds_text: str,
     out: Path,
     batch: int,
-    asked: Asked,
+    asked: SamplerOptions,
     device: str,
     as_json: bool,
 ) -> None:
@@ -61,69 +54,33 @@ def generate(
 
     from restart_sampling.base.numerics import state_dtype
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.generation.blocks import cut
-    from restart_sampling.generation.generate import generate as generate_batches
-    from restart_sampling.generation.generate import level_range, network_evaluations
-    from restart_sampling.generation.seeds import parse_seeds
+    from restart_sampling.generation.drawing import check_identity
+    from restart_sampling.generation.seeds import cut, parse_seeds
     from restart_sampling.generation.store import BlockStore
-    from restart_sampling.generation.write import write_missing
 
     with distributed(chip) as ranks:
         with ranks.one_goes_first():
-            # What can be wrong without the model comes before it.
             plan = pick_plan(plan_text, settings, name)
-            plan.path()
             seeds = parse_seeds(seeds_text)
-            source = read_source(name, asked, ranks.device)
-            run = source.run(plan, seeds_text)
-            model = source.build(ranks.device)
-            nfe = plan.path(*level_range(model)).nfe(*plan.solvers)
-            evaluations = network_evaluations(nfe, asked.guidance)
-
-            def draw(seeds: Sequence[int]) -> Iterator[Batch]:
-                return generate_batches(model, plan, seeds, batch_size=batch, **source.options)
-
-            draw(seeds)  # refuses what does not fit the model, and draws nothing yet
+            model = asked.load(name, ranks.device, ranks.first)
+            drawing = model.drawing(plan, batch)
+            run = {**drawing.about, "seeds": seeds_text}
+            check_identity(run)
             store = BlockStore(out, cut(seeds, batch))
             if ranks.first:
                 store.check(run, batch)
         if ranks.first:
             print_settings(
                 {
-                    "model": source.describe(),
+                    "model": model.description,
                     "plan": plan,
-                    "NFE": describe_nfe(nfe, evaluations, asked.guidance),
+                    "NFE": describe_nfe(drawing, asked.guidance),
                     "images": f"{len(seeds)} (seeds {seeds_text}), {batch} at a time",
-                    "device": f"{ranks.size} x {describe_device(ranks.device)}, network in {source.arithmetic}, "
+                    "device": f"{ranks.size} x {describe_device(ranks.device)}, network in {run['arithmetic']}, "
                     f"state in {str(state_dtype(ranks.device))[6:]}",
                     "out": out,
                 }
             )
-        manifest = {
-            "format": "restart-sampling-images/1",
-            "run": run,
-            "model": name,
-            "nfe": nfe,
-            "network_evaluations": evaluations,
-            "images": len(seeds),
-            "device": describe_device(ranks.device),
-            "batch": batch,
-            "versions": versions(),
-        }
-        start = time.perf_counter()
-        with Progress("images", len(seeds), ranks.first) as advance:
-            drawn = write_missing(store, manifest, draw, ranks, advance)
-        seconds = time.perf_counter() - start
-        if ranks.first:
-            click.echo(summarize(len(seeds), drawn, seconds, out), err=True)
-            if as_json:
-                print_json(
-                    {
-                        "images": len(seeds),
-                        "drawn": drawn,
-                        "plan": str(plan),
-                        "nfe": nfe,
-                        "seconds": round(seconds, 3),
-                        "out": str(out),
-                    }
-                )
+        written = write_images(drawing, store, run, name, ranks)
+        if ranks.first and as_json:
+            print_json({**written, "plan": str(plan), "nfe": drawing.nfe})

@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.machine import describe_device as describe_device
+from restart_sampling.base.machine import versions
 
 if TYPE_CHECKING:
     import torch
 
+    from restart_sampling.base.ranks import Ranks
+    from restart_sampling.generation.drawing import Drawing
+    from restart_sampling.generation.store import BlockStore
     from restart_sampling.sampling.plan import Plan
 
 SECONDS_BETWEEN_LINES = 30.0
-
-DEFAULT_PLANS = {
-    "cifar10-small": "cifar10-small-20",
-    "cifar10-vp-small": "20 solver=unipc:p=3",
-    "cifar10-pfgmpp-small": "20 solver=unipc:p=3",
-}
-"""A plan suits a model; those of this package have one."""
 
 device_option = click.option(
     "--device",
@@ -88,6 +86,7 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
     Raises:
         InputError: not a plan, or none was given and the model has no default.
     """
+    from restart_sampling.models.default_plans import DEFAULT_PLANS
     from restart_sampling.sampling.plan import Plan
 
     text = text or DEFAULT_PLANS.get(model)
@@ -96,14 +95,9 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
             f"--plan is missing: a plan suits a model, and '{model}' has no default; "
             f"write one such as '18 [3,2,0.06,0.30]', or a preset ('restart-sampling plan --list' shows all)"
         )
-    return Plan.parse(text).set(*settings)
-
-
-def describe_device(device: torch.device) -> str:
-    """The device with the name of its chip."""
-    import torch
-
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+    plan = Plan.parse(text).set(*settings)
+    plan.path()  # what can be wrong with it without the model comes before the model
+    return plan
 
 
 def print_settings(rows: dict[str, Any]) -> None:
@@ -113,27 +107,12 @@ def print_settings(rows: dict[str, Any]) -> None:
         click.echo(f"{name:{width}}{value}", err=True)
 
 
-def describe_nfe(nfe: int, evaluations: int, guidance: float) -> str:
-    """Calls of the denoiser, and evaluations of the network where guidance takes more."""
-    if evaluations == nfe:
-        return str(nfe)
-    return f"{nfe} ({evaluations} network evaluations with guidance {guidance:g})"
-
-
-def summarize(images: int, drawn: int, seconds: float, out: Path) -> str:
-    """What a command that draws images has done."""
-    if drawn == 0:
-        return f"{out} is complete: all {images} images were there already, and are intact"
-    before = f", {images - drawn} were there before" if drawn < images else ""
-    return f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.2f} a second){before}: {out}"
-
-
 def print_json(result: dict[str, Any]) -> None:
     """One JSON line on standard output."""
     click.echo(json.dumps(result))
 
 
-class Progress:
+class ProgressBar:
     """Progress on standard error: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self, label: str, total: int, shown: bool = True) -> None:
@@ -161,3 +140,47 @@ class Progress:
         if self._lines and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             click.echo(f"{self._label}: {self._done} of {self._total}", err=True)
+
+
+def describe_nfe(drawing: Drawing, guidance: float) -> str:
+    """Calls of the denoiser, and evaluations of the network where guidance takes more."""
+    if drawing.network_evaluations == drawing.nfe:
+        return str(drawing.nfe)
+    return f"{drawing.nfe} ({drawing.network_evaluations} network evaluations with guidance {guidance:g})"
+
+
+def write_images(
+    drawing: Drawing, store: BlockStore, run: dict[str, Any], model: str, ranks: Ranks, *packages: str
+) -> dict[str, Any]:
+    """Draws and writes the images that are not there yet, with all processes, and says what was done.
+
+    Args:
+        drawing: draws them.
+        store: where to; it was checked.
+        run: what defines the images.
+        model: as the user names it.
+        ranks: the processes.
+        *packages: more of those whose versions go into the manifest.
+
+    Returns:
+        JSON: `images`, `drawn`, `seconds` and `out`.
+    """
+    from restart_sampling.generation.drawing import manifest
+    from restart_sampling.generation.write import write_missing
+
+    images = sum(map(len, store.blocks))
+    said = manifest(drawing, run, model, images, ranks.device, versions(*packages))
+    start = time.perf_counter()
+    with ProgressBar("images", images, ranks.first) as advance:
+        drawn = write_missing(store, said, drawing.draw, ranks, advance)
+    seconds = time.perf_counter() - start
+    if ranks.first:
+        click.echo(_summary(images, drawn, seconds, store.out), err=True)
+    return {"images": images, "drawn": drawn, "seconds": round(seconds, 3), "out": str(store.out)}
+
+
+def _summary(images: int, drawn: int, seconds: float, out: Path) -> str:
+    if drawn == 0:
+        return f"{out} is complete: all {images} images were there already, and are intact"
+    before = f", {images - drawn} were there before" if drawn < images else ""
+    return f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.2f} a second){before}: {out}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Any
 
 import click
 
 from restart_sampling.cli.options import json_option, print_json, set_option
+from restart_sampling.cli.sampler import open_net
 
 
 @click.command()
@@ -39,12 +39,8 @@ def plan(
     from restart_sampling.sampling.plan import Plan
 
     parsed = Plan.parse(" ".join(words)).set(*settings)
-    limits: tuple[Any, ...] = ()
-    if source is not None:
-        from restart_sampling.generation.generate import level_range
-        from restart_sampling.models.checkpoint import load_model
-
-        limits = level_range(load_model(source))
+    net = None if source is None else open_net(source)
+    limits = (net.sigma_min, net.sigma_max, net.round_level) if net else ()
     if as_json:
         path = parsed.path(*limits)
         print_json({"plan": str(parsed), "nfe": path.nfe(*parsed.solvers), "levels": path.levels})

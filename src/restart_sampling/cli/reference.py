@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.cli.options import (
-    Progress,
+    ProgressBar,
     batch_option,
     describe_device,
     device_option,
@@ -69,7 +69,7 @@ def reference(
                 }
             )
         start = time.perf_counter()
-        with Progress("images", len(images), ranks.first) as advance:
+        with ProgressBar("images", len(images), ranks.first) as advance:
             made = make_reference(
                 image_batches(images, ranks, batch),
                 len(images),

@@ -22,13 +22,7 @@ def report(folder: Path, out: Path, paper: str | None) -> None:
     """
     require_extra("matplotlib", "figures")
 
-    from restart_sampling.base.files import atomic, check_writable
-    from restart_sampling.comparison.results import RESULTS, read_sweep
-    from restart_sampling.pictures.report import make_report
+    from restart_sampling.pictures.report import report as write_report
 
-    results = read_sweep(folder / RESULTS)
-    check_writable(out)
-    page = make_report(folder, results, paper)
-    with atomic(out) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
-    click.echo(f"{out}: {len(results)} rows, {out.stat().st_size / 1e6:.1f} MB", err=True)
+    rows = write_report(folder, out, paper)
+    click.echo(f"{out}: {rows} rows, {out.stat().st_size / 1e6:.1f} MB", err=True)

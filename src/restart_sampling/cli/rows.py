@@ -1,79 +1,131 @@
-"""What the commands that compare rows share: one figure after another, and what is said of them."""
+"""What the commands that measure rows share: their options, and what they say before, on the way and at the end."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.cli.options import Progress
+from restart_sampling.cli.options import ProgressBar, as_one
+from restart_sampling.cli.reference import DETECTOR_HELP
 
-Finished = dict[str, dict[str, Any]]
-"""Lines of the results file by the keys of their rows."""
+if TYPE_CHECKING:
+    import torch
 
+    from restart_sampling.comparison.run import Comparison, Outcome, Row, Watch
+    from restart_sampling.evaluation.setup import EvaluationSetup
 
-class Row(Protocol):
-    """One figure to make."""
-
-    @property
-    def name(self) -> str:
-        """For the user."""
-
-    @property
-    def key(self) -> str:
-        """Of the figure."""
-
-    @property
-    def nfe(self) -> int:
-        """What an image costs."""
+reference_option = click.option(
+    "--reference", "reference_name", required=True, metavar="NPZ", help="Statistics: a file or an https URL."
+)
+detector_option = click.option(
+    "--detector", "detector_name", default="inception", show_default=True, help=DETECTOR_HELP
+)
 
 
-R = TypeVar("R", bound=Row)
+@dataclass(frozen=True)
+class SetupOptions:
+    """What the user asks to measure with: the values of `setup_options`."""
+
+    reference_name: str
+    detector_name: str
+    metrics_text: str
+
+    def open(self, blocks: int, device: torch.device) -> EvaluationSetup:
+        """Loads it, as `open_setup` does."""
+        from restart_sampling.evaluation.setup import open_setup
+
+        metrics = [metric.strip() for metric in self.metrics_text.split(",")]
+        return open_setup(self.reference_name, self.detector_name, metrics, blocks, device)
 
 
-def measure_missing(
-    rows: Sequence[R],
-    finished: Finished,
-    measure: Callable[[R, Callable[[int], None]], dict[str, Any]],
-    images: int,
-    shown: bool,
-) -> dict[str, str]:
-    """Makes the figures that are missing, one after another; one that fails does not end the others.
+setup_options = as_one(
+    "measures",
+    SetupOptions,
+    (
+        reference_option,
+        detector_option,
+        click.option(
+            "--metrics",
+            "metrics_text",
+            default="fd",
+            show_default=True,
+            help="With commas between: fd, kid, pr (precision and recall), fd-infinity, per-class.",
+        ),
+    ),
+)
+"""Adds the options of what to measure with, which come to the command as `measures`."""
+
+
+def describe_setup(comparison: Comparison, arithmetic: str = "") -> dict[str, Any]:
+    """What a comparison measures with, and where, for `print_settings`."""
+    setup, about = comparison.setup, comparison.about()
+    images = setup.reference.statistics.count or "unknown number of"
+    return {
+        "reference": f"{setup.about['reference']['path']} ({images} images)",
+        "detector": f"{setup.about['detector_name']} ({setup.detector.identity[:32]}), float32 without TF32",
+        "metrics": ", ".join(about["metrics"]),
+        "device": f"{about['device']}{arithmetic}",
+        **({"note": setup.note} if setup.note else {}),
+    }
+
+
+def describe_rows(rows: Sequence[Row], cost: str, there: Mapping[str, Any]) -> str:
+    """How many rows there are, what they cost, and how many are finished."""
+    return f"{len(rows)}, {cost} in all" + f"; {len(there)} are there" * bool(there)
+
+
+@contextmanager
+def watching(rows: Sequence[Row], there: Mapping[str, Any], shown: bool, announced: bool = False) -> Iterator[Watch]:
+    """Shows the user how a comparison goes on: progress, and a line for each row that ends.
 
     Args:
         rows: all of them.
-        finished: lines that are there; the new ones come to them.
-        measure: makes the figure of a row, and tells a function how many images are there more.
-        images: of each row.
-        shown: whether this process says what happens.
-
-    Returns:
-        What failed, by key, and why.
+        there: those that are finished, by name.
+        shown: whether this process speaks to the user.
+        announced: whether each row is named when it begins, too.
     """
-    from restart_sampling.comparison.run import RowError
+    from restart_sampling.comparison.run import Watch
 
-    failed: dict[str, str] = {}
-    missing = [row for row in rows if row.key not in finished]
-    work, total = 0, sum(row.nfe for row in missing)
+    missing = [row for row in rows if row.name not in there]
+    total = sum(row.cost for row in missing)
+    unit = "images x NFE" if any(row.drawing for row in missing) else "images"
     start = time.monotonic()
-    with Progress("images x NFE", total * images, shown) as advance:
-        for row in missing:
-            try:
-                result = measure(row, lambda count, nfe=row.nfe: advance(count * nfe))  # type: ignore[misc]
-                finished[row.key] = result
-                said = f"distance {distance(result)} in {result['seconds']:.0f} s"
-            except RowError as error:
-                failed[row.key] = str(error)
-                said = f"failed: {error}"
-            work += row.nfe
-            left = timedelta(seconds=round((time.monotonic() - start) * (total / work - 1)))
+
+    class Shown(Watch):
+        work = 0
+
+        def begin(self, row: Row, there: int) -> None:
+            if shown and announced:
+                click.echo(f"{describe_row(row)}, {row.images} images", err=True)
+            if shown and there:
+                click.echo(f"{there} images from an earlier start", err=True)
+
+        def advance(self, row: Row, images: int) -> None:
+            advance(images * row.cost)
+
+        def end(self, outcome: Outcome) -> None:
+            self.work += outcome.row.cost
+            left = timedelta(seconds=round((time.monotonic() - start) * (total / self.work - 1)))
+            result = outcome.result
+            said = f"distance {distance(result)} in {result['seconds']:.0f} s" if result else f"failed: {outcome.error}"
             if shown:
-                place = f"row {rows.index(row) + 1} of {len(rows)}, {row.name}"
-                click.echo(f"{place}: {said}" + f"; about {left} left" * (work < total), err=True)
-    return failed
+                place = f"row {rows.index(outcome.row) + 1} of {len(rows)}, {outcome.row.name}"
+                click.echo(f"{place}: {said}" + f"; about {left} left" * (self.work < total), err=True)
+
+    with ProgressBar(unit, sum(row.cost * row.images for row in missing), shown) as advance:
+        yield Shown()
+
+
+def describe_row(row: Row) -> str:
+    """A row, with its model and its cost where its images are drawn."""
+    return f"{row.name} on {row.about['model']}: NFE {row.cost}" if row.drawing else row.name
 
 
 def distance(result: Mapping[str, Any]) -> str:
@@ -81,8 +133,45 @@ def distance(result: Mapping[str, Any]) -> str:
     return f"{result['frechet_distance']:.6g} +- {result['frechet_distance_error']:.2g}"
 
 
-def print_failures(rows: Sequence[Row], failed: Mapping[str, str]) -> None:
-    """The rows that failed, at the end, where they are not overlooked."""
-    for row in rows:
-        if row.key in failed:
-            click.echo(f"row '{row.name}' failed: {failed[row.key]}; the same command tries it again", err=True)
+def paired(outcomes: Sequence[Outcome]) -> list[str]:
+    """For each row its difference to the first, paired by seed, with its standard error."""
+    from restart_sampling.evaluation.metrics import paired_difference
+
+    base = outcomes[0].result
+    return [
+        "{:+.4f} +- {:.4f}".format(*paired_difference(each.result, base))
+        if each.result and base and each.result is not base
+        else ""
+        for each in outcomes
+    ]
+
+
+def print_table(columns: Mapping[str, Sequence[str]]) -> None:
+    """A table on standard output.
+
+    Args:
+        columns: titles, and the cells below them.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False)
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*map(escape, cells))
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def per_result(outcomes: Sequence[Outcome], cell: Callable[[Any], str], failed: str = "") -> list[str]:
+    """A cell of each row, made of its line, or what stands there where it failed."""
+    return [failed if each.result is None else cell(each.result) for each in outcomes]
+
+
+def print_end(comparison: Comparison, outcomes: Sequence[Outcome], notes: Sequence[str] = ()) -> None:
+    """What is said after the table: notes, the rows that failed, where they are not overlooked, and the file."""
+    for note in notes:
+        click.echo(note, err=True)
+    for each in outcomes:
+        if each.result is None:
+            click.echo(f"row '{each.row.name}' failed: {each.error}; the same command tries it again", err=True)
+    click.echo(f"results: {comparison.results}", err=True)

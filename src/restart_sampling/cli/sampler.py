@@ -1,7 +1,9 @@
-"""What the commands that draw images share: their options, and a model with what it will do."""
+"""What the commands that draw images with a plan share: their options, and the model."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,11 @@ from restart_sampling.cli.options import as_one, set_option
 if TYPE_CHECKING:
     import torch
 
-    from restart_sampling.generation.generate import Noise
-    from restart_sampling.models.checkpoint import Checkpoint
-    from restart_sampling.models.denoiser import Denoiser
+    from restart_sampling.generation.drawing import NetDrawing, NoiseKind
+    from restart_sampling.sampling.net import Net
     from restart_sampling.sampling.plan import Plan
 
+MODEL_HELP = "A bundled or published name, URL or file; or file.py:make, a function of yours, which is run."
 _OPTIONS = (
     set_option,
     click.option("--class", "class_text", metavar="CLASS", help="Class of all images, number or name; default: drawn."),
@@ -45,123 +47,126 @@ _OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class NamedNet:
+    """A net with what the user asks of it.
+
+    Attributes:
+        name: as the user wrote it.
+        net: ready to draw images.
+        description: of the net, for the user.
+        options: those of `NetDrawing`, but for the plan and the batch.
+    """
+
+    name: str
+    net: Net
+    description: str
+    options: dict[str, Any]
+
+    def drawing(self, plan: Plan, batch: int) -> NetDrawing:
+        """What the user asks, with a plan.
+
+        Raises:
+            InputError: it does not fit together.
+        """
+        from restart_sampling.generation.drawing import NetDrawing
+
+        return NetDrawing(self.net, plan, batch=batch, **self.options)
+
+
+@dataclass(frozen=True)
+class SamplerOptions:
     """What the user asks of a model: the values of `sampler_options`, without those of the plan."""
 
     class_text: str | None
     guidance: float
-    noise: Noise
+    noise: NoiseKind
     D: int | None
     dtype: str
     compiled: bool
     exact: bool
 
+    def load(self, name: str, device: torch.device, shown: bool = True) -> NamedNet:
+        """Finds, reads and builds a model, and makes it fast on the device.
 
-sampler_options = as_one("asked", Asked, _OPTIONS)
+        Args:
+            name: as the user wrote it.
+            device: where to compute.
+            shown: whether this process speaks to the user.
+
+        Raises:
+            InputError: the model is unknown or cannot be read, or what is asked is not for it.
+        """
+        options: dict[str, Any] = {"guidance": self.guidance, "noise": self.noise, "exact": self.exact}
+        dtype = self._dtype(device)
+        classes: Sequence[str] = ()
+
+        from restart_sampling.models.checkpoint import read_checkpoint
+        from restart_sampling.models.resolve import resolve
+
+        if is_net_file(name):
+            given = {"--D": self.D is not None, "--dtype": self.dtype != "auto", "--compile": self.compiled}
+            for option in [option for option, is_given in given.items() if is_given]:
+                raise InputError(f"{option} is for checkpoints; the function in {name} decides that itself")
+            net, description = open_net(name, device, shown), name
+        else:
+            checkpoint = read_checkpoint(resolve(name))
+            classes = checkpoint.classes
+            net = model = checkpoint.build(self.D).to(device)
+            if dtype != "float32" or self.compiled:
+                import torch
+
+                from restart_sampling.models.fast import fast
+
+                fast(model, getattr(torch, dtype), compiled=self.compiled)
+            description = f"{name} ({checkpoint.class_name}, sha256 {checkpoint.sha256[:12]})"
+        if self.class_text is not None:
+            options["classes"] = _class_number(self.class_text, classes)
+        return NamedNet(name, net, description, options)
+
+    def _dtype(self, device: torch.device) -> str:
+        if self.exact and (self.dtype not in ("auto", "float32") or self.compiled):
+            raise InputError("--exact is for float32 as it is; leave --dtype and --compile out")
+        if self.compiled and device.type != "cuda":
+            raise InputError(f"--compile is for NVIDIA devices, and this is {device.type}; leave it out")
+        if self.dtype != "auto":
+            return self.dtype
+        return "float16" if device.type == "cuda" and not self.exact else "float32"
+
+
+sampler_options = as_one("asked", SamplerOptions, _OPTIONS)
 """Adds the options of a sampler, which come to the command as `asked`, and --set, as `settings`."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """A checkpoint that was read, but not built, with what is asked of it.
-
-    Attributes:
-        name: as the user wrote it.
-        checkpoint: what the file holds.
-        asked: of it.
-        label: class of all images; None: drawn for each seed.
-        dtype: name of the network's dtype.
-    """
-
-    name: str
-    checkpoint: Checkpoint
-    asked: Asked
-    label: int | None
-    dtype: str
-
-    def build(self, device: torch.device) -> Denoiser:
-        """The model, ready to draw images on the device."""
-        import torch
-
-        from restart_sampling.models.fast import fast
-
-        model = self.checkpoint.build(self.asked.D).to(device)
-        return fast(model, getattr(torch, self.dtype), compiled=self.asked.compiled)
-
-    def run(self, plan: Plan, seeds_text: str) -> dict[str, Any]:
-        """What defines the images, for manifests and results."""
-        return {
-            "model_sha256": self.checkpoint.sha256,
-            "D": self.checkpoint.D if self.asked.D is None else self.asked.D,
-            "plan": str(plan),
-            "seeds": seeds_text,
-            "class": self.label,
-            "guidance": self.asked.guidance,
-            "noise": self.asked.noise,
-            "arithmetic": self.arithmetic,
-        }
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What is asked, as arguments of `generate` and `sampler_batches`."""
-        asked = self.asked
-        return {"classes": self.label, "guidance": asked.guidance, "noise": asked.noise, "exact": asked.exact}
-
-    @property
-    def arithmetic(self) -> str:
-        """Of the network, in words."""
-        return self.dtype + ", compiled" * self.asked.compiled + ", exact" * self.asked.exact
-
-    def describe(self) -> str:
-        """For the user, before a run."""
-        return f"{self.name} ({self.checkpoint.class_name}, sha256 {self.checkpoint.sha256[:12]})"
-
-
-def read_source(name: str, asked: Asked, device: torch.device) -> Source:
-    """Finds and reads a checkpoint, and checks what is asked of it.
+def open_net(name: str, device: torch.device | None = None, shown: bool = True) -> Net:
+    """A model as it is, or what the function in a user's file makes, after a word about that.
 
     Raises:
-        InputError: the source is unknown or cannot be read, the class is not one of its, or the arithmetic cannot be.
+        InputError: there is no such model, or the file fails.
     """
-    dtype = _dtype(asked, device)
-    from restart_sampling.models.checkpoint import read_checkpoint
-    from restart_sampling.models.resolve import resolve
+    import torch
 
-    checkpoint = read_checkpoint(resolve(name))
-    label = None if asked.class_text is None else _class_number(asked.class_text, checkpoint)
-    return Source(name, checkpoint, asked, label, dtype)
+    from restart_sampling.models.checkpoint import load_model
+    from restart_sampling.models.net_file import load_net_file
 
-
-def _dtype(asked: Asked, device: torch.device) -> str:
-    if asked.exact and (asked.dtype not in ("auto", "float32") or asked.compiled):
-        raise InputError("--exact is for float32 as it is; leave --dtype and --compile out")
-    if asked.compiled and device.type != "cuda":
-        raise InputError(f"--compile is for NVIDIA devices, and this is {device.type}; leave it out")
-    if asked.dtype != "auto":
-        return asked.dtype
-    return "float16" if device.type == "cuda" and not asked.exact else "float32"
+    device = device or torch.device("cpu")
+    if not is_net_file(name):
+        return load_model(name, device=device)
+    if shown:
+        click.echo(f"--model {name}: the code in this file is run", err=True)
+    return load_net_file(name, device)
 
 
-def _class_number(text: str, checkpoint: Checkpoint) -> int:
-    """A class by number, or by name where the checkpoint has names."""
-    if text in checkpoint.classes:
-        return checkpoint.classes.index(text)
+def is_net_file(name: str) -> bool:
+    """Whether a model is what a function in a Python file makes: `file.py:make`."""
+    return re.fullmatch(r".+\.py(:\w+)?", name) is not None
+
+
+def _class_number(text: str, classes: Sequence[str]) -> int:
+    """A class by number, or by name where the model has names."""
+    if text in classes:
+        return classes.index(text)
     try:
         return int(text)
     except ValueError:
-        names = f", or one of {', '.join(checkpoint.classes)}" if checkpoint.classes else ""
+        names = f", or one of {', '.join(classes)}" if classes else ""
         raise InputError(f"--class {text}: give the number of a class{names}") from None
-
-
-def versions(*more: str) -> dict[str, str]:
-    """Of what made a result, with more packages where they were used."""
-    import platform
-    from importlib.metadata import version
-
-    from restart_sampling import __version__
-
-    return {
-        "restart-sampling": __version__,  # also where the package is used from its folder
-        **{name: version(name) for name in ("torch", "numpy", "pillow", *more)},
-        "python": platform.python_version(),
-    }

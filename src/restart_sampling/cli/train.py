@@ -10,7 +10,7 @@ import click
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.cli.options import (
-    Progress,
+    ProgressBar,
     describe_device,
     device_option,
     json_option,
@@ -193,7 +193,7 @@ def train(
                     "out": out,
                 }
             )
-        with Progress("images read", len(pictures), ranks.first) as advance:
+        with ProgressBar("images read", len(pictures), ranks.first) as advance:
             data = read_training_set(pictures, cond, ranks.device, advance)
         settings = replace(settings, data_sha256=data.sha256)
         folder.check(settings.run())

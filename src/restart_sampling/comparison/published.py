@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from importlib.resources import files
 
-from restart_sampling.comparison.rows import Row, family_of, row_of
+from restart_sampling.comparison.rows import NamedPlan, family_of, row_of
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 
@@ -60,7 +60,7 @@ NOTES = {
         "385 and 535, means and not minima",
     ),
 }
-"""What a reader of our figures beside the paper's has to know."""
+"""What a reader of our values beside the paper's has to know."""
 
 
 _FAMILIES = {"DPM-Solver-3": "ODE (dpm3)"}
@@ -69,7 +69,7 @@ _SHORT = {"Heun": "ode", "Vanilla SDE": "vanilla-sde", "Improved SDE": "sde"}
 
 @dataclass(frozen=True)
 class Published:
-    """One published figure.
+    """A published FID.
 
     Attributes:
         setting: of `CHECKPOINTS`.
@@ -103,7 +103,7 @@ def published(setting: str) -> list[Published]:
     ]
 
 
-def paper_rows(setting: str) -> list[Row]:
+def paper_rows(setting: str) -> list[NamedPlan]:
     """The paper's samplers with its settings, ODE first; restarts also with the churn of the authors' script."""
     rows = []
     for line in published(setting):

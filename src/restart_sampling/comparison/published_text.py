@@ -16,7 +16,7 @@ NOTES = (
     "scheduler, on its own grid",
     "how the images of the FID reference were scaled is not documented, and the authors' scores are float16 in part",
 )
-"""For a reader of our figures beside the paper's."""
+"""For a reader of our values beside the paper's."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The results of a comparison of rows: what each figure depends on, and which ones are there."""
+"""The rows of a results file: what each depends on, and which of them can be compared."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ Result = Mapping[str, Any]
 
 
 def comparison(result: Result) -> dict[str, Any]:
-    """All that a figure depends on but its row: figures can be compared where it is equal."""
+    """Returns all that a row depends on but its own settings: rows can be compared where it is equal."""
     own = _row_settings(result)
     found = {key: value for key, value in result["run"].items() if key not in own}
     found |= {key: result.get(key) for key in ("detector", "metrics", "blocks")}
@@ -35,7 +35,7 @@ def comparison(result: Result) -> dict[str, Any]:
 
 
 def row_key(result: Result) -> str:
-    """A name for a figure: equal exactly where all that it depends on is."""
+    """Names a row: names are equal exactly where all that the rows depend on is."""
     own = [result["run"].get(name) for name in _row_settings(result)]
     return hashlib.sha256(json.dumps([comparison(result), *own], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -43,21 +43,6 @@ def row_key(result: Result) -> str:
 def _row_settings(result: Result) -> tuple[str, ...]:
     """What rows of a comparison differ in."""
     return ("plan",) if "plan" in result["run"] else ("sampler", "guidance", "scheduler")
-
-
-def take_up(path: Path, other: Result) -> dict[str, dict[str, Any]]:
-    """What earlier starts finished, by the keys of the rows.
-
-    Args:
-        path: of the results file; it may be missing.
-        other: what the lines have to be comparable with.
-
-    Raises:
-        InputError: the file cannot be read, or a line is of another model, detector, reference or the like.
-    """
-    lines = list(read_results(path)) if path.exists() else []
-    check_comparable(path, lines, other)
-    return {row_key(line): line for line in lines}
 
 
 def check_comparable(path: Path, results: Iterable[Result], other: Result | None = None) -> None:
@@ -79,26 +64,24 @@ def check_comparable(path: Path, results: Iterable[Result], other: Result | None
         if different:
             names = " and ".join(_NAMES.get(key, key) for key in different)
             values = "; ".join(f"{_short(found.get(key))} and {_short(expected.get(key))}" for key in different)
-            advice = (
-                "give another folder to --out" if other else "keep figures that cannot be compared in separate files"
-            )
-            raise InputError(f"{path} holds a figure with different {names} ({values}); {advice}")
+            advice = "give another folder to --out" if other else "keep rows that cannot be compared in separate files"
+            raise InputError(f"{path} holds a row with different {names} ({values}); {advice}")
 
 
 def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
-    """The figures of plans in a results file, by their keys, in the order of the file; of two alike the last.
+    """Reads the rows of plans in a results file, by their keys, in the order of the file; of two alike the last.
 
     Raises:
-        InputError: the file cannot be read, has no such figure, or figures that cannot be compared.
+        InputError: the file cannot be read, has no such row, or rows that cannot be compared.
     """
     return _read(path, "plan", "figure of a sampler; make some with 'restart-sampling sweep'")
 
 
 def read_text_rows(path: Path) -> dict[str, dict[str, Any]]:
-    """The figures of text-to-image samplers in a results file, as `read_sweep` gives those of plans.
+    """Reads the rows of text-to-image samplers in a results file, as `read_sweep` gives those of plans.
 
     Raises:
-        InputError: the file cannot be read, has no such figure, or figures that cannot be compared.
+        InputError: the file cannot be read, has no such row, or rows that cannot be compared.
     """
     return _read(path, "sampler", "figure of a text-to-image sampler; make some with 'restart-sampling text compare'")
 
@@ -112,7 +95,7 @@ def _read(path: Path, kind: str, what: str) -> dict[str, dict[str, Any]]:
 
 
 def chosen(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Result]:
-    """The figures of the rows with these names, or of these families or text-to-image samplers, in this order.
+    """Finds the rows with these names, or of these families or text-to-image samplers, in this order.
 
     Raises:
         InputError: there is no such row.
@@ -130,12 +113,12 @@ def chosen(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Res
 
 
 def row_name(result: Result) -> str:
-    """What the row is called: its plan, where it has no name."""
+    """Returns what a row is called: its plan, where it has no name."""
     return result.get("name", result["plan"])
 
 
 def row_family(result: Result) -> str:
-    """Of a plan's figure: the one that its row says, or else the plan's own."""
+    """Returns the family that a row of a plan says, or else the plan's own."""
     return result.get("family") or family_of(Plan.parse(result["plan"]))
 
 

@@ -1,4 +1,4 @@
-"""Rows of a sweep: plans with names and families, from files, presets and the paper's tables."""
+"""Plans with names and families, from files and presets."""
 
 import csv
 import tomllib
@@ -22,13 +22,13 @@ _FORMS = "a text file with a plan a line, a .csv, a .toml, or presets such as 'c
 
 
 @dataclass(frozen=True)
-class Row:
-    """One figure of a sweep.
+class NamedPlan:
+    """A plan to compare with others.
 
     Attributes:
-        name: of the row, for tables and figures.
+        name: of the row, for tables and plots.
         plan: the sampler.
-        family: rows of one family are one line of a figure.
+        family: plans of one family are one line of a plot.
         published: FID that the paper prints for it, with the paper's model; None: none.
     """
 
@@ -51,12 +51,12 @@ def family_of(plan: Plan) -> str:
     return f"{'SDE' if stochastic else 'ODE'} ({plan.solver})"
 
 
-def row_of(name: str, plan: Plan, family: str = "", published: float | None = None) -> Row:
+def row_of(name: str, plan: Plan, family: str = "", published: float | None = None) -> NamedPlan:
     """A row with its own family, or the plan's."""
-    return Row(name, plan, family or family_of(plan), published)
+    return NamedPlan(name, plan, family or family_of(plan), published)
 
 
-def read_rows(source: str) -> list[Row]:
+def read_rows(source: str) -> list[NamedPlan]:
     """The rows of a file, or of the presets that match a pattern.
 
     Args:
@@ -86,14 +86,14 @@ def read_rows(source: str) -> list[Row]:
     return rows
 
 
-def check_different(rows: Sequence[Row]) -> None:
+def check_different(rows: Sequence[NamedPlan]) -> None:
     """Makes sure that no two rows have one name or one plan.
 
     Raises:
         InputError: two are alike.
     """
-    names: dict[str, Row] = {}
-    plans: dict[str, Row] = {}
+    names: dict[str, NamedPlan] = {}
+    plans: dict[str, NamedPlan] = {}
     for row in rows:
         if str(row.plan) in plans:
             raise InputError(
@@ -149,7 +149,7 @@ def _check_columns(source: str, columns: Iterable[str]) -> None:
             raise InputError(f"--plans {source}: unknown column '{shorten(column)}'; allowed: {', '.join(COLUMNS)}")
 
 
-def _read(place: str, entries: Entries) -> Row:
+def _read(place: str, entries: Entries) -> NamedPlan:
     """A row of any of the files. An empty cell is one that is not there."""
     given = {key: value.strip() for key, value in entries.items() if value and value.strip()}
     if ("plan" in given) == ("steps" in given):

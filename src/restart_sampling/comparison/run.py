@@ -1,40 +1,271 @@
-"""What all comparisons of rows share: a row that fails does not end the others, and its first images are kept."""
+"""One loop for all comparisons: the images of each row are drawn and measured, and become a line of results."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from restart_sampling.base.errors import one_line
-from restart_sampling.base.files import atomic
-from restart_sampling.evaluation.measure import Batches
+from restart_sampling.base.errors import InputError, one_line
+from restart_sampling.base.files import atomic, check_writable
+from restart_sampling.base.machine import describe_device, versions
+from restart_sampling.base.ranks import Ranks
+from restart_sampling.comparison.results import SAMPLES, check_comparable, row_key
+from restart_sampling.evaluation.measure import Batches, image_batches, measure
+from restart_sampling.evaluation.metrics import check_count
+from restart_sampling.evaluation.partial import PartialSums
+from restart_sampling.evaluation.results import append_result, read_results
+from restart_sampling.evaluation.setup import EvaluationSetup
+from restart_sampling.generation.drawing import Drawing, check_identity
+from restart_sampling.generation.seeds import cut, joined
+from restart_sampling.images.image_set import ImageSet
 from restart_sampling.images.writers import picture_png
 
 KEPT = 16
 """Images that are kept of each row: the first ones, of the same seeds for all rows."""
 
 
-class RowError(Exception):
-    """One row could not be measured; the others can."""
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One line of a comparison.
 
-
-@contextmanager
-def row_at_stake() -> Iterator[None]:
-    """Turns an error in the body, the same on all processes, into one of the row alone.
-
-    Raises:
-        RowError: with what the error says.
+    Attributes:
+        name: for the user; that of each row is its own.
+        about: JSON, what the line says of this row alone; `run` in it defines the images.
+        drawing: of the images; None: they are read from files.
+        seeds: of the images that are drawn.
+        files: images that are not drawn.
     """
-    try:
-        yield
-    except Exception as error:
-        raise RowError(one_line(error)) from error
+
+    name: str
+    about: dict[str, Any]
+    drawing: Drawing | None = None
+    seeds: Sequence[int] = ()
+    files: ImageSet | None = None
+
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return len(self.seeds if self.files is None else self.files)
+
+    @property
+    def cost(self) -> int:
+        """Of an image: its NFE, and 1 where it is only read."""
+        return self.drawing.nfe if self.drawing else 1
 
 
-def keep_first(batches: Batches, path: Path) -> Batches:
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a row.
+
+    Attributes:
+        row: which.
+        result: its line; None: it failed.
+        error: why it failed, in one sentence.
+    """
+
+    row: Row
+    result: dict[str, Any] | None
+    error: str = ""
+
+
+class Watch:
+    """Is told how a comparison goes on; this one ignores it."""
+
+    def begin(self, row: Row, there: int) -> None:
+        """A row begins, with the sums of so many images from an earlier start."""
+
+    def advance(self, row: Row, images: int) -> None:
+        """So many more images of a row are there, of all processes."""
+
+    def end(self, outcome: Outcome) -> None:
+        """A row has been measured, or has failed."""
+
+
+_SILENT = Watch()
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What all rows have in common.
+
+    A row that fails does not end the others. One whose line is in the results file is not drawn again, and one that was
+    interrupted goes on.
+
+    Attributes:
+        setup: what to measure with.
+        ranks: the processes.
+        batch: images at a time.
+        results: file that gets a line for each row; None: nothing is written.
+        folder: of a comparison whose lines are all alike but for their rows, and of which the first images of each row
+            are kept; None: the results file may hold others.
+    """
+
+    setup: EvaluationSetup
+    ranks: Ranks
+    batch: int
+    results: Path | None
+    folder: Path | None = None
+
+    def about(self) -> dict[str, Any]:
+        """JSON, what the lines of all rows say alike."""
+        return {
+            **self.setup.about,
+            "device": f"{self.ranks.size} x {describe_device(self.ranks.device)}",
+            "arithmetic": "float32 without TF32",
+            "versions": versions(),
+        }
+
+    def line(self, row: Row) -> dict[str, Any]:
+        """What the line of a row says before it is measured."""
+        return {**row.about, **self.about()}
+
+    def take_up(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+        """Finds what earlier starts finished, and makes sure that more can be written. The first process calls this.
+
+        Returns:
+            The lines of finished rows, by the names of the rows.
+
+        Raises:
+            InputError: a row has too few images, the results file cannot be read or written, a net has no identity, or
+                the file of a folder has a line of another model, detector, reference or the like.
+        """
+        for row in rows:
+            check_count(row.images, self.setup.blocks)
+        if self.results is None:
+            return {}
+        for row in rows:
+            if row.drawing:
+                check_identity(row.about["run"])
+        check_writable(self.results)
+        lines = [line for line in read_results(self.results) if "run" in line] if self.results.exists() else []
+        if self.folder:
+            check_comparable(self.results, lines, self.line(rows[0]))
+        found = {row_key(line): line for line in lines}
+        there = {row.name: found[key] for row in rows if row.drawing and (key := row_key(self.line(row))) in found}
+        for row in rows:
+            if row.name in there:
+                self.tidy(row)  # a kill may have come between the line and this
+        return there
+
+    def run(
+        self, rows: Sequence[Row], there: Mapping[str, dict[str, Any]] | None = None, watch: Watch = _SILENT
+    ) -> list[Outcome]:
+        """Draws and measures the rows that are not there, one after another. All processes call this.
+
+        Args:
+            rows: all of them.
+            there: what `take_up` gave to the first process.
+            watch: is told what happens.
+        """
+        there = self.ranks.gather(there or {})[0]
+        forgiving = replace(self, ranks=replace(self.ranks, forgiving=True))
+        outcomes = []
+        for row in rows:
+            if row.name in there:
+                outcomes.append(Outcome(row, there[row.name]))
+                continue
+            try:
+                outcome = Outcome(row, forgiving._finish(row, watch))
+            except Exception as error:  # whatever it is, the other rows can be measured
+                outcome = Outcome(row, None, one_line(error))
+            watch.end(outcome)
+            outcomes.append(outcome)
+        return outcomes
+
+    def measure(self, row: Row, watch: Watch) -> dict[str, Any]:
+        """Draws and measures the images of a row; all processes call this.
+
+        Returns:
+            JSON, the values, the same on all processes. Of drawn images, `nfe_counted` is how often the denoiser was
+            called for one of them (None: there was none to draw), and `drawn` how many this start has drawn.
+        """
+        if row.files is not None:
+            watch.begin(row, 0)
+            return self.measure_batches(row, image_batches(row.files, self.ranks, self.batch), watch)
+        assert row.drawing is not None
+        sums = self._sums(row)
+        done = sums.load(self.ranks.gather) if sums else frozenset()
+        watch.begin(row, len(done))
+        watch.advance(row, len(done))
+        drawn = row.images - len(done)
+        values = self.measure_batches(row, own_batches(row.drawing, row.seeds, self.ranks, done), watch, sums)
+        values["nfe_counted"] = row.drawing.nfe if drawn else None
+        return values if self.folder else {**values, "drawn": drawn}  # a folder is the same after a kill
+
+    def measure_batches(
+        self, row: Row, batches: Batches, watch: Watch, sums: PartialSums | None = None
+    ) -> dict[str, Any]:
+        """Measures this process's share of the images of a row, and keeps the first ones where there is a folder."""
+        if self.folder:
+            batches = _keep_first(batches, self.folder / self.samples(row))
+        return measure(
+            batches,
+            row.images,
+            self.setup.detector,
+            self.setup.reference,
+            self.ranks,
+            metrics=self.setup.metrics,
+            blocks=self.setup.blocks,
+            partial=sums,
+            advance=lambda count: watch.advance(row, count * self.ranks.size),
+        )
+
+    def samples(self, row: Row) -> str:
+        """The picture of the first images of a row, in the folder."""
+        return f"{SAMPLES}/{row_key(self.line(row))}.png"
+
+    def tidy(self, row: Row) -> None:
+        """Removes what a finished row needs no more."""
+        if row.drawing and (sums := self._sums(row)):
+            sums.remove()
+
+    def _finish(self, row: Row, watch: Watch) -> dict[str, Any]:
+        """Measures a row and adds its line to the results file."""
+        start = time.perf_counter()
+        values = self.measure(row, watch)
+        if not isfinite(values["frechet_distance"]):
+            raise InputError("its distance is not finite")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        kept = {"samples": self.samples(row)} if self.folder else {}
+        seconds = round(time.perf_counter() - start, 3)
+        result = {**self.line(row), **values, **kept, "seconds": seconds, "time": now}
+        with self.ranks.failing_together():
+            if self.ranks.first and self.results:
+                append_result(self.results, result)
+                self.tidy(row)
+        return result
+
+    def _sums(self, row: Row) -> PartialSums | None:
+        """Where the sums of a row are kept until it is finished."""
+        if self.results is None:
+            return None
+        folder, line = self.results.with_name(f"{self.results.name}.partial"), self.line(row)
+        return self.setup.partial(folder, line["run"], self.batch, line["versions"], self.ranks.rank)
+
+
+def own_batches(drawing: Drawing, seeds: Sequence[int], ranks: Ranks, done: frozenset[int] = frozenset()) -> Batches:
+    """This process's share of the images of the seeds, straight from the sampler.
+
+    Args:
+        drawing: draws them.
+        seeds: of all images.
+        ranks: the processes.
+        done: places whose images are not needed again; blocks that are done in part are drawn whole.
+    """
+    blocks = cut(range(len(seeds)), drawing.batch)
+    own = ranks.deal([block for block in blocks if not done.issuperset(block)])
+    drawn = drawing.draw([seeds[place] for place in joined(own)])
+    return ((block, batch.images, batch.labels) for block, batch in zip(own, drawn, strict=True))
+
+
+def _keep_first(batches: Batches, path: Path) -> Batches:
     """The batches; of that which begins the set the first images are written side by side to a PNG file."""
     for places, images, labels in batches:
         if places[0] == 0:

@@ -1,159 +1,100 @@
-"""The paper's text-to-image experiment: images of the same prompts and seeds with many samplers, and their figures."""
+"""The paper's text-to-image experiment: images of the same prompts and seeds with many samplers."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from math import isfinite
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import remove_folder, remove_partials
-from restart_sampling.base.ranks import Ranks
-from restart_sampling.comparison.results import RESULTS, SAMPLES, row_key, take_up
-from restart_sampling.comparison.run import keep_first, row_at_stake
-from restart_sampling.evaluation.aesthetic import AestheticScore
-from restart_sampling.evaluation.clip import ClipScore
-from restart_sampling.evaluation.measure import image_batches, measure
-from restart_sampling.evaluation.results import append_result
-from restart_sampling.evaluation.scores import measure_scores
-from restart_sampling.evaluation.setup import EvaluationSetup
-from restart_sampling.generation.blocks import cut
+from restart_sampling.base.machine import versions
+from restart_sampling.comparison.published_text import find_published
+from restart_sampling.comparison.results import row_key
+from restart_sampling.comparison.run import Comparison, Row, Watch
+from restart_sampling.evaluation.measure import image_batches
+from restart_sampling.evaluation.scores import Scores, measure_scores
+from restart_sampling.generation.drawing import manifest
+from restart_sampling.generation.seeds import cut
 from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing
 from restart_sampling.images.image_set import read_images
 from restart_sampling.images.prompts import match_images
 from restart_sampling.images.sources import open_source
-from restart_sampling.text_to_image.images import TextImages
+from restart_sampling.text_to_image.drawing import TextDrawing
 
 IMAGES = "images"
 
 
-@dataclass(frozen=True, eq=False)
-class TextRow:
-    """One sampler at one guidance scale.
+def text_row(drawing: TextDrawing, prompts_path: Path) -> Row:
+    """The row of a sampler at a guidance scale, with the paper's values where it has them.
 
-    Attributes:
-        images: what it draws.
-        about: JSON, all that says what its figures are.
+    Args:
+        drawing: of all prompts.
+        prompts_path: where the prompts come from, for the line.
     """
-
-    images: TextImages
-    about: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """For the user."""
-        return str(self.about["name"])
-
-    @property
-    def nfe(self) -> int:
-        """Rows of the scheduler."""
-        return self.images.drawing.nfe
-
-    @property
-    def key(self) -> str:
-        """Of the figures."""
-        return row_key(self.about)
+    request = drawing.request
+    name = str(request.sampler)
+    published = find_published(name, request.guidance)
+    about: dict[str, Any] = {
+        "run": drawing.about,
+        "name": f"{name} at {request.guidance:g}",
+        "family": request.sampler.family,
+        "sampler": name,
+        "guidance": request.guidance,
+        "model": drawing.model.name,
+        "plan": None,
+        "nfe": drawing.nfe,
+        "network_evaluations": drawing.network_evaluations,
+        "published": None if published is None else asdict(published),
+        "prompts": str(prompts_path),
+    }
+    return Row(about["name"], about, drawing, range(len(drawing.prompts)))
 
 
 @dataclass(frozen=True, eq=False)
-class TextComparison:
-    """What all rows have in common.
+class TextComparison(Comparison):
+    """A comparison whose images are kept in its folder until they are measured, because scores want them too.
 
     Attributes:
-        folder: for the results file and the images.
-        setup: what the Fréchet distance is measured with.
-        scores: by name, of `text_scores.METRICS`.
+        prompts: of the images.
+        scores: by name.
         keep: whether the images of a finished row stay.
-        device: of one process, for the manifests.
-        versions: of what computes.
-        ranks: the processes, forgiving.
     """
 
-    folder: Path
-    setup: EvaluationSetup
-    scores: Mapping[str, ClipScore | AestheticScore]
-    keep: bool
-    device: str
-    versions: dict[str, str]
-    ranks: Ranks
+    prompts: Sequence[str] = ()
+    scores: Scores = field(default_factory=dict)
+    keep: bool = False
 
-    @property
-    def results(self) -> Path:
-        """The results file."""
-        return self.folder / RESULTS
+    def about(self) -> dict[str, Any]:
+        """JSON, what the lines of all rows say alike."""
+        return {
+            **super().about(),
+            "metrics": [*self.setup.metrics, *self.scores],
+            **{name: score.about for name, score in self.scores.items()},
+            "versions": versions("diffusers", "transformers"),
+        }
 
-    def take_up(self, rows: Sequence[TextRow]) -> dict[str, dict[str, Any]]:
-        """What earlier starts finished, by key. One process calls this.
+    def measure(self, row: Row, watch: Watch) -> dict[str, Any]:
+        """Draws the images of a row that are not in its folder, and measures them; all processes call this."""
+        assert row.drawing is not None
+        watch.begin(row, 0)
+        folder, ranks, line = self._images(row), self.ranks, self.line(row)
+        store = BlockStore(folder, cut(row.seeds, self.batch))
+        with ranks.failing_together():
+            if ranks.first:
+                store.check(line["run"], self.batch)
+        said = manifest(row.drawing, line["run"], line["model"], row.images, ranks.device, line["versions"])
+        drawn = write_missing(store, said, row.drawing.draw, ranks, lambda count: watch.advance(row, count))
+        with ranks.failing_together():
+            source = open_source(folder)
+            batches = image_batches(read_images(source), ranks, self.batch)
+            prompted = match_images(source, self.prompts)
+        values = self.measure_batches(row, batches, Watch())
+        if self.scores:
+            values |= measure_scores(prompted, self.scores, ranks, batch_size=self.batch)
+        return {**values, "drawn": drawn}
 
-        Raises:
-            InputError: the results file is of another model, detector, reference or the like.
-        """
-        finished = take_up(self.results, rows[0].about)
-        for row in rows:
-            if row.key in finished:
-                self._tidy(row)  # a kill may have come between the line and this
-        return finished
-
-    def measure(self, row: TextRow, advance: Callable[[int], None]) -> dict[str, Any]:
-        """Draws the images of a row, measures them, and adds a line to the results file; all processes call this.
-
-        Args:
-            row: which.
-            advance: called with the number of images of all processes that are there more.
-
-        Returns:
-            The line. `drawn` in it is how many images this start has drawn.
-
-        Raises:
-            RowError: on all processes, where something went wrong on one of them, or the distance is not finite.
-        """
-        start = time.perf_counter()
-        images, ranks = row.images, self.ranks
-        folder = self._images(row)
-        samples = Path(SAMPLES) / f"{row.key}.png"
-        store = BlockStore(folder, cut(range(len(images.prompts)), images.batch))
-        with row_at_stake():
-            with ranks.apart():
-                if ranks.first:
-                    store.check(images.run, images.batch)
-            drawn = write_missing(store, images.manifest(self.device, self.versions), images.draw, ranks, advance)
-            with ranks.apart():
-                source = open_source(folder)
-                batches = image_batches(read_images(source), ranks, images.batch)
-                prompted = match_images(source, images.prompts)
-            figures = measure(
-                keep_first(batches, self.folder / samples),
-                len(images.prompts),
-                self.setup.detector,
-                self.setup.reference,
-                ranks,
-                metrics=self.setup.metrics,
-            )
-            if not isfinite(figures["frechet_distance"]):
-                raise InputError("its distance is not finite")
-            if self.scores:
-                figures |= measure_scores(prompted, self.scores, ranks, batch_size=images.batch)
-            result = {
-                **row.about,
-                **figures,
-                "samples": str(samples),
-                "drawn": drawn,
-                "seconds": round(time.perf_counter() - start, 3),
-                "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-            with ranks.apart():
-                if ranks.first:
-                    append_result(self.results, result)
-                    self._tidy(row)
-        return result
-
-    def _images(self, row: TextRow) -> Path:
-        return self.folder / IMAGES / row.key
-
-    def _tidy(self, row: TextRow) -> None:
+    def tidy(self, row: Row) -> None:
+        """Removes the images of a finished row."""
         folder = self._images(row)
         if self.keep or not folder.parent.exists():
             return
@@ -162,3 +103,7 @@ class TextComparison:
         remove_partials(folder.parent, folder.name)  # a kill may have come while it was removed
         if not any(folder.parent.iterdir()):
             folder.parent.rmdir()
+
+    def _images(self, row: Row) -> Path:
+        assert self.folder is not None
+        return self.folder / IMAGES / row_key(self.line(row))

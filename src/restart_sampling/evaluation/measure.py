@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import Detector
-from restart_sampling.evaluation.metrics import GROUPS, NEED_FEATURES, compute_metrics
+from restart_sampling.evaluation.metrics import NEED_FEATURES, check_count, compute_metrics
 from restart_sampling.evaluation.partial import PartialSums
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.images.image_set import ImageSet
@@ -44,7 +43,7 @@ def measure(
     partial: PartialSums | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """The figures of a set of images, in one pass.
+    """Measures a set of images in one pass.
 
     Args:
         batches: this process's share.
@@ -53,7 +52,7 @@ def measure(
         reference: to compare with.
         ranks: the processes; all call this.
         metrics: of `evaluation.metrics.METRICS`.
-        blocks: runs of neighbours (blocks of seeds) that are figures of their own.
+        blocks: runs of neighbours (blocks of seeds) that are measured by themselves.
         partial: where the sums are saved on the way; loaded, and `batches` are then without the images in it.
         advance: called with the number of images after each batch.
 
@@ -63,17 +62,13 @@ def measure(
     Raises:
         InputError: too few images for the blocks.
     """
-    groups = blocks if blocks > 1 else GROUPS
-    if images < 2 * groups:
-        raise InputError(
-            f"{images} images cannot be cut into {groups} groups of at least 2; give at least {2 * groups}"
-        )
+    groups = check_count(images, blocks)
     start = time.perf_counter()
     keep = bool(NEED_FEATURES & set(metrics))
     collector = Collector(detector, images, groups, neighbours=blocks > 1, keep=keep)
     if partial and partial.earlier:
         collector.restore(partial.earlier)
-    with ranks.apart():
+    with ranks.failing_together():
         for places, batch, labels in batches:
             collector.add(batch, places, labels)
             if partial:
@@ -82,8 +77,8 @@ def measure(
     moments = collector.reduced(ranks.all_reduce, ranks.gather)
     features = collector.features(ranks.gather) if collector.keep else None
     seconds = time.perf_counter() - start
-    figures = compute_metrics(metrics, moments, features, reference, blocks)
-    return {"images": images, "pixels_sha256": collector.digest(ranks.gather), **figures, "seconds": round(seconds, 3)}
+    values = compute_metrics(metrics, moments, features, reference, blocks)
+    return {"images": images, "pixels_sha256": collector.digest(ranks.gather), **values, "seconds": round(seconds, 3)}
 
 
 def make_reference(

@@ -1,4 +1,4 @@
-"""The figures of one run, each with its spread."""
+"""The metrics of one set of images, each with its spread."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,6 +43,20 @@ def check_metrics(metrics: Sequence[str], reference: Reference) -> None:
             raise InputError("metric 'per-class' needs a reference with classes, and this one has none")
 
 
+def check_count(images: int, blocks: int) -> int:
+    """The number of groups that images are cut into: the blocks, or those of the jackknife.
+
+    Raises:
+        InputError: there are too few images.
+    """
+    groups = blocks if blocks > 1 else GROUPS
+    if images < 2 * groups:
+        raise InputError(
+            f"{images} images cannot be cut into {groups} groups of at least 2; give at least {2 * groups}"
+        )
+    return groups
+
+
 def compute_metrics(
     metrics: Sequence[str],
     moments: Moments,
@@ -50,14 +64,14 @@ def compute_metrics(
     reference: Reference,
     blocks: int,
 ) -> dict[str, Any]:
-    """The figures as JSON: `frechet_distance` and its spread always, the others where they are asked for.
+    """Computes the metrics, as JSON: `frechet_distance` and its spread always, the others where they are asked for.
 
     Args:
         metrics: of `METRICS`.
         moments: of the images, in `blocks` groups of neighbours, or for one block in `GROUPS` random groups.
         features: of the images, where a metric needs them.
         reference: to compare with.
-        blocks: blocks of seeds that are figures of their own; 1: the spread is a jackknife's.
+        blocks: blocks of seeds, each measured by itself; 1: the spread is a jackknife's.
     """
     statistics = moments.statistics()
     if len(statistics.mu) != len(reference.statistics.mu):
@@ -125,13 +139,13 @@ def _more(metric: str, features: Features, reference: Reference) -> dict[str, An
         count = int((features.labels == label).sum())
         if count < 4:
             raise InputError(f"metric 'per-class' needs at least 4 images of each class, and class {label} has {count}")
-    figures = {
+    distances = {
         str(label): _class_distance(values[features.labels == label], reference.features[reference.labels == label])
         for label in classes
     }
     return {
-        "frechet_distance_per_class": {label: value for label, (value, _) in figures.items()},
-        "frechet_distance_per_class_error": {label: error for label, (_, error) in figures.items()},
+        "frechet_distance_per_class": {label: value for label, (value, _) in distances.items()},
+        "frechet_distance_per_class_error": {label: error for label, (_, error) in distances.items()},
     }
 
 

@@ -1,4 +1,4 @@
-"""The results file: one JSON line a figure, with everything that is needed to repeat it.
+"""The results file: one JSON line a row, with everything that is needed to repeat it.
 
 Every line is an object with at least
 
@@ -9,15 +9,15 @@ Every line is an object with at least
     reference         {path, sha256, images, source} of the statistics
     run               what defines the images: {model_sha256, D, plan, seeds, class, guidance, noise, arithmetic} for a
                       sampler, {images, max_images} for files; two lines with equal run, detector and reference are
-                      the same figure
+                      the same row
     model, plan, nfe  of a sampler; null for files
     seconds, device, versions, time
 
-and the further figures of `metrics.compute_metrics`. Lines of `text score` have `clip_score`, `aesthetic_score` or
+and the further metrics of `metrics.compute_metrics`. Lines of `text score` have `clip_score`, `aesthetic_score` or
 both, each with its `_error` and what it was made with under `clip` and `aesthetic`, in place of a distance, detector
 and reference. Lines of `text compare` have both kinds, `sampler` and `guidance` in place of a plan, and a `run` that is
-{model_sha256, prompts, sampler, guidance, seed, scheduler and the rest of `Drawing.about`}. Sweeps and figures read
-this file.
+{model_sha256, prompts, sampler, guidance, seed, scheduler and the rest of `TextDrawing.about`}. Comparisons and plots
+read this file.
 """
 
 import json

@@ -15,10 +15,13 @@ from restart_sampling.images.prompts import PromptedImages
 
 METRICS = ("clip", "aesthetic")
 
+Scores = Mapping[str, ClipScore | AestheticScore]
+"""By name, of `METRICS`, on the device of this process."""
+
 
 def measure_scores(
     images: PromptedImages,
-    scores: Mapping[str, ClipScore | AestheticScore],
+    scores: Scores,
     ranks: Ranks,
     *,
     batch_size: int,
@@ -28,7 +31,7 @@ def measure_scores(
 
     Args:
         images: all of them, with their prompts.
-        scores: by name, of `METRICS`, on the device of this process.
+        scores: to measure.
         ranks: the processes; all call this.
         batch_size: images at a time.
         advance: called with the number of images after each batch.
@@ -49,7 +52,7 @@ def measure_scores(
         return {side: preprocess(image, side) for side in sides}
 
     done = 0
-    with ranks.apart():
+    with ranks.failing_together():
         for prompts, prepared in images.batches(own, batch_size, prepare):
             batch = {side: torch.from_numpy(np.stack([one[side] for one in prepared])) for side in sides}
             for column, score in enumerate(scores.values()):
@@ -61,8 +64,8 @@ def measure_scores(
     order = np.concatenate([np.asarray(part, np.int64) for part in ranks.gather(own)]).argsort()
     table = np.concatenate(ranks.gather(values))[order]
     seconds = round(time.perf_counter() - start, 3)
-    figures: dict[str, Any] = {"images": len(images), "seconds": seconds}
+    result: dict[str, Any] = {"images": len(images), "seconds": seconds}
     for name, column in zip(scores, table.T, strict=True):
-        figures[f"{name}_score"] = float(column.mean())
-        figures[f"{name}_score_error"] = float(column.std(ddof=1) / len(column) ** 0.5) if len(column) > 1 else None
-    return figures
+        result[f"{name}_score"] = float(column.mean())
+        result[f"{name}_score_error"] = float(column.std(ddof=1) / len(column) ** 0.5) if len(column) > 1 else None
+    return result

@@ -1,4 +1,4 @@
-"""What figures are made with: reference, detector and metrics, and the part of a result that says so."""
+"""What images are measured with: reference, detector and metrics, and the part of a result that says so."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from restart_sampling.evaluation.reference import Reference, load_reference
 
 @dataclass(frozen=True)
 class EvaluationSetup:
-    """What figures are made with.
+    """What images are measured with.
 
     Attributes:
         reference: to compare with.
         detector: that the reference was made with.
         metrics: of `evaluation.metrics.METRICS`.
-        blocks: of seeds, figures of their own.
+        blocks: of seeds, each measured by itself.
         about: JSON, all of this for the results file.
         note: for the user; None: nothing to say.
     """
@@ -38,10 +38,10 @@ class EvaluationSetup:
     def partial(
         self, folder: Path, run: Mapping[str, Any], batch: int, versions: Mapping[str, str], rank: int
     ) -> PartialSums:
-        """Where the sums of an unfinished figure of a sampler are kept.
+        """Returns where the sums of an unfinished row are kept.
 
         Args:
-            folder: for those of all figures.
+            folder: for those of all rows.
             run: JSON, what defines the images.
             batch: images at a time.
             versions: of what computes.
@@ -61,7 +61,7 @@ class EvaluationSetup:
 def open_setup(
     reference_name: str, detector_name: str, metrics: Sequence[str], blocks: int, device: torch.device
 ) -> EvaluationSetup:
-    """Loads what the figures need, and checks that it fits together.
+    """Loads what the metrics need, and checks that it fits together.
 
     Args:
         reference_name: a file or an https URL.

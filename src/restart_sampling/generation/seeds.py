@@ -1,6 +1,12 @@
-"""Lists of seeds as users write them."""
+"""Lists of seeds: as users write them, and in blocks.
+
+A block is drawn in one batch, and is always the same, whoever draws it and whenever. A network rounds a little
+differently in batches of another size, so work is dealt out, and taken up again, in whole blocks: then neither the
+number of processes nor an interruption changes a bit.
+"""
 
 import re
+from collections.abc import Sequence
 
 from restart_sampling.base.errors import InputError
 
@@ -32,3 +38,24 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds '{text}': a seed is given twice; each seed makes one image")
     return seeds
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """Writes seeds as `parse_seeds` reads them."""
+    if isinstance(seeds, range) and seeds.step == 1 and len(seeds) > 1:
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ",".join(map(str, seeds))
+
+
+def cut(seeds: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Cuts the seeds into blocks of this size; the last one may be shorter."""
+    return [seeds[start : start + size] for start in range(0, len(seeds), size)]
+
+
+def joined(blocks: Sequence[Sequence[int]]) -> list[int]:
+    """Joins the seeds of blocks; in batches of the size of a block they are the blocks again.
+
+    Args:
+        blocks: some of those that `cut` made, in its order, so that the shorter one is the last.
+    """
+    return [seed for block in blocks for seed in block]

@@ -9,8 +9,8 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.generation.blocks import joined
-from restart_sampling.generation.generate import Batch
+from restart_sampling.generation.drawing import Batch
+from restart_sampling.generation.seeds import joined
 from restart_sampling.generation.store import BlockStore
 
 _MAX_WORKERS = 4  # of each process; they share the cores
@@ -43,7 +43,7 @@ def write_missing(
     """
     missing: list[int] = []
     finished = False
-    with ranks.apart(), _disk_has_room():
+    with ranks.failing_together(), _disk_has_room():
         if ranks.first:
             missing = _missing(store)
             finished = not missing and store.finished()
@@ -52,10 +52,10 @@ def write_missing(
     missing = ranks.gather(missing)[0]
     left = sum(len(store.blocks[number]) for number in missing)
     advance(sum(map(len, store.blocks)) - left)
-    with ranks.apart(), _disk_has_room():
+    with ranks.failing_together(), _disk_has_room():
         _write_share(store, missing, draw, ranks, advance)
     ranks.wait()
-    with ranks.apart(), _disk_has_room():
+    with ranks.failing_together(), _disk_has_room():
         if ranks.first and not finished:
             store.finish(manifest)
     return left

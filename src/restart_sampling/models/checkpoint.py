@@ -19,7 +19,7 @@ from restart_sampling.base.files import atomic, sha256
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
 from restart_sampling.models.edm_record import NetworkRecord
-from restart_sampling.models.resolve import resolve
+from restart_sampling.models.resolve import default_plan, resolve
 from restart_sampling.models.unpickle import PICKLE_MAGIC, ZIP_MAGIC, Record, unpickled
 
 FORMAT = "restart-sampling/1"
@@ -95,6 +95,7 @@ class Checkpoint:
         model.load_state_dict(self.state)
         self._compare_scalars(model)
         model.identity = self.sha256 or None
+        model.default_plan = default_plan(self.path)
         return model.eval().requires_grad_(False)
 
     def _error(self, reason: str) -> InputError:

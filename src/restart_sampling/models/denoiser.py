@@ -51,6 +51,7 @@ class Denoiser(nn.Module):
         model: The network.
         resolution, channels, label_dim, sigma_min, sigma_max, D: As above.
         identity: SHA-256 of the file that it comes from; None: unknown.
+        default_plan: One that suits it; None: unknown.
 
     Raises:
         InputError: Unknown model_type.
@@ -58,6 +59,7 @@ class Denoiser(nn.Module):
 
     process: ClassVar[Process] = VE
     identity: str | None = None
+    default_plan: str | None = None
 
     def __init__(
         self,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from restart_sampling.base.download import cache_folder, check_hash, fetch
 from restart_sampling.base.errors import InputError
+from restart_sampling.models.default_plans import DEFAULT_PLANS
 
 _WEIGHTS = Path(__file__).parent / "weights"  # with a card of each model
 BUNDLED = {
     name: _WEIGHTS / f"{name}.safetensors" for name in ("cifar10-small", "cifar10-vp-small", "cifar10-pfgmpp-small")
 }
-
 _EDM = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained"
 PUBLISHED = {
     "baseline-cifar10-32x32-uncond-vp": f"{_EDM}/baseline/baseline-cifar10-32x32-uncond-vp.pkl",
@@ -61,6 +61,11 @@ def resolve(source: str | os.PathLike[str]) -> Path:
         f"model {source!r} is not known; it can be a name (nearest: {', '.join(nearest)}), an https:// URL, "
         f"or the path of a {', '.join(_SUFFIXES)} file"
     )
+
+
+def default_plan(path: Path) -> str | None:
+    """The plan of a model that comes with the package, by its file; None of others."""
+    return next((DEFAULT_PLANS[name] for name, bundled in BUNDLED.items() if bundled == path), None)
 
 
 def _by_hand(name: str) -> Path:

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import atomic, check_writable
 from restart_sampling.comparison.published import CHECKPOINTS, NOTES
-from restart_sampling.comparison.results import SAMPLES, Result
+from restart_sampling.comparison.results import RESULTS, SAMPLES, Result, read_sweep
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.pictures.figure import KINDS, plot
 from restart_sampling.pictures.points import pareto_front, points_of
@@ -33,6 +34,30 @@ _COLUMNS = {
     "seconds": ".1f",
 }
 """Columns of the table, and how their numbers are written."""
+
+
+def report(folder: str | Path, out: str | Path, paper: str | None = None) -> int:
+    """Writes a sweep as one HTML page, which needs no internet.
+
+    Args:
+        folder: of the sweep.
+        out: the page.
+        paper: the setting of the paper whose values are shown too, of `CHECKPOINTS`.
+
+    Returns:
+        The number of its rows.
+
+    Raises:
+        InputError: the folder holds no sweep, the page cannot be written, or there is no such setting.
+    """
+    if paper not in (None, *CHECKPOINTS):
+        raise InputError(f"the paper has no setting '{paper}'; give one of {', '.join(CHECKPOINTS)}")
+    results = read_sweep(Path(folder) / RESULTS)
+    check_writable(Path(out))
+    page = make_report(Path(folder), results, paper)
+    with atomic(Path(out)) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return len(results)
 
 
 def make_report(folder: Path, results: Mapping[str, Result], paper: str | None = None) -> str:

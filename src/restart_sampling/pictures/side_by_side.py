@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from restart_sampling.base.files import atomic
-from restart_sampling.generation.generate import Batch
+from restart_sampling.generation.drawing import Batch
 from restart_sampling.pictures.paths import plot_schedules
 from restart_sampling.pictures.points import Schedule
 from restart_sampling.pictures.style import SECONDARY, style, styles

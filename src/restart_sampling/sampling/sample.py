@@ -123,8 +123,13 @@ def net_noise(net: Net, seeds: Sequence[int], s_noise: float = 1.0) -> Noise:
     return GaussianNoise(seeds, s_noise=s_noise, process=net.process, device=net.device)
 
 
-def network_evaluations(net: Net, plan: Plan) -> int:
+def network_evaluations(net: Net, plan: Plan, path: NoisePath | None = None) -> int:
     """Counts the evaluations of networks for one sample: the plan's NFE, but more where guidance takes two for a call.
+
+    Args:
+        net: what is called.
+        plan: the sampler.
+        path: of `net_path`, where it is there already.
 
     Raises:
         InputError: the plan does not fit the net.
@@ -137,5 +142,5 @@ def network_evaluations(net: Net, plan: Plan) -> int:
         return x
 
     state = torch.zeros(1, 1, dtype=torch.float64, device="cpu")
-    follow(denoise, state, net_path(net, plan), *plan.solvers, net.process, lambda x, low, high: x)
+    follow(denoise, state, path or net_path(net, plan), *plan.solvers, net.process, lambda x, low, high: x)
     return count

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.cli.options import Progress, json_option, print_json, print_settings
+from restart_sampling.cli.options import ProgressBar, json_option, print_json, print_settings
 
 RESOLUTION = 512
 
@@ -96,7 +96,7 @@ def coco(
         }
     )
     if plan:
-        with Progress("images", plan.count) as advance:
+        with ProgressBar("images", plan.count) as advance:
             make_dataset(plan, available_cores(), advance)
     write_json(out / "subset.json", about)
     write_captions(captions, table)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +11,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.cli.options import (
-    describe_device,
-    device_option,
-    json_option,
-    pick_device,
-    print_json,
-    print_settings,
+from restart_sampling.cli.options import device_option, json_option, pick_device, print_json, print_settings
+from restart_sampling.cli.rows import (
+    describe_rows,
+    describe_setup,
+    detector_option,
+    distance,
+    per_result,
+    print_end,
+    print_table,
+    reference_option,
+    watching,
 )
-from restart_sampling.cli.reference import DETECTOR_HELP
-from restart_sampling.cli.rows import Finished, distance, measure_missing, print_failures
-from restart_sampling.cli.sampler import versions
 from restart_sampling.cli.text.drawing import (
     SAMPLER_HELP,
-    Asked,
+    PipelineOptions,
     batch_option,
     describe_model,
     drawing_options,
@@ -38,17 +38,16 @@ from restart_sampling.cli.text.drawing import (
 from restart_sampling.cli.text.scoring import ScoreModels, describe_score, score_options
 
 if TYPE_CHECKING:
-    from restart_sampling.comparison.text_rows import TextComparison, TextRow
-    from restart_sampling.text_to_image.pipeline import TextToImage
-    from restart_sampling.text_to_image.samplers import Sampler
+    from restart_sampling.comparison.run import Outcome
 
 SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100", "ddpm:200", "restart:30")
+_TITLES = {"clip": "CLIP score", "aesthetic": "aesthetic score"}
 
 
 @click.command()
 @prompts_option
-@click.option("--reference", "reference_name", required=True, metavar="NPZ", help="Statistics: a file or an https URL.")
-@click.option("--detector", "detector_name", default="inception", show_default=True, help=DETECTOR_HELP)
+@reference_option
+@detector_option
 @click.option(
     "--guidance",
     "guidance_text",
@@ -92,7 +91,7 @@ def compare(
     keep_images: bool,
     seed: int,
     count: int | None,
-    asked: Asked,
+    asked: PipelineOptions,
     batch: int,
     device: str,
     as_json: bool,
@@ -108,11 +107,13 @@ def compare(
     """
     chip = pick_device(device)
 
-    from restart_sampling.base.files import check_writable
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.comparison.text_rows import TextComparison
+    from restart_sampling.comparison.published_text import NOTES
+    from restart_sampling.comparison.results import RESULTS
+    from restart_sampling.comparison.text_rows import TextComparison, text_row
     from restart_sampling.evaluation.metrics import GROUPS, METRICS
     from restart_sampling.evaluation.setup import open_setup
+    from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
 
     guidances = _scales(guidance_text)
@@ -133,43 +134,35 @@ def compare(
             scores = models.load(metrics, ranks.device)
             model = asked.load(ranks.device)
             samplers = pick_samplers(sampler_texts, model, SAMPLERS)
-            made = TextComparison(
-                out,
-                setup,
-                scores,
-                keep_images,
-                describe_device(ranks.device),
-                versions("diffusers", "transformers"),
-                replace(ranks, forgiving=True),
-            )
-            rows = _rows(made, model, asked, guidances, samplers, prompts, seed, batch, prompts_path)
-            check_writable(made.results)
-            finished = made.take_up(rows) if ranks.first else {}
-        finished = ranks.gather(finished)[0]
+            drawings = [
+                prepare(model, asked.request(sampler, guidance, seed), prompts, batch)
+                for guidance in guidances
+                for sampler in samplers
+            ]
+            rows = [text_row(drawing, prompts_path) for drawing in drawings]
+            comparison = TextComparison(setup, ranks, batch, out / RESULTS, out, prompts, scores, keep_images)
+            there = comparison.take_up(rows) if ranks.first else {}
         if ranks.first:
-            there = sum(row.key in finished for row in rows)
-            evaluations = sum(row.images.drawing.network_evaluations for row in rows)
+            evaluations = sum(drawing.network_evaluations for drawing in drawings)
             print_settings(
                 {
                     "model": describe_model(model),
-                    "rows": f"{len(rows)}, {evaluations} network evaluations of an image in all"
-                    + f"; {there} are there" * (there > 0),
+                    "rows": describe_rows(rows, f"{evaluations} network evaluations of an image", there),
                     "images": f"{len(prompts)} of each row ({prompts_path}, seeds {seed}-{seed + len(prompts) - 1})",
-                    "reference": f"{reference_name} ({setup.reference.statistics.count or 'unknown number of'} images)",
-                    "detector": f"{detector_name} ({setup.detector.identity[:32]}), float32 without TF32",
                     **{name: describe_score(score.about) for name, score in scores.items()},
-                    "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {model.dtype}",
-                    **({"note": setup.note} if setup.note else {}),
+                    **describe_setup(comparison, f", networks in {model.dtype}"),
                 }
             )
-        failed = measure_missing(rows, finished, made.measure, len(prompts), ranks.first)
+        with watching(rows, there, ranks.first) as watch:
+            outcomes = comparison.run(rows, there, watch)
         if ranks.first:
             if as_json:
-                print_json({"results": [finished[row.key] for row in rows if row.key in finished]})
+                print_json({"results": [each.result for each in outcomes if each.result]})
             else:
-                _print_table(rows, finished)
-            _print_end(made, rows, failed)
-    return 1 if failed else 0
+                _print_table(outcomes, list(scores))
+            notes = ["notes on the paper's values:", *(f"  - {note}" for note in NOTES)]
+            print_end(comparison, outcomes, notes if any(row.about["published"] for row in rows) else [])
+    return 0 if all(each.result for each in outcomes) else 1
 
 
 def _scales(text: str) -> list[float]:
@@ -182,92 +175,32 @@ def _scales(text: str) -> list[float]:
     return scales
 
 
-def _rows(
-    made: TextComparison,
-    model: TextToImage,
-    asked: Asked,
-    guidances: Sequence[float],
-    samplers: Sequence[Sampler],
-    prompts: Sequence[str],
-    seed: int,
-    batch: int,
-    prompts_path: Path,
-) -> list[TextRow]:
-    """Every sampler at every scale. What does not fit the pipeline is refused."""
-    from dataclasses import asdict
-
-    from restart_sampling.comparison.published_text import find_published
-    from restart_sampling.comparison.text_rows import TextRow
-    from restart_sampling.text_to_image.generate import prepare
-    from restart_sampling.text_to_image.images import TextImages
-
-    def row(sampler: Sampler, guidance: float) -> TextRow:
-        drawing = prepare(model, asked.request(sampler, guidance, seed))
-        images = TextImages(drawing, prompts, batch)
-        published = find_published(str(sampler), guidance)
-        about = {
-            "run": images.run,
-            "name": f"{sampler} at {guidance:g}",
-            "family": sampler.family,
-            "sampler": str(sampler),
-            "guidance": guidance,
-            "model": model.name,
-            "plan": None,
-            "nfe": drawing.nfe,
-            "network_evaluations": drawing.network_evaluations,
-            "published": None if published is None else asdict(published),
-            "prompts": str(prompts_path),
-            **made.setup.about,
-            "metrics": [*made.setup.metrics, *made.scores],
-            **{name: score.about for name, score in made.scores.items()},
-            "device": f"{made.ranks.size} x {made.device}",
-            "versions": made.versions,
+def _print_table(outcomes: Sequence[Outcome], scores: Sequence[str]) -> None:
+    """Every row with its values, and the paper's beside them."""
+    abouts = [each.row.about for each in outcomes]
+    columns = {
+        "guidance": [f"{about['guidance']:g}" for about in abouts],
+        "sampler": [about["sampler"] for about in abouts],
+        "NFE": [str(about["nfe"]) for about in abouts],
+        "network evaluations": [str(about["network_evaluations"]) for about in abouts],
+        "Fréchet distance": per_result(outcomes, distance, failed="failed"),
+        **{_TITLES[name]: per_result(outcomes, partial(_score, name)) for name in scores},
+    }
+    printed = [about["published"] or {} for about in abouts]
+    if any(printed):
+        columns["paper"] = [each.get("printed", "") for each in printed]
+        columns["its FID"] = [_number(each.get("fid"), 2) for each in printed]
+        columns |= {
+            f"its {_TITLES[name]}": [_number(each.get(name), 4 if name == "clip" else 2) for each in printed]
+            for name in scores
         }
-        return TextRow(images, about)
-
-    return [row(sampler, guidance) for guidance in guidances for sampler in samplers]
-
-
-def _print_table(rows: Sequence[TextRow], finished: Finished) -> None:
-    """On standard output: every row with its figures, and the paper's beside them."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    first = rows[0].about
-    ours = [metric for metric in ("clip", "aesthetic") if metric in first["metrics"]]
-    paper = any(row.about["published"] for row in rows)
-    titles = {"clip": "CLIP score", "aesthetic": "aesthetic score"}
-    heads = ["guidance", "sampler", "NFE", "network evaluations", "Fréchet distance", *(titles[name] for name in ours)]
-    heads += ["paper", "its FID", *(f"its {titles[name]}" for name in ours)] if paper else []
-    table = Table(*heads, "seconds", box=None, pad_edge=False)
-    for row in rows:
-        about, result = row.about, finished.get(row.key)
-        cells = [f"{about['guidance']:g}", escape(about["sampler"])]
-        cells += [str(about["nfe"]), str(about["network_evaluations"]), distance(result) if result else "failed"]
-        cells += [_score(result, name) if result else "" for name in ours]
-        if paper:
-            printed: dict[str, Any] = about["published"] or {}
-            cells += [printed.get("printed", ""), _number(printed.get("fid"), 2)]
-            cells += [_number(printed.get(name), 4 if name == "clip" else 2) for name in ours]
-        table.add_row(*cells, f"{result['seconds']:.1f}" if result else "")
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    columns["seconds"] = per_result(outcomes, lambda result: f"{result['seconds']:.1f}")
+    print_table(columns)
 
 
-def _score(result: dict[str, Any], name: str) -> str:
+def _score(name: str, result: dict[str, Any]) -> str:
     return f"{result[f'{name}_score']:.4f} +- {result[f'{name}_score_error']:.2g}"
 
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def _print_end(made: TextComparison, rows: Sequence[TextRow], failed: dict[str, str]) -> None:
-    from restart_sampling.comparison.published_text import NOTES
-
-    if any(row.about["published"] for row in rows):
-        click.echo("notes on the paper's figures:", err=True)
-        for note in NOTES:
-            click.echo(f"  - {note}", err=True)
-    print_failures(rows, failed)
-    click.echo(f"results: {made.results}", err=True)

@@ -15,7 +15,7 @@ from restart_sampling.cli.options import as_one
 if TYPE_CHECKING:
     import torch
 
-    from restart_sampling.text_to_image.generate import Request
+    from restart_sampling.text_to_image.drawing import Request
     from restart_sampling.text_to_image.pipeline import TextToImage
     from restart_sampling.text_to_image.samplers import Sampler
 
@@ -63,11 +63,13 @@ SAMPLER_HELP = (
     "ddim, ddpm, heun, dpmpp or restart, with steps (ddim:50), restarts (restart:30 [10,2,0.1,2.0]) and settings of "
     "the scheduler (dpmpp:25 use_karras_sigmas=true); flow models: euler, heun, restart."
 )
+PACKAGES = ("diffusers", "transformers")
+"""Their versions are kept beside images and results."""
 FLOW_SAMPLERS = ("euler:28", "heun:15", "restart:28 [4,1,0.3,0.6]")
 
 
 @dataclass(frozen=True)
-class Asked:
+class PipelineOptions:
     """What the user asks of a pipeline: the values of `drawing_options`."""
 
     model_name: str
@@ -87,12 +89,12 @@ class Asked:
 
     def request(self, sampler: Sampler, guidance: float, seed: int) -> Request:
         """What is asked, with a sampler."""
-        from restart_sampling.text_to_image.generate import Request
+        from restart_sampling.text_to_image.drawing import Request
 
         return Request(sampler, guidance, seed, self.negative_prompt, self.height, self.width)
 
 
-drawing_options = as_one("asked", Asked, _OPTIONS)
+drawing_options = as_one("asked", PipelineOptions, _OPTIONS)
 """Adds the options of a pipeline, which come to the command as `asked`."""
 
 

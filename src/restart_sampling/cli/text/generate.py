@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
 
 from restart_sampling.cli.options import (
-    Progress,
     describe_device,
     describe_nfe,
     device_option,
@@ -16,12 +14,12 @@ from restart_sampling.cli.options import (
     pick_device,
     print_json,
     print_settings,
-    summarize,
+    write_images,
 )
-from restart_sampling.cli.sampler import versions
 from restart_sampling.cli.text.drawing import (
+    PACKAGES,
     SAMPLER_HELP,
-    Asked,
+    PipelineOptions,
     batch_option,
     describe_model,
     drawing_options,
@@ -55,7 +53,7 @@ def generate(
     guidance: float,
     seed: int,
     count: int | None,
-    asked: Asked,
+    asked: PipelineOptions,
     batch: int,
     device: str,
     as_json: bool,
@@ -72,56 +70,46 @@ def generate(
     chip = pick_device(device)
 
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.generation.blocks import cut
+    from restart_sampling.generation.seeds import cut
     from restart_sampling.generation.store import BlockStore
-    from restart_sampling.generation.write import write_missing
     from restart_sampling.images.prompts import write_prompts
-    from restart_sampling.text_to_image.generate import prepare
-    from restart_sampling.text_to_image.images import TextImages
+    from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
 
     with distributed(chip) as ranks:
         with ranks.one_goes_first():
             sampler = Sampler.parse(scheduler_text, steps)
             prompts = read_captions(prompts_path, count)
-            drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed))
-            images = TextImages(drawing, prompts, batch)
+            drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, batch)
             store = BlockStore(out, cut(range(len(prompts)), batch))
             if ranks.first:
-                store.check(images.run, batch)
+                store.check(drawing.about, batch)
+        model = drawing.model
         if ranks.first:
             print_settings(
                 {
-                    "model": describe_model(drawing.model),
+                    "model": describe_model(model),
                     "sampler": f"{sampler}, guidance {guidance:g}",
-                    "NFE": describe_nfe(drawing.nfe, drawing.network_evaluations, guidance),
+                    "NFE": describe_nfe(drawing, guidance),
                     "images": f"{len(prompts)} of {prompts_path} (seeds {seed}-{seed + len(prompts) - 1}), "
                     f"{batch} at a time",
-                    "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {drawing.model.dtype}",
+                    "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {model.dtype}",
                     "out": out,
                 }
             )
-        manifest = images.manifest(describe_device(ranks.device), versions("diffusers", "transformers"))
-        start = time.perf_counter()
-        with Progress("images", len(prompts), ranks.first) as advance:
-            drawn = write_missing(store, manifest, images.draw, ranks, advance)
-        seconds = time.perf_counter() - start
+        written = write_images(drawing, store, drawing.about, model.name, ranks, *PACKAGES)
         if ranks.first:
             table = out.with_suffix(".subset.csv") if out.suffix == ".zip" else out / "subset.csv"
             if table.resolve() != prompts_path.resolve():
                 write_prompts(prompts, table)
-            click.echo(summarize(len(prompts), drawn, seconds, out), err=True)
             if as_json:
                 print_json(
                     {
-                        "images": len(prompts),
-                        "drawn": drawn,
+                        **written,
                         "sampler": str(sampler),
                         "guidance": guidance,
                         "nfe": drawing.nfe,
                         "network_evaluations": drawing.network_evaluations,
-                        "seconds": round(seconds, 3),
                         "prompts": str(table),
-                        "out": str(out),
                     }
                 )

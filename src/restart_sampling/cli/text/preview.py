@@ -11,7 +11,7 @@ import click
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.files import check_writable
 from restart_sampling.cli.options import (
-    Progress,
+    ProgressBar,
     describe_device,
     device_option,
     json_option,
@@ -21,7 +21,7 @@ from restart_sampling.cli.options import (
 )
 from restart_sampling.cli.text.drawing import (
     SAMPLER_HELP,
-    Asked,
+    PipelineOptions,
     batch_option,
     describe_model,
     drawing_options,
@@ -31,7 +31,7 @@ from restart_sampling.cli.text.drawing import (
 
 if TYPE_CHECKING:
     from restart_sampling.pictures.side_by_side import Sampled
-    from restart_sampling.text_to_image.generate import Drawing
+    from restart_sampling.text_to_image.drawing import TextDrawing
 
 SAMPLERS = ("ddim:50", "ddpm:100", "heun:26", "restart")
 
@@ -64,7 +64,7 @@ def preview(
     seeds_text: str,
     out: Path,
     guidance: float,
-    asked: Asked,
+    asked: PipelineOptions,
     batch: int,
     device: str,
     as_json: bool,
@@ -87,7 +87,7 @@ def preview(
 
     from restart_sampling.generation.seeds import parse_seeds
     from restart_sampling.pictures.side_by_side import plot_side_by_side
-    from restart_sampling.text_to_image.generate import prepare
+    from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
 
     seeds = parse_seeds(seeds_text)
@@ -97,7 +97,7 @@ def preview(
         raise InputError("--prompt has no text; write what the images should show")
     model = asked.load(chip)
     samplers = pick_samplers(sampler_texts, model, SAMPLERS)
-    drawings = [prepare(model, asked.request(sampler, guidance, seed=0)) for sampler in samplers]
+    drawings = [prepare(model, asked.request(sampler, guidance, seed=0), prompt, batch) for sampler in samplers]
     print_settings(
         {
             "model": describe_model(model),
@@ -108,8 +108,8 @@ def preview(
             "out": out,
         }
     )
-    with Progress("images", len(drawings) * len(seeds)) as advance:
-        taken = [sample_prompt(drawing, prompt, seeds, batch, advance) for drawing in drawings]
+    with ProgressBar("images", len(drawings) * len(seeds)) as advance:
+        taken = [sample_prompt(drawing, seeds, advance) for drawing in drawings]
     plot_side_by_side(taken, [f"seed {seed}" for seed in seeds], out, title=prompt)
     evaluations = [drawing.network_evaluations for drawing in drawings]
     if as_json:
@@ -131,22 +131,17 @@ def preview(
     click.echo(f"picture: {out}", err=True)
 
 
-def sample_prompt(
-    drawing: Drawing, prompt: str, seeds: Sequence[int], batch: int, advance: Callable[[int], None]
-) -> Sampled:
+def sample_prompt(drawing: TextDrawing, seeds: Sequence[int], advance: Callable[[int], None]) -> Sampled:
     """Draws a prompt with each of the seeds.
 
     Args:
-        drawing: what was asked; a seed is added to that of its request.
-        prompt: of all images.
+        drawing: of the prompt; a seed is added to that of its request.
         seeds: one for each image.
-        batch: images at a time.
         advance: called with the number of images after each batch.
     """
     from restart_sampling.pictures.side_by_side import Sampled, take_images
-    from restart_sampling.text_to_image.generate import generate
 
-    taken = take_images(generate(drawing, [prompt] * len(seeds), seeds, batch_size=batch), advance)
+    taken = take_images(drawing.draw(seeds), advance)
     sampler, nfe, network = drawing.request.sampler, drawing.nfe, drawing.network_evaluations
     cost = f"NFE {nfe}" + (f", {network} network evaluations" if network != nfe else "")
     return Sampled(str(sampler), f"{sampler.family} ({sampler})", cost, nfe, drawing.path, *taken)

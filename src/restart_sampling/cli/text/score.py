@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.cli.options import (
-    Progress,
+    ProgressBar,
     batch_option,
     describe_device,
     device_option,
@@ -70,8 +70,8 @@ def score(
     chip = pick_device(device)
 
     from restart_sampling.base.files import check_writable, sha256
+    from restart_sampling.base.machine import versions
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.cli.sampler import versions
     from restart_sampling.evaluation.results import append_result
     from restart_sampling.evaluation.scores import measure_scores
     from restart_sampling.images.prompts import match_images, read_prompts
@@ -104,11 +104,11 @@ def score(
                     "device": about["device"],
                 }
             )
-        with Progress("images", len(prompted), ranks.first) as advance:
-            figures = measure_scores(
+        with ProgressBar("images", len(prompted), ranks.first) as advance:
+            values = measure_scores(
                 prompted, scores, ranks, batch_size=batch, advance=lambda number: advance(number * ranks.size)
             )
-        result = {**about, **figures, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        result = {**about, **values, "time": datetime.now(UTC).isoformat(timespec="seconds")}
         if ranks.first:
             append_result(results, result)
             if not as_json:

@@ -1,5 +1,7 @@
-"""From prompts to batches of images: a pipeline with a sampler, where all noise of an image is from its own seed."""
+"""A sampler applied to a text-to-image pipeline, where all noise of an image is from its own seed."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +17,8 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError, one_line, shorten
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.blocks import cut
-from restart_sampling.generation.generate import Batch
+from restart_sampling.generation.drawing import Batch
+from restart_sampling.generation.seeds import cut
 from restart_sampling.text_to_image.pipeline import TextToImage, quiet
 from restart_sampling.text_to_image.samplers import Sampler, make_scheduler
 
@@ -43,12 +45,14 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawing:
-    """A pipeline that was asked for something, and was found able to do it.
+class TextDrawing:
+    """A pipeline that was asked for images of prompts, and was found able to make them: a `Drawing`.
 
     Attributes:
         model: the pipeline.
         request: what is asked of it.
+        prompts: that of image number i, which is its seed, is the i-th; a text is that of all images.
+        batch: images at a time.
         scheduler: of the sampler.
         nfe: rows of the scheduler.
         network_evaluations: of one image; twice as many under classifier-free guidance.
@@ -57,6 +61,8 @@ class Drawing:
 
     model: TextToImage
     request: Request
+    prompts: Sequence[str] | str
+    batch: int
     scheduler: Any
     nfe: int
     network_evaluations: int
@@ -64,11 +70,13 @@ class Drawing:
 
     @property
     def about(self) -> dict[str, Any]:
-        """JSON, what an image depends on but for its prompt and its number."""
+        """JSON, all that determines the images but their numbers."""
         asked = self.request
+        prompts = [self.prompts] if isinstance(self.prompts, str) else list(self.prompts)
         config = {key: _json(value) for key, value in self.scheduler.config.items() if not key.startswith("_")}
         return {
             "model_sha256": self.model.sha256,
+            "prompts": f"{len(prompts)}, sha256 {hashlib.sha256(json.dumps(prompts).encode()).hexdigest()}",
             "sampler": str(asked.sampler),
             "guidance": asked.guidance,
             "seed": asked.seed,
@@ -80,6 +88,47 @@ class Drawing:
             "scheduler": {"class": type(self.scheduler).__name__, **config},
         }
 
+    def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
+        """Images of these numbers in batches, in their order; one depends on its number and its prompt alone.
+
+        Nothing is computed before it is asked for.
+
+        Raises:
+            InputError: an image is not finite or of another size, or the pipeline draws noise without a seed, or
+                evaluates its network another number of times than it was to.
+        """
+        return map(self._draw_batch, cut(seeds, self.batch))
+
+    def _draw_batch(self, numbers: Sequence[int]) -> Batch:
+        model, request = self.model, self.request
+        prompts = [self.prompts if isinstance(self.prompts, str) else self.prompts[number] for number in numbers]
+        noise = _unseeded_noise(model.device)
+        with counted_images(model.network) as count:
+            images = _call(model, request, self.scheduler, prompts, numbers)
+        what = f"{type(model.pipe).__name__} with sampler '{request.sampler}'"
+        if count() != self.network_evaluations * len(numbers):
+            raise InputError(
+                f"{what} took {count()} network evaluations for {len(numbers)} images, and "
+                f"{self.network_evaluations} for each were expected; use another sampler or pipeline"
+            )
+        if not all(map(torch.equal, noise, _unseeded_noise(model.device))):
+            raise InputError(
+                f"{what} draws noise without a seed, so that an image would depend on its batch; use another sampler"
+            )
+        if images.shape[1:3] != (request.height or images.shape[1], request.width or images.shape[2]):
+            raise InputError(
+                f"{what} makes images of {images.shape[1]}x{images.shape[2]}, where {request.height}x{request.width} "
+                f"were asked for; give that size, or another one"
+            )
+        for number, prompt, image in zip(numbers, prompts, images, strict=True):
+            if not np.isfinite(image).all():
+                raise InputError(
+                    f"image {number} ('{shorten(prompt, 60)}') is not finite with sampler '{request.sampler}'; check "
+                    f"whether the network overflows in {model.dtype} (--dtype float32 or bfloat16 does not)"
+                )
+        pixels = torch.from_numpy((images * 255).round().astype(np.uint8)).permute(0, 3, 1, 2).contiguous()
+        return Batch(tuple(numbers), None, pixels)
+
 
 def _json(value: Any) -> Any:
     """A setting of a scheduler, of which some are infinite and some are arrays."""
@@ -88,11 +137,17 @@ def _json(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not isfinite(value) else value
 
 
-def prepare(model: TextToImage, request: Request) -> Drawing:
+def prepare(model: TextToImage, request: Request, prompts: Sequence[str] | str = "", batch: int = 16) -> TextDrawing:
     """Makes the scheduler and finds out what an image will cost, with one evaluation of the network.
 
     Pipelines differ in how they set the timesteps, and in whether a guidance scale means classifier-free guidance, so
     the pipeline itself is asked: it is stopped at its first step.
+
+    Args:
+        model: the pipeline.
+        request: what is asked of it.
+        prompts: that of image number i is the i-th; a text is that of all images.
+        batch: images at a time.
 
     Raises:
         InputError: the sampler, its plan or what else is asked does not fit the pipeline.
@@ -117,61 +172,7 @@ def prepare(model: TextToImage, request: Request) -> Drawing:
             f"not do at guidance {request.guidance:g}; leave it out, or give a scale above 1"
         )
     nfe = len(scheduler.timesteps)
-    return Drawing(model, request, scheduler, nfe, nfe * row_evaluations, _path(scheduler))
-
-
-def generate(
-    drawing: Drawing, prompts: Sequence[str], numbers: Sequence[int], *, batch_size: int = 16
-) -> Iterator[Batch]:
-    """Draws images; that of a number depends on it and on its prompt, not on the others in its batch.
-
-    Args:
-        drawing: of `prepare`.
-        prompts: one for each image.
-        numbers: of the images, one for each.
-        batch_size: images at a time.
-
-    Returns:
-        An iterator of batches in the order of the numbers, which are their seeds. Nothing is computed before it is
-        asked for.
-
-    Raises:
-        InputError: an image is not finite or of another size, or the pipeline draws noise without a seed, or evaluates
-            its network another number of times than it was to.
-    """
-    for places in cut(range(len(numbers)), batch_size):
-        chosen = [numbers[place] for place in places]
-        yield _draw(drawing, [prompts[place] for place in places], chosen)
-
-
-def _draw(drawing: Drawing, prompts: Sequence[str], numbers: Sequence[int]) -> Batch:
-    model, request = drawing.model, drawing.request
-    noise = _unseeded_noise(model.device)
-    with counted_images(model.network) as count:
-        images = _call(model, request, drawing.scheduler, prompts, numbers)
-    what = f"{type(model.pipe).__name__} with sampler '{request.sampler}'"
-    if count() != drawing.network_evaluations * len(numbers):
-        raise InputError(
-            f"{what} took {count()} network evaluations for {len(numbers)} images, and "
-            f"{drawing.network_evaluations} for each were expected; use another sampler or pipeline"
-        )
-    if not all(map(torch.equal, noise, _unseeded_noise(model.device))):
-        raise InputError(
-            f"{what} draws noise without a seed, so that an image would depend on its batch; use another sampler"
-        )
-    if images.shape[1:3] != (request.height or images.shape[1], request.width or images.shape[2]):
-        raise InputError(
-            f"{what} makes images of {images.shape[1]}x{images.shape[2]}, where {request.height}x{request.width} were "
-            f"asked for; give that size, or another one"
-        )
-    for number, prompt, image in zip(numbers, prompts, images, strict=True):
-        if not np.isfinite(image).all():
-            raise InputError(
-                f"image {number} ('{shorten(prompt, 60)}') is not finite with sampler '{request.sampler}'; check "
-                f"whether the network overflows in {model.dtype} (--dtype float32 or bfloat16 does not)"
-            )
-    pixels = torch.from_numpy((images * 255).round().astype(np.uint8)).permute(0, 3, 1, 2).contiguous()
-    return Batch(tuple(numbers), None, pixels)
+    return TextDrawing(model, request, prompts, batch, scheduler, nfe, nfe * row_evaluations, _path(scheduler))
 
 
 def _call(

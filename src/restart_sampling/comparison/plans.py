@@ -1,0 +1,175 @@
+"""Plans of one net, compared on the same seeds: the rows of `evaluate` and `sweep`, and both for Python."""
+
+from collections.abc import Callable, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.ranks import Ranks
+from restart_sampling.comparison.results import RESULTS
+from restart_sampling.comparison.rows import NamedPlan, check_different, read_rows, row_of
+from restart_sampling.comparison.run import Comparison, Outcome, Row
+from restart_sampling.evaluation.setup import open_setup
+from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.seeds import format_seeds
+from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.plan import Plan
+
+Draw = Callable[[Plan], NetDrawing]
+"""Makes the drawing of a plan."""
+
+
+def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seeds_text: str, model: str) -> list[Row]:
+    """Rows of plans of one net.
+
+    Args:
+        plans: with different names.
+        draw: makes the drawing of a plan.
+        seeds: of the images of each row.
+        seeds_text: the same as the user wrote them.
+        model: the net as the user names it.
+
+    Raises:
+        InputError: a plan does not fit the net; of several, the message names it. Or two are alike.
+    """
+    check_different(plans)
+
+    def row(named: NamedPlan) -> Row:
+        try:
+            drawing = draw(named.plan)
+        except InputError as error:
+            raise InputError(f"row '{named.name}': {error}" if len(plans) > 1 else str(error)) from None
+        net = drawing.net
+        about = {
+            "run": {**drawing.about, "seeds": seeds_text},
+            "name": named.name,
+            "family": named.family,
+            "model": model,
+            "plan": str(named.plan),
+            "nfe": drawing.nfe,
+            "network_evaluations": drawing.network_evaluations,
+            "sigma_min": net.sigma_min,
+            "sigma_max": net.sigma_max if isfinite(net.sigma_max) else None,
+            "published_fid": named.published,
+        }
+        return Row(named.name, about, drawing, seeds)
+
+    return [row(named) for named in plans]
+
+
+def evaluate(
+    net: Net,
+    plans: Plan | str | Sequence[Plan | str],
+    *,
+    reference: str | Path,
+    seeds: Sequence[int],
+    detector: str = "inception",
+    metrics: Sequence[str] = ("fd",),
+    blocks: int = 1,
+    results: str | Path | None = None,
+    batch_size: int = 64,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Measures the images of plans against a reference, in this process and without writing images.
+
+    Args:
+        net: from `load_model`, `from_eps` and the like, of images whose values are -1 to 1, on the device to use.
+        plans: one, or several that are compared on the same seeds.
+        reference: statistics, as `restart-sampling reference` makes them: a file or an https URL.
+        seeds: one for each image.
+        detector: "inception", "dinov2-hf", or the path of a TorchScript file; the one of the reference.
+        metrics: of fd, kid, pr, fd-infinity and per-class.
+        blocks: runs of neighbouring seeds that are measured by themselves.
+        results: a file to which a line is added for each plan; a plan whose line is there is not drawn again, and one
+            that was interrupted goes on. The net must have an `identity`. None: nothing is kept.
+        batch_size: images at a time.
+        **options: classes, guidance, noise, exact and shape, as of `generate`.
+
+    Returns:
+        For each plan what its line holds, such as `frechet_distance` and `frechet_distance_error`.
+
+    Raises:
+        InputError: what is given does not fit together (before any work), or a plan failed (after the others).
+    """
+    named = [row_of(str(plan), plan) for plan in _parse(plans)]
+    path = None if results is None else Path(results)
+    return _compare(net, named, reference, detector, metrics, seeds, blocks, path, None, batch_size, options)
+
+
+def sweep(
+    net: Net,
+    plans: str | Sequence[Plan | str],
+    *,
+    reference: str | Path,
+    out: str | Path,
+    images: int = 10_000,
+    blocks: int = 2,
+    detector: str = "inception",
+    metrics: Sequence[str] = ("fd",),
+    batch_size: int = 64,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Compares many plans of a net on the same seeds, in this process; a later call goes on where one was interrupted.
+
+    Args:
+        net: as of `evaluate`; it must have an `identity`.
+        plans: several, or the name of a file or a pattern of presets, as the command `sweep` takes it.
+        reference: as of `evaluate`.
+        out: a folder for the results file and the first images of each row, from which `report` makes a page.
+        images: seeds of each block: they are 0, 1, 2 and so on.
+        blocks: of seeds, each measured by itself.
+        detector, metrics, batch_size: as of `evaluate`.
+        **options: classes, guidance, noise, exact and shape, as of `generate`.
+
+    Returns:
+        As `evaluate`.
+
+    Raises:
+        InputError: as of `evaluate`.
+    """
+    named = read_rows(plans) if isinstance(plans, str) else [row_of(str(plan), plan) for plan in _parse(plans)]
+    seeds, folder = range(images * blocks), Path(out)
+    results = folder / RESULTS
+    return _compare(net, named, reference, detector, metrics, seeds, blocks, results, folder, batch_size, options)
+
+
+def finished(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """The lines of rows that were all measured.
+
+    Raises:
+        InputError: one failed.
+    """
+    failed = [outcome for outcome in outcomes if outcome.result is None]
+    if failed and len(outcomes) > 1:
+        raise InputError("; ".join(f"row '{each.row.name}' failed: {each.error}" for each in failed))
+    if failed:
+        raise InputError(failed[0].error)
+    return [outcome.result for outcome in outcomes if outcome.result is not None]
+
+
+def _parse(plans: Plan | str | Sequence[Plan | str]) -> list[Plan]:
+    several = [plans] if isinstance(plans, Plan | str) else plans
+    return [Plan.parse(plan) if isinstance(plan, str) else plan for plan in several]
+
+
+def _compare(
+    net: Net,
+    named: Sequence[NamedPlan],
+    reference: str | Path,
+    detector: str,
+    metrics: Sequence[str],
+    seeds: Sequence[int],
+    blocks: int,
+    results: Path | None,
+    folder: Path | None,
+    batch_size: int,
+    options: dict[str, Any],
+) -> list[dict[str, Any]]:
+    def draw(plan: Plan) -> NetDrawing:
+        return NetDrawing(net, plan, batch=batch_size, **options)
+
+    rows = plan_rows(named, draw, seeds, format_seeds(seeds), "own")
+    setup = open_setup(str(reference), detector, metrics, blocks, net.device)
+    comparison = Comparison(setup, Ranks(0, 1, net.device), batch_size, results, folder)
+    return finished(comparison.run(rows, comparison.take_up(rows)))

@@ -1,0 +1,374 @@
+"""A sampler applied to an image model: what its images cost, what they depend on, and the images of seeds."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from math import isfinite
+from typing import Any, Literal, Protocol, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.machine import describe_device
+from restart_sampling.base.numerics import full_float32
+from restart_sampling.generation.seeds import cut
+from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.models.fast import CompiledNetwork
+from restart_sampling.models.guidance import guided_by_class
+from restart_sampling.sampling.edm_noise import EDMNoise
+from restart_sampling.sampling.follow import follow
+from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.noise import Noise
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.process import VE
+from restart_sampling.sampling.sample import net_noise, net_path, network_evaluations
+from restart_sampling.sampling.solvers.protocol import Denoise
+
+NoiseKind = Literal["counter", "edm"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of a few seeds, on the CPU.
+
+    Attributes:
+        seeds: B of them.
+        labels: class of each image, int64 [B]; None: there are no classes.
+        images: uint8 [B, C, H, W].
+    """
+
+    seeds: tuple[int, ...]
+    labels: Tensor | None
+    images: Tensor
+
+
+class Drawing(Protocol):
+    """A model with a sampler, which were found to fit one another when this was made."""
+
+    @property
+    def nfe(self) -> int:
+        """Calls of the denoiser for an image."""
+        ...
+
+    @property
+    def network_evaluations(self) -> int:
+        """Evaluations of the network for an image: more than `nfe` under classifier-free guidance."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Images at a time."""
+        ...
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """JSON, all that determines the images but their seeds."""
+        ...
+
+    def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
+        """Images of these seeds in batches, in their order; nothing is computed before it is asked for.
+
+        Raises:
+            InputError: an image is not finite, or its cost is not what was said.
+        """
+        ...
+
+
+class NetDrawing:
+    """A net of images with a plan: a `Drawing`.
+
+    The image of a seed does not depend on the others, on the batch size or on the order.
+
+    Args:
+        net: of states [B, C, H, W] whose values are -1 to 1, on the device to use.
+        plan: the sampler, or its text; None: the net's own default.
+        batch: images at a time.
+        classes: one for all images, or that of each seed; None: drawn for each seed, uniform.
+        guidance, noise, exact: as of `generate`.
+        shape: (C, H, W); None: the net's `shape`, or its `channels` and `resolution`.
+
+    Attributes:
+        net, plan, batch: as above.
+        path: the noise path.
+        nfe: calls of the denoiser for an image.
+        network_evaluations: evaluations of the network for an image.
+
+    Raises:
+        InputError: the plan, a class, the guidance or the noise does not fit the net.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        plan: Plan | str | None = None,
+        *,
+        batch: int = 64,
+        classes: int | Mapping[int, int] | None = None,
+        guidance: float = 1.0,
+        noise: NoiseKind = "counter",
+        exact: bool = False,
+        shape: Sequence[int] | None = None,
+    ) -> None:
+        plan = plan or getattr(net, "default_plan", None)
+        if plan is None:
+            raise InputError(
+                "the plan is missing: a plan suits a net, and this one has no default; give one such as "
+                "'18 [3,2,0.06,0.30]', or a preset"
+            )
+        self.net = net
+        self.plan = Plan.parse(plan) if isinstance(plan, str) else plan
+        self.path = net_path(net, self.plan)
+        self.batch = batch
+        self.shape = _shape(net, shape)
+        self.nfe = self.path.nfe(*self.plan.solvers)
+        self.network_evaluations = network_evaluations(net, self.plan, self.path) * (1 if guidance == 1 else 2)
+        self._classes, self._guidance, self._noise, self._exact = classes, guidance, noise, exact
+        self._label_dim: int = getattr(net, "label_dim", 0)
+        self._dtype = _dtype(net)
+        if batch < 1:
+            raise InputError(f"the batch size is {batch}; give at least 1")
+        if noise not in get_args(NoiseKind):
+            raise InputError(f"there is no noise '{noise}'; allowed: {', '.join(get_args(NoiseKind))}")
+        if noise == "edm" and (net.D is not None or net.process != VE):
+            raise InputError(
+                "noise 'edm' is not defined for PFGM++ models, whose scripts drew unseeded noise, nor for flows; use "
+                "'counter'"
+            )
+        if not isfinite(guidance):
+            raise InputError(f"guidance is {guidance:g}; give a finite scale, 1 for none")
+        self._check_classes()
+        if exact and self._dtype != "float32":
+            raise InputError(f"exact images need a network in float32, and this one is in {self._dtype}")
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """JSON, all that determines the images but their seeds."""
+        compiled = ", compiled" * isinstance(getattr(self.net, "model", None), CompiledNetwork)
+        return {
+            "model_sha256": self.net.identity,
+            "D": self.net.D,
+            "plan": str(self.plan),
+            "class": self._classes,
+            "guidance": self._guidance,
+            "noise": self._noise,
+            "arithmetic": f"{self._dtype}{compiled}{', exact' * self._exact}",
+        }
+
+    def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
+        """Images of these seeds in batches, in their order.
+
+        Nothing is computed before it is asked for; on an NVIDIA device the next batch is under way when one is given.
+
+        Raises:
+            InputError: a seed is given twice (at once); an image is not finite, or the denoiser is not called as often
+                as the plan says (when the images are made).
+        """
+        if len(set(seeds)) < len(seeds):
+            raise InputError("a seed is given twice; each seed makes one image")
+        # One batch ahead, so that the device has work while the host reads the images of the one before.
+        return _finish_batches(self._start_batches(seeds), ahead=1 if self.net.device.type == "cuda" else 0)
+
+    def _check_classes(self) -> None:
+        given = self._classes
+        if self._label_dim == 0:
+            if given is not None:
+                raise InputError(f"class {given} was given, but the model is unconditional; leave the class out")
+            if self._guidance != 1:
+                raise InputError(
+                    f"guidance {self._guidance:g} was given, but the model is unconditional; only 1 (none) is possible"
+                )
+        elif given is not None:
+            for label in [given] if isinstance(given, int) else given.values():
+                if not 0 <= label < self._label_dim:
+                    raise InputError(f"class {label} is out of range; the model has classes 0 to {self._label_dim - 1}")
+
+    def _start_batches(self, seeds: Sequence[int]) -> Iterator["_Started"]:
+        calls = batches = 0
+        solver, restart_solver = self.plan.solvers
+
+        def counted(x: Tensor, level: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return denoise(x, level)
+
+        for chosen in cut(seeds, self.batch):
+            noise = self._noise_of(chosen)
+            x = noise.start(self.shape, self.path.levels[0])
+            labels = self._labels(chosen, noise)
+            denoise = self._denoise(labels)
+            with full_float32(self._exact):
+                x = follow(counted, x, self.path, solver, restart_solver, self.net.process, noise)
+            batches += 1
+            yield self._start_reading(x, labels, chosen)
+        if calls != self.nfe * batches:
+            raise InputError(f"the plan has NFE {self.nfe}, but {batches} batches took {calls} calls of the model")
+
+    def _denoise(self, labels: Tensor | None) -> Denoise:
+        if labels is None:
+            return self.net
+        net = cast(Denoiser, self.net)
+        if self._guidance == 1:
+            return partial(net, class_labels=net.one_hot(labels))
+        return guided_by_class(net, labels, self._guidance)
+
+    def _noise_of(self, seeds: Sequence[int]) -> Noise:
+        if self._noise == "edm":
+            return EDMNoise(seeds, self.path, s_noise=self.plan.s_noise, device=self.net.device)
+        return net_noise(self.net, seeds, self.plan.s_noise)
+
+    def _labels(self, seeds: Sequence[int], noise: Noise) -> Tensor | None:
+        if not self._label_dim:
+            return None
+        labels = noise.labels(self._label_dim)
+        if self._classes is None:
+            return labels
+        given = [self._classes if isinstance(self._classes, int) else self._classes[seed] for seed in seeds]
+        return torch.tensor(given).to(labels.device)
+
+    def _start_reading(self, x: Tensor, labels: Tensor | None, seeds: Sequence[int]) -> "_Started":
+        """[-1, 1] to uint8 as EDM rounds it; a state that is not finite would become a black image without a word."""
+        finite = _start_copy(torch.isfinite(x).flatten(1).all(dim=1))
+        images = _start_copy((x * 127.5 + 128).clip(0, 255).to(torch.uint8))
+        classes = None if labels is None else _start_copy(labels)
+
+        def finish() -> Batch:
+            broken = [seed for seed, good in zip(seeds, finite().tolist(), strict=True) if not good]
+            if broken:
+                raise InputError(
+                    f"the image of seed {broken[0]} is not finite with plan '{self.plan}'; check the checkpoint, "
+                    f"whether the plan and the guidance suit it, and whether its network overflows in float16 "
+                    f"(float32 does not)"
+                )
+            return Batch(tuple(seeds), classes and classes(), images())
+
+        return finish
+
+
+def generate(
+    net: Net,
+    plan: Plan | str | None = None,
+    seeds: Sequence[int] = (),
+    *,
+    batch_size: int = 64,
+    classes: int | Sequence[int] | None = None,
+    guidance: float = 1.0,
+    noise: NoiseKind = "counter",
+    exact: bool = False,
+    shape: Sequence[int] | None = None,
+) -> Iterator[Batch]:
+    """Draws images; the image of a seed does not depend on the others, on the batch size or on the order.
+
+    Args:
+        net: from `load_model`, `from_eps` and the like, of images whose values are -1 to 1, on the device to use.
+        plan: the sampler, or its text; default: that of a model that comes with the package.
+        seeds: one for each image.
+        batch_size: images at a time.
+        classes: one for all images, or one for each seed; default: drawn for each seed, uniform.
+        guidance: scale of classifier-free guidance; 1 is none, and other scales cost two evaluations.
+        noise: "counter" is ours; "edm" repeats the random numbers of EDM's scripts (`EDMNoise`).
+        exact: the same bits at every run on one kind of device, with a network in float32.
+        shape: (C, H, W) of the images, where the net has no resolution of its own.
+
+    Returns:
+        An iterator of batches, in the order of the seeds. Nothing is computed before it is asked for.
+
+    Raises:
+        InputError: the plan, a class or the noise does not fit the net (at once), or an image is not finite (when it is
+            made).
+    """
+    if not seeds:
+        raise InputError("the seeds are missing; give one for each image, such as seeds=range(64)")
+    if isinstance(classes, Sequence) and len(classes) != len(seeds):
+        raise InputError(
+            f"{len(classes)} classes were given for {len(seeds)} seeds; give one class, or one for each seed"
+        )
+    of_seeds = dict(zip(seeds, classes, strict=True)) if isinstance(classes, Sequence) else classes
+    drawing = NetDrawing(
+        net, plan, batch=batch_size, classes=of_seeds, guidance=guidance, noise=noise, exact=exact, shape=shape
+    )
+    return drawing.draw(seeds)
+
+
+def check_identity(run: Mapping[str, Any]) -> None:
+    """Makes sure that files can say of which net they are.
+
+    Raises:
+        InputError: the net has no identity.
+    """
+    if run["model_sha256"] is None:
+        raise InputError(
+            "images and results are kept of nets that can be told apart, and this one has no identity; give it one "
+            "(identity=... of rs.from_eps and the like), such as the SHA-256 of its weights"
+        )
+
+
+def manifest(
+    drawing: Drawing, run: Mapping[str, Any], model: str, images: int, device: torch.device, versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """JSON that tells of written images what they are.
+
+    Args:
+        drawing: draws them.
+        run: what defines the images.
+        model: as the user names it.
+        images: how many.
+        device: of one process.
+        versions: of what computes.
+    """
+    return {
+        "format": "restart-sampling-images/1",
+        "run": run,
+        "model": model,
+        "nfe": drawing.nfe,
+        "network_evaluations": drawing.network_evaluations,
+        "images": images,
+        "device": describe_device(device),
+        "batch": drawing.batch,
+        "versions": versions,
+    }
+
+
+def _shape(net: Net, shape: Sequence[int] | None) -> tuple[int, ...]:
+    shape = shape or getattr(net, "shape", None)
+    if shape is None and hasattr(net, "resolution"):
+        shape = (net.channels, net.resolution, net.resolution)  # type: ignore[attr-defined]
+    if shape is None or len(shape) != 3 or min(shape) < 1:
+        raise InputError(f"the shape of the images is {shape}; give (channels, height, width), such as (3, 32, 32)")
+    return tuple(shape)
+
+
+def _dtype(net: Net) -> str:
+    """In which the network computes, as far as the net says it."""
+    weights = next(net.parameters(), None) if isinstance(net, nn.Module) else None
+    return "its own dtype" if weights is None else str(weights.dtype).removeprefix("torch.")
+
+
+_Started = Callable[[], Batch]
+"""A batch that the device may still be working on; the call waits for it."""
+
+
+def _finish_batches(started: Iterator[_Started], ahead: int) -> Iterator[Batch]:
+    waiting: deque[_Started] = deque()
+    for batch in started:
+        waiting.append(batch)
+        if len(waiting) > ahead:
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()
+
+
+def _start_copy(tensor: Tensor) -> Callable[[], Tensor]:
+    """Starts to copy a tensor to the CPU; the call waits for it."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu
+    copy = torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream(tensor.device))
+
+    def wait() -> Tensor:
+        arrived.synchronize()
+        return copy
+
+    return wait

@@ -1,0 +1,146 @@
+"""`--model file.py:make`: any command draws with the net that a function in a user's own file makes."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import restart_sampling as rs
+
+FILE = """
+import torch
+import restart_sampling as rs
+from beside import SIGMA_DATA
+
+
+def denoise(x, sigma):
+    if STEP == "broken":
+        raise KeyError("no weights")
+    variance = sigma.reshape(-1, 1, 1, 1) ** 2
+    return x * SIGMA_DATA**2 / (variance + SIGMA_DATA**2)
+
+
+STEP = "whole"
+
+
+def make():
+    return rs.from_edm(denoise, 0.002, 80.0, identity="the Gaussian"), (3, 8, 8)
+
+
+def broken():
+    global STEP
+    STEP = "broken"
+    return make()
+
+
+def unknown():
+    return rs.from_edm(denoise, 0.002, 80.0), (3, 8, 8)
+
+
+def shapeless():
+    return rs.from_edm(denoise, 0.002, 80.0, identity="the Gaussian")
+
+
+def trained():
+    return rs.load_model("tiny.safetensors")
+
+
+def number():
+    return 3
+
+
+def failing():
+    return torch.zeros(2) + torch.zeros(3)
+"""
+
+
+@pytest.fixture
+def net_file(place):
+    Path("net.py").write_text(FILE)
+    Path("beside.py").write_text("SIGMA_DATA = 0.5\n")
+    return place
+
+
+def test_generate_draws_what_python_draws_and_says_that_the_file_is_run(net_file, run):
+    words = ("generate", "--model", "net.py:make", "--plan", "4", "--seeds", "3-4", "--out", "images")
+    code, _, err = run(*words)
+    assert code == 0, err
+    assert err.startswith("--model net.py:make: the code in this file is run\n")
+    net = rs.from_edm(
+        lambda x, sigma: x * 0.25 / (sigma.reshape(-1, 1, 1, 1) ** 2 + 0.25), 0.002, 80.0, identity="the Gaussian"
+    )
+    (batch,) = rs.generate(net, "4", [3, 4], shape=(3, 8, 8))
+    for seed, image in zip((3, 4), batch.images.numpy(), strict=True):
+        assert np.array_equal(np.array(Image.open(f"images/000000/{seed:06d}.png")), image.transpose(1, 2, 0))
+    made = json.loads(Path("images/manifest.json").read_text())["run"]["model_sha256"]
+    file = hashlib.sha256(FILE.encode()).hexdigest()
+    assert made == hashlib.sha256(f"{file} {net.identity}".encode()).hexdigest()
+    assert "images is complete" in run(*words)[2]
+
+
+def test_another_file_is_another_run(net_file, run):
+    words = ("generate", "--model", "net.py:make", "--plan", "4", "--seeds", "0", "--out", "images")
+    assert run(*words)[0] == 0
+    Path("net.py").write_text(FILE.replace("x * SIGMA_DATA**2", "0.9 * x * SIGMA_DATA**2"))
+    code, _, err = run(*words)
+    assert code == 2
+    assert "holds another run, with model_sha256" in err
+
+
+def test_a_checkpoint_keeps_its_classes(net_file, run):
+    words = ("--plan", "2", "--seeds", "0-1", "--class", "3", "--guidance", "1.5")
+    assert run("generate", "--model", "net.py:trained", *words, "--out", "own")[0] == 0
+    assert run("generate", "--model", "tiny.safetensors", *words, "--out", "ours")[0] == 0
+    for seed in (0, 1):
+        name = f"000000/{seed:06d}.png"
+        assert Path("own", name).read_bytes() == Path("ours", name).read_bytes()
+    assert json.loads(Path("own/manifest.json").read_text())["network_evaluations"] == 6
+
+
+def test_evaluate_sweep_and_plan(net_file, run):
+    common = ("--model", "net.py:make", "--reference", "ref.npz", "--detector", "tiny.pt", "--json")
+    code, out, err = run("evaluate", *common, "--plan", "3", "--seeds", "0-23")
+    assert code == 0, err
+    one = json.loads(out)
+    Path("plans.txt").write_text("3\n4 [2,1,0.5,3]\n")
+    code, out, err = run("sweep", *common, "--plans", "plans.txt", "--images", "24", "--blocks", "1", "--out", "sweep")
+    assert code == 0, err
+    first, second = json.loads(out)["results"]
+    assert first["frechet_distance"] == pytest.approx(one["frechet_distance"], rel=1e-9)
+    assert first["pixels_sha256"] == one["pixels_sha256"] != second["pixels_sha256"]
+    code, out, _ = run("plan", "3", "--model", "net.py:make", "--json")
+    assert (code, json.loads(out)["levels"][0]) == (0, 80.0)
+
+
+BAD = {
+    "net.py:broken": "net.py, line 9: KeyError: 'no weights'",
+    "net.py:failing": "net.py, line 44: RuntimeError: The size of tensor",
+    "net.py:number": "number() gives a int without process",
+    "net.py:absent": "net.py has no function absent",
+    "absent.py:make": "there is no file absent.py",
+    "syntax.py:make": "syntax.py, line 2: SyntaxError",
+    "net.py:unknown": "has no identity; give it one",
+    "net.py:shapeless": "the shape of the images is None; give (channels, height, width)",
+    "net.py": "write net.py:make, with the name of its function",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_with_a_file_is_one_sentence(name, net_file, run):
+    Path("syntax.py").write_text("x = 1\ndef make(:\n")
+    code, out, err = run("generate", "--model", name, "--plan", "2", "--seeds", "0", "--out", "images")
+    assert (code, out) == (2, "")
+    assert BAD[name] in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not list(Path().glob("images/*/*.png"))
+
+
+@pytest.mark.parametrize("option", [("--D", "128"), ("--dtype", "float16")])
+def test_options_of_checkpoints_are_refused(option, net_file, run):
+    words = ("generate", "--model", "net.py:make", "--plan", "2", "--seeds", "0", "--out", "images")
+    code, _, err = run(*words, *option)
+    assert code == 2
+    assert f"{option[0]} is for checkpoints" in err

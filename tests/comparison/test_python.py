@@ -1,0 +1,116 @@
+"""evaluate, sweep and report from Python: any net, the values of the commands, and refusals before any work."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import restart_sampling as rs
+
+MEASURE = {"reference": "ref.npz", "detector": "tiny.pt"}
+
+
+def gaussian(identity=None):
+    """A net of images without a resolution of its own."""
+    return rs.from_edm(lambda x, s: x / (1 + 4 * s.reshape(-1, 1, 1, 1) ** 2), 0.002, 80.0, identity=identity)
+
+
+def test_evaluate_gives_the_values_of_the_command(place, run):
+    code, out, err = run(
+        *("evaluate", "--model", "tiny.safetensors", "--plan", "2", "--plan", "3 churn=1", "--seeds", "0-23"),
+        *("--reference", "ref.npz", "--detector", "tiny.pt", "--class", "1", "--json"),
+    )
+    assert code == 0, err
+    commands = json.loads(out)["results"]
+    values = rs.evaluate(rs.load_model("tiny.safetensors"), ["2", "3 churn=1"], seeds=range(24), classes=1, **MEASURE)
+    for ours, command in zip(values, commands, strict=True):
+        assert ours["run"] == command["run"]
+        assert ours["pixels_sha256"] == command["pixels_sha256"]
+        assert ours["frechet_distance"] == command["frechet_distance"]
+    assert len(Path("results.jsonl").read_text().splitlines()) == 2
+
+
+def test_one_plan_of_an_own_net(place):
+    (one,) = rs.evaluate(gaussian(), "3", seeds=range(24), shape=(3, 8, 8), **MEASURE)
+    (several,) = rs.evaluate(
+        gaussian(), [rs.Plan.parse("3")], seeds=range(24), shape=(3, 8, 8), batch_size=5, blocks=2, **MEASURE
+    )
+    assert (one["plan"], one["nfe"], one["nfe_counted"], one["drawn"]) == ("3", 5, 5, 24)
+    assert one["pixels_sha256"] == several["pixels_sha256"]
+    assert len(several["frechet_distance_blocks"]) == 2
+    assert not list(Path().glob("*.jsonl*"))
+
+
+def test_a_sweep_goes_on_and_becomes_a_page(place):
+    asked = {"out": "sweep", "images": 12, "shape": (3, 8, 8), **MEASURE}
+    (first,) = rs.sweep(gaussian("mine"), ["2"], **asked)
+    before = Path("sweep/results.jsonl").read_text()
+    again, second = rs.sweep(gaussian("mine"), ["2", "3 [2,1,0.5,3]"], **asked)
+    assert Path("sweep/results.jsonl").read_text().startswith(before)
+    assert len(Path("sweep/results.jsonl").read_text().splitlines()) == 2
+    assert again["frechet_distance"] == first["frechet_distance"] != second["frechet_distance"]
+    assert [name.name for name in Path("sweep/samples").iterdir()] != []
+    assert rs.report("sweep", "sweep.html") == 2
+    assert "3 [2,1,0.5,3]" in Path("sweep.html").read_text()
+    with pytest.raises(rs.InputError, match="different model"):
+        rs.sweep(gaussian("another"), ["2"], **asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"results": "r.jsonl"}, "has no identity; give it one"),
+        ({"plans": "2 [3,1,0.5,99]"}, "t_max is above sigma_max"),
+        ({"plans": ["2", "3 [3,1,0.5,99]"]}, r"row '3 \[3,1,0.5,99\]': .*t_max is above sigma_max"),
+        ({"plans": ["2", "2"]}, "are alike"),
+        ({"seeds": range(12)}, "12 images cannot be cut into 10 groups"),
+        ({"shape": None}, r"give \(channels, height, width\)"),
+        ({"classes": 1}, "the model is unconditional"),
+        ({"reference": "none.npz"}, "none.npz cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_any_work(asked, said, place, monkeypatch):
+    monkeypatch.setattr("restart_sampling.generation.drawing.follow", lambda *_: pytest.fail("drawn"))
+    given = {"plans": "2", "seeds": range(24), "shape": (3, 8, 8), **MEASURE, **asked}
+    with pytest.raises(rs.InputError, match=said):
+        rs.evaluate(gaussian(), given.pop("plans"), **given)
+
+
+def test_unknown_arguments_are_errors(place):
+    with pytest.raises(TypeError, match="guidence"):
+        rs.evaluate(gaussian(), "2", seeds=range(24), shape=(3, 8, 8), guidence=2.0, **MEASURE)
+
+
+def test_a_row_that_fails_is_named_after_the_others(place):
+    def broken(x, sigma):
+        return x * (float("nan") if sigma.max() > 50 else 0.5)
+
+    net = rs.from_edm(broken, 0.002, 80.0, identity="broken")
+    with pytest.raises(rs.InputError, match=r"^row '2' failed: the image of seed 0 is not finite"):
+        rs.evaluate(net, ["2", "2 sigma_max=40"], seeds=range(24), shape=(3, 8, 8), results="r.jsonl", **MEASURE)
+    (line,) = map(json.loads, Path("r.jsonl").read_text().splitlines())
+    assert line["plan"] == "2 sigma_max=40"
+
+
+def test_a_model_that_comes_with_the_package_has_a_plan_and_others_ask_for_one():
+    model = rs.load_model("cifar10-small")
+    default, given = (next(iter(rs.generate(model, plan, seeds=[7], classes=3))) for plan in (None, "cifar10-small-20"))
+    assert torch.equal(default.images, given.images)
+    with pytest.raises(rs.InputError, match="the plan is missing"):
+        rs.generate(gaussian(), seeds=[0], shape=(3, 8, 8))
+    with pytest.raises(rs.InputError, match="the seeds are missing"):
+        rs.generate(model, "2")
+
+
+def test_a_flow_net_is_drawn_as_the_sampler_says():
+    """Data of one value: the velocity is known, and so are the images, whatever the noise."""
+    net = rs.from_flow(lambda x, t: (x - 0.5) / t.reshape(-1, 1, 1, 1).clamp_min(1e-6))
+    plan = "8 [3,2,0.3,0.6] sigma_min=0.01 sigma_max=1"
+    (batch,) = rs.generate(net, plan, range(3), shape=(1, 4, 4))
+    assert batch.images.shape == (3, 1, 4, 4)
+    x = rs.sample(net, plan, range(3), (1, 4, 4))
+    assert torch.equal(batch.images, (x * 127.5 + 128).clip(0, 255).to(torch.uint8))
+    assert (batch.images.int() - (0.5 * 127.5 + 128)).abs().max() <= 1
+    with pytest.raises(rs.InputError, match="nor for flows"):
+        rs.generate(net, plan, range(3), shape=(1, 4, 4), noise="edm")
