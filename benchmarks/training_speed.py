@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from restart_sampling.generation.distributed import Ranks
-from restart_sampling.precision import full_float32
+from restart_sampling.base.numerics import full_float32
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.training.settings import Settings
 from restart_sampling.training.trainer import Trainer
 from restart_sampling.training.training_set import TrainingSet
