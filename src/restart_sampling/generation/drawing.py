@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from math import isfinite
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -210,7 +210,8 @@ class NetDrawing:
             return self.net
         net = cast(Denoiser, self.net)
         if self._guidance == 1:
-            return partial(net, class_labels=net.one_hot(labels))
+            classes = net.one_hot(labels)
+            return lambda x, level: net(x, level, classes)
         return guided_by_class(net, labels, self._guidance)
 
     def _noise_of(self, seeds: Sequence[int]) -> Noise:
