@@ -90,6 +90,11 @@ def test_numbers_of_numpy_are_numbers():
     assert str(interval) == "[3,2,0.06,0.3]"
 
 
+def test_levels_at_both_ends_of_the_churn_churn():
+    path = rs.churn_path([4.0, 3.0, 2.0, 1.0, 0.0], s_churn=0.4, s_min=2.0, s_max=3.0)
+    assert [rise.now for rise in path.rises] == [3.0, 2.0]
+
+
 def test_t_min_never_snaps_to_level_0():
     assert rs.RestartInterval(3, 2, 0.0, 0.3).snap([1.0, 0.2, 0.1, 0.0]) == 0.1
     with pytest.raises(rs.InputError, match=r"snaps to the nearest level of the main grid, 0.5, which is not below"):
