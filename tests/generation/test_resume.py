@@ -28,7 +28,7 @@ import restart_sampling.generation.store as store
 from restart_sampling.cli import main
 
 encode = store.encode_png
-pause = float(os.environ.get("PAUSE", 0.005))
+pause = float(os.environ.get("PAUSE", 0.02))
 
 
 def slow_encode(image):

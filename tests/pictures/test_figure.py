@@ -253,8 +253,8 @@ def test_evaluate_s_results_are_plotted_too(tmp_path):
         ([result("18", 7)], ("--kind", "interval"), "no two rows differ in t_min alone"),
         ([result("18", 7)], ("--out", "x.gif"), "the suffix can be .pdf, .svg, .png"),
         ([result("18", 7)], ("--kind", "K", "--paper", "cifar10-vp"), "--paper cifar10-vp is for --kind nfe"),
-        ([], (), "no figure of a sampler"),
-        ([result("18", 7), result("19", 7, detector="other")], (), "a figure with different detector"),
+        ([], (), "no row of a sampler"),
+        ([result("18", 7), result("19", 7, detector="other")], (), "a row with different detector"),
         ([result("18", 7), {**result("19", 7), "schema": "x"}], (), "line 2: its schema is not"),
     ],
 )

@@ -125,13 +125,13 @@ def test_files_one_column_wide(results, tmp_path, run):
         (
             [result("18", 7)],
             (),
-            "has no figure of a text-to-image sampler; make some with 'restart-sampling text compare'",
+            "has no row of a text-to-image sampler; make some with 'restart-sampling text compare'",
         ),
         (made_up(), ("--row", "ddim:51"), "--row 'ddim:51': there is no row of that name; nearest: "),
         (made_up(), ("--paper", "cifar10-vp"), "--paper cifar10-vp is for --kind nfe, and this is text; leave it out"),
         (made_up(), ("--kind", "nfe", "--paper", "stable-diffusion"), "is for --kind text, and this is nfe"),
-        (made_up(), ("--kind", "nfe"), "has no figure of a sampler"),
-        ([*made_up(), *made_up(detector="another")], (), "a figure with different detector"),
+        (made_up(), ("--kind", "nfe"), "has no row of a sampler"),
+        ([*made_up(), *made_up(detector="another")], (), "a row with different detector"),
         (
             [{key: value for key, value in each.items() if "score" not in key} for each in made_up()],
             (),

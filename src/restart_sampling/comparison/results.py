@@ -74,7 +74,7 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: the file cannot be read, has no such row, or rows that cannot be compared.
     """
-    return _read(path, "plan", "figure of a sampler; make some with 'restart-sampling sweep'")
+    return _read(path, "plan", "row of a sampler; make some with 'restart-sampling sweep'")
 
 
 def read_text_rows(path: Path) -> dict[str, dict[str, Any]]:
@@ -83,7 +83,7 @@ def read_text_rows(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: the file cannot be read, has no such row, or rows that cannot be compared.
     """
-    return _read(path, "sampler", "figure of a text-to-image sampler; make some with 'restart-sampling text compare'")
+    return _read(path, "sampler", "row of a text-to-image sampler; make some with 'restart-sampling text compare'")
 
 
 def _read(path: Path, kind: str, what: str) -> dict[str, dict[str, Any]]:

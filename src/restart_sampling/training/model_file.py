@@ -29,7 +29,6 @@ def write_model(
         f"batch {settings.batch}",
         f"Adam {settings.lr:g} with warm-up and cosine decay",
         *([f"label dropout {LABEL_DROPOUT:g}"] if settings.label_dim else []),
-        f"dropout {settings.dropout:g}",
         f"EMA half-life {settings.ema_images} images",
         f"{settings.dtype} compute",
         f"seed {settings.seed}",
