@@ -25,11 +25,13 @@ class MainGrid:
         given: all levels of the scheduler, of which neighbours may be equal; the last may be 0.
         levels: the same without repetitions, so that they fall.
         times: the timestep of each of `levels`, but for a last one that was not repeated.
+        repeated: (level, timestep) where a level comes again: diffusers calls the network, and makes a step of no size.
     """
 
     given: Levels
     levels: Levels
     times: tuple[float, ...]
+    repeated: tuple[tuple[float, float], ...]
 
     @classmethod
     def read(cls, given: Sequence[float], times: Sequence[float]) -> "MainGrid":
@@ -38,7 +40,7 @@ class MainGrid:
         Raises:
             InputError: two levels rise, or there is no step; the message names them.
         """
-        levels, own = [given[0]], [times[0]]
+        levels, own, repeated = [given[0]], [times[0]], []
         for index, (now, then) in enumerate(pairwise(given)):
             if then > now * (1 + _MEET) or not now < float("inf"):
                 raise InputError(
@@ -48,14 +50,12 @@ class MainGrid:
             if now - then > _MEET * now:
                 levels.append(then)
                 own += times[index + 1 : index + 2]
+            else:
+                repeated.append((now, times[index]))
+                own[-1:] = times[index + 1 : index + 2] or own[-1:]
         if len(levels) < 2:
             raise InputError(f"the main grid has only level {given[0]:.6g}, so there is no step; give two levels")
-        return cls(tuple(given), tuple(levels), tuple(own))
-
-    @property
-    def repeated(self) -> Levels:
-        """Levels that come again: diffusers calls the network there, and makes a step of no size."""
-        return tuple(now for now, then in pairwise(self.given) if now - then <= _MEET * now)
+        return cls(tuple(given), tuple(levels), tuple(own), tuple(repeated))
 
     def place(self, step: int) -> int:
         """The index in `levels` of a step of `given`."""
