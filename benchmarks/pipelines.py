@@ -1,7 +1,8 @@
 """Which pipelines of diffusers run with the schedulers: its own tiny test pipelines, built offline, with restarts.
 
     git clone --depth 1 https://github.com/huggingface/diffusers
-    python benchmarks/pipelines.py diffusers/tests --results benchmarks/results/pipelines.jsonl
+    python benchmarks/pipelines.py diffusers/tests --results pipelines.jsonl
+    python benchmarks/pipelines.py pipelines.jsonl  # the table of docs/text-to-image.md
 
 A pipeline is run with its own scheduler, with ours without restarts beside diffusers' Euler, and twice with a restart.
 It runs right where our pictures without restarts are Euler's, the scheduler was called at each of its timesteps in
@@ -15,6 +16,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -45,9 +47,8 @@ def stub_hub() -> None:
     vocabulary = letters()
 
     def tokenizer(*_: Any, **__: Any) -> Any:
-        made = transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=512)
+        made = transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
         made.pad_token = "<|endoftext|>"
-        made.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
         return made
 
     small: dict[str, Any] = {
@@ -75,6 +76,9 @@ def stub_hub() -> None:
         class_ = getattr(transformers, name)
         class_.from_pretrained = staticmethod(text(class_, **settings))
     transformers.AutoConfig.from_pretrained = staticmethod(lambda *_, **__: transformers.T5Config(**t5))  # type: ignore[method-assign]
+    base = transformers.PreTrainedTokenizerBase
+    # Templates of chats: the words alone, and long enough for what pipelines cut off.
+    base.get_chat_template = lambda *_, **__: "{{ messages[0]['content'] }}" + " a" * 80  # type: ignore[method-assign]
     for name in ("AutoTokenizer", "CLIPTokenizer", "T5Tokenizer", "T5TokenizerFast", "BertTokenizer", "LlamaTokenizer"):
         if hasattr(transformers, name):
             getattr(transformers, name).from_pretrained = staticmethod(tokenizer)
@@ -262,7 +266,7 @@ def judge(case_class: Any) -> dict[str, Any]:
             said.append(f"without restarts {(ours - theirs).abs().max():.3g} from Euler's")
         if not scheduler.path.rises:
             said.append("no restart in the path")
-        if scheduler.step_index != len(scheduler.timesteps):
+        if scheduler.step_index not in (None, len(scheduler.timesteps)):  # none: set anew for a next part (WanAnimate)
             said.append(f"stopped at row {scheduler.step_index} of {len(scheduler.timesteps)}")
         if not torch.equal(runs[0], runs[1]):
             said.append("two runs with equal generators differ")
@@ -290,13 +294,30 @@ def judge(case_class: Any) -> dict[str, Any]:
         return result | {"state": "error", "why": short(error), "trace": traceback.format_exc()[-1500:]}
 
 
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: what runs, and what is refused and why."""
+    rows: dict[tuple[str, str], set[str]] = {}
+    for each in results:
+        why = each.get("why", "") if each["state"] != "runs" else ""
+        if each["state"] != "not built":
+            said = re.sub(r"a sample of std [0-9.e+]+", "a sample of a std", why)
+            rows.setdefault((each["state"], said), set()).add(each["pipeline"].removesuffix("Pipeline"))
+    lines = ["| pipelines | | |", "|---|---|---|"]
+    for (state, why), names in sorted(rows.items(), key=lambda row: (row[0][0] != "runs", row[0])):
+        lines.append(f"| {', '.join(sorted(names))} | {state} ({len(names)}) | {why} |")
+    return "\n".join(lines)
+
+
 @click.command()
-@click.argument("tests", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("tests", type=click.Path(exists=True, path_type=Path))
 @click.option("--only", default="", help="Test modules whose names have one of these words, between commas.")
 @click.option("--processes", default=2, show_default=True)
 @click.option("--results", default=None, type=click.Path(path_type=Path), help="Lines of JSON, one for each pipeline.")
 def main(tests: Path, only: str, processes: int, results: Path | None) -> None:
     tests = tests.resolve()
+    if tests.is_file():  # results of a run before
+        print(table([json.loads(line) for line in tests.read_text().splitlines()]))
+        return
     files = sorted((tests / "pipelines").rglob("test_*.py"))
     modules = [".".join(file.relative_to(tests.parent).with_suffix("").parts) for file in files]
     chosen = [each for each in modules if any(word in each for word in only.split(","))]

@@ -104,6 +104,11 @@ class RowLayout(RowTensors):
             main_grid(steps)
             times = self.timesteps.tolist()
             main = MainGrid.read(self.sigmas.tolist()[: len(times) + 1], times)  # log_linear has one level more
+            if main.levels[0] > self.process.highest:
+                raise InputError(
+                    f"the levels begin at {main.levels[0]:g}, and those of a flow model at 1 or below (Cosmos 2 takes "
+                    f"its flow scheduler for another use); keep the pipeline's own scheduler"
+                )
             self._own_times |= zip(main.levels, main.times, strict=False)
             return main
 
