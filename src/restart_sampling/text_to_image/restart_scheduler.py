@@ -276,6 +276,8 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         if self.config.restart_grid != "timesteps":
             return interval
         levels = self._training_levels
+        if interval.t_max > levels[-1]:
+            return interval  # which the main grid will refuse
         return replace(interval, t_max=levels[np.abs(levels - interval.t_max).argmin()].item())
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:

@@ -171,12 +171,12 @@ def check_samplers(samplers: Sequence[Sampler], config: Mapping[str, Any], guida
     """
     for sampler in samplers:
         for guidance in guidances:
-            scheduler = make_scheduler(sampler, config, guidance)
             shift = {"mu": 1.0} if config.get("use_dynamic_shifting") else {}  # the pipeline's depends on the size
             try:
-                scheduler.set_timesteps(sampler.steps, **shift)
+                make_scheduler(sampler, config, guidance).set_timesteps(sampler.steps, **shift)
             except (InputError, ValueError, TypeError) as error:
-                raise InputError(f"sampler '{sampler}' at guidance {guidance:g}: {one_line(error)}") from error
+                said = one_line(error).removeprefix(f"sampler '{sampler}': ")
+                raise InputError(f"sampler '{sampler}' at guidance {guidance:g}: {said}") from error
 
 
 def check_pipeline(pipeline: str, sampler: Sampler) -> str | None:
