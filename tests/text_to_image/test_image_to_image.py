@@ -157,7 +157,21 @@ def test_base_and_refiner_share_a_path_whose_restarts_are_on_one_side(restart, b
     assert [level for *_, level in base + refiner] == whole.scheduler.sigmas[:-1].tolist()
 
 
-def test_a_refiner_that_would_begin_within_a_restart_refuses():
+def test_a_base_whose_restart_crosses_the_cut_and_a_refiner_that_would_begin_in_one_refuse():
     settings = {"solver": "euler", "restart": [[6, 1, 0.1, 2.0]]}
-    with pytest.raises(InputError, match="denoising_start"):
+    with pytest.raises(InputError, match=r"denoising_end=0\.7 stops at timestep 300, and a restart goes across it"):
         base_and_refiner(lambda pipe: with_scheduler(pipe, **settings), 0.7)
+    refiner = with_scheduler(pipeline("sdxl", "Img2Img"), **settings)
+    given = arguments("sdxl", num_inference_steps=20, image=latents("sdxl"))
+    with pytest.raises(InputError, match="denoising_start"):
+        refiner(denoising_start=0.7, **given)
+
+
+def test_a_base_says_once_what_its_refiner_must_have(caplog):
+    base = with_scheduler(pipeline("sdxl"), restart=[[3, 1, 3.0, 8.0]])
+    base(denoising_end=0.7, **arguments("sdxl", num_inference_steps=20))
+    assert "restart_budget='extra', which keeps its grid" in caplog.text
+    caplog.clear()
+    base.scheduler.register_to_config(restart_budget="extra")
+    base(denoising_end=0.7, **arguments("sdxl", num_inference_steps=20))
+    assert "denoising_end" not in caplog.text

@@ -39,12 +39,13 @@ def test_a_later_start_never_rises_above_its_level(strength, solver, budget):
 
 def test_a_call_that_is_left_over_changes_nothing():
     """Heun's extra restarts leave an even number of calls, of which a path to 0 needs an odd one."""
-    scheduler = RestartScheduler(**SD, restart=[[4, 2, 0.1, 2.0]], restart_budget="extra")
+    scheduler = RestartScheduler(**SD, restart=[[4, 2, 0.1, 2.0]], solver="heun", restart_budget="extra")
     scheduler.set_timesteps(50)
     row = 25 if (len(scheduler.timesteps) - 25) % 2 == 0 else 26
     _, levels = begin_with_noise(scheduler, row)
     x = start(float(levels[0]))
     assert levels[0] == levels[1]
+    scheduler.scale_model_input(x, scheduler.timesteps[row])
     assert torch.equal(scheduler.step(torch.ones_like(x), scheduler.timesteps[row], x).prev_sample, x)
     assert not torch.equal(scheduler.step(torch.ones_like(x), scheduler.timesteps[row + 1], x).prev_sample, x)
 
@@ -71,7 +72,7 @@ def test_a_pipeline_that_counts_rows_begins_where_it_would_without_restarts(clas
 
 
 def test_a_start_below_all_restarts_has_none():
-    scheduler = RestartScheduler(**SD, restart=[[4, 2, 1.0, 2.0]])
+    scheduler = RestartScheduler(**SD, restart=[[4, 2, 1.0, 2.0]], solver="heun")
     scheduler.set_timesteps(50)
     _, levels = begin_with_noise(scheduler, 2 * 40)
     assert (levels.diff() <= 0).all()
@@ -86,7 +87,7 @@ def test_a_restart_that_would_begin_at_the_start_is_left_out():
 
 
 def test_restarts_that_do_not_fit_into_what_strength_leaves_are_refused():
-    scheduler = RestartScheduler(**SD, restart=[[10, 2, 0.1, 2.0]])
+    scheduler = RestartScheduler(**SD, restart=[[10, 2, 0.1, 2.0]], solver="heun")
     scheduler.set_timesteps(50)
     with pytest.raises(InputError, match=r"take 37 evaluations .* 19 in all"):
         begin_with_noise(scheduler, 2 * 40)
@@ -119,7 +120,7 @@ def test_a_sample_cannot_enter_in_the_middle_of_a_step():
 
 
 def test_a_row_in_the_middle_of_a_heun_step_leaves_the_sample():
-    scheduler = RestartScheduler(**SD)
+    scheduler = RestartScheduler(**SD, solver="heun")
     x = start(3)
     states = run(scheduler, x, begin=5, num_inference_steps=12)
     assert torch.equal(states[1], x)

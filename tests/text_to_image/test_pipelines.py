@@ -38,7 +38,7 @@ def test_without_restart_images_are_those_of_diffusers_schedulers(kind, solver, 
 def test_with_restarts_a_pipeline_follows_the_librarys_own_sample(kind, monkeypatch):
     """The library, given the network's outputs in order, asks for each at the state and level of the pipeline."""
     process = rs.FLOW if kind in FLOW_KINDS else rs.VE
-    pipe = with_scheduler(PIPELINES[kind](), restart=plan(kind), restart_budget="extra")
+    pipe = with_scheduler(PIPELINES[kind](), restart=plan(kind), solver="heun", restart_budget="extra")
     rows, noise = record(pipe, monkeypatch)
     result = images(pipe, kind)
     plain = with_scheduler(PIPELINES[kind](), solver="euler")
@@ -66,9 +66,9 @@ def test_a_callback_may_change_the_state_as_with_diffusers_schedulers():
         return {"latents": 0.9 * tensors["latents"]}
 
     results = []
-    for class_ in (HeunDiscreteScheduler, rs.RestartScheduler):
+    for class_, more in ((HeunDiscreteScheduler, {}), (rs.RestartScheduler, {"solver": "heun"})):
         pipe = stable_diffusion()
-        pipe.scheduler = class_.from_config(pipe.scheduler.config, prediction_type="v_prediction")
+        pipe.scheduler = class_.from_config(pipe.scheduler.config, prediction_type="v_prediction", **more)
         results.append(images(pipe, "sd", callback_on_step_end=callback))
     torch.testing.assert_close(*results, atol=1e-4, rtol=0)
 

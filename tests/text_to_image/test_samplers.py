@@ -12,7 +12,14 @@ from tiny_pipelines import SD
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.text_to_image.guidance_presets import guidance_preset
-from restart_sampling.text_to_image.samplers import KINDS, Sampler, is_flow, make_scheduler
+from restart_sampling.text_to_image.samplers import (
+    KINDS,
+    Sampler,
+    check_pipeline,
+    check_samplers,
+    is_flow,
+    make_scheduler,
+)
 
 # As in the file of Stable Diffusion 1.5.
 SD15 = diffusers.PNDMScheduler(**SD, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1).config
@@ -198,3 +205,29 @@ def test_an_unknown_scheduler_config_is_named(scheduler, said):
     with pytest.raises(InputError) as error:
         is_flow({**scheduler.config, "_class_name": type(scheduler).__name__})
     assert said in str(error.value)
+
+
+def test_all_rows_of_a_table_are_checked_before_any_work():
+    """These betas end below the paper's t_max of guidance 2, and not below that of 8."""
+    low = diffusers.DDIMScheduler(beta_start=0.0001, beta_end=0.005).config
+    samplers = [Sampler.parse("ddim:20"), Sampler.parse("restart")]
+    check_samplers(samplers, low, [8.0])
+    with pytest.raises(InputError, match=r"sampler 'restart:30' at guidance 2: .*t_max is above sigma_max"):
+        check_samplers(samplers, low, [8.0, 2.0])
+    check_samplers([Sampler.parse("restart:28 [4,1,0.3,0.6]")], {**SD3, "use_dynamic_shifting": True}, [3.5])
+
+
+def test_what_a_sampler_means_in_a_class_of_pipelines():
+    restart = Sampler.parse("restart")
+    assert check_pipeline("StableDiffusionPipeline", restart) is None
+    assert "are the paper's for Stable Diffusion 1.5" in check_pipeline("StableDiffusionXLPipeline", restart)
+    assert check_pipeline("StableDiffusionXLPipeline", Sampler.parse("restart [4,1,0.1,2]")) is None
+    assert check_pipeline("KandinskyV22Pipeline", Sampler.parse("ddim")) is None
+    with pytest.raises(InputError, match="KandinskyV22Pipeline never scales the input"):
+        check_pipeline("KandinskyV22Pipeline", restart)
+    assert check_pipeline("Kandinsky5T2VPipeline", Sampler.parse("heun")) is None
+
+
+def test_a_learned_flow_map_is_no_flow():
+    with pytest.raises(InputError, match="FlowMapEulerDiscreteScheduler is for networks that predict where"):
+        is_flow({**diffusers.FlowMapEulerDiscreteScheduler().config, "_class_name": "FlowMapEulerDiscreteScheduler"})

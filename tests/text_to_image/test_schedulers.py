@@ -128,7 +128,7 @@ def test_the_bar_of_a_pipeline_ends_at_the_number_of_steps(solver, restart, rest
 
 def test_own_sigmas_inside_the_budget_are_spread_anew():
     sigmas = [*np.geomspace(14, 0.03, 30).tolist(), 0.0]
-    scheduler = RestartScheduler(**SD, restart=[[4, 1, 0.1, 2.0]], restart_budget="inside")
+    scheduler = RestartScheduler(**SD, restart=[[4, 1, 0.1, 2.0]], solver="heun", restart_budget="inside")
     scheduler.set_timesteps(sigmas=sigmas)
     assert len(scheduler.timesteps) == 59
     assert scheduler.sigmas[0] == 14
@@ -163,7 +163,10 @@ def test_the_attribute_generator_serves_where_step_is_given_none():
 @pytest.mark.parametrize("copy", [deepcopy, lambda scheduler: pickle.loads(pickle.dumps(scheduler))])
 @pytest.mark.parametrize(
     "first",
-    [RestartScheduler(**SD, restart=PLAN, restart_grid="timesteps"), FlowMatchRestartScheduler(restart=FLOW_PLAN)],
+    [
+        RestartScheduler(**SD, restart=PLAN, restart_grid="timesteps", solver="heun"),
+        FlowMatchRestartScheduler(restart=FLOW_PLAN, solver="heun"),
+    ],
 )
 def test_a_copy_goes_on_by_itself(first, copy):
     """In the middle of a step, with the state of its generators."""
@@ -171,6 +174,7 @@ def test_a_copy_goes_on_by_itself(first, copy):
     first.set_timesteps(25)
     x = start()
     for timestep in first.timesteps[:12]:
+        first.scale_model_input(x, timestep)
         x = first.step(network(x, timestep), timestep, x).prev_sample
     second = copy(first)
     ends = []

@@ -17,12 +17,13 @@ from restart_sampling.sampling.follow import follow
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.solvers.names import make_solver
+from restart_sampling.sampling.solvers.names import SOLVERS, make_solver
 from restart_sampling.sampling.solvers.onestep import Euler
 from restart_sampling.sampling.solvers.protocol import Denoise, ODESolver, Solver
 
 SINGLE_STEP = ("euler", "heun", "midpoint", "dpm2", "dpm3", "ddim")
 """Solvers that keep nothing from one step to the next (`ddpm` is ddim's)."""
+_SOLVERS = f"{', '.join(SINGLE_STEP)}, ddpm, or with a setting, such as ddim:eta=0.5"
 MOST_CALLS = 3
 """Calls of the model in one step of dpm3."""
 
@@ -34,10 +35,11 @@ class Evaluation:
     Attributes:
         level: where the model is called.
         stage: how many calls of this fall come before it.
-        weights: the state after it lies at the fall's start, plus these multiples of the slopes of the fall's calls.
+        weights: the state after it lies at the fall's start, plus these multiples of the slopes of the fall's calls;
+            none: the state stays, whatever the network answers.
         rises: (low, high) of the noise that is added then; none until the fall is complete.
         restart: whether it belongs to a restart interval.
-        ends: whether its level is that where the fall ends.
+        lands: whether it is made where the fall ends, as Heun's second call is.
     """
 
     level: float
@@ -45,7 +47,7 @@ class Evaluation:
     weights: tuple[float, ...]
     rises: tuple[tuple[float, float], ...]
     restart: bool
-    ends: bool
+    lands: bool
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,12 @@ def single_step_solver(text: str) -> Solver:
     Raises:
         InputError: there is no such solver, or it uses the steps before.
     """
+    if not isinstance(text, str) or text.partition(":")[0] not in SOLVERS:
+        raise InputError(f"solver {text!r} does not exist; give one of {_SOLVERS}")
     solver = make_solver(text)
     if solver.name not in SINGLE_STEP:
         raise InputError(
-            f"solver {text} remembers the steps before, which a diffusers pipeline may change; "
-            f"give one of {', '.join(SINGLE_STEP)}"
+            f"solver {text} remembers the steps before, which a diffusers pipeline may change; give one of {_SOLVERS}"
         )
     return solver
 

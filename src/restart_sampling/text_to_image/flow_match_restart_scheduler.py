@@ -1,8 +1,10 @@
 """Restart sampling for diffusers pipelines of flow models: Stable Diffusion 3 and FLUX."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.process import FLOW, Process
+from restart_sampling.text_to_image.configs import check_keywords, flow_config
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
 
@@ -24,8 +27,7 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         restart: intervals [points, repeats, t_min, t_max] in t, after the scheduler's shift.
         solver: of the main grid, as for `RestartScheduler`.
         restart_solver: of the restarts; default: the main grid's.
-        restart_budget: "inside" takes the restarts' evaluations out of the number of steps, "extra" adds them;
-            default: inside, but extra where the pipeline passes its own sigmas, as FLUX does.
+        restart_budget: as for `RestartScheduler`.
         restart_grid: levels of the restarts: "karras", "exponential", or "even" (in t).
         euler_below: steps of the restarts that end at this t or below are Euler steps.
 
@@ -35,6 +37,7 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
 
     __module__ = "restart_sampling.text_to_image"  # written into the files of saved pipelines
     process: ClassVar[Process] = FLOW
+    _tuples_have_x0: ClassVar[bool] = False  # as FlowMatchEulerDiscreteScheduler
     _compatibles: ClassVar[list[str]] = ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"]
 
     @register_to_config
@@ -55,9 +58,9 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         time_shift_type: str = "exponential",
         stochastic_sampling: bool = False,
         restart: list[list[float]] | None = None,
-        solver: str = "heun",
+        solver: str = "euler",
         restart_solver: str | None = None,
-        restart_budget: str | None = None,
+        restart_budget: str | None = "calls",
         restart_grid: str = "karras",
         euler_below: float = 0.0,
     ) -> None:
@@ -83,27 +86,27 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
             raise InputError(
                 "stochastic_sampling is true; its noise would come on top of that of the restarts: set it to false"
             )
-        self._read_settings()
+        self._begin()
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """A scheduler from the config of another one.
+        """A scheduler from the config of another one: a flow model's, or a solver's that uses flow sigmas (Wan, Sana).
 
         Raises:
-            InputError: the config is not of a flow model's scheduler.
+            InputError: the config is not of a flow model's scheduler, or a keyword argument is no setting.
         """
-        if isinstance(config, Mapping) and "shift" not in config:
-            raise InputError(
-                f"the config of {config.get('_class_name', 'this scheduler')} is not of a flow model's scheduler (it "
-                f"has no shift); for models that predict noise (SD 1.5, 2, XL) use RestartScheduler"
-            )
+        if isinstance(config, Mapping):
+            known = inspect.signature(cls.__init__).parameters
+            if not return_unused_kwargs:
+                check_keywords(cls.__name__, kwargs, known)
+            config = flow_config(config, {key: each.default for key, each in known.items() if key != "self"})
         return super().from_config(config, return_unused_kwargs, **kwargs)
 
     def set_timesteps(
         self,
         num_inference_steps: int | None = None,
         device: str | torch.device | None = None,
-        sigmas: list[float] | None = None,
+        sigmas: list[float] | np.ndarray | None = None,
         mu: float | None = None,
         timesteps: list[float] | None = None,
     ) -> None:
@@ -121,20 +124,29 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         """
         grid = super().set_timesteps
         given = timesteps is not None or sigmas is not None
-        self._set_steps(lambda steps: grid(steps, device, sigmas, mu, timesteps), num_inference_steps, given)
+        # Users write lists; pipelines (FLUX) make an array of num_inference_steps.
+        ramp = isinstance(sigmas, np.ndarray) and len(sigmas) > 1 and bool(np.ptp(np.diff(sigmas)) < 1e-4)
+        self._set_steps(lambda steps: grid(steps, device, sigmas, mu, timesteps), num_inference_steps, given, ramp)
         self.sigmas = self.sigmas.to(self.timesteps.device)  # where diffusers has them for flow models
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Data [B, ...] at the levels of these timesteps [B]; before the first step, at that of set_begin_index.
+        """Data [B, ...] at the levels of these timesteps [B]; before the first step, at that where the run begins.
 
         Raises:
             InputError: the restarts do not fit into what an image-to-image pipeline's strength leaves.
         """
-        self._about_to_noise()
+        self._about_to_noise(timestep)
         return super().scale_noise(sample, timestep, noise)
+
+    def scale_model_input(self, sample: Tensor, timestep: float | Tensor) -> Tensor:
+        """The sample: networks of flow models see it as it is."""
+        return sample
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:
         return [level * self.config.num_train_timesteps for level in levels]
+
+    def _time_scale(self, level: float) -> float:
+        return level
 
     def _first_step(self, strength: float, steps: int) -> int:
         return int(steps - steps * strength)

@@ -1,9 +1,14 @@
 """Restart sampling for diffusers pipelines of noise-predicting models: Stable Diffusion 1.5, 2 and XL."""
 
+import inspect
+import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from math import log
+from types import FrameType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,10 +21,13 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import Grid
 from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.sampling.process import VE, Process
+from restart_sampling.text_to_image.configs import PREDICTIONS, check_keywords, noise_config
+from restart_sampling.text_to_image.noise_schedule import EULERS, OTHERS, alphas_cumprod, edm_levels
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-"""What EulerDiscreteScheduler knows."""
+_UNSCALED = 0.3
+"""A level up to which a network hardly feels that its input was not scaled, by at most 1.05."""
+_log = logging.getLogger(__name__)
 
 
 class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
@@ -34,11 +42,18 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         restart: intervals [points, repeats, t_min, t_max] in sigma; none: the main solver alone.
         solver: of the main grid: "heun", "euler" (DDIM), "midpoint", "dpm2", "dpm3", "ddpm", "ddim:eta=0.5".
         restart_solver: of the restarts, likewise; default: the main grid's.
-        restart_budget: "inside" takes the restarts' evaluations out of the number of steps, "extra" adds them;
-            default: inside, but extra where the pipeline passes its own sigmas or timesteps.
+        restart_budget: "calls" takes the restarts' evaluations out of the number of steps, and what is left of the main
+            grid begins at its first level; "inside" does so on diffusers' grid of the steps that are left, which may
+            begin lower (version 0.1.0); "extra" adds them, as "calls" does where the user passes sigmas or timesteps;
+            None: inside, but extra where any are passed (0.1.0).
         restart_grid: levels of the restarts: "karras", "exponential", "even" (in sigma), or "timesteps" (whole
             timesteps, evenly spaced, with t_max at the nearest of them).
         euler_below: steps of the restarts that end at this sigma or below are Euler steps.
+        snr_shift_scale: divides the signal-to-noise ratio of each timestep (CogVideoX).
+        sigma_data: of EDM's preconditioning (Cosmos, Playground 2.5); the levels then go from sigma_max to sigma_min,
+            and there are no betas.
+        sigma_schedule: of EDM: "karras" or "exponential".
+        rho: of EDM's karras.
 
     Raises:
         InputError: an argument is out of its range, or a prediction type or a config that this class does not know.
@@ -46,6 +61,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
 
     __module__ = "restart_sampling.text_to_image"  # written into the files of saved pipelines
     process: ClassVar[Process] = VE
+    _tuples_have_x0: ClassVar[bool] = True  # as EulerDiscreteScheduler
 
     @register_to_config
     def __init__(
@@ -68,22 +84,28 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         rescale_betas_zero_snr: bool = False,
         final_sigmas_type: str = "zero",
         restart: list[list[float]] | None = None,
-        solver: str = "heun",
+        solver: str = "euler",
         restart_solver: str | None = None,
-        restart_budget: str | None = None,
+        restart_budget: str | None = "calls",
         restart_grid: str = "karras",
         euler_below: float = 0.0,
+        snr_shift_scale: float = 1.0,
+        sigma_data: float | None = None,
+        sigma_schedule: str = "karras",
+        rho: float = 7.0,
     ) -> None:
-        if trained_betas is None and beta_schedule not in BETA_SCHEDULES:
+        if trained_betas is None and beta_schedule not in EULERS + OTHERS:
             raise InputError(
-                f"beta_schedule is {beta_schedule!r}; RestartScheduler knows {', '.join(BETA_SCHEDULES)}, or give "
+                f"beta_schedule is {beta_schedule!r}; RestartScheduler knows {', '.join(EULERS + OTHERS)}, or give "
                 f"trained_betas"
             )
+        if sigma_schedule not in ("karras", "exponential"):
+            raise InputError(f"sigma_schedule is {sigma_schedule!r}; give karras or exponential")
         super().__init__(
             num_train_timesteps=num_train_timesteps,
             beta_start=beta_start,
             beta_end=beta_end,
-            beta_schedule=beta_schedule,
+            beta_schedule=beta_schedule if beta_schedule in EULERS else "linear",
             trained_betas=trained_betas,
             prediction_type=prediction_type,
             interpolation_type=interpolation_type,
@@ -95,28 +117,34 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
             timestep_spacing=timestep_spacing,
             timestep_type=timestep_type,
             steps_offset=steps_offset,
-            rescale_betas_zero_snr=rescale_betas_zero_snr,
+            rescale_betas_zero_snr=rescale_betas_zero_snr and snr_shift_scale == 1,
             final_sigmas_type=final_sigmas_type,
         )
-        if prediction_type not in ("epsilon", "v_prediction", "sample"):
+        if prediction_type not in PREDICTIONS:
             raise InputError(
-                f"prediction_type is {prediction_type!r}; RestartScheduler knows epsilon, v_prediction and sample, and "
+                f"prediction_type is {prediction_type!r}; RestartScheduler knows {', '.join(PREDICTIONS)}, and "
                 f"FlowMatchRestartScheduler is for flow models"
             )
-        self._read_settings()
+        self.register_to_config(beta_schedule=beta_schedule, rescale_betas_zero_snr=rescale_betas_zero_snr)
+        if sigma_data is not None:
+            self._set_edm_grid(edm_levels(num_train_timesteps + 1, self.config))
+        elif beta_schedule in OTHERS or snr_shift_scale != 1:
+            self.alphas_cumprod = alphas_cumprod(self.betas, self.config)
+            self.sigmas = torch.tensor([*self._training_levels[::-1], 0.0], dtype=torch.float32)
+        self._begin()
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """A scheduler from the config of another one.
+        """A scheduler from the config of another one with betas, or of EDM.
 
         Raises:
-            InputError: the config is of a scheduler without betas, such as a flow model's.
+            InputError: the config has no meaning here, or a keyword argument is no setting.
         """
-        if isinstance(config, Mapping) and "beta_schedule" not in config:
-            raise InputError(
-                f"the config of {config.get('_class_name', 'this scheduler')} has no noise schedule of betas, which "
-                f"RestartScheduler needs; for flow models (SD3, FLUX) use FlowMatchRestartScheduler"
-            )
+        if isinstance(config, Mapping):
+            known = inspect.signature(cls.__init__).parameters
+            if not return_unused_kwargs:
+                check_keywords(cls.__name__, kwargs, known)
+            config = noise_config(config, {key: each.default for key, each in known.items() if key != "self"})
         return super().from_config(config, return_unused_kwargs, **kwargs)
 
     def set_timesteps(
@@ -137,17 +165,103 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         Raises:
             InputError: the restarts do not fit the levels or the number of steps.
         """
-        grid = super().set_timesteps
         given = timesteps is not None or sigmas is not None
-        self._set_steps(lambda steps: grid(steps, device, timesteps, sigmas), num_inference_steps, given)
+        main_grid = super().set_timesteps
+
+        def grid(steps: int | None) -> None:
+            if self.config.sigma_data is None:
+                main_grid(steps, device, timesteps, sigmas)
+            elif timesteps is not None or (steps is None) == (sigmas is None):
+                raise InputError("EDM's levels are given by num_inference_steps or by sigmas alone; give one of them")
+            else:
+                levels = [*map(float, sigmas or ())] if steps is None else edm_levels(steps, self.config)
+                self._set_edm_grid(levels, device)
+
+        self._set_steps(grid, num_inference_steps, given)
+        self._check_cut()
+
+    def _set_edm_grid(self, levels: list[float], device: str | torch.device | None = None) -> None:
+        self.sigmas = torch.tensor(levels, dtype=torch.float32)
+        self.timesteps = torch.tensor(self._time(levels[:-1]), dtype=torch.float32, device=device)
+
+    def _check_cut(self) -> None:
+        """SDXL's base stops at the first rows whose timesteps are those of its denoising_end, which it says to nobody.
+
+        Raises:
+            InputError: these rows end within a restart, at another level than the refiner begins at.
+        """
+        frame: FrameType | None = sys._getframe(2)
+        end: Any = None
+        for _ in range(4):  # set_timesteps, retrieve_timesteps, __call__ of the pipeline and its decorator
+            if frame is None or end is not None:
+                break
+            end, frame = frame.f_locals.get("denoising_end"), frame.f_back
+        if not (isinstance(end, float) and 0 < end < 1 and self.path.rises):
+            return
+        times, total = self._kept[0], self.config.num_train_timesteps
+        cut = round(total - end * total)
+        rows = sum(time >= cut for time in times)
+        if min(times[:rows], default=cut) < cut:
+            raise InputError(
+                f"denoising_end={end:g} stops at timestep {cut}, and a restart goes across it, so that the base would "
+                f"stop at another level than its refiner begins at; give restarts wholly above or wholly below it"
+            )
+        if self.config.restart_budget != "extra":
+            _log.warning(
+                "denoising_end: the refiner needs this scheduler with the same settings and steps; for another "
+                "scheduler give restart_budget='extra', which keeps its grid"
+            )
+
+    def scale_model_input(self, sample: Tensor, timestep: float | Tensor) -> Tensor:
+        """What the network sees: the sample over the standard deviation of data and noise at its level.
+
+        Raises:
+            InputError: the run cannot begin at this timestep.
+        """
+        row = self._step_index
+        if row is None or (row == len(self._calls) and self._is_at(self._begin_index or 0, timestep)):
+            row = self._enter(timestep, sample)
+        self._scaled = True
+        return sample * self._get_conditioning_c_in(self._calls[row].level if row < len(self._calls) else 0.0)
+
+    def _get_conditioning_c_in(self, sigma: Any) -> Any:
+        """As EDM's schedulers have it, whose pipelines (Cosmos) call it."""
+        return (sigma**2 + (self.config.sigma_data or 1.0) ** 2) ** -0.5
+
+    @property
+    def init_noise_sigma(self) -> float | Tensor:
+        """The standard deviation of the first sample."""
+        start = super().init_noise_sigma
+        return start if self.config.sigma_data is None else (float(self.sigmas.max()) ** 2 + 1) ** 0.5
+
+    def _forget_steps(self) -> None:
+        super()._forget_steps()
+        self._scaled = False
+
+    def _check_first_step(self, row: int) -> None:
+        if not self._scaled and self._calls[row].level > _UNSCALED:
+            raise InputError(
+                f"the network was called without scheduler.scale_model_input before, so that it saw a sample of std "
+                f"{self._calls[row].level:.3g} where it knows about 1; call it, or use another scheduler in a pipeline "
+                f"that does not (such as Kandinsky's)"
+            )
+
+    def _check_entry(self, row: int, sample: Tensor) -> None:
+        super()._check_entry(row, sample)
+        first, level = self._calls[0].level, self._calls[row].level
+        if self._begin_index is None and level < first / 2 and abs(float(sample.std()) / first - 1) < 0.1:
+            raise InputError(
+                f"the sample is as noisy as the first timestep, {self._kept[0][0]:g}, has it, and enters at "
+                f"{self._kept[0][row]:g}; pass each of scheduler.timesteps in order, not an index"
+            )
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Data [B, ...] at the levels of these timesteps [B]; before the first step, at that of set_begin_index.
+        """Data [B, ...] at the levels of these timesteps [B]; before the first step, at that where the run begins.
 
         Raises:
             InputError: the restarts do not fit into what an image-to-image pipeline's strength leaves.
         """
-        self._about_to_noise()
+        self._about_to_noise(timesteps)
         return super().add_noise(original_samples, noise, timesteps)
 
     @property
@@ -162,22 +276,31 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         if self.config.restart_grid != "timesteps":
             return interval
         levels = self._training_levels
+        if interval.t_max > levels[-1]:
+            return interval  # which the main grid will refuse
         return replace(interval, t_max=levels[np.abs(levels - interval.t_max).argmin()].item())
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:
-        if self.config.timestep_type == "continuous" and self.config.prediction_type == "v_prediction":
+        continuous = self.config.timestep_type == "continuous" and self.config.prediction_type == "v_prediction"
+        if continuous or self.config.sigma_data is not None:
             return (0.25 * np.log(levels)).tolist()
         return self._sigma_to_t(np.array(levels), np.log(self._training_levels)).tolist()
+
+    def _time_scale(self, level: float) -> float:
+        return log(level)
 
     def _first_step(self, strength: float, steps: int) -> int:
         return steps - int(steps * strength)
 
     def _slope(self, output: Tensor, x: Tensor, level: float) -> Tensor:
-        if self.config.prediction_type == "epsilon":
+        data, prediction = self.config.sigma_data, self.config.prediction_type
+        if prediction == "epsilon" and data is None:
             return output
-        if self.config.prediction_type == "sample":
+        if prediction == "sample":
             return (x - output) / level
-        return torch.add(level / (level**2 + 1) * x, output, alpha=(level**2 + 1) ** -0.5)
+        total = level**2 + (data or 1.0) ** 2
+        sign = -1.0 if prediction == "epsilon" else 1.0  # of EDM
+        return torch.add(level / total * x, output, alpha=sign * (data or 1.0) * total**-0.5)
 
 
 def _timestep_grid(scheduler: RestartScheduler, points: int, high: float, low: float) -> tuple[float, ...]:

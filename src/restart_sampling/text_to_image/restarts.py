@@ -3,16 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import Grid
 from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
 from restart_sampling.sampling.process import Process
 from restart_sampling.sampling.solvers.protocol import Solver
 from restart_sampling.text_to_image.evaluations import Evaluation, evaluations
+from restart_sampling.text_to_image.main_grid import Levels
 
-Levels = tuple[float, ...]
+
+class TooFewSteps(InputError):  # noqa: N818  said to users in these words
+    """The restarts leave no step of the main grid."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Restarts:
             capped: as for `path`.
 
         Raises:
-            InputError: there is none, or the restarts do not fit the levels.
+            TooFewSteps: there is none.
+            InputError: the restarts do not fit the levels.
         """
         finest = levels(most)
 
@@ -67,15 +69,16 @@ class Restarts:
 
         # On other grids a little less or more, if euler_below takes other steps of them.
         restarts = self._cost(self.path(finest, capped)) - main_cost(most)
-        if main_cost(1) + restarts <= budget:
-            for steps in range(most, 0, -1):
+        for steps in range(most, 0, -1) if main_cost(1) + restarts <= budget else ():
+            try:
                 path = self.path(levels(steps), capped)
-                if self._cost(path) <= budget:
-                    return path
-        raise InputError(
-            f"the restarts {' '.join(map(str, self.intervals)) or '(none)'} and one step take "
-            f"{restarts + main_cost(1)} evaluations of the network, and there are {budget} in all; use more steps "
-            f"(or a higher strength), fewer points or repeats, or restart_budget='extra' if that is not set yet"
+            except InputError as error:  # a grid so coarse that t_min snaps to a level above t_max
+                raise TooFewSteps(f"too few steps: {str(error).rpartition(';')[0]}") from None
+            if self._cost(path) <= budget:
+                return path
+        raise TooFewSteps(
+            f"too few steps: the restarts {' '.join(map(str, self.intervals)) or '(none)'} and one step take "
+            f"{restarts + main_cost(1)} evaluations of the network, and there are {budget} in all"
         )
 
     def _cost(self, path: NoisePath) -> int:
@@ -84,18 +87,3 @@ class Restarts:
     def evaluations(self, path: NoisePath, process: Process) -> list[Evaluation]:
         """The calls of the model along a path."""
         return evaluations(path, self.solver, self.restart_solver, process)
-
-
-def resample(levels: Levels, first: int, steps: int) -> Levels:
-    """A grid of other steps along the same curve, geometric between its levels.
-
-    Args:
-        levels: falling; the last may be 0, and stays the last.
-        first: index of the level where the new grid begins, not the last.
-        steps: of the new grid; one where `first` is the last but one.
-    """
-    positive = len(levels) - 1
-    places = np.linspace(first, positive - 1, steps)
-    between = np.exp(np.interp(places, np.arange(positive), np.log(levels[:positive]))).tolist()
-    exact = [levels[int(at)] if at == int(at) else level for at, level in zip(places, between, strict=True)]
-    return (*exact, levels[-1])

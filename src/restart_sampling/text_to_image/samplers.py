@@ -3,7 +3,7 @@
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -114,15 +114,21 @@ def is_flow(config: Mapping[str, Any]) -> bool:
         InputError: neither, or what the model predicts is not known here.
     """
     if "beta_schedule" in config and config.get("prediction_type") in ("epsilon", "v_prediction", "sample"):
-        return False
+        return _kind(config) == "flow"
     if "shift" in config and "beta_schedule" not in config:
-        return True
+        return _kind(config) == "flow"
     predicts = f" that predicts {config['prediction_type']}" if "prediction_type" in config else ""
     raise InputError(
         f"the pipeline's scheduler is {config.get('_class_name', 'unknown')}{predicts}; the samplers are for models "
         f"that predict noise, v or the image with a schedule of betas (Stable Diffusion 1.5, 2, XL), and for flow "
         f"models (Stable Diffusion 3, FLUX)"
     )
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    from restart_sampling.text_to_image.configs import kind_of  # which needs diffusers
+
+    return kind_of(config)
 
 
 def make_scheduler(sampler: Sampler, config: Mapping[str, Any], guidance: float) -> Any:
@@ -150,6 +156,53 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], guidance: float)
         return scheduler.from_config(config, **settings)
     except (InputError, ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise InputError(f"sampler '{sampler}': {one_line(error)}") from error
+
+
+def check_samplers(samplers: Sequence[Sampler], config: Mapping[str, Any], guidances: Sequence[float]) -> None:
+    """Makes the scheduler and the path of every row of a table, before any work.
+
+    Args:
+        samplers: of the table.
+        config: of the pipeline's own scheduler.
+        guidances: of the table.
+
+    Raises:
+        InputError: one of them does not fit the model's levels; the message names the sampler and the guidance.
+    """
+    for sampler in samplers:
+        for guidance in guidances:
+            shift = {"mu": 1.0} if config.get("use_dynamic_shifting") else {}  # the pipeline's depends on the size
+            try:
+                make_scheduler(sampler, config, guidance).set_timesteps(sampler.steps, **shift)
+            except (InputError, ValueError, TypeError) as error:
+                said = one_line(error).removeprefix(f"sampler '{sampler}': ")
+                raise InputError(f"sampler '{sampler}' at guidance {guidance:g}: {said}") from error
+
+
+def check_pipeline(pipeline: str, sampler: Sampler) -> str | None:
+    """What has to be known of a sampler in a class of pipelines; None where there is nothing.
+
+    Args:
+        pipeline: name of its class.
+        sampler: which.
+
+    Returns:
+        A sentence for the user: the paper's restarts were chosen for another model.
+
+    Raises:
+        InputError: the pipeline never scales its network's input, as heun and restart need it.
+    """
+    unscaled = pipeline.startswith("Kandinsky") and not pipeline.startswith("Kandinsky5")
+    if unscaled and sampler.name in ("heun", "restart"):
+        raise InputError(
+            f"{pipeline} never scales the input of its network, which {sampler.name} needs; use ddim, ddpm or dpmpp"
+        )
+    if sampler.name == "restart" and not sampler.intervals and "XL" in pipeline:
+        return (
+            f"restart's intervals are the paper's for Stable Diffusion 1.5, and {pipeline} is of another model; write "
+            f"your own, such as restart:30 [10,2,0.1,2.0]"
+        )
+    return None
 
 
 def _settings(sampler: Sampler, flow: bool, guidance: float) -> dict[str, Any]:

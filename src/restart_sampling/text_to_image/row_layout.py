@@ -1,0 +1,254 @@
+"""The rows of a scheduler, one for each call of the network: laid out for a number of steps, or for a later start."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.levels import Grid, log_grid, power_grid
+from restart_sampling.sampling.move import Move
+from restart_sampling.sampling.path import NoisePath, RestartInterval
+from restart_sampling.sampling.process import Process
+from restart_sampling.sampling.solvers.protocol import Solver
+from restart_sampling.text_to_image.evaluations import Evaluation
+from restart_sampling.text_to_image.main_grid import MainGrid, resample
+from restart_sampling.text_to_image.restarts import Restarts, TooFewSteps
+from restart_sampling.text_to_image.row_tensors import RowTensors
+
+_log = logging.getLogger(__name__)
+
+
+class RowLayout(RowTensors):
+    """Lays out the rows of a scheduler.
+
+    Attributes:
+        order: rows of `timesteps` that are one step of the user's num_inference_steps; pipelines read it after
+            set_timesteps.
+        path: of the steps that were set last; of an image-to-image start, from there on.
+    """
+
+    process: ClassVar[Process]
+    config: Any
+    order: int
+    path: NoisePath
+    _restarts: Restarts
+    _said: Sequence[str] = ()
+    _begin_index: int | None
+    _step_index: int | None
+
+    def _read_settings(self) -> None:
+        """Reads the settings of the config."""
+        raise NotImplementedError
+
+    def _forget_steps(self) -> None:
+        """To be called before rows are laid out."""
+        self.path = NoisePath(())
+        self._calls = ()
+        self._laid_out_from = 0
+        self._step_index = self._begin_index = None
+
+    @property
+    def solvers(self) -> tuple[Solver, Solver]:
+        """Of the main grid and of the restarts: `path.nfe(*solvers)`, `path.schedule(*solvers)`."""
+        return self._restarts.solver, self._restarts.restart_solver
+
+    def _grids(self) -> Mapping[str, Grid]:
+        """Rules of the restart grids by the name that the config has for them."""
+        return {"karras": power_grid, "exponential": log_grid, "even": partial(power_grid, rho=1.0)}
+
+    def _known(self, interval: RestartInterval) -> RestartInterval:
+        """The interval in levels that the model knows."""
+        return interval
+
+    def _time(self, levels: Sequence[float]) -> Sequence[float]:
+        """The timesteps at these levels by the model's noise schedule."""
+        raise NotImplementedError
+
+    def _time_scale(self, level: float) -> float:
+        """Of the levels, in which timesteps between two of the main grid are interpolated."""
+        raise NotImplementedError
+
+    def _slope(self, output: Tensor, x: Tensor, level: float) -> Tensor:
+        """The network's output as dx/dlevel."""
+        raise NotImplementedError
+
+    def _first_step(self, strength: float, steps: int) -> int:
+        """Where image-to-image pipelines begin: strength of the steps is left, rounded in their way."""
+        raise NotImplementedError
+
+    def _set_steps(
+        self, main_grid: Callable[[int | None], None], steps: int | None, given: bool, ramp: bool = False
+    ) -> None:
+        """Lays out the rows: what set_timesteps does.
+
+        Args:
+            main_grid: sets `timesteps` and `sigmas` to the grid of so many steps.
+            steps: of the user.
+            given: whether the pipeline passes its own levels; it then counts rows instead of steps.
+            ramp: whether it has made these of num_inference_steps (FLUX).
+
+        Raises:
+            InputError: the restarts do not fit the levels or the number of steps.
+        """
+        self._read_settings()
+        self._forget_steps()
+        self._own_times: dict[float, float] = {}
+
+        def grid(steps: int | None) -> MainGrid:
+            main_grid(steps)
+            times = self.timesteps.tolist()
+            main = MainGrid.read(self.sigmas.tolist()[: len(times) + 1], times)  # log_linear has one level more
+            if main.levels[0] > self.process.highest:
+                raise InputError(
+                    f"the levels begin at {main.levels[0]:g}, and those of a flow model at 1 or below (Cosmos 2 takes "
+                    f"its flow scheduler for another use); keep the pipeline's own scheduler"
+                )
+            self._own_times |= zip(main.levels, main.times, strict=False)
+            return main
+
+        self._given, self._own_levels = given, given and not ramp
+        self._main, device = grid(steps), self.timesteps.device
+        count = steps or len(self._main.given) - 1
+        step_cost = self._restarts.solver.evaluations(Move(2.0, 1.0))
+        try:
+            self.path = self._path(grid, count, step_cost * count)
+        except TooFewSteps as error:
+            enough = "" if given else self._enough(grid, count, step_cost)
+            raise TooFewSteps(
+                f"{error}; use more steps{enough}, fewer points or repeats, or restart_budget='extra'"
+            ) from None
+        self._log_snaps()
+        calls = self._restarts.evaluations(self.path, self.process)
+        times = self._times(calls)
+        for level, time in reversed(self._main.repeated):  # the network is called there in vain
+            place = next((row for row, call in enumerate(calls) if call.level <= level), len(calls))
+            calls.insert(place, Evaluation(level, 0, (), (), restart=False, lands=False))
+            times.insert(place, time)
+        self._set_rows(calls, times, self.path.levels[-1], device)
+        rows = len(calls)
+        self.num_inference_steps = rows if given else count
+        # A pipeline's bar counts each order-th of the last order * steps rows, and the last row.
+        full = step_cost * (self.num_inference_steps - 1) < rows <= step_cost * self.num_inference_steps
+        self.order = step_cost if full else 1
+
+    def _path(self, grid: Callable[[int | None], MainGrid], count: int, calls: int) -> NoisePath:
+        """The path with restarts within a number of calls, or on top of the main grid."""
+        budget = self.config.restart_budget or ("extra" if self._given else "inside")
+        if budget == "extra" or (budget == "calls" and self._own_levels) or not self._restarts.intervals:
+            return self._restarts.path(self._main.levels)
+        if budget == "inside" and not self._given:
+            return self._restarts.fit(lambda steps: grid(steps).levels, count, calls)
+        levels = self._main.levels
+        return self._restarts.fit(partial(resample, levels, 0), len(levels) - 1, calls - len(self._main.repeated))
+
+    def _enough(self, grid: Callable[[int | None], MainGrid], count: int, step_cost: int) -> str:
+        """How many steps would do, in words; nothing where many would not."""
+        for steps in range(count + 1, min(count + 200, self.config.num_train_timesteps) + 1):
+            try:
+                self._main = grid(steps)
+                self._path(grid, steps, step_cost * steps)
+            except InputError:
+                continue
+            return f" ({steps} would do)"
+        return ""
+
+    def _log_snaps(self) -> None:
+        """Says once which t_min are not where they were asked for."""
+        main = [*(move.now for move in self.path.moves if not (move.restart or move.rises)), self.path.levels[-1]]
+        snapped = [(each, each.snap(main)) for each in self._restarts.intervals]
+        said = [
+            f"{each} begins at level {level:.4g}" for each, level in snapped if abs(level - each.t_min) > 0.05 * level
+        ]
+        if said and said != self._said:
+            self._said = said
+            level = logging.INFO if self.config.restart_grid == "timesteps" else logging.WARNING
+            _log.log(level, "of the main grid's levels, the nearest to t_min is used: %s", ", ".join(said))
+
+    def _times(self, calls: Sequence[Evaluation]) -> list[float]:
+        """The timestep of each row; in paths with restarts no two are equal, so that a pipeline's copy tells the row.
+
+        They differ by the last bit, unless restart_grid="timesteps" asks for whole ones.
+        """
+        levels = [call.level for call in calls]
+        between = self._main.interpolated([level for level in levels if level > 0], self._time, self._time_scale)
+        times = dict(zip([level for level in levels if level > 0], between, strict=True)) | self._own_times
+        result = [times[level] for level in levels]
+        if self.path.rises and self.config.restart_grid != "timesteps":
+            latest: dict[float, np.float32] = {}
+            for row, time in enumerate(result):
+                latest[time] = np.nextafter(latest[time], np.float32(np.inf)) if time in latest else np.float32(time)
+                result[row] = float(latest[time])
+        return result
+
+    def _lay_out(self, begin: int) -> None:
+        """Lays the rows from `begin` on out anew, for data that are about to be noised up to the first of them.
+
+        Image-to-image pipelines begin at a row of their choice: `strength` of the main grid is left. The new rows begin
+        at the level where it would without restarts and never rise above it; restarts that begin there or higher are
+        left out. They are written into the tensor `timesteps`, of which the pipeline already holds a slice.
+
+        Raises:
+            InputError: the restarts do not fit into the rows that are left.
+        """
+        levels, left = self._main.levels, len(self._calls) - begin
+        place = self._main.place(self._given_step(begin))
+        if place >= len(levels) - 1:
+            raise InputError("strength leaves no step of the main grid; use a higher strength or more steps")
+        finest = left if place + 2 < len(levels) else 1  # there is nothing between the last level and 0
+        try:
+            self.path = self._restarts.fit(partial(resample, levels, place), finest, left, capped=True)
+        except TooFewSteps as error:
+            raise TooFewSteps(f"{error}; use more steps or a higher strength, or fewer points or repeats") from None
+        calls = self._restarts.evaluations(self.path, self.process)
+        # Where no whole step is left, the network is called in vain.
+        calls = [replace(calls[0], weights=(), rises=())] * (left - len(calls)) + calls
+        times = torch.tensor(self._times(calls), dtype=torch.float32)
+        self._timesteps[begin:] = times.to(self._timesteps.device)
+        self._sigmas[begin:-1] = torch.tensor([call.level for call in calls])
+        self._calls = [*self._calls[:begin], *calls]
+        self._laid_out_from = begin
+        self._mark(self._kept[0][:begin] + times.tolist(), self._sigmas.tolist())
+
+    def _given_step(self, begin: int) -> int:
+        """The step of the main grid where a pipeline that begins at this row would begin without restarts."""
+        rows, steps = len(self._calls), len(self._main.given) - 1
+        if not self._given or rows == steps:
+            return begin // self.order
+        # The pipeline has taken strength of the rows, and does not say which: the roundest that leads to this one.
+        strengths = (part / parts for parts in (10, 20, 100) for part in range(1, parts + 1))
+        strength = next((each for each in strengths if self._first_step(each, rows) == begin), 1 - begin / rows)
+        return self._first_step(strength, steps)
+
+    def _about_to_noise(self, timesteps: Tensor) -> None:
+        """To be called before data are noised: finds the row where an image-to-image pipeline begins.
+
+        Some pipelines say it by set_begin_index, and some by the timesteps alone.
+        """
+        if not self._calls:
+            return  # of training
+        self._check_edits()
+        begin = self._begin_index
+        if self._step_index == len(self._calls) and begin is not None and self._is_at(begin, timesteps.flatten()[:1]):
+            self._step_index = None  # another image
+        if self._step_index is not None:
+            return
+        if begin is None and self.path.rises and len({*timesteps.flatten().tolist()}) == 1:
+            begin = self._begin_index = self._row_of(timesteps)
+        if 0 < (begin or 0) < len(self._calls):
+            self._lay_out(begin or 0)
+
+    def _lay_out_training(self) -> None:
+        """Lays out a row for each training timestep, for a scheduler that was never given a number of steps."""
+        times, levels = self.timesteps.tolist(), self.sigmas.tolist()
+        levels += [0.0] * (len(levels) == len(times))  # FlowMatchEulerDiscreteScheduler leaves it out
+        self._given, self._main = False, MainGrid.read(levels, times)
+        self._own_times = dict(zip(self._main.levels, times, strict=False))
+        self.path = Restarts((), power_grid, *self.solvers).path(self._main.levels)
+        calls = self._restarts.evaluations(self.path, self.process)
+        self._set_rows(calls, self._times(calls), self.path.levels[-1], self.timesteps.device)

@@ -1,0 +1,44 @@
+"""The noise of a scheduler's restarts: from the pipeline's generators, or from seeds in its own initial latents."""
+
+import torch
+from torch import Tensor
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.noise import noise
+
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+def check_generators(generators: Generators, images: int) -> None:
+    """Refuses a list of generators that is not as long as the batch.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(generators, list) and len(generators) != images:
+        raise InputError(
+            f"{len(generators)} generators for {images} images; give one, or one for each image (also in the "
+            f"attribute scheduler.generator, which is that of the call before until it is set anew)"
+        )
+
+
+def latent_seeds(x: Tensor) -> Tensor:
+    """A seed for each image from all bits of its initial latents: int64 [B], in [0, 2^63), on their device.
+
+    Equal latents, such as those of equal generators, have equal seeds; the batch around an image does not matter.
+    """
+    words = x.detach().float().reshape(len(x), -1).contiguous().view(torch.int32).long()
+    places = torch.arange(1, 2 * words.shape[1], 2, device=x.device)
+    seeds = (words * (places * 0x5851F42D4C957F2D)).sum(dim=1) & (2**63 - 1)  # products wrap modulo 2^64
+    return seeds.cpu() if x.device.type == "mps" else seeds  # MPS has no float64 to make the noise in
+
+
+def seeded_noise(x: Tensor, seeds: Tensor, draw: int) -> Tensor:
+    """Standard normal noise like x, from seeds [B].
+
+    Args:
+        x: state [B, ...].
+        seeds: of `latent_seeds`.
+        draw: which noise of the run this is, from 1; a step that is made twice has the same.
+    """
+    return noise(seeds, draw, x[0].numel()).reshape(x.shape).to(x.device, x.dtype)

@@ -1,0 +1,155 @@
+"""Slips of hand-written loops and edits behind a scheduler's back: right, or one error at the first wrong step."""
+
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler
+from scheduler_runs import FLOW_PLAN, PLAN, network, start
+from tiny_pipelines import SD, generators
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
+
+MADE = [
+    lambda: RestartScheduler(**SD, solver="euler"),
+    lambda: RestartScheduler(**SD, restart=PLAN, solver="heun"),
+    lambda: RestartScheduler(**SD, restart=PLAN, use_karras_sigmas=True),
+    lambda: FlowMatchRestartScheduler(restart=FLOW_PLAN),
+]
+
+
+@pytest.fixture(params=MADE, ids=["plain", "heun", "karras", "flow"])
+def scheduler(request):
+    made = request.param()
+    made.set_timesteps(30)
+    return made
+
+
+def loop(scheduler, x, change=lambda row, timestep: timestep, calls=1):
+    for row, timestep in enumerate(scheduler.timesteps):
+        output = network(scheduler.scale_model_input(x, timestep), timestep)
+        for _ in range(calls):
+            after = scheduler.step(output, change(row, timestep), x, generator=generators([1, 2]))
+        x = after.prev_sample
+    return x
+
+
+def begin(scheduler):
+    return start(float(scheduler.sigmas[0]))
+
+
+def test_a_second_image_without_set_timesteps_is_right(scheduler):
+    first = loop(scheduler, begin(scheduler))
+    assert torch.equal(loop(scheduler, begin(scheduler)), first)
+    assert torch.equal(loop(scheduler, begin(scheduler), lambda _, timestep: timestep.item()), first)
+
+
+def test_two_steps_an_iteration_are_refused(scheduler):
+    for change in (lambda _, timestep: timestep, lambda _, timestep: timestep.item()):
+        scheduler.set_timesteps(30)
+        with pytest.raises(InputError, match=r"at row 1 .* of another row was given"):
+            loop(scheduler, begin(scheduler), change, calls=2)
+
+
+def test_a_skipped_row_is_refused(scheduler):
+    x = begin(scheduler)
+    first, _, third, *_ = scheduler.timesteps
+    x = scheduler.step(network(scheduler.scale_model_input(x, first), first), first, x).prev_sample
+    with pytest.raises(InputError, match="at row 1 "):
+        scheduler.step(x, third, x)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
+@pytest.mark.parametrize("restart", [None, [[4, 2, 0.1, 2.0]]])
+def test_an_index_is_no_timestep(spacing, restart):
+    scheduler = RestartScheduler(**SD, timestep_spacing=spacing, restart=restart)
+    scheduler.set_timesteps(20)
+    x = begin(scheduler)
+    with pytest.raises(InputError, match="not an index"):
+        scheduler.step(network(x, 0), 0, x)
+
+
+def test_whole_timesteps_of_an_old_loop_are_taken():
+    scheduler = RestartScheduler(**SD, restart=PLAN)
+    scheduler.set_timesteps(30)
+    exact = loop(scheduler, begin(scheduler))
+    assert torch.equal(loop(scheduler, begin(scheduler), lambda _, timestep: int(timestep)), exact)
+
+
+def test_a_network_whose_input_was_not_scaled_is_noticed():
+    scheduler = RestartScheduler(**SD)
+    scheduler.set_timesteps(20)
+    x = begin(scheduler)
+    with pytest.raises(InputError, match=r"without scheduler.scale_model_input .* Kandinsky"):
+        scheduler.step(network(x, 999), scheduler.timesteps[0], x)
+
+
+def test_previews(scheduler):
+    """x0 of each step, as diffusers' Euler has it; tuples are as long as those of diffusers' schedulers."""
+    x, timestep = begin(scheduler), scheduler.timesteps[0]
+    output = network(scheduler.scale_model_input(x, timestep), timestep)
+    level = float(scheduler.sigmas[0])
+    result = scheduler.step(output, timestep, x)
+    torch.testing.assert_close(result.pred_original_sample, x - level * output)
+    scheduler.set_timesteps(30)
+    scheduler.scale_model_input(x, scheduler.timesteps[0])
+    tuples = scheduler.step(output, scheduler.timesteps[0], x, return_dict=False)
+    assert len(tuples) == (1 if isinstance(scheduler, FlowMatchRestartScheduler) else 2)
+    assert torch.equal(tuples[0], result.prev_sample)
+
+
+def test_a_learned_variance_is_left_out():
+    scheduler = RestartScheduler(**SD)
+    outputs = []
+    for more in ([], [torch.ones(2, 4, 8, 8)]):
+        scheduler.set_timesteps(5)
+        x = begin(scheduler)
+        scheduler.scale_model_input(x, scheduler.timesteps[0])
+        outputs.append(scheduler.step(torch.cat([x, *more], dim=1), scheduler.timesteps[0], x).prev_sample)
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("name", ["sigmas", "timesteps"])
+def test_edits_are_refused(scheduler, name):
+    with pytest.raises(InputError, match=f"scheduler.{name} was edited"):
+        setattr(scheduler, name, getattr(scheduler, name) * 0.5)
+    with pytest.raises(InputError, match=f"scheduler.{name} was edited"):
+        setattr(scheduler, name, getattr(scheduler, name)[:-1])
+    getattr(scheduler, name)[2] *= 0.5
+    with pytest.raises(InputError, match=f"scheduler.{name} was edited"):
+        loop(scheduler, begin(scheduler))
+
+
+def test_moving_the_tensors_is_no_edit(scheduler):
+    exact = loop(scheduler, begin(scheduler))
+    scheduler.timesteps = scheduler.timesteps.to("cpu", torch.float64)
+    scheduler.sigmas = scheduler.sigmas.clone()
+    torch.testing.assert_close(loop(scheduler, begin(scheduler)), exact)
+
+
+def test_a_last_level_that_is_set_to_the_one_before_makes_the_last_step_go_nowhere():
+    """As Cosmos 2 does it."""
+    results = []
+    for scheduler in (
+        RestartScheduler(**SD, use_karras_sigmas=True),
+        EulerDiscreteScheduler(**SD, use_karras_sigmas=True),
+    ):
+        scheduler.set_timesteps(12)
+        scheduler.sigmas[-1] = scheduler.sigmas[-2]
+        results.append(loop(scheduler, begin(scheduler)))
+    torch.testing.assert_close(*results, atol=1e-4, rtol=0)
+
+
+def test_inference_mode(scheduler):
+    exact = loop(scheduler, begin(scheduler))
+    with torch.inference_mode():
+        scheduler.set_timesteps(30)
+        assert torch.equal(loop(scheduler, begin(scheduler)), exact)
+
+
+def test_levels_of_single_tokens_must_be_those_of_the_row():
+    scheduler = FlowMatchRestartScheduler(restart=FLOW_PLAN)
+    scheduler.set_timesteps(30)
+    x, timestep = begin(scheduler), scheduler.timesteps[0]
+    with pytest.raises(InputError, match="per_token_timesteps"):
+        scheduler.step(x, timestep, x, per_token_timesteps=torch.tensor([[1000.0, 0.0]]))
+    scheduler.step(x, timestep, x, per_token_timesteps=torch.tensor([[1000.0, 1000.0]]))
