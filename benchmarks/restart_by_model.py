@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.evaluation.metrics import paired_difference
-from restart_sampling.evaluation.results import read_results
+from restart_sampling.evaluation.results_file import read_results
 from restart_sampling.pictures.style import SECONDARY, save_figure, stacked, style
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")

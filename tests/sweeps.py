@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.comparison.rows import family_of
+from restart_sampling.comparison.named_plans import family_of
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import make_reference
 from restart_sampling.evaluation.reference import save_reference
-from restart_sampling.evaluation.results import SCHEMA
+from restart_sampling.evaluation.results_file import SCHEMA
 from restart_sampling.sampling.plan import Plan
 from tiny import detector_file, pictures
 from tiny_model import tiny_model_file

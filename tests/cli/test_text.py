@@ -16,7 +16,7 @@ from PIL import Image
 
 from restart_sampling.evaluation import aesthetic
 from restart_sampling.evaluation.clip import ClipScore, load_clip, preprocess
-from restart_sampling.evaluation.results import read_results
+from restart_sampling.evaluation.results_file import read_results
 from restart_sampling.images.image_set import read_images
 from tiny_clip import clip_folder
 

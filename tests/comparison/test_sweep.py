@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from restart_sampling.comparison.published import NOTES
-from restart_sampling.evaluation.results import read_results
+from restart_sampling.evaluation.results_file import read_results
 from restart_sampling.generation.drawing import NetDrawing, generate
 from restart_sampling.models.checkpoint import load_model, read_checkpoint, write_safetensors
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.sampling.solvers.onestep import Heun
+from restart_sampling.sampling.solvers.single_step import Heun
 from sweeps import PLANS, SWEEP, lines, plans_file
 from tiny_model import TORCHRUN, start, tiny_model_file, wait_for
 
@@ -134,7 +134,7 @@ def test_a_killed_sweep_goes_on_and_repeats_no_finished_row(place, run):
 
 def test_sums_that_a_kill_left_of_a_finished_row_are_removed(place, run, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("restart_sampling.evaluation.partial.PartialSums.remove", lambda self: None)
+        patch.setattr("restart_sampling.evaluation.partial_sums.PartialSums.remove", lambda self: None)
         assert run(*SWEEP, "--plans", plans_file("2"))[0] == 0
     assert (OUT / "results.jsonl.partial").exists()
     assert run(*SWEEP, "--plans", "plans.txt")[0] == 0

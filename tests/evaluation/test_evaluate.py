@@ -20,7 +20,7 @@ from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import image_batches, make_reference, measure
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.reference import Reference, load_reference, save_reference
-from restart_sampling.evaluation.results import append_result, read_results
+from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.statistics import Statistics
 from restart_sampling.images.image_set import read_images
 from tiny import detector_file, image_folder, pictures, torchscript_file

@@ -11,7 +11,7 @@ import torch
 
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import load_detector
-from restart_sampling.evaluation.partial import PartialSums
+from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.models.denoiser import Denoiser
 from tiny import detector_file, image_folder, pictures
 from tiny_model import TORCHRUN, start, tiny_model_file, wait_for
@@ -240,7 +240,7 @@ def test_of_files_with_the_same_image_the_larger_counts(sums):
 
 def test_saving_takes_a_fiftieth_of_the_time_at_most(sums, monkeypatch):
     now = 0.0
-    monkeypatch.setattr("restart_sampling.evaluation.partial.time.monotonic", lambda: now)
+    monkeypatch.setattr("restart_sampling.evaluation.partial_sums.time.monotonic", lambda: now)
     collector = Collector(sums.detector, 12, 3)
     collector.add(sums.images, range(12))
     partial, saves = sums.partial(0), []

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from restart_sampling.cli.figure import figure
+from restart_sampling.comparison.comparable import read_sweep
 from restart_sampling.comparison.published import CHECKPOINTS, published
-from restart_sampling.comparison.results import read_sweep
-from restart_sampling.pictures.figure import KINDS, plot
+from restart_sampling.pictures.kinds import KINDS, plot
 from restart_sampling.pictures.points import (
     Point,
     best_at_each,

@@ -2,9 +2,9 @@
 
 import pytest
 
+from restart_sampling.comparison.comparable import read_text_rows
 from restart_sampling.comparison.published_text import published_text
-from restart_sampling.comparison.results import read_text_rows
-from restart_sampling.pictures.figure import plot
+from restart_sampling.pictures.kinds import plot
 from restart_sampling.pictures.style import WIDTH
 from sweeps import result, results_file
 

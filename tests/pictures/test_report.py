@@ -13,8 +13,8 @@ import browser
 import pytest
 from PIL import Image
 
+from restart_sampling.comparison.comparable import read_sweep
 from restart_sampling.comparison.published import NOTES
-from restart_sampling.comparison.results import read_sweep
 from sweeps import PLANS, SWEEP, lines, made_up, plans_file, result, results_file
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import restart_sampling as rs
 from restart_sampling.sampling.levels import GRIDS
-from restart_sampling.sampling.solvers.names import SOLVERS
+from restart_sampling.sampling.solvers.by_name import SOLVERS
 
 SHARED = Path(os.environ.get("RESTART_SAMPLING_SHARED", "../shared"))
 

@@ -10,6 +10,7 @@ import torch
 
 import restart_sampling as rs
 from exact import gaussian, mixture
+from restart_sampling.sampling.solvers.by_name import SOLVERS
 from restart_sampling.sampling.solvers.integrals import (
     DataForm,
     NoiseForm,
@@ -18,7 +19,6 @@ from restart_sampling.sampling.solvers.integrals import (
     phi,
     usable,
 )
-from restart_sampling.sampling.solvers.names import SOLVERS
 
 # name: (order from exact history, order of a cold start at a level that matters)
 ORDERS = {

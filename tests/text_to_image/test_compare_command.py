@@ -168,7 +168,7 @@ def test_a_killed_table_goes_on_and_repeats_no_finished_row(place, run):
 
 def test_images_that_a_kill_left_of_a_finished_row_go(place, run, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("restart_sampling.comparison.text_rows.TextComparison.tidy", lambda self, row: None)
+        patch.setattr("restart_sampling.comparison.text_comparison.TextComparison.tidy", lambda self, row: None)
         assert run(*COMPARE, *ROWS)[0] == 0
     first, *others = Path("table/images").iterdir()
     assert len(others) == 3

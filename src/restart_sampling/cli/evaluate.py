@@ -19,7 +19,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
-from restart_sampling.cli.rows import (
+from restart_sampling.cli.row_options import (
     SetupOptions,
     describe_row,
     describe_setup,
@@ -28,7 +28,7 @@ from restart_sampling.cli.rows import (
     setup_options,
     watching,
 )
-from restart_sampling.cli.sampler import SamplerOptions, sampler_options
+from restart_sampling.cli.sampler_options import SamplerOptions, sampler_options
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.run import Outcome, Row
@@ -100,8 +100,8 @@ def evaluate(
     chip = pick_device(device)
 
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.comparison.plans import finished, plan_rows
-    from restart_sampling.comparison.rows import row_of
+    from restart_sampling.comparison.evaluate import finished, plan_rows
+    from restart_sampling.comparison.named_plans import row_of
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.generation.seeds import parse_seeds
 

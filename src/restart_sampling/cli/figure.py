@@ -54,8 +54,8 @@ def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: st
         raise InputError(f"--paper {paper} is for --kind {of_paper}, and this is {kind}; leave it out")
 
     from restart_sampling.base.files import check_writable
-    from restart_sampling.comparison.results import read_sweep, read_text_rows
-    from restart_sampling.pictures.figure import plot
+    from restart_sampling.comparison.comparable import read_sweep, read_text_rows
+    from restart_sampling.pictures.kinds import plot
     from restart_sampling.pictures.style import FORMATS, save_figure
 
     if out.suffix and out.suffix[1:].lower() not in FORMATS:

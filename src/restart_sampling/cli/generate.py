@@ -18,7 +18,7 @@ from restart_sampling.cli.options import (
     print_settings,
     write_images,
 )
-from restart_sampling.cli.sampler import MODEL_HELP, SamplerOptions, sampler_options
+from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, sampler_options
 
 
 @click.command()

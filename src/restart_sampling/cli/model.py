@@ -23,8 +23,8 @@ def model() -> None:
 def inspect(file: str, as_json: bool) -> None:
     """Print what FILE holds: a path, a name such as cifar10-small, or an https:// URL."""
     from restart_sampling.models.checkpoint import read_checkpoint
+    from restart_sampling.models.edm_pickle import globals_in
     from restart_sampling.models.resolve import resolve
-    from restart_sampling.models.unpickle import globals_in
 
     path = resolve(file)
     try:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from restart_sampling.cli.options import json_option, print_json, set_option
-from restart_sampling.cli.sampler import open_net
+from restart_sampling.cli.sampler_options import open_net
 
 
 @click.command()

@@ -19,7 +19,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
-from restart_sampling.cli.rows import (
+from restart_sampling.cli.row_options import (
     SetupOptions,
     describe_rows,
     describe_setup,
@@ -31,10 +31,10 @@ from restart_sampling.cli.rows import (
     setup_options,
     watching,
 )
-from restart_sampling.cli.sampler import MODEL_HELP, SamplerOptions, sampler_options
+from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, sampler_options
 
 if TYPE_CHECKING:
-    from restart_sampling.comparison.rows import NamedPlan
+    from restart_sampling.comparison.named_plans import NamedPlan
     from restart_sampling.comparison.run import Outcome
 
 PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
@@ -85,9 +85,9 @@ def sweep(
     chip = pick_device(device)
 
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.comparison.plans import plan_rows
+    from restart_sampling.comparison.comparable import RESULTS
+    from restart_sampling.comparison.evaluate import plan_rows
     from restart_sampling.comparison.published import CHECKPOINTS, NOTES
-    from restart_sampling.comparison.results import RESULTS
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.metrics import GROUPS
 
@@ -125,8 +125,8 @@ def sweep(
 
 def _plans(sources: Sequence[str], paper: str | None, settings: Sequence[str]) -> list[NamedPlan]:
     """All plans, with the settings over them. What can be wrong without the model comes first."""
+    from restart_sampling.comparison.named_plans import check_different, read_rows
     from restart_sampling.comparison.published import paper_rows
-    from restart_sampling.comparison.rows import check_different, read_rows
 
     if not (sources or paper):
         raise InputError("--plans is missing: which plans to compare; or give --paper for the rows of the paper")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import torch
 
     from restart_sampling.images.image_set import ImageSet
+    from restart_sampling.training.run import Report
     from restart_sampling.training.settings import Settings
-    from restart_sampling.training.train import Report
 
 _D = 2048  # of PFGM++ where the user gives none
 
@@ -147,9 +147,9 @@ def train(
 
     from restart_sampling.base.ranks import distributed
     from restart_sampling.images.image_set import read_images
+    from restart_sampling.training.run import Run
     from restart_sampling.training.run_folder import RunFolder
     from restart_sampling.training.settings import Settings
-    from restart_sampling.training.train import Run
     from restart_sampling.training.training_set import class_names, count_classes, read_training_set, square_side
 
     with distributed(chip) as ranks:

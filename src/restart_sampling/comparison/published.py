@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from importlib.resources import files
 
-from restart_sampling.comparison.rows import NamedPlan, family_of, row_of
+from restart_sampling.comparison.named_plans import NamedPlan, family_of, row_of
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 

@@ -16,11 +16,11 @@ from restart_sampling.base.errors import InputError, one_line
 from restart_sampling.base.files import atomic, check_writable
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.comparison.results import SAMPLES, check_comparable, row_key
+from restart_sampling.comparison.comparable import SAMPLES, check_comparable, row_key
 from restart_sampling.evaluation.measure import Batches, image_batches, measure
 from restart_sampling.evaluation.metrics import check_count
-from restart_sampling.evaluation.partial import PartialSums
-from restart_sampling.evaluation.results import append_result, read_results
+from restart_sampling.evaluation.partial_sums import PartialSums
+from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup
 from restart_sampling.generation.drawing import Drawing, check_identity
 from restart_sampling.generation.seeds import cut, joined

@@ -11,7 +11,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import Detector
 from restart_sampling.evaluation.metrics import NEED_FEATURES, check_count, compute_metrics
-from restart_sampling.evaluation.partial import PartialSums
+from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.images.image_set import ImageSet
 

@@ -11,7 +11,7 @@ from restart_sampling.base.download import fetch
 from restart_sampling.base.files import sha256
 from restart_sampling.evaluation.detectors import Detector, load_detector
 from restart_sampling.evaluation.metrics import NEED_FEATURES, check_metrics
-from restart_sampling.evaluation.partial import PartialSums
+from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.reference import Reference, load_reference
 
 

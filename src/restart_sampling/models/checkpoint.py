@@ -18,9 +18,9 @@ from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import atomic, sha256
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
-from restart_sampling.models.edm_record import NetworkRecord
+from restart_sampling.models.edm_network import NetworkRecord
+from restart_sampling.models.edm_pickle import PICKLE_MAGIC, ZIP_MAGIC, Record, unpickled
 from restart_sampling.models.resolve import default_plan, resolve
-from restart_sampling.models.unpickle import PICKLE_MAGIC, ZIP_MAGIC, Record, unpickled
 
 FORMAT = "restart-sampling/1"
 KNOWN_SOURCES = ("5db27dcd96674b95",)  # sha256 of EDM's training/networks.py, its first 16 digits

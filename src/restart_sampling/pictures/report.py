@@ -16,10 +16,10 @@ from PIL import Image
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import atomic, check_writable
+from restart_sampling.comparison.comparable import RESULTS, SAMPLES, Result, read_sweep
 from restart_sampling.comparison.published import CHECKPOINTS, NOTES
-from restart_sampling.comparison.results import RESULTS, SAMPLES, Result, read_sweep
 from restart_sampling.evaluation.metrics import paired_difference
-from restart_sampling.pictures.figure import KINDS, plot
+from restart_sampling.pictures.kinds import KINDS, plot
 from restart_sampling.pictures.points import pareto_front, points_of
 from restart_sampling.pictures.style import style
 

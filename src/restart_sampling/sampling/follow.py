@@ -9,8 +9,8 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.solvers.onestep import Heun
 from restart_sampling.sampling.solvers.protocol import Denoise, Solver
+from restart_sampling.sampling.solvers.single_step import Heun
 
 Perturb = Callable[[Tensor, float, float], Tensor]
 """perturb(x, low, high) -> x raised from level low to level high."""

@@ -13,8 +13,8 @@ from restart_sampling.sampling.levels import karras_levels
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
 from restart_sampling.sampling.process import FLOW, VE, Process
-from restart_sampling.sampling.solvers.onestep import Heun
 from restart_sampling.sampling.solvers.protocol import Solver
+from restart_sampling.sampling.solvers.single_step import Heun
 
 AUTOMATIC_STEPS = 20
 """From so many steps A1111's rule makes restarts by itself."""

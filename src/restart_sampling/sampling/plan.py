@@ -14,7 +14,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import GRIDS, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, format_number, restart_path
 from restart_sampling.sampling.presets import PRESETS
-from restart_sampling.sampling.solvers.names import make_solver
+from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.sampling.solvers.protocol import Solver
 
 DEFAULT_STEPS = 18

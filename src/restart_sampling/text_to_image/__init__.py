@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from restart_sampling.base.errors import require_extra
-from restart_sampling.text_to_image.guidance_presets import guidance_preset as guidance_preset
-from restart_sampling.text_to_image.guidance_presets import steps_preset as steps_preset
+from restart_sampling.text_to_image.presets import guidance_preset as guidance_preset
+from restart_sampling.text_to_image.presets import steps_preset as steps_preset
 
 if TYPE_CHECKING:
     from restart_sampling.text_to_image.flow_match_restart_scheduler import (

@@ -11,9 +11,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image.evaluations import EulerBelow, Evaluation, single_step_solver
 from restart_sampling.text_to_image.intervals import as_lists, read_intervals
-from restart_sampling.text_to_image.restarts import Restarts
+from restart_sampling.text_to_image.model_calls import EulerBelow, Evaluation, single_step_solver
+from restart_sampling.text_to_image.restart_paths import Restarts
 from restart_sampling.text_to_image.row_layout import RowLayout
 from restart_sampling.text_to_image.step_noise import Generators, check_generators, latent_seeds, seeded_noise
 

@@ -16,9 +16,9 @@ from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath, RestartInterval
 from restart_sampling.sampling.process import Process
 from restart_sampling.sampling.solvers.protocol import Solver
-from restart_sampling.text_to_image.evaluations import Evaluation
 from restart_sampling.text_to_image.main_grid import MainGrid, resample
-from restart_sampling.text_to_image.restarts import Restarts, TooFewSteps
+from restart_sampling.text_to_image.model_calls import Evaluation
+from restart_sampling.text_to_image.restart_paths import Restarts, TooFewSteps
 from restart_sampling.text_to_image.row_tensors import RowTensors
 
 _log = logging.getLogger(__name__)

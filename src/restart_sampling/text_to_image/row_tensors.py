@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image.evaluations import Evaluation
+from restart_sampling.text_to_image.model_calls import Evaluation
 
 
 class RowTensors:

@@ -12,7 +12,7 @@ from typing import Any
 from restart_sampling.base.errors import InputError, one_line
 from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.sampling.plan import split_plan
-from restart_sampling.text_to_image.guidance_presets import guidance_preset
+from restart_sampling.text_to_image.presets import guidance_preset
 
 _OURS = "restart_sampling.text_to_image"
 

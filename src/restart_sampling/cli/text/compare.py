@@ -12,7 +12,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import device_option, json_option, pick_device, print_json, print_settings
-from restart_sampling.cli.rows import (
+from restart_sampling.cli.row_options import (
     describe_rows,
     describe_setup,
     detector_option,
@@ -23,7 +23,7 @@ from restart_sampling.cli.rows import (
     reference_option,
     watching,
 )
-from restart_sampling.cli.text.drawing import (
+from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
     PipelineOptions,
     batch_option,
@@ -35,7 +35,7 @@ from restart_sampling.cli.text.drawing import (
     read_captions,
     seed_option,
 )
-from restart_sampling.cli.text.scoring import ScoreModels, describe_score, score_options
+from restart_sampling.cli.text.score_options import ScoreModels, describe_score, score_options
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.run import Outcome
@@ -108,9 +108,9 @@ def compare(
     chip = pick_device(device)
 
     from restart_sampling.base.ranks import distributed
+    from restart_sampling.comparison.comparable import RESULTS
     from restart_sampling.comparison.published_text import NOTES
-    from restart_sampling.comparison.results import RESULTS
-    from restart_sampling.comparison.text_rows import TextComparison, text_row
+    from restart_sampling.comparison.text_comparison import TextComparison, text_row
     from restart_sampling.evaluation.metrics import GROUPS, METRICS
     from restart_sampling.evaluation.setup import open_setup
     from restart_sampling.text_to_image.drawing import prepare

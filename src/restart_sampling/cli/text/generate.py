@@ -16,7 +16,7 @@ from restart_sampling.cli.options import (
     print_settings,
     write_images,
 )
-from restart_sampling.cli.text.drawing import (
+from restart_sampling.cli.text.pipeline_options import (
     PACKAGES,
     SAMPLER_HELP,
     PipelineOptions,

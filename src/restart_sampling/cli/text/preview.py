@@ -19,7 +19,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
-from restart_sampling.cli.text.drawing import (
+from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
     PipelineOptions,
     batch_option,

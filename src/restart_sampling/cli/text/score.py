@@ -17,7 +17,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
-from restart_sampling.cli.text.scoring import ScoreModels, describe_score, score_options
+from restart_sampling.cli.text.score_options import ScoreModels, describe_score, score_options
 
 
 @click.command()
@@ -72,7 +72,7 @@ def score(
     from restart_sampling.base.files import check_writable, sha256
     from restart_sampling.base.machine import versions
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.evaluation.results import append_result
+    from restart_sampling.evaluation.results_file import append_result
     from restart_sampling.evaluation.scores import measure_scores
     from restart_sampling.images.prompts import match_images, read_prompts
     from restart_sampling.images.sources import open_source

@@ -4,7 +4,7 @@ from typing import Any
 
 from restart_sampling.base.errors import shorten
 from restart_sampling.base.pickles import Blank, UnreadableError
-from restart_sampling.models.unpickle import StoredTensor
+from restart_sampling.models.edm_pickle import StoredTensor
 
 _MAX_KEY = 200  # characters of a key of the state dict
 _MAX_ENTRIES = 500_000  # of all modules' dictionaries, which a file may let them share; the largest network has a tenth

@@ -12,7 +12,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.training.model_file import write_model
-from restart_sampling.training.pictures import draw_samples, plot_loss
+from restart_sampling.training.previews import draw_samples, plot_loss
 from restart_sampling.training.progress import Progress
 from restart_sampling.training.run_folder import RunFolder
 from restart_sampling.training.schedule import learning_rate

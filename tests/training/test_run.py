@@ -5,8 +5,8 @@ import torch
 
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.training import train
+from restart_sampling.training.run import Run
 from restart_sampling.training.run_folder import RunFolder
-from restart_sampling.training.train import Run
 from restart_sampling.training.trainer import Trainer
 
 

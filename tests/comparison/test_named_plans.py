@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.comparison.named_plans import check_different, family_of, read_rows
 from restart_sampling.comparison.published import CHECKPOINTS, NOTES, paper_rows, published
-from restart_sampling.comparison.rows import check_different, family_of, read_rows
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from restart_sampling.base.files import remove_folder, remove_partials
 from restart_sampling.base.machine import versions
+from restart_sampling.comparison.comparable import row_key
 from restart_sampling.comparison.published_text import find_published
-from restart_sampling.comparison.results import row_key
 from restart_sampling.comparison.run import Comparison, Row, Watch
 from restart_sampling.evaluation.measure import image_batches
 from restart_sampling.evaluation.scores import Scores, measure_scores

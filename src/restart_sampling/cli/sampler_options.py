@@ -146,7 +146,7 @@ def open_net(name: str, device: torch.device | None = None, shown: bool = True) 
     import torch
 
     from restart_sampling.models.checkpoint import load_model
-    from restart_sampling.models.net_file import load_net_file
+    from restart_sampling.models.user_file import load_net_file
 
     device = device or torch.device("cpu")
     if not is_net_file(name):

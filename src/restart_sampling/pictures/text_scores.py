@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.comparison.comparable import Result
 from restart_sampling.comparison.published_text import PublishedText
-from restart_sampling.comparison.results import Result
 from restart_sampling.pictures.points import number
 from restart_sampling.pictures.style import SECONDARY, Style, legend_below, paper_line, stacked, style, styles
 

@@ -12,9 +12,9 @@ from restart_sampling.sampling.solvers.multistep import (
     DPMSolverPlusPlus2M,
     DPMSolverPlusPlus3M,
 )
-from restart_sampling.sampling.solvers.onestep import DPMSolver2, DPMSolver3, Euler, Heun, Midpoint
 from restart_sampling.sampling.solvers.predictor_corrector import SASolver, UniPC
 from restart_sampling.sampling.solvers.protocol import Solver
+from restart_sampling.sampling.solvers.single_step import DPMSolver2, DPMSolver3, Euler, Heun, Midpoint
 from restart_sampling.sampling.solvers.stochastic import DDIM, SDEDPMSolverPlusPlus2M
 
 SOLVERS: dict[str, Callable[[], Any]] = {

@@ -17,9 +17,9 @@ from restart_sampling.sampling.follow import follow
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.solvers.names import SOLVERS, make_solver
-from restart_sampling.sampling.solvers.onestep import Euler
+from restart_sampling.sampling.solvers.by_name import SOLVERS, make_solver
 from restart_sampling.sampling.solvers.protocol import Denoise, ODESolver, Solver
+from restart_sampling.sampling.solvers.single_step import Euler
 
 SINGLE_STEP = ("euler", "heun", "midpoint", "dpm2", "dpm3", "ddim")
 """Solvers that keep nothing from one step to the next (`ddpm` is ddim's)."""

@@ -8,8 +8,8 @@ from restart_sampling.sampling.levels import Grid
 from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
 from restart_sampling.sampling.process import Process
 from restart_sampling.sampling.solvers.protocol import Solver
-from restart_sampling.text_to_image.evaluations import Evaluation, evaluations
 from restart_sampling.text_to_image.main_grid import Levels
+from restart_sampling.text_to_image.model_calls import Evaluation, evaluations
 
 
 class TooFewSteps(InputError):  # noqa: N818  said to users in these words

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.comparison.rows import family_of
-from restart_sampling.evaluation.results import read_results
+from restart_sampling.comparison.named_plans import family_of
+from restart_sampling.evaluation.results_file import read_results
 from restart_sampling.sampling.plan import Plan
 
 RESULTS = "results.jsonl"
