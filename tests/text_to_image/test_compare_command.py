@@ -273,6 +273,28 @@ def test_bad_input_is_one_sentence_before_any_work(arguments, said, place, run):
     assert not RESULTS.exists()
 
 
+def test_every_row_is_checked_before_the_network_is_evaluated(place, run, folder, monkeypatch):
+    """A model whose levels end below the paper's t_max of guidance 2, and not below that of 8."""
+    shutil.copytree(folder(), "low")
+    config = Path("low/scheduler/scheduler_config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"beta_end": 0.004}))
+    monkeypatch.setattr("diffusers.UNet2DConditionModel.forward", lambda *_, **__: pytest.fail("evaluated"))
+    rows = ("--sampler", "ddim:3", "--sampler", "restart", "--guidance", "8,2", "--model", "low")
+    code, _, stderr = run(*COMPARE, *rows)
+    assert code == 2
+    assert "sampler 'restart:30' at guidance 2: " in stderr
+    assert "t_max is above sigma_max" in stderr
+    assert not RESULTS.exists()
+
+
+def test_the_papers_restarts_in_another_model_are_noted(place, run, folder):
+    rows = ("--sampler", "restart", "--guidance", "2", "--metrics", "fd", "--model", str(folder("sdxl")))
+    command = [word for word in COMPARE if word not in ("--clip", "clip")]
+    code, _, stderr = run(*command, *rows)
+    assert code == 0, stderr
+    assert "note       restart's intervals are the paper's for Stable Diffusion 1.5" in stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "another"),
     [

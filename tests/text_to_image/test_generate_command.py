@@ -91,6 +91,14 @@ def test_what_it_will_do_is_said_before(place, run):
     assert "safety checker" not in stderr
 
 
+def test_the_papers_restarts_in_another_model_are_noted_before(place, run, folder):
+    code, _, stderr = run(*words(scheduler="restart", steps=None, model=folder("sdxl"), images=1))
+    assert code == 0, stderr
+    assert "note     restart's intervals are the paper's for Stable Diffusion 1.5, and StableDiffusionXL" in stderr
+    assert stderr.index("note") < stderr.index("NFE")
+    assert "note" not in run(*words("others", steps=1, images=1))[2]
+
+
 def test_the_manifest_says_what_made_them(place, run, model):
     generate(run)
     manifest = json.loads(Path("images/manifest.json").read_text())

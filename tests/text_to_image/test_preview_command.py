@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def place(folder, tmp_path, monkeypatch):
-    for kind in ("sd", "sd3"):
+    for kind in ("sd", "sdxl", "sd3"):
         (tmp_path / kind).symlink_to(folder(kind))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -56,6 +56,21 @@ def test_default_samplers_of_flow_models(place, run):
     code, stdout, stderr = preview(run, "--seeds", "0", "--json", model="sd3")
     assert code == 0, stderr
     assert [each["nfe"] for each in json.loads(stdout)["samplers"]] == [28, 29, 34]
+
+
+def test_every_row_is_checked_before_the_network_is_evaluated(place, run, monkeypatch):
+    monkeypatch.setattr("diffusers.UNet2DConditionModel.forward", lambda *_, **__: pytest.fail("evaluated"))
+    rows = ("--sampler", "ddim:4", "--sampler", "restart:9 [3,2,0.1,99]", "--guidance", 3)
+    code, _, stderr = preview(run, *rows)
+    assert code == 2
+    assert "sampler 'restart:9 [3,2,0.1,99]' at guidance 3: " in stderr
+
+
+def test_the_papers_restarts_in_another_model_are_noted_once(place, run):
+    rows = ("--sampler", "restart:30 restart_solver=euler", "--sampler", "restart:25", "--sampler", "ddim:2")
+    code, _, stderr = preview(run, *rows, "--seeds", "0", model="sdxl")
+    assert code == 0, stderr
+    assert stderr.count("restart's intervals are the paper's for Stable Diffusion 1.5") == 1
 
 
 def drawn(drawings, seeds):

@@ -1,5 +1,6 @@
 """Images of prompts: all noise of an image is its own, and what it costs is what was said."""
 
+from copy import copy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image.drawing import Request, prepare
+from restart_sampling.text_to_image.drawing import Request, counted_images, prepare
 from restart_sampling.text_to_image.pipeline import load_pipeline
 from restart_sampling.text_to_image.samplers import Sampler
 
@@ -186,6 +187,25 @@ def test_what_does_not_fit_is_said_before_anything_is_drawn(kind, sampler, more,
         prepare(model(kind), asked(sampler, **more))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_sampler_that_a_pipeline_cannot_feed_is_refused_before_the_network_is_evaluated(model):
+    """Kandinsky's never scale the input of their network."""
+    pipe = copy(model().pipe)
+    pipe.__class__ = type("KandinskyV22CombinedPipeline", (type(pipe),), {})
+    kandinsky = replace(model(), pipe=pipe)
+    with counted_images(model().network) as count:
+        for sampler in ("heun:3", "restart"):
+            with pytest.raises(InputError, match="KandinskyV22CombinedPipeline never scales the input of its network"):
+                prepare(kandinsky, asked(sampler))
+        assert count() == 0
+    assert prepare(kandinsky, asked("ddim:5")).nfe == 5
+
+
+def test_the_papers_restarts_in_another_model_are_noted(model):
+    assert "StableDiffusionXLPipeline is of another model" in prepare(model("sdxl"), asked("restart")).note
+    assert prepare(model("sdxl"), asked(NOISE[-1])).note is None
+    assert prepare(model(), asked("restart")).note is None
 
 
 def test_the_path_of_levels(model):

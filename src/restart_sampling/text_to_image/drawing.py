@@ -1,4 +1,4 @@
-"""A sampler applied to a text-to-image pipeline, where all noise of an image is from its own seed."""
+"""A text-to-image pipeline with a sampler; each image's noise comes from its own seed."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from restart_sampling.base.numerics import full_float32
 from restart_sampling.generation.drawing import Batch
 from restart_sampling.generation.seeds import cut
 from restart_sampling.text_to_image.pipeline import TextToImage, quiet
-from restart_sampling.text_to_image.samplers import Sampler, make_scheduler
+from restart_sampling.text_to_image.samplers import Sampler, check_pipeline, make_scheduler
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class TextDrawing:
         nfe: rows of the scheduler.
         network_evaluations: of one image; twice as many under classifier-free guidance.
         path: (rows so far, level) on the way: sigma = std / alpha, or t of flow models.
+        note: a sentence for the user about the sampler in this pipeline; None where there is nothing to say.
     """
 
     model: TextToImage
@@ -67,6 +68,7 @@ class TextDrawing:
     nfe: int
     network_evaluations: int
     path: tuple[tuple[int, float], ...]
+    note: str | None
 
     @property
     def about(self) -> dict[str, Any]:
@@ -153,6 +155,7 @@ def prepare(model: TextToImage, request: Request, prompts: Sequence[str] | str =
         InputError: the sampler, its plan or what else is asked does not fit the pipeline.
     """
     sampler = request.sampler
+    note = check_pipeline(type(model.pipe).__name__, sampler)
     if not isfinite(request.guidance):
         raise InputError(f"guidance is {request.guidance:g}; give a finite scale, such as 7.5")
     known = signature(type(model.pipe).__call__).parameters
@@ -172,7 +175,7 @@ def prepare(model: TextToImage, request: Request, prompts: Sequence[str] | str =
             f"not do at guidance {request.guidance:g}; leave it out, or give a scale above 1"
         )
     nfe = len(scheduler.timesteps)
-    return TextDrawing(model, request, prompts, batch, scheduler, nfe, nfe * row_evaluations, _path(scheduler))
+    return TextDrawing(model, request, prompts, batch, scheduler, nfe, nfe * row_evaluations, _path(scheduler), note)
 
 
 def _call(

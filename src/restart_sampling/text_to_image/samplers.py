@@ -171,9 +171,10 @@ def check_samplers(samplers: Sequence[Sampler], config: Mapping[str, Any], guida
     """
     for sampler in samplers:
         for guidance in guidances:
-            shift = {"mu": 1.0} if config.get("use_dynamic_shifting") else {}  # the pipeline's depends on the size
             try:
-                make_scheduler(sampler, config, guidance).set_timesteps(sampler.steps, **shift)
+                scheduler = make_scheduler(sampler, config, guidance)
+                if not config.get("use_dynamic_shifting"):  # by the size of the images, which the pipeline knows
+                    scheduler.set_timesteps(sampler.steps)
             except (InputError, ValueError, TypeError) as error:
                 said = one_line(error).removeprefix(f"sampler '{sampler}': ")
                 raise InputError(f"sampler '{sampler}' at guidance {guidance:g}: {said}") from error

@@ -28,6 +28,7 @@ from restart_sampling.cli.text.pipeline_options import (
     PipelineOptions,
     batch_option,
     describe_model,
+    describe_notes,
     drawing_options,
     images_option,
     pick_samplers,
@@ -133,7 +134,7 @@ def compare(
             )
             scores = models.load(metrics, ranks.device)
             model = asked.load(ranks.device)
-            samplers = pick_samplers(sampler_texts, model, SAMPLERS)
+            samplers = pick_samplers(sampler_texts, model, SAMPLERS, guidances)
             drawings = [
                 prepare(model, asked.request(sampler, guidance, seed), prompts, batch)
                 for guidance in guidances
@@ -147,6 +148,7 @@ def compare(
             print_settings(
                 {
                     "model": describe_model(model),
+                    **describe_notes(drawings),
                     "rows": describe_rows(rows, f"{evaluations} network evaluations of an image", there),
                     "images": f"{len(prompts)} of each row ({prompts_path}, seeds {seed}-{seed + len(prompts) - 1})",
                     **{name: describe_score(score.about) for name, score in scores.items()},

@@ -22,6 +22,7 @@ from restart_sampling.cli.text.pipeline_options import (
     PipelineOptions,
     batch_option,
     describe_model,
+    describe_notes,
     drawing_options,
     guidance_option,
     images_option,
@@ -89,6 +90,7 @@ def generate(
             print_settings(
                 {
                     "model": describe_model(model),
+                    **describe_notes([drawing]),
                     "sampler": f"{sampler}, guidance {guidance:g}",
                     "NFE": describe_nfe(drawing, guidance),
                     "images": f"{len(prompts)} of {prompts_path} (seeds {seed}-{seed + len(prompts) - 1}), "

@@ -15,7 +15,7 @@ from restart_sampling.cli.options import as_one
 if TYPE_CHECKING:
     import torch
 
-    from restart_sampling.text_to_image.drawing import Request
+    from restart_sampling.text_to_image.drawing import Request, TextDrawing
     from restart_sampling.text_to_image.pipeline import TextToImage
     from restart_sampling.text_to_image.samplers import Sampler
 
@@ -98,13 +98,15 @@ drawing_options = as_one("asked", PipelineOptions, _OPTIONS)
 """Adds the options of a pipeline, which come to the command as `asked`."""
 
 
-def pick_samplers(texts: Sequence[str], model: TextToImage, default: Sequence[str]) -> list[Sampler]:
+def pick_samplers(
+    texts: Sequence[str], model: TextToImage, default: Sequence[str], guidances: Sequence[float]
+) -> list[Sampler]:
     """The samplers that the user wrote; else the default, or that of flow models.
 
     Raises:
-        InputError: a text is not a sampler, or two are the same.
+        InputError: a text is not a sampler, two are the same, or one does not fit the model at one of the guidances.
     """
-    from restart_sampling.text_to_image.samplers import Sampler, is_flow
+    from restart_sampling.text_to_image.samplers import Sampler, check_samplers, is_flow
 
     samplers = [
         Sampler.parse(text) for text in texts or (FLOW_SAMPLERS if is_flow(model.scheduler_config) else default)
@@ -112,6 +114,7 @@ def pick_samplers(texts: Sequence[str], model: TextToImage, default: Sequence[st
     for place, sampler in enumerate(samplers):
         if sampler in samplers[:place]:
             raise InputError(f"--sampler '{sampler}' is given twice; leave one out")
+    check_samplers(samplers, model.scheduler_config, guidances)
     return samplers
 
 
@@ -133,3 +136,8 @@ def describe_model(model: TextToImage) -> str:
     """For the user, before a run."""
     checker = ", without its safety checker" if model.unchecked else ""
     return f"{model.name} ({type(model.pipe).__name__}, weights sha256 {model.sha256[:12]}){checker}"
+
+
+def describe_notes(drawings: Sequence[TextDrawing]) -> dict[str, str]:
+    """For the user, before a run: what has to be known of a sampler in this pipeline; nothing where there is none."""
+    return {"note": each.note for each in drawings if each.note}  # the same of each that has one

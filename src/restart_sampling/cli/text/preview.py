@@ -24,6 +24,7 @@ from restart_sampling.cli.text.pipeline_options import (
     PipelineOptions,
     batch_option,
     describe_model,
+    describe_notes,
     drawing_options,
     guidance_option,
     pick_samplers,
@@ -96,11 +97,12 @@ def preview(
     if not prompt.strip():
         raise InputError("--prompt has no text; write what the images should show")
     model = asked.load(chip)
-    samplers = pick_samplers(sampler_texts, model, SAMPLERS)
+    samplers = pick_samplers(sampler_texts, model, SAMPLERS, [guidance])
     drawings = [prepare(model, asked.request(sampler, guidance, seed=0), prompt, batch) for sampler in samplers]
     print_settings(
         {
             "model": describe_model(model),
+            **describe_notes(drawings),
             "samplers": ", ".join(map(str, samplers)),
             "guidance": f"{guidance:g}",
             "images": f"{len(seeds)} a sampler (seeds {seeds_text})",
