@@ -2,6 +2,8 @@
 
 import pickle
 from copy import deepcopy
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +18,9 @@ from scheduler_runs import FLOW_PLAN, PLAN, network, run, start, ticks
 from tiny_pipelines import SD, generators
 
 import restart_sampling as rs
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.solvers import by_name
+from restart_sampling.sampling.solvers.protocol import ODESolver, velocity
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
 
 
@@ -55,8 +60,43 @@ def test_without_restart_the_flow_scheduler_is_diffusers_own(solver, diffusers):
     torch.testing.assert_close(run(ours, start(), num_inference_steps=12)[-1], expected[-1], atol=1e-4, rtol=0)
 
 
+@dataclass(frozen=True)
+class RungeKutta4(ODESolver):
+    """The classical method, of four calls a step, which the library does not have."""
+
+    name: ClassVar[str] = "rk4"
+    order: ClassVar[int] = 4
+    calls: ClassVar[int] = 4
+
+    def step(self, denoise, x, move, memory=None, process=rs.VE):
+        size, middle = move.then - move.now, (move.now + move.then) / 2
+        first = velocity(denoise, x, move.now, process)
+        if move.then == 0:
+            return x + size * first, memory
+        second = velocity(denoise, x + size / 2 * first, middle, process)
+        third = velocity(denoise, x + size / 2 * second, middle, process)
+        fourth = velocity(denoise, x + size * third, move.then, process)
+        return x + size * (first + 2 * second + 2 * third + fourth) / 6, memory
+
+
+@dataclass(frozen=True)
+class Remembering(RungeKutta4):
+    name: ClassVar[str] = "remembering"
+
+    def step(self, denoise, x, move, memory=None, process=rs.VE):
+        return super().step(denoise, x, move, move.now, process)
+
+
+@pytest.fixture(autouse=True)
+def new_solvers(monkeypatch):
+    monkeypatch.setitem(by_name.SOLVERS, "rk4", RungeKutta4)
+    monkeypatch.setitem(by_name.SOLVERS, "remembering", Remembering)
+
+
 SOLVERS = [
     ("heun", None),
+    ("rk4", None),
+    ("euler", "rk4"),
     ("euler", "heun"),
     ("heun", "euler"),
     ("midpoint", None),
@@ -97,6 +137,13 @@ def test_with_restarts_it_is_the_librarys_own_sample(process, solver, restart_so
 
     expected = rs.follow(denoise, x, path, main, restart, process, perturb)
     torch.testing.assert_close(states[-1], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("solver", ["remembering", "ab", "sde_dpmpp_2m", "sa", "unipc"])
+def test_a_solver_that_leaves_something_for_its_next_step_is_refused(solver):
+    allowed = "euler, heun, midpoint, dpm2, dpm3, ddim, ddpm, rk4, or with a setting"
+    with pytest.raises(InputError, match=f"solver {solver} remembers the steps before, .*; give one of {allowed}"):
+        RestartScheduler(**SD, solver=solver)
 
 
 def test_timesteps_of_restart_levels_are_interpolated_as_in_diffusers():

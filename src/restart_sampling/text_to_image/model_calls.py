@@ -1,8 +1,8 @@
-"""`sample` as a table: diffusers pipelines call the model themselves, once for each call of a scheduler.
+"""The calls of the model along a noise path, as a table for diffusers schedulers.
 
-A single-step solver is linear in the slopes dx/dlevel that the model gives it, and moves no state that has none. So
-`sample` is run once, fall by fall, on displacements in multiples of the slopes, and a scheduler repeats with tensors
-what it does with those.
+diffusers pipelines call the model themselves, once for each step of a scheduler. A single-step solver is linear in the
+slopes dx/dlevel that the model gives it, and moves no state that has none. So `follow` is run once, fall by fall, on
+displacements in multiples of the slopes, and a scheduler repeats with tensors what it does with those.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,12 +20,6 @@ from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.by_name import SOLVERS, make_solver
 from restart_sampling.sampling.solvers.protocol import Denoise, ODESolver, Solver
 from restart_sampling.sampling.solvers.single_step import Euler
-
-SINGLE_STEP = ("euler", "heun", "midpoint", "dpm2", "dpm3", "ddim")
-"""Solvers that keep nothing from one step to the next (`ddpm` is ddim's)."""
-_SOLVERS = f"{', '.join(SINGLE_STEP)}, ddpm, or with a setting, such as ddim:eta=0.5"
-MOST_CALLS = 3
-"""Calls of the model in one step of dpm3."""
 
 
 @dataclass(frozen=True)
@@ -85,19 +79,30 @@ class EulerBelow(ODESolver):
 
 
 def single_step_solver(text: str) -> Solver:
-    """A solver by name that can be stopped after each call of the model.
+    """Makes a solver by name that keeps nothing from one step to the next.
 
     Raises:
         InputError: there is no such solver, or it uses the steps before.
     """
     if not isinstance(text, str) or text.partition(":")[0] not in SOLVERS:
-        raise InputError(f"solver {text!r} does not exist; give one of {_SOLVERS}")
+        raise InputError(f"solver {text!r} does not exist; {_allowed()}")
     solver = make_solver(text)
-    if solver.name not in SINGLE_STEP:
+    if _remembers(solver):
         raise InputError(
-            f"solver {text} remembers the steps before, which a diffusers pipeline may change; give one of {_SOLVERS}"
+            f"solver {text} remembers the steps before, which a diffusers pipeline may change; {_allowed()}"
         )
     return solver
+
+
+def _remembers(solver: Solver) -> bool:
+    """Whether a step in the middle of a grid leaves something for the next one."""
+    x = torch.zeros(1, device="cpu")
+    return solver.step(lambda x, level: x, x, Move(2.0, 1.0, left=9))[1] is not None
+
+
+def _allowed() -> str:
+    names = [name for name in SOLVERS if not _remembers(make_solver(name))]
+    return f"give one of {', '.join(names)}, or with a setting, such as ddim:eta=0.5"
 
 
 def evaluations(path: NoisePath, solver: Solver, restart_solver: Solver, process: Process) -> list[Evaluation]:
@@ -116,7 +121,7 @@ def _calls(moves: Sequence[Move], solver: Solver, restart_solver: Solver, proces
     rises: list[tuple[float, float]] = []
 
     def denoise(x: Tensor, level: Tensor) -> Tensor:
-        slope = torch.eye(MOST_CALLS, dtype=x.dtype, device="cpu")[[len(asked)]]
+        slope = slopes[[len(asked)]]
         asked.append((level.item(), x))
         return x - level * slope
 
@@ -124,7 +129,9 @@ def _calls(moves: Sequence[Move], solver: Solver, restart_solver: Solver, proces
         rises.append((low, high))
         return x
 
-    start = torch.zeros(1, MOST_CALLS, dtype=torch.float64, device="cpu")
+    count = (restart_solver if moves[0].restart else solver).evaluations(moves[0])
+    slopes = torch.eye(count, dtype=torch.float64, device="cpu")
+    start = torch.zeros_like(slopes[:1])
     end = follow(denoise, start, NoisePath(tuple(moves)), solver, restart_solver, process, perturb)
     places = [*(place for _, place in asked[1:]), end]
     for stage, ((level, _), place) in enumerate(zip(asked, places, strict=True)):

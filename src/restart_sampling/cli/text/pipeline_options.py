@@ -140,4 +140,5 @@ def describe_model(model: TextToImage) -> str:
 
 def describe_notes(drawings: Sequence[TextDrawing]) -> dict[str, str]:
     """For the user, before a run: what has to be known of a sampler in this pipeline; nothing where there is none."""
-    return {"note": each.note for each in drawings if each.note}  # the same of each that has one
+    note = next((each.note for each in drawings if each.note), None)  # the same of each that has one
+    return {} if note is None else {"note": note}
