@@ -115,6 +115,17 @@ def test_evaluate_sweep_and_plan(net_file, run):
     assert (code, json.loads(out)["levels"][0]) == (0, 80.0)
 
 
+def test_plan_explains_the_noise_of_a_flow(net_file, run):
+    Path("flow.py").write_text(
+        "import restart_sampling as rs\ndef make():\n    return rs.from_flow(lambda x, t: x), (3, 8, 8)\n"
+    )
+    code, out, err = run("plan", "2 [2,1,0.5,0.8] grid=0.9/0.5/0 solver=ddim:eta=0.5", "--model", "flow.py:make")
+    assert code == 0, err
+    # x = (1 - t) x0 + t n: the rise keeps 0.2 / 0.5 of the state, and 0.8^2 - (0.4 * 0.5)^2 = 0.6
+    assert f"1 x from 0.5 up to 0.8 with noise of std {0.6**0.5:.4g}," in out
+    assert "noise      in 2 falls, by the solver" in out
+
+
 BAD = {
     "net.py:broken": "net.py, line 9: KeyError: 'no weights'",
     "net.py:failing": "net.py, line 44: RuntimeError: The size of tensor",

@@ -31,7 +31,7 @@ from restart_sampling.cli.row_options import (
 from restart_sampling.cli.sampler_options import SamplerOptions, sampler_options
 
 if TYPE_CHECKING:
-    from restart_sampling.comparison.run import Outcome, Row
+    from restart_sampling.comparison.rows import Outcome, Row
 
 _COLUMNS = {
     "frechet_distance": "Fréchet distance",
@@ -134,7 +134,7 @@ def evaluate(
 
 
 def _row_of_files(path: Path, max_images: int | None) -> Row:
-    from restart_sampling.comparison.run import Row
+    from restart_sampling.comparison.rows import Row
     from restart_sampling.images.image_set import read_images
 
     images = read_images(path, count=max_images)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.errors import InputError, require_extra
-from restart_sampling.cli.sweep import PAPER
+from restart_sampling.cli.options import PAPER
 
 PAPER_TEXT = "stable-diffusion"
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from restart_sampling.sampling.plan import Plan
 
 SECONDS_BETWEEN_LINES = 30.0
+PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
+"""Settings of the paper: the keys of `comparison.published.CHECKPOINTS`."""
+DETECTOR_HELP = "inception, dinov2-hf, or the path of a TorchScript file."
 
 device_option = click.option(
     "--device",

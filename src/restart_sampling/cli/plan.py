@@ -15,7 +15,7 @@ from restart_sampling.cli.sampler_options import open_net
 @click.argument("words", metavar="PLAN", nargs=-1)
 @set_option
 @click.option(
-    "--model", "source", metavar="MODEL", help="Explain it for this model: its range of levels, its rounding."
+    "--model", "source", metavar="MODEL", help="Explain it for this model: its levels, its rounding, its noise."
 )
 @click.option("--list", "list_presets", is_flag=True, help="List the presets.")
 @json_option
@@ -41,11 +41,12 @@ def plan(
     parsed = Plan.parse(" ".join(words)).set(*settings)
     net = None if source is None else open_net(source)
     limits = (net.sigma_min, net.sigma_max, net.round_level) if net else ()
+    process = (net.process,) if net else ()
     if as_json:
         path = parsed.path(*limits)
         print_json({"plan": str(parsed), "nfe": path.nfe(*parsed.solvers), "levels": path.levels})
     else:
-        click.echo(parsed.explain(*limits))
+        click.echo(parsed.explain(*limits, *process))
 
 
 def _list_presets(as_json: bool) -> None:

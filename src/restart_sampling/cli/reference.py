@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.cli.options import (
+    DETECTOR_HELP,
     ProgressBar,
     batch_option,
     describe_device,
@@ -17,8 +18,6 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
-
-DETECTOR_HELP = "inception, dinov2-hf, or the path of a TorchScript file."
 
 
 @click.command()

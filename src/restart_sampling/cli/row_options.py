@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.cli.options import ProgressBar, as_one
-from restart_sampling.cli.reference import DETECTOR_HELP
+from restart_sampling.cli.options import DETECTOR_HELP, ProgressBar, as_one
 
 if TYPE_CHECKING:
     import torch
 
-    from restart_sampling.comparison.run import Comparison, Outcome, Row, Watch
+    from restart_sampling.comparison.rows import Outcome, Row, Watch
+    from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.setup import EvaluationSetup
 
 reference_option = click.option(
@@ -91,7 +91,7 @@ def watching(rows: Sequence[Row], there: Mapping[str, Any], shown: bool, announc
         shown: whether this process speaks to the user.
         announced: whether each row is named when it begins, too.
     """
-    from restart_sampling.comparison.run import Watch
+    from restart_sampling.comparison.rows import Watch
 
     missing = [row for row in rows if row.name not in there]
     total = sum(row.cost for row in missing)

@@ -12,6 +12,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import (
+    PAPER,
     batch_option,
     device_option,
     json_option,
@@ -35,9 +36,7 @@ from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, sam
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.named_plans import NamedPlan
-    from restart_sampling.comparison.run import Outcome
-
-PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
+    from restart_sampling.comparison.rows import Outcome
 
 
 @click.command()

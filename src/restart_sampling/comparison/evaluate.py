@@ -9,7 +9,8 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.comparable import RESULTS
 from restart_sampling.comparison.named_plans import NamedPlan, check_different, read_rows, row_of
-from restart_sampling.comparison.run import Comparison, Outcome, Row
+from restart_sampling.comparison.rows import Outcome, Row
+from restart_sampling.comparison.run import Comparison
 from restart_sampling.evaluation.setup import open_setup
 from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.generation.seeds import format_seeds

@@ -1,4 +1,4 @@
-"""One loop for all comparisons: the images of each row are drawn and measured, and become a line of results."""
+"""`Comparison`: the loop that draws and measures each row, and adds its line to the results file."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from restart_sampling.base.files import atomic, check_writable
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.comparable import SAMPLES, check_comparable, row_key
+from restart_sampling.comparison.rows import Outcome, Row, Watch
 from restart_sampling.evaluation.measure import Batches, image_batches, measure
 from restart_sampling.evaluation.metrics import check_count
 from restart_sampling.evaluation.partial_sums import PartialSums
@@ -24,68 +25,10 @@ from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup
 from restart_sampling.generation.drawing import Drawing, check_identity
 from restart_sampling.generation.seeds import cut, joined
-from restart_sampling.images.image_set import ImageSet
 from restart_sampling.images.writers import picture_png
 
 KEPT = 16
 """Images that are kept of each row: the first ones, of the same seeds for all rows."""
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One line of a comparison.
-
-    Attributes:
-        name: for the user; that of each row is its own.
-        about: JSON, what the line says of this row alone; `run` in it defines the images.
-        drawing: of the images; None: they are read from files.
-        seeds: of the images that are drawn.
-        files: images that are not drawn.
-    """
-
-    name: str
-    about: dict[str, Any]
-    drawing: Drawing | None = None
-    seeds: Sequence[int] = ()
-    files: ImageSet | None = None
-
-    @property
-    def images(self) -> int:
-        """How many there are."""
-        return len(self.seeds if self.files is None else self.files)
-
-    @property
-    def cost(self) -> int:
-        """Of an image: its NFE, and 1 where it is only read."""
-        return self.drawing.nfe if self.drawing else 1
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What became of a row.
-
-    Attributes:
-        row: which.
-        result: its line; None: it failed.
-        error: why it failed, in one sentence.
-    """
-
-    row: Row
-    result: dict[str, Any] | None
-    error: str = ""
-
-
-class Watch:
-    """Is told how a comparison goes on; this one ignores it."""
-
-    def begin(self, row: Row, there: int) -> None:
-        """A row begins, with the sums of so many images from an earlier start."""
-
-    def advance(self, row: Row, images: int) -> None:
-        """So many more images of a row are there, of all processes."""
-
-    def end(self, outcome: Outcome) -> None:
-        """A row has been measured, or has failed."""
 
 
 _SILENT = Watch()

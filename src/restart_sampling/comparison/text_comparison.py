@@ -9,7 +9,8 @@ from restart_sampling.base.files import remove_folder, remove_partials
 from restart_sampling.base.machine import versions
 from restart_sampling.comparison.comparable import row_key
 from restart_sampling.comparison.published_text import find_published
-from restart_sampling.comparison.run import Comparison, Row, Watch
+from restart_sampling.comparison.rows import Row, Watch
+from restart_sampling.comparison.run import Comparison
 from restart_sampling.evaluation.measure import image_batches
 from restart_sampling.evaluation.scores import Scores, measure_scores
 from restart_sampling.generation.drawing import manifest

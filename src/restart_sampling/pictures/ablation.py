@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.pictures.nfe import mark, plot_line
+from restart_sampling.pictures.lines import plot_line, plot_marker
 from restart_sampling.pictures.points import Curve, Point, by_length, by_position, by_repeats, curves
 from restart_sampling.pictures.style import LEGEND_LINE, Style, log_scale, stacked, style, styles
 
@@ -53,7 +53,7 @@ def _plot(panels: dict[str, list[Curve]]) -> Figure:
         handles = [plot_line(axes, curve.points, look, curve.label) for curve, look in zip(found, looks, strict=True)]
         for curve, look in zip(found, looks, strict=True):
             for number, point in curve.points:
-                mark(axes, point, number, look if number else Style(look.colour, "o"))
+                plot_marker(axes, point, number, look if number else Style(look.colour, "o"))
         numbers = [number for curve in found for number, _ in curve.points]
         if min(numbers) > 0 and max(numbers) > 10 * min(numbers):
             log_scale(axes, "x", numbers)

@@ -18,7 +18,12 @@ PAPER_DETECTOR = "inception"
 
 
 class Kind(NamedTuple):
-    """A kind of figure of plans: its function, and what to say below it."""
+    """A kind of figure of plans.
+
+    Attributes:
+        plot: its function; raises InputError where the rows do not suffice, and a report then leaves the figure out.
+        caption: what a report says below it.
+    """
 
     plot: Callable[[Sequence[Point]], Figure]
     caption: str
@@ -34,6 +39,7 @@ KINDS = {
     "interval": Kind(plot_interval, "Distance against the place and the length of a restart interval, all else equal."),
     "paths": Kind(plot_paths, "Noise paths of the best plan of each family, with its distance."),
 }
+"""By name. Every report has all of them that its rows suffice for."""
 
 
 def plot(kind: str, results: Mapping[str, Result], paper: str | None = None, rows: Sequence[str] = ()) -> Figure:

@@ -1,16 +1,15 @@
 """Distance against NFE: a line for each family, its spread, the Pareto front, the paper's curves (figures 3, 4)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from restart_sampling.comparison.published import Published
+from restart_sampling.pictures.lines import plot_line, plot_marker
 from restart_sampling.pictures.points import Point, best_at_each, families, pareto_front
-from restart_sampling.pictures.style import Style, legend_below, log_scale, paper_line, spread, stacked, style, styles
+from restart_sampling.pictures.style import Style, legend_below, log_scale, paper_line, stacked, style, styles
 
 _HEIGHT = 2.3  # inches, of one panel
 
@@ -60,33 +59,8 @@ def _plot_ours(axes: Axes, points: Sequence[Point], looks: Mapping[str, Style]) 
         line = [(point.nfe, point) for point in best_at_each(own)]
         handles.append(plot_line(axes, line, looks[family], family))
         for point in own:
-            mark(axes, point, point.nfe, looks[family])
+            plot_marker(axes, point, point.nfe, looks[family])
     return [*handles, *staircase]
-
-
-def plot_line(axes: Axes, points: Sequence[tuple[float, Point]], look: Style, label: str) -> Artist:
-    """Plots a line through (x, point) with the standard error; returns its entry of a legend, with the marker."""
-    x, y = [place for place, _ in points], [point.distance for _, point in points]
-    line: dict[str, Any] = {"color": look.colour, "linewidth": 1.2, "label": label}
-    axes.plot(x, y, **line, zorder=3)
-    spread(axes, x, y, [point.error for _, point in points], look.colour)
-    return Line2D([], [], **line, marker=look.marker, markersize=4)
-
-
-def mark(axes: Axes, point: Point, x: float, look: Style) -> None:
-    """Plots a marker of its own for a point, which in SVG links to the row of the same key."""
-    axes.plot(
-        [x],
-        [point.distance],
-        look.marker,
-        color=look.colour,
-        markersize=4,
-        markeredgecolor="white",
-        markeredgewidth=0.4,
-        zorder=4,
-        gid=f"point-{point.key}",
-        url=f"#row-{point.key}",
-    )
 
 
 def _plot_paper(axes: Axes, paper: Sequence[Published], looks: Mapping[str, Style]) -> list[Artist]:

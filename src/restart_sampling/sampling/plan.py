@@ -14,6 +14,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import GRIDS, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, format_number, restart_path
 from restart_sampling.sampling.presets import PRESETS
+from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.sampling.solvers.protocol import Solver
 
@@ -185,22 +186,26 @@ class Plan:
         return path.rounded(round_level) if round_level else path
 
     def explain(
-        self, sigma_min: float = 0.0, sigma_max: float = inf, round_level: Callable[[float], float] | None = None
+        self,
+        sigma_min: float = 0.0,
+        sigma_max: float = inf,
+        round_level: Callable[[float], float] | None = None,
+        process: Process = VE,
     ) -> str:
         """Says what the plan will do: main grid, restarts with their snapped t_min, noise of each rise, and NFE.
 
-        Takes what `path` takes, and raises what it raises.
+        Takes what `path` takes, and the model's process; raises what `path` raises.
         """
         path = self.path(sigma_min, sigma_max, round_level)
         levels = self.levels(sigma_min, sigma_max)
         lines = [f"plan       {self}"]
         lines += [f"snap       {each}: t_min {each.t_min:g} to {each.snap(levels):.4g}" for each in self.intervals]
-        lines.append(path.explain())
+        lines.append(path.explain(process))
         solver, restart_solver = self.solvers
         falls = [
             move
             for move in path.moves
-            if not move.rises and (restart_solver if move.restart else solver).landing(move) < move.then
+            if not move.rises and (restart_solver if move.restart else solver).landing(move, process) < move.then
         ]
         if falls:
             lines.append(f"noise      in {len(falls)} falls, by the solver")

@@ -29,15 +29,10 @@ class Preset:
     fid: float | None
 
 
-def _read() -> dict[str, Preset]:
-    text = files("restart_sampling.sampling").joinpath("presets.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines())
-    return {
-        row["name"]: Preset(
-            row["name"], row["plan"], row["checkpoint"], int(row["nfe"]), float(row["fid"]) if row["fid"] else None
-        )
-        for row in rows
-    }
-
-
-PRESETS: dict[str, Preset] = _read()
+_ROWS = csv.DictReader(files("restart_sampling.sampling").joinpath("presets.csv").read_text("utf-8").splitlines())
+PRESETS: dict[str, Preset] = {
+    row["name"]: Preset(
+        row["name"], row["plan"], row["checkpoint"], int(row["nfe"]), float(row["fid"]) if row["fid"] else None
+    )
+    for row in _ROWS
+}

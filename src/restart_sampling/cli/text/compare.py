@@ -39,7 +39,7 @@ from restart_sampling.cli.text.pipeline_options import (
 from restart_sampling.cli.text.score_options import ScoreModels, describe_score, score_options
 
 if TYPE_CHECKING:
-    from restart_sampling.comparison.run import Outcome
+    from restart_sampling.comparison.rows import Outcome
 
 SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100", "ddpm:200", "restart:30")
 _TITLES = {"clip": "CLIP score", "aesthetic": "aesthetic score"}
