@@ -112,7 +112,7 @@ def test_killed_and_resumed_it_makes_the_same_bytes(undisturbed, folder, tmp_pat
     arguments = command(
         *(folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, "--save-minutes", "0.002")
     )
-    for sign in ("samples-*.png", "state.pt"):  # in the middle of the first save, and after one
+    for sign in ("model.safetensors", "samples-*.png"):  # in the middle of the first save, and after a state was saved
         process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env=environment())
         deadline = time.monotonic() + 60
         while not list(out.glob(sign)) and time.monotonic() < deadline:

@@ -1,1 +1,1 @@
-"""What knows nothing of diffusion: errors, files, downloads, processes, numerics."""
+"""Errors, files, downloads, parallel work, numerics: what knows nothing of diffusion."""

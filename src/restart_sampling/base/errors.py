@@ -1,4 +1,4 @@
-"""The one exception that bad input ends with, and text for its messages."""
+"""`InputError`, raised for all bad input, and helpers for its message."""
 
 from importlib.util import find_spec
 

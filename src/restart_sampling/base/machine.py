@@ -1,4 +1,4 @@
-"""What computes: devices with the names of their chips, and the versions of what is installed."""
+"""Names of devices and versions of packages, for results files."""
 
 from __future__ import annotations
 

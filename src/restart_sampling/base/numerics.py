@@ -1,4 +1,4 @@
-"""How torch computes: float32 that is float32, the dtype of states, and which weights a network has."""
+"""Torch settings: full float32 (no TF32), the dtype of states, a hash of weights."""
 
 import hashlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Python's unpickler in a fence: nothing in a file is imported or run.
+"""A restricted unpickler: it neither imports nor runs anything in a file.
 
 A list of allowed names alone is no fence: BUILD sets attributes of any object within reach, allowed functions included,
 and keys are hashed in depth. So only the opcodes that networks and image sets need are left, a name stands for itself,

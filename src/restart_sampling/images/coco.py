@@ -1,4 +1,4 @@
-"""The captions and images of COCO that text-to-image models are compared on, drawn as the Restart paper does.
+"""COCO captions and images, selected as in the Restart paper.
 
 The original draws with pandas and numpy's global generator. The same rows come here from numpy alone: the table has one
 row a caption, pandas' `sample` is `RandomState.choice` without replacement, and its CSV is that of Python's `csv`.

@@ -93,7 +93,7 @@ def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], No
 
     Args:
         plan: from `plan_dataset`.
-        workers: Processes. With more than one, a script that calls this has to have `if __name__ == "__main__":`.
+        workers: processes. With more than one, a script that calls this has to have `if __name__ == "__main__":`.
         advance: is told how many more images are done.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Image sets for evaluation: uint8 batches in sorted order, decoded ahead by threads."""
+"""Image sets as uint8 batches in sorted order, decoded ahead by threads."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

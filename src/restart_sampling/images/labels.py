@@ -22,7 +22,7 @@ def folder_labels(names: Sequence[str]) -> np.ndarray | None:
     Files beside those folders are a class too, whose name is empty, as in EDM.
 
     Args:
-        names: Sorted.
+        names: sorted.
 
     Returns:
         int64 [N], or None.

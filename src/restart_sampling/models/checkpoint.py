@@ -38,19 +38,19 @@ class Checkpoint:
     """What a model file holds.
 
     Attributes:
-        path: The file.
+        path: the file.
         format: "safetensors", "edm-pickle" or "training-state".
-        class_name: Of the preconditioning, as the file says it; `build` knows those in `DENOISERS`.
+        class_name: of the preconditioning, as the file says it; `build` knows those in `DENOISERS`.
         init_kwargs: EDM's arguments of that class, without those of PFGM++ (pfgmpp, D).
         state: EDM's state dict: contiguous tensors in the dtypes of the file.
-        D: Dimension of the augmented data of PFGM++; None is Gaussian noise.
-        sigma_min, sigma_max: Range of noise levels; None where the file does not say.
-        classes: Names of the classes, or ().
-        metadata: Other texts, such as `dataset` and `training`.
-        scalars: Numbers that are attributes of the modules, as "model.enc.16x16_block0.skip_scale".
-        sha256: Of the file; "" for a model that comes from none.
-        source_sha256: Of the Python source that a pickle carries for the class; None for safetensors.
-        known_source: Whether the source of every module is EDM's.
+        D: dimension of the augmented data of PFGM++; None is Gaussian noise.
+        sigma_min, sigma_max: range of noise levels; None where the file does not say.
+        classes: names of the classes, or ().
+        metadata: other texts, such as `dataset` and `training`.
+        scalars: numbers that are attributes of the modules, as "model.enc.16x16_block0.skip_scale".
+        sha256: of the file; "" for a model that comes from none.
+        source_sha256: of the Python source that a pickle carries for the class; None for safetensors.
+        known_source: whether the source of every module is EDM's.
     """
 
     path: Path
@@ -72,13 +72,13 @@ class Checkpoint:
         """The model: float32, in eval mode, without gradients. The state of torch's random generator is left as it was.
 
         Args:
-            D: Dimension of the augmented data, for a PFGM++ model whose file does not say it.
+            D: dimension of the augmented data, for a PFGM++ model whose file does not say it.
 
         Raises:
-            InputError: The class, its arguments, the tensors or D do not fit together.
+            InputError: the class, its arguments, the tensors or D do not fit together.
 
         Warns:
-            UserWarning: Numbers in the file differ from those of the model that was built.
+            UserWarning: numbers in the file differ from those of the model that was built.
         """
         if self.class_name not in DENOISERS:
             raise self._error(f"its class is {shorten(self.class_name)}, and can be {', '.join(DENOISERS)}")
@@ -162,13 +162,13 @@ def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: 
     """A model: float32, in eval mode, without gradients.
 
     Args:
-        source: A bundled or published name ("cifar10-small", "edm-cifar10-32x32-uncond-vp"), an https:// URL, or the
+        source: a bundled or published name ("cifar10-small", "edm-cifar10-32x32-uncond-vp"), an https:// URL, or the
             path of a .safetensors file, an EDM pickle or a PFGM++ training state. Nothing in a pickle is run.
-        D: Dimension of the augmented data, for a PFGM++ model whose file does not say it.
-        device: Where the model is to be.
+        D: dimension of the augmented data, for a PFGM++ model whose file does not say it.
+        device: where the model is to be.
 
     Raises:
-        InputError: The source is unknown, cannot be read or downloaded, or is no model of a known kind.
+        InputError: the source is unknown, cannot be read or downloaded, or is no model of a known kind.
     """
     return read_checkpoint(resolve(source)).build(D).to(device)
 
@@ -177,7 +177,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a model file. Its first bytes say what it is, whatever its name is. Nothing in it is run.
 
     Raises:
-        InputError: The file is missing, damaged, or of another kind.
+        InputError: the file is missing, damaged, or of another kind.
     """
     path = Path(path)
     try:
@@ -199,7 +199,7 @@ def write_safetensors(checkpoint: Checkpoint, path: str | os.PathLike[str], *, o
     """Write a checkpoint in our format; `read_checkpoint` gives back the same values and dtypes.
 
     Raises:
-        InputError: The file exists, or cannot be written.
+        InputError: the file exists, or cannot be written.
     """
     path = Path(path)
     if path.exists() and not overwrite:

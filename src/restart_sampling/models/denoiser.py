@@ -36,25 +36,25 @@ class Denoiser(nn.Module):
     parameters, to be chosen by `model.to(torch.bfloat16)`. Nothing in the forward pass waits for the device.
 
     Args:
-        img_resolution: Height and width of the images.
-        img_channels: Channels of the images.
-        label_dim: Number of classes; 0 is unconditional.
+        img_resolution: height and width of the images.
+        img_channels: channels of the images.
+        label_dim: number of classes; 0 is unconditional.
         use_fp16: Ignored: checkpoints carry it, but the precision is the caller's choice through `.to(dtype)`.
-        model_type: A key of `NETWORKS`.
-        sigma_min: Lowest noise level that the model knows.
-        sigma_max: Highest noise level that the model knows.
-        D: Dimension of the augmented data of PFGM++ [Xu et al. 2023]; None is Gaussian noise, its limit.
-        out_channels: Channels of the network's output; those after the image's are not used.
-        **network: Options of the network.
+        model_type: a key of `NETWORKS`.
+        sigma_min: lowest noise level that the model knows.
+        sigma_max: highest noise level that the model knows.
+        D: dimension of the augmented data of PFGM++ [Xu et al. 2023]; None is Gaussian noise, its limit.
+        out_channels: channels of the network's output; those after the image's are not used.
+        **network: options of the network.
 
     Attributes:
-        model: The network.
-        resolution, channels, label_dim, sigma_min, sigma_max, D: As above.
+        model: the network.
+        resolution, channels, label_dim, sigma_min, sigma_max, D: as above.
         identity: SHA-256 of the file that it comes from; None: unknown.
-        default_plan: One that suits it; None: unknown.
+        default_plan: one that suits it; None: unknown.
 
     Raises:
-        InputError: Unknown model_type.
+        InputError: unknown model_type.
     """
 
     process: ClassVar[Process] = VE
@@ -123,16 +123,16 @@ class Denoiser(nn.Module):
         """Estimate the clean images [EDM, equation 7].
 
         Args:
-            x: Noisy images [B, C, H, W], float32 or float64.
-            sigma: Their noise levels [B], positive; the coefficients are computed in its dtype.
-            class_labels: One-hot [B, label_dim], or class numbers int64 [B]; None (like zeros) is unconditional.
+            x: noisy images [B, C, H, W], float32 or float64.
+            sigma: their noise levels [B], positive; the coefficients are computed in its dtype.
+            class_labels: one-hot [B, label_dim], or class numbers int64 [B]; None (like zeros) is unconditional.
             augment_labels: [B, augment_dim] in training with augmentation; None is no augmentation.
 
         Returns:
             Clean images, shape and dtype as x.
 
         Raises:
-            InputError: The class labels do not fit the model.
+            InputError: the class labels do not fit the model.
         """
         dtype = next(self.model.parameters()).dtype
         labels = self.one_hot(class_labels)
@@ -150,7 +150,7 @@ class Denoiser(nn.Module):
         """Class labels as one-hot [B, label_dim]; None stays None.
 
         Raises:
-            InputError: The class labels do not fit the model.
+            InputError: the class labels do not fit the model.
         """
         if class_labels is None:
             return None
@@ -170,11 +170,11 @@ class EDMPrecond(Denoiser):
     """EDM's preconditioning [table 1, column "Ours"; appendix B.6]: unit variance for input and training target.
 
     Args:
-        sigma_min: Lowest noise level.
-        sigma_max: Highest noise level.
-        sigma_data: Standard deviation of the data.
-        model_type: A key of `NETWORKS`.
-        **options: Those of `Denoiser` and of the network.
+        sigma_min: lowest noise level.
+        sigma_max: highest noise level.
+        sigma_data: standard deviation of the data.
+        model_type: a key of `NETWORKS`.
+        **options: those of `Denoiser` and of the network.
     """
 
     def __init__(
@@ -207,12 +207,12 @@ class VPPrecond(Denoiser):
     """The variance-preserving SDE of Song et al. 2021 [EDM, table 1, column "VP"; appendix C.1].
 
     Args:
-        beta_d: Slope of the noise schedule's rate.
-        beta_min: The rate at time 0.
-        M: Number of time steps that the network was trained with.
-        epsilon_t: Lowest time.
-        model_type: A key of `NETWORKS`.
-        **options: Those of `Denoiser` and of the network.
+        beta_d: slope of the noise schedule's rate.
+        beta_min: the rate at time 0.
+        M: number of time steps that the network was trained with.
+        epsilon_t: lowest time.
+        model_type: a key of `NETWORKS`.
+        **options: those of `Denoiser` and of the network.
     """
 
     def __init__(
@@ -252,10 +252,10 @@ class VEPrecond(Denoiser):
     """The variance-exploding SDE of Song et al. 2021 [EDM, table 1, column "VE"; appendix C.2].
 
     Args:
-        sigma_min: Lowest noise level.
-        sigma_max: Highest noise level.
-        model_type: A key of `NETWORKS`.
-        **options: Those of `Denoiser` and of the network.
+        sigma_min: lowest noise level.
+        sigma_max: highest noise level.
+        model_type: a key of `NETWORKS`.
+        **options: those of `Denoiser` and of the network.
     """
 
     def __init__(
@@ -276,14 +276,14 @@ class iDDPMPrecond(ExactBuffers, Denoiser):  # noqa: N801
     their own table, with the rounding of float32.
 
     Args:
-        C_1: Bound on the ratio of neighbouring alpha-bars.
-        C_2: Offset of the cosine schedule.
-        M: Number of noise levels above 0.
-        model_type: A key of `NETWORKS`.
-        **options: Those of `Denoiser` and of the network.
+        C_1: bound on the ratio of neighbouring alpha-bars.
+        C_2: offset of the cosine schedule.
+        M: number of noise levels above 0.
+        model_type: a key of `NETWORKS`.
+        **options: those of `Denoiser` and of the network.
 
     Attributes:
-        u: The noise levels [M + 1], float32, falling to u[M] = 0.
+        u: the noise levels [M + 1], float32, falling to u[M] = 0.
     """
 
     u: Tensor

@@ -126,7 +126,7 @@ class DhariwalUNet(nn.Module):
         Args:
             x: scaled noisy images [B, in_channels, H, W].
             noise_labels: c_noise [B], any floating dtype.
-            class_labels: One-hot [B, label_dim], zeros for no class.
+            class_labels: one-hot [B, label_dim], zeros for no class.
             augment_labels: [B, augment_dim]; None for no augmentation.
 
         Returns:

@@ -5,9 +5,8 @@ for the data gives noise, without an error.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import log, sqrt
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +14,20 @@ from torch import Tensor, nn
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numerics import state_dtype, weights_sha256
 from restart_sampling.models.thresholding import clipped
-from restart_sampling.sampling.net import FunctionNet
+from restart_sampling.sampling.net import FunctionNet, like
 from restart_sampling.sampling.process import FLOW, VE
-from restart_sampling.sampling.solvers.protocol import like
 
 Network = Callable[..., Any]
 """network(x, time, **kwargs) -> a tensor like x, or an output of diffusers that has it as `.sample`."""
-Clip = bool | tuple[float, float]
-"""False; True for [-1, 1]; or (low, high)."""
+
+
+class Options(TypedDict, total=False):
+    """Options that all constructors take; `from_eps` says what each is."""
+
+    clip: bool | tuple[float, float]
+    dtype: torch.dtype | None
+    device: torch.device | str | None
+    identity: str | None
 
 
 def from_eps(
@@ -30,10 +35,7 @@ def from_eps(
     alphas_cumprod: Tensor | Sequence[float],
     *,
     continuous: bool = False,
-    clip: Clip = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    identity: str | None = None,
+    **options: Unpack[Options],
 ) -> FunctionNet:
     """Makes a net of a network of DDPM's kind that predicts the noise.
 
@@ -57,7 +59,7 @@ def from_eps(
 
     Source: Ho et al. 2020 (arXiv 2006.11239), as in Karras et al. 2022 (arXiv 2206.00364), table 1.
     """
-    return _discrete("eps", network, alphas_cumprod, continuous, clip, dtype, device, identity)
+    return _discrete("eps", network, alphas_cumprod, continuous, options)
 
 
 def from_v(
@@ -65,10 +67,7 @@ def from_v(
     alphas_cumprod: Tensor | Sequence[float],
     *,
     continuous: bool = False,
-    clip: Clip = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    identity: str | None = None,
+    **options: Unpack[Options],
 ) -> FunctionNet:
     """Makes a net of a network of DDPM's kind that predicts v = sqrt(a) noise - sqrt(1 - a) x0; else as `from_eps`.
 
@@ -76,7 +75,7 @@ def from_v(
 
     Source: Salimans and Ho 2022 (arXiv 2202.00512), section 4.
     """
-    return _discrete("v", network, alphas_cumprod, continuous, clip, dtype, device, identity)
+    return _discrete("v", network, alphas_cumprod, continuous, options)
 
 
 def from_x0(
@@ -84,27 +83,16 @@ def from_x0(
     alphas_cumprod: Tensor | Sequence[float],
     *,
     continuous: bool = False,
-    clip: Clip = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    identity: str | None = None,
+    **options: Unpack[Options],
 ) -> FunctionNet:
     """Makes a net of a network of DDPM's kind that predicts the data x0 itself; else as `from_eps`.
 
     A network that is called with sigma instead of a timestep is one for `from_edm`.
     """
-    return _discrete("x0", network, alphas_cumprod, continuous, clip, dtype, device, identity)
+    return _discrete("x0", network, alphas_cumprod, continuous, options)
 
 
-def from_flow(
-    network: Network,
-    *,
-    reverse: bool = False,
-    clip: Clip = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    identity: str | None = None,
-) -> FunctionNet:
+def from_flow(network: Network, *, reverse: bool = False, **options: Unpack[Options]) -> FunctionNet:
     """Makes a net of a flow-matching network, which predicts a velocity.
 
     The network is called as network(x, t, **kwargs) with float times t [B]. Where t = 1 is noise, x = (1 - t) x0 +
@@ -116,7 +104,7 @@ def from_flow(
     Args:
         network: a torch module, or any function.
         reverse: whether t = 1 is the data, and the velocity points there.
-        clip, dtype, device, identity: as of `from_eps`.
+        **options: clip, dtype, device, identity, as of `from_eps`.
 
     Raises:
         InputError: clip is no range; in a call: the network's answer is not like x.
@@ -124,33 +112,17 @@ def from_flow(
     Source: Lipman et al. 2023 (arXiv 2210.02747); Liu et al. 2023 (arXiv 2209.03003); Esser et al. 2024
     (arXiv 2403.03206).
     """
-    call = _caller(network, dtype, device)
+    call = _Call(network, **options)
 
     def denoise(x: Tensor, t: Tensor, /, **kwargs: Any) -> Tensor:
         velocity = call(x, 1 - t if reverse else t, **kwargs)
         return x + _beside(t, x) * velocity if reverse else x - _beside(t, x) * velocity
 
-    net = FunctionNet(
-        denoise,
-        process=FLOW,
-        sigma_min=0.0,
-        sigma_max=1.0,
-        device=call.device,
-        identify=_identify(network, identity, "flow, reverse" if reverse else "flow"),
-    )
-    return _clip(net, clip)
+    return call.net(denoise, "flow, reverse" if reverse else "flow", process=FLOW, sigma_min=0.0, sigma_max=1.0)
 
 
 def from_edm(
-    denoiser: Network,
-    sigma_min: float,
-    sigma_max: float,
-    *,
-    D: int | None = None,
-    clip: Clip = False,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    identity: str | None = None,
+    denoiser: Network, sigma_min: float, sigma_max: float, *, D: int | None = None, **options: Unpack[Options]
 ) -> FunctionNet:
     """Makes a net of a denoiser as EDM and k-diffusion call it: denoiser(x, sigma, **kwargs) -> x0.
 
@@ -159,7 +131,7 @@ def from_edm(
         sigma_min: the lowest level that it knows; 0: any.
         sigma_max: the highest.
         D: augmented dimensions, if it is a PFGM++ model.
-        clip, dtype, device, identity: as of `from_eps`.
+        **options: clip, dtype, device, identity, as of `from_eps`.
 
     Raises:
         InputError: the levels or D are out of range, or clip is no range; in a call: the answer is not like x.
@@ -172,59 +144,18 @@ def from_edm(
         )
     if D is not None and D < 1:
         raise InputError(f"D is {D}; PFGM++ needs at least 1 augmented dimension")
-    call = _caller(denoiser, dtype, device)
-    net = FunctionNet(
-        call,
-        process=VE,
-        sigma_min=sigma_min,
-        sigma_max=sigma_max,
-        device=call.device,
-        D=D,
-        identify=_identify(denoiser, identity, "edm"),
-    )
-    return _clip(net, clip)
-
-
-@dataclass(frozen=True)
-class _Caller:
-    """A network in its dtype, called with states in theirs."""
-
-    network: Network
-    dtype: torch.dtype
-    device: torch.device
-
-    def __call__(self, x: Tensor, time: Tensor, /, **kwargs: Any) -> Tensor:
-        """Returns the answer in x's dtype. Times that are floats have float32 at least: float16 has no 999.25."""
-        if getattr(self.network, "training", False):
-            raise InputError("the network is in training mode, in which dropout is random; call its eval() first")
-        if time.is_floating_point():
-            time = time.to(torch.promote_types(self.dtype, torch.float32))
-        answer = self.network(x.to(self.dtype), time, **kwargs)
-        return like(x, getattr(answer, "sample", answer), "the network")
-
-
-def _caller(network: Network, dtype: torch.dtype | None, device: torch.device | str | None) -> _Caller:
-    weight = None
-    if isinstance(network, nn.Module):
-        weight = next((each for each in network.parameters() if each.is_floating_point()), None)
-    return _Caller(
-        network,
-        dtype or (torch.float32 if weight is None else weight.dtype),
-        torch.device(device or ("cpu" if weight is None else weight.device)),
-    )
+    call = _Call(denoiser, **options)
+    return call.net(call, "edm", process=VE, sigma_min=sigma_min, sigma_max=sigma_max, D=D)
 
 
 def _discrete(
-    prediction: str,
+    prediction: Literal["eps", "v", "x0"],
     network: Network,
     alphas_cumprod: Tensor | Sequence[float],
     continuous: bool,
-    clip: Clip,
-    dtype: torch.dtype | None,
-    device: torch.device | str | None,
-    identity: str | None,
+    options: Options,
 ) -> FunctionNet:
-    call = _caller(network, dtype, device)
+    call = _Call(network, **options)
     sigmas = _levels(alphas_cumprod)
     places = [log(sigma) for sigma in sigmas]
     table = torch.tensor(places, dtype=state_dtype(call.device), device=call.device)
@@ -245,23 +176,69 @@ def _discrete(
                 return x - s * answer
             case "v":
                 return scale * (scale * x - s * answer)
-            case _:
+            case "x0":
                 return answer
+        assert_never(prediction)
 
     def round_level(level: float) -> float:
         return level if continuous else sigmas[min(range(len(sigmas)), key=lambda t: abs(places[t] - log(level)))]
 
-    levels = f"{len(sigmas)} levels {sigmas[0]:g} to {sigmas[-1]:g}"
-    net = FunctionNet(
+    return call.net(
         denoise,
+        f"{prediction}, {len(sigmas)} levels {sigmas[0]:g} to {sigmas[-1]:g}{', continuous' * continuous}",
         process=VE,
         sigma_min=sigmas[0],
         sigma_max=sigmas[-1],
-        device=call.device,
-        identify=_identify(network, identity, f"{prediction}, {levels}{', continuous' * continuous}"),
         round_level=round_level,
     )
-    return _clip(net, clip)
+
+
+class _Call:
+    """A network in its dtype, called with states in theirs; for the arguments see `from_eps`."""
+
+    def __init__(
+        self,
+        network: Network,
+        clip: bool | tuple[float, float] = False,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        identity: str | None = None,
+    ) -> None:
+        weights = network.parameters() if isinstance(network, nn.Module) else ()
+        weight = next(
+            (each for each in weights if each.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu")
+        )
+        self.network, self.clip, self.identity = network, clip, identity
+        self.dtype = dtype or weight.dtype
+        self.device = torch.device(device or weight.device)
+
+    def __call__(self, x: Tensor, time: Tensor, /, **kwargs: Any) -> Tensor:
+        """Returns the answer in x's dtype. Times that are floats have float32 at least: float16 has no 999.25."""
+        if getattr(self.network, "training", False):
+            raise InputError("the network is in training mode, in which dropout is random; call its eval() first")
+        if time.is_floating_point():
+            time = time.to(torch.promote_types(self.dtype, torch.float32))
+        answer = self.network(x.to(self.dtype), time, **kwargs)
+        return like(x, getattr(answer, "sample", answer), "the network")
+
+    def net(self, denoise: Callable[..., Tensor], words: str, **levels: Any) -> FunctionNet:
+        """Makes a net of this denoiser, whose identity is that of the network and `words`."""
+
+        def identify() -> str | None:
+            weights = self.identity
+            if weights is None and isinstance(self.network, nn.Module):
+                weights = weights_sha256(self.network)
+            return weights and f"{weights} {words}"
+
+        net = FunctionNet(denoise, device=self.device, identify=identify, **levels)
+        match self.clip:
+            case True:
+                return clipped(net)
+            case False:
+                return net
+            case low, high:
+                return clipped(net, low, high)
+        raise InputError(f"clip is {self.clip!r}; give True for [-1, 1], a range (low, high), or False")
 
 
 def _levels(alphas_cumprod: Tensor | Sequence[float]) -> list[float]:
@@ -292,22 +269,3 @@ def _levels(alphas_cumprod: Tensor | Sequence[float]) -> list[float]:
 def _beside(level: Tensor, x: Tensor) -> Tensor:
     """Reshapes levels [B] to [B, 1, ...], in the dtype of states x."""
     return level.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-
-
-def _identify(network: Network, identity: str | None, words: str) -> Callable[[], str | None]:
-    def identify() -> str | None:
-        weights = weights_sha256(network) if identity is None and isinstance(network, nn.Module) else identity
-        return weights and f"{weights} {words}"
-
-    return identify
-
-
-def _clip(net: FunctionNet, clip: Clip) -> FunctionNet:
-    match clip:
-        case True:
-            return clipped(net)
-        case False:
-            return net
-        case low, high:
-            return clipped(net, low, high)
-    raise InputError(f"clip is {clip!r}; give True for [-1, 1], a range (low, high), or False")

@@ -1,4 +1,4 @@
-"""Guidance: a net away from what another net, or the same without its condition, would say."""
+"""Guidance: pushes a net's answer away from that of a weaker or unconditional net."""
 
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -129,15 +129,15 @@ def guided_by_class(
     """Binds class labels to a model, with classifier-free guidance.
 
     Args:
-        model: A denoiser; for guidance, one that was trained with label dropout.
-        class_labels: One-hot [B, label_dim], or class numbers int64 [B]; None is unconditional.
+        model: a denoiser; for guidance, one that was trained with label dropout.
+        class_labels: one-hot [B, label_dim], or class numbers int64 [B]; None is unconditional.
         scale: 1 is the plain conditional model.
 
     Returns:
         denoise(x, sigma) for a batch of len(class_labels) images.
 
     Raises:
-        InputError: The class labels do not fit the model, or guidance was asked for without them.
+        InputError: the class labels do not fit the model, or guidance was asked for without them.
     """
     labels = model.one_hot(class_labels)
     if scale == 1:

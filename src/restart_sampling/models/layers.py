@@ -160,10 +160,10 @@ class UNetBlock(nn.Module):
         emb_channels: width of the embedding.
         resample: resample by 2 in this direction, or keep the size (None).
         heads: attention heads; 0 leaves the attention out.
-        dropout: Probability, before the second convolution; only in training.
+        dropout: probability, before the second convolution; only in training.
         skip_scale: factor after each residual sum; sqrt(1/2) keeps the variance.
         eps: of the group normalisations.
-        taps: Low-pass filter of the resampling.
+        taps: low-pass filter of the resampling.
         project_skip: a resampled skip connection has a 1x1 convolution even where the number of channels stays.
         adaptive_scale: the embedding scales and shifts (ADM); otherwise it is only added (DDPM++, NCSN++).
     """

@@ -33,13 +33,13 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     """The local file of a model; what is not here yet is downloaded.
 
     Args:
-        source: A name in `BUNDLED`, `PUBLISHED` or `BY_HAND`, an https:// URL (http:// to this machine only) or a path.
+        source: a name in `BUNDLED`, `PUBLISHED` or `BY_HAND`, an https:// URL (http:// to this machine only) or a path.
 
     Returns:
         Path of an existing file.
 
     Raises:
-        InputError: There is no such name or file, or it could not be downloaded, or is not what it was at first use.
+        InputError: there is no such name or file, or it could not be downloaded, or is not what it was at first use.
     """
     if isinstance(source, str):
         if source in BUNDLED:

@@ -1,1 +1,1 @@
-"""The idea: a sampler is a path of noise levels. Needs torch only; no files, no command line."""
+"""Samplers as paths of noise levels. Needs only torch; the only file it reads is presets.csv."""

@@ -1,4 +1,4 @@
-"""The sampler: one loop for ODE, SDE and Restart."""
+"""The sampling loop: follows a noise path, for ODE, SDE and Restart alike."""
 
 from collections.abc import Callable, Iterator
 

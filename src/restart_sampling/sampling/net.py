@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.process import Process
 
 
@@ -109,3 +110,17 @@ def around(
 
     kept = {entry.name: getattr(net, entry.name) for entry in fields(FunctionNet) if hasattr(net, entry.name)}
     return FunctionNet(**{**kept, **changes, "denoise": denoise, "identify": identity})
+
+
+def like(x: Tensor, answer: object, who: str = "the denoiser") -> Tensor:
+    """Returns what a denoiser or a network answered for the states x, in x's dtype.
+
+    Raises:
+        InputError: it is no tensor of x's shape (a smaller one would be broadcast without a word).
+    """
+    if not isinstance(answer, Tensor) or answer.shape != x.shape:
+        returned = f"a tensor {list(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        raise InputError(
+            f"{who} returned {returned} for states {list(x.shape)}; it must return a tensor of their shape"
+        )
+    return answer.to(x.dtype)

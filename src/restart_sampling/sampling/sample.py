@@ -1,4 +1,4 @@
-"""From a net, a plan and seeds to samples: all of the plan holds, and the noise is the net's."""
+"""Samples from a net, a plan and seeds; the noise is of the kind that the net needs."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence

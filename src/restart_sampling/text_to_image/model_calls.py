@@ -18,7 +18,7 @@ from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.by_name import SOLVERS, make_solver
-from restart_sampling.sampling.solvers.protocol import Denoise, ODESolver, Solver
+from restart_sampling.sampling.solvers.protocol import Denoise, Solver, SolverDefaults
 from restart_sampling.sampling.solvers.single_step import Euler
 
 
@@ -45,7 +45,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class EulerBelow(ODESolver):
+class EulerBelow(SolverDefaults):
     """Another solver, but Euler in steps that end at `level` or below.
 
     Source: the authors' pipeline for Stable Diffusion corrects no step that ends at timestep 1 or 0.

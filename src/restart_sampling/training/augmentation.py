@@ -1,4 +1,4 @@
-"""Augmentation that does not leak: the network is told what was done to an image, and draws images as they were.
+"""Augmentation that does not leak: the network is told which transform was applied.
 
 As Karras et al. 2022 (arXiv 2206.00364), appendix F.2, have it: flips, scaling, rotation, stretching and translation,
 each by itself with some probability. Nine numbers say what was done, and 0 is nothing, so a network that gets no labels

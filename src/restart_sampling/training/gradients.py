@@ -1,4 +1,4 @@
-"""All gradients of a model in one tensor: one sum over the processes, one look for numbers that are not finite."""
+"""All gradients in one tensor: summed over processes and checked for inf and nan at once."""
 
 from collections.abc import Iterable
 

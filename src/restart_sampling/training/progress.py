@@ -1,4 +1,4 @@
-"""How far a run is, by images or by the clock, and how many steps pass between two looks at the device."""
+"""How far a run is, in steps or seconds, and how many steps until the next check."""
 
 from math import ceil
 

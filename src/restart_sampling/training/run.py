@@ -1,6 +1,7 @@
 """A run from where it stopped to its end: rounds of steps, and a save now and then."""
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil, isnan
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.errors import InputError, one_line
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.training.model_file import write_model
@@ -143,10 +144,13 @@ class Run:
     def _save(self) -> None:
         folder, ema = self.folder, self.trainer.ema.model
         write_model(ema, self.settings, self.trainer.images, self._dataset, self._classes, folder.model)
-        draw_samples(ema, folder.path / f"samples-{self.trainer.images}.png")
-        plot_loss(self.history, folder.path / "loss.png")
         folder.save_history(self.history)
         folder.save_state({"trainer": self.trainer.state(), "seconds": self.progress.seconds, "history": self.history})
+        try:
+            draw_samples(ema, folder.path / f"samples-{self.trainer.images}.png")
+            plot_loss(self.history, folder.path / "loss.png")
+        except Exception as error:  # whatever it is, a picture must not cost a run of hours
+            warnings.warn(f"the run goes on without a picture in {folder.path} ({one_line(error)})", stacklevel=2)
 
     def _report(self, since: int) -> Report:
         losses = [line["loss"] for line in self.history[since:]]

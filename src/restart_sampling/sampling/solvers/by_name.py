@@ -1,4 +1,4 @@
-"""The solvers by name, each with the file of its kind."""
+"""Solver names as plans write them, each with its class."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace

@@ -27,7 +27,7 @@ from restart_sampling.sampling.solvers.integrals import (
     interpolation_weights,
     usable,
 )
-from restart_sampling.sampling.solvers.protocol import Denoise, ODESolver, evaluate
+from restart_sampling.sampling.solvers.protocol import Denoise, SolverDefaults, evaluate
 
 History = tuple[tuple[float, Tensor], ...]
 """(level, value) of the evaluations of this descent, the newest first."""
@@ -37,7 +37,7 @@ _EQUAL_GAPS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -
 
 
 @dataclass(frozen=True)
-class Multistep(ODESolver):
+class Multistep(SolverDefaults):
     """What the multistep solvers share; each says what is interpolated, through how many values, and the weights."""
 
     form: ClassVar[Form]

@@ -23,7 +23,7 @@ from restart_sampling.sampling.solvers.integrals import (
     usable,
 )
 from restart_sampling.sampling.solvers.multistep import History, half_step_slope
-from restart_sampling.sampling.solvers.protocol import Denoise, ODESolver, evaluate
+from restart_sampling.sampling.solvers.protocol import Denoise, SolverDefaults, evaluate
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class PredictorCorrector(ODESolver):
+class PredictorCorrector(SolverDefaults):
     """What UniPC and SA-Solver share: the data as a polynomial in lambda, once without and once with the end's value.
 
     Attributes:

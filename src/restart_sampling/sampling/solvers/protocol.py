@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from restart_sampling.base.errors import InputError
 from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.move import Move
+from restart_sampling.sampling.net import like
 from restart_sampling.sampling.process import VE, Process
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -53,8 +53,8 @@ class Solver(Protocol):
 
 
 @dataclass(frozen=True)
-class ODESolver:
-    """What most solvers share: they land on move.then, and call the denoiser once in a step to level 0.
+class SolverDefaults:
+    """Defaults of ODE and SDE solvers: they land on move.then, and call the denoiser once in a step to level 0.
 
     Attributes:
         calls: of the denoiser, in a step to a positive level.
@@ -79,20 +79,6 @@ def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
     """
     # float64 also where the state is not: the level conditions the network. Filled on the device, so nothing waits.
     return like(x, denoise(x, torch.full((x.shape[0],), level, dtype=state_dtype(x.device), device=x.device)))
-
-
-def like(x: Tensor, answer: object, who: str = "the denoiser") -> Tensor:
-    """Returns what a denoiser or a network answered for the states x, in x's dtype.
-
-    Raises:
-        InputError: it is no tensor of x's shape (a smaller one would be broadcast without a word).
-    """
-    if not isinstance(answer, Tensor) or answer.shape != x.shape:
-        returned = f"a tensor {list(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
-        raise InputError(
-            f"{who} returned {returned} for states {list(x.shape)}; it must return a tensor of their shape"
-        )
-    return answer.to(x.dtype)
 
 
 def velocity(denoise: Denoise, x: Tensor, level: float, process: Process) -> Tensor:

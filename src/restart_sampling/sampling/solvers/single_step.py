@@ -8,11 +8,11 @@ from torch import Tensor
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.integrals import Form, NoiseForm, SlopeForm, fall, first_order, has_lambda
-from restart_sampling.sampling.solvers.protocol import Denoise, ODESolver, evaluate, velocity
+from restart_sampling.sampling.solvers.protocol import Denoise, SolverDefaults, evaluate, velocity
 
 
 @dataclass(frozen=True)
-class Euler(ODESolver):
+class Euler(SolverDefaults):
     """First order, one evaluation a step: DDIM of Song et al. 2021 (arXiv 2010.02502) in these coordinates."""
 
     name: ClassVar[str] = "euler"
@@ -26,7 +26,7 @@ class Euler(ODESolver):
 
 
 @dataclass(frozen=True)
-class Heun(ODESolver):
+class Heun(SolverDefaults):
     """Second order, two evaluations a step, but one (an Euler step) to level 0, where the slope is not defined.
 
     Source: Karras et al. 2022 (arXiv 2206.00364), algorithm 1.
@@ -50,7 +50,7 @@ class Heun(ODESolver):
 
 
 @dataclass(frozen=True)
-class Midpoint(ODESolver):
+class Midpoint(SolverDefaults):
     """Second order, two evaluations a step, also to level 0: the slope in the middle, in the level, of each step.
 
     Source: Runge 1895; the last step to 0 keeps its second evaluation, at half the last level.
@@ -73,7 +73,7 @@ class Midpoint(ODESolver):
 
 
 @dataclass(frozen=True)
-class DPMSolver2(ODESolver):
+class DPMSolver2(SolverDefaults):
     """Second order, two evaluations a step, but one (an Euler step) to level 0.
 
     The midpoint method in lambda = log(alpha / std), with the exponential integrated exactly. From t = 1 of a flow,
@@ -103,7 +103,7 @@ class DPMSolver2(ODESolver):
 
 
 @dataclass(frozen=True)
-class DPMSolver3(ODESolver):
+class DPMSolver3(SolverDefaults):
     """Third order, three evaluations a step; the last but one step of the main grid is DPM-Solver-2, the last Euler.
 
     So N steps take 3 (N - 1) evaluations. In restarts every step is of third order. From t = 1 of a flow, where lambda

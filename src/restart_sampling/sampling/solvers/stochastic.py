@@ -1,6 +1,7 @@
-"""Solvers of the reverse SDE. They land lower than the step's end, and the loop adds the noise up to it.
+"""Stochastic solvers: DDIM/DDPM and SDE-DPM-Solver++(2M); SA-Solver is in predictor_corrector.
 
-A step to level 0 adds none. A PFGM++ model has noise of its own kind.
+They land lower than the step's end, and the loop adds the noise up to it, of PFGM++'s kind where the model is one. A
+step to level 0 adds none.
 """
 
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.integrals import DataForm, first_order
 from restart_sampling.sampling.solvers.multistep import DPMSolverPlusPlus2M
-from restart_sampling.sampling.solvers.protocol import Denoise, ODESolver, evaluate
+from restart_sampling.sampling.solvers.protocol import Denoise, SolverDefaults, evaluate
 
 
 @dataclass(frozen=True)
-class DDIM(ODESolver):
+class DDIM(SolverDefaults):
     """First order, one evaluation a step, eta times DDPM's noise; `ddim:eta=0.5`. With eta = 0 it is Euler.
 
     With eta = 1 it is DDPM (Ho et al. 2020, the smaller of its variances), k-diffusion's ancestral Euler and the
