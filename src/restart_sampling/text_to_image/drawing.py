@@ -22,6 +22,9 @@ from restart_sampling.generation.seeds import cut
 from restart_sampling.text_to_image.pipeline import TextToImage, quiet
 from restart_sampling.text_to_image.samplers import Sampler, check_pipeline, make_scheduler
 
+_LATER = {"snr_shift_scale": 1.0, "sigma_data": None, "sigma_schedule": "karras", "rho": 7.0}
+"""Settings that schedulers got after 0.1.0, at values that change nothing: files of that version go on."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -75,7 +78,11 @@ class TextDrawing:
         """JSON, all that determines the images but their numbers."""
         asked = self.request
         prompts = [self.prompts] if isinstance(self.prompts, str) else list(self.prompts)
-        config = {key: _json(value) for key, value in self.scheduler.config.items() if not key.startswith("_")}
+        config = {
+            key: _json(value)
+            for key, value in self.scheduler.config.items()
+            if not key.startswith("_") and _LATER.get(key, ...) != value
+        }
         return {
             "model_sha256": self.model.sha256,
             "prompts": f"{len(prompts)}, sha256 {hashlib.sha256(json.dumps(prompts).encode()).hexdigest()}",

@@ -211,7 +211,7 @@ def _settings(sampler: Sampler, flow: bool, guidance: float) -> dict[str, Any]:
     if sampler.name == "dpmpp":
         return {"algorithm_type": "dpmsolver++", "solver_order": 2}
     if sampler.name != "restart":
-        return {"solver": sampler.name, "restart": None} if flow else {}
+        return {"solver": sampler.name, "restart": None, "restart_budget": None} if flow else {}
     if flow and not sampler.intervals:
         raise InputError(
             "no restarts are published for flow models; give intervals in t from 1 to 0, such as "

@@ -20,8 +20,8 @@ _EARLIER = {"augment": 0.0, "ema_images": 500_000}  # what runs had before these
 class RunFolder:
     """A folder that belongs to one run.
 
-    Each file in it appears whole or not at all. The state is written after the model and the losses, of which it is never
-    ahead; the pictures come last.
+    Each file in it appears whole or not at all. The state is written after the model and the losses, of which it is
+    never ahead; the pictures come last.
 
     Args:
         path: of the folder; need not exist.
