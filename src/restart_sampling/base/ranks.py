@@ -1,4 +1,4 @@
-"""One process or many: torchrun's ranks, on GPUs (nccl) or CPUs (gloo), and plain python alike."""
+"""`Ranks`: one process or many, by torchrun on GPUs (nccl) or CPUs (gloo), or plain python."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -45,11 +45,11 @@ class Ranks:
         return self.rank == 0
 
     def deal(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's share of the items, which go round the ranks."""
+        """Returns this process's share of the items, which go round the ranks."""
         return items[self.rank :: self.size]
 
     def share(self, count: int, block: int) -> list[int]:
-        """Which of `count` items are this process's: they are cut into blocks, which go round the ranks."""
+        """Returns which of `count` items are this process's: they are cut into blocks, which go round the ranks."""
         starts = self.deal(range(0, count, block))
         return [index for start in starts for index in range(start, min(start + block, count))]
 
@@ -59,7 +59,7 @@ class Ranks:
             dist.all_reduce(tensor)
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, in the order of the ranks; of tensors on the CPU, the shapes may differ.
+        """Returns the values of all processes, in the order of the ranks; of tensors on the CPU, the shapes may differ.
 
         Raises:
             InputError: a process has ended.
@@ -76,7 +76,7 @@ class Ranks:
         return gathered
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Waits until all processes are here."""
         self.gather(None)
 
     @contextmanager

@@ -1,1 +1,1 @@
-"""Image sets in and out."""
+"""Image sets in and out: sources, decoding, datasets in EDM's format, prompts."""

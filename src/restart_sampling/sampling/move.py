@@ -1,4 +1,4 @@
-"""One move of a noise path: a fall or a rise."""
+"""`Move`: one move of a noise path, a fall or a rise."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What samplers know of a network."""
+"""`Net`: what samplers know of a network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields

@@ -36,7 +36,7 @@ class Progress:
     def next_round(self) -> list[float]:
         """The part of the run that is done at the middle of each step of the next round.
 
-        By the clock these are foretold from the pace of the last round, for all processes must agree on them.
+        By the clock these are estimated from the pace of the last round, for all processes must agree on them.
         """
         count = max(1, int(ROUND_SECONDS / self.pace)) if self.pace else 1
         if self.all_steps is not None:

@@ -1,4 +1,4 @@
-"""A run from where it stopped to its end: rounds of steps, and a save now and then."""
+"""`Run`: trains from where a run stopped to its end, in rounds of steps, and saves now and then."""
 
 import time
 import warnings

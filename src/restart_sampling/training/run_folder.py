@@ -20,8 +20,8 @@ _EARLIER = {"augment": 0.0, "ema_images": 500_000}  # what runs had before these
 class RunFolder:
     """A folder that belongs to one run.
 
-    Each file in it appears whole or not at all. The state is written after the model and the losses, of which it is
-    never ahead; the pictures come last.
+    Each file in it appears whole or not at all. The state is written after the model and the losses, and is
+    never ahead of them; the pictures come last.
 
     Args:
         path: of the folder; need not exist.
@@ -70,7 +70,7 @@ class RunFolder:
         write_json(self.path / _RUN, {"format": FORMAT, "run": run})
 
     def load_state(self, device: torch.device) -> dict[str, Any] | None:
-        """The last state that was saved; None where there is none yet. Nothing in it is run.
+        """Loads the last state that was saved; None where there is none yet. Nothing in it is run.
 
         Raises:
             InputError: the file is damaged.
@@ -98,6 +98,6 @@ class RunFolder:
             torch.save({"format": FORMAT, **state}, temporary)
 
     def save_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """The figures of all rounds so far, one JSON line each."""
+        """Writes the values of all rounds so far, one JSON line each."""
         with atomic(self.path / _LOSS) as temporary:
             temporary.write_text("".join(f"{json.dumps(line)}\n" for line in history))

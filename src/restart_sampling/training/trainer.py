@@ -1,4 +1,4 @@
-"""One training step after another, and all that is needed to go on with them later."""
+"""`Trainer`: one training step after another, and the state from which they go on later."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from restart_sampling.training.training_set import TrainingSet
 
 @dataclass(frozen=True)
 class Round:
-    """Figures of a few steps, the same on all processes.
+    """Values of a few steps, the same on all processes.
 
     Attributes:
         loss: mean over the steps and processes whose loss is finite; nan where none is.
@@ -117,7 +117,7 @@ class Trainer:
         self._finite += finite
 
     def end_round(self) -> Round:
-        """Waits for the device and gives the figures since the last call."""
+        """Waits for the device and returns the values since the last call."""
         sums = torch.stack([self._loss_sum, self._finite, self._replaced / self.ranks.size])
         self.ranks.all_reduce(sums)
         loss, finite, replaced = sums.tolist()
