@@ -29,6 +29,8 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 
 SCHEMA = "restart-sampling-results/1"
+SCORES = {"clip": "CLIP score", "aesthetic": "aesthetic score"}
+"""Titles of the scores of prompted images, by name: a line has `<name>_score`, and what made it under `<name>`."""
 
 
 def append_result(path: Path, result: Mapping[str, Any]) -> None:
