@@ -1,4 +1,4 @@
-"""What the commands that measure rows share: their options, and what they say before, on the way and at the end."""
+"""Options, progress and tables shared by the commands that measure rows."""
 
 from __future__ import annotations
 

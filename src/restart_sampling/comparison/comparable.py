@@ -1,4 +1,4 @@
-"""The rows of a results file: what each depends on, and which of them can be compared."""
+"""Which rows of a results file can be compared, and how rows are identified."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The results file: one JSON line a row, with everything that is needed to repeat it.
+"""The results file: one JSON line for each row, with all that is needed to repeat it.
 
 Every line is an object with at least
 

@@ -1,4 +1,4 @@
-"""Scores of images with their prompts: images, models and processes put together."""
+"""CLIP and aesthetic scores of images and their prompts, across all processes."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Fréchet distance against CLIP and aesthetic score, a line a sampler through its guidance scales (paper, figure 6)."""
+"""`plot_text`: Fréchet distance against CLIP and aesthetic score (paper, figure 6)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
