@@ -55,9 +55,12 @@ def test_a_sweep(place, run):
 
 
 def test_one_block(place, run):
-    code, out, _ = run(*SWEEP, "--plans", plans_file("2", "3"), "--blocks", "1", "--images", "20")
+    words = ("--blocks", "1", "--images", "20", "--metrics", "fd,fd-infinity")
+    code, out, _ = run(*SWEEP, "--plans", plans_file("2", "3"), *words)
     assert code == 0
     assert "minimum" not in out
+    assert "at infinity" in out.splitlines()[0]
+    assert f"{lines()[1]['frechet_distance_infinity']:.6g} +- " in out.splitlines()[2]
     assert len(lines()[0]["frechet_distance_without_group"]) == 10
 
 

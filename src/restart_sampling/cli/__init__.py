@@ -1,4 +1,4 @@
-"""The command line: click commands, one file a group, each a thin call of the rooms.
+"""The command line: one file per command; other files hold shared options.
 
 The modules of the commands import torch and everything heavy inside their functions, so that help comes at once.
 """

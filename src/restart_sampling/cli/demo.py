@@ -61,7 +61,7 @@ def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json
     from restart_sampling.generation.drawing import NetDrawing
     from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.resolve import resolve
-    from restart_sampling.pictures.side_by_side import Sampled, plot_side_by_side, take_images
+    from restart_sampling.pictures.side_by_side import draw_sampled, plot_side_by_side
 
     checkpoint = read_checkpoint(resolve(name))
     model = checkpoint.build().to(chip)
@@ -76,12 +76,8 @@ def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json
     )
     classes = {seed: column % model.label_dim for column, seed in enumerate(seeds)} if model.label_dim else None
     drawings = {name: NetDrawing(model, plan, batch=batch, classes=classes) for name, plan in SAMPLERS.items()}
-    samplers = []
     with ProgressBar("images", len(drawings) * len(seeds)) as advance:
-        for sampler, drawing in drawings.items():
-            taken = take_images(drawing.draw(seeds), advance)
-            schedule = drawing.path.schedule(*drawing.plan.solvers)
-            samplers.append(Sampled(sampler, sampler, f"{drawing.nfe} evaluations", drawing.nfe, schedule, *taken))
+        samplers = [draw_sampled(sampler, drawing, seeds, advance) for sampler, drawing in drawings.items()]
     columns = [f"seed {seed}" for seed in seeds]
     if checkpoint.classes:
         columns = [checkpoint.classes[column % len(checkpoint.classes)] for column in range(len(seeds))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,6 +23,7 @@ from restart_sampling.cli.row_options import (
     SetupOptions,
     describe_row,
     describe_setup,
+    metric_columns,
     paired,
     print_table,
     setup_options,
@@ -32,15 +33,6 @@ from restart_sampling.cli.sampler_options import SamplerOptions, sampler_options
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Outcome, Row
-
-_COLUMNS = {
-    "frechet_distance": "Fréchet distance",
-    "frechet_distance_min": "minimum",
-    "frechet_distance_infinity": "at infinity",
-    "kernel_distance": "KID",
-    "precision": "precision",
-    "recall": "recall",
-}
 
 
 @click.command()
@@ -149,11 +141,7 @@ def _print_results(outcomes: Sequence[Outcome]) -> None:
     columns = {
         "what": [describe_row(each.row) for each in outcomes],
         "images": [str(result["images"]) for result in results],
-        **{
-            title: [_value(result, key) for result in results]
-            for key, title in _COLUMNS.items()
-            if any(key in result for result in results)
-        },
+        **metric_columns(outcomes),
         **({"paired difference": paired(outcomes)} if len(outcomes) > 1 and outcomes[0].row.drawing else {}),
         "seconds": [f"{result['seconds']:.1f}" for result in results],
     }
@@ -164,8 +152,3 @@ def _print_results(outcomes: Sequence[Outcome]) -> None:
         if per_class:
             values = (f"{label}: {value:.4f} +- {errors[label]:.2g}" for label, value in per_class.items())
             click.echo(f"per class: {', '.join(values)}")
-
-
-def _value(result: dict[str, Any], key: str) -> str:
-    spread = result.get(f"{key}_error", result.get(f"{key}_std"))
-    return f"{result[key]:.6g}" if spread is None else f"{result[key]:.6g} +- {spread:.2g}"

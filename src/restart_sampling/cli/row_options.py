@@ -1,4 +1,4 @@
-"""What the commands that measure rows share: their options, and what they say before, on the way and at the end."""
+"""Options, progress and tables shared by the commands that measure rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -131,6 +132,22 @@ def describe_row(row: Row) -> str:
 def distance(result: Mapping[str, Any]) -> str:
     """The Fréchet distance with its standard error."""
     return f"{result['frechet_distance']:.6g} +- {result['frechet_distance_error']:.2g}"
+
+
+def metric_columns(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
+    """For each title of `METRICS` the value of each row with its spread, where rows have it."""
+    from restart_sampling.evaluation.metrics import METRICS
+
+    def value(key: str, result: Mapping[str, Any]) -> str:
+        spread = result.get(f"{key}_error", result.get(f"{key}_std"))
+        return f"{result[key]:.6g}" if spread is None else f"{result[key]:.6g} +- {spread:.2g}"
+
+    return {
+        title: per_result(outcomes, partial(value, key), failed="failed" * (key == "frechet_distance"))
+        for metric in METRICS.values()
+        for key, title in metric.columns.items()
+        if key == "frechet_distance" or any(key in each.result for each in outcomes if each.result)
+    }
 
 
 def paired(outcomes: Sequence[Outcome]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the commands that draw images with a plan share: their options, and the model."""
+"""Options shared by the commands that draw images with a plan, and the model they name."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from restart_sampling.cli.row_options import (
     SetupOptions,
     describe_rows,
     describe_setup,
-    distance,
+    metric_columns,
     paired,
     per_result,
     print_end,
@@ -142,14 +142,11 @@ def _print_table(plans: Sequence[NamedPlan], outcomes: Sequence[Outcome]) -> Non
         "plan": [str(plan.plan) for plan in plans],
         "family": [plan.family for plan in plans],
         "NFE": [str(each.row.cost) for each in outcomes],
-        "Fréchet distance": per_result(outcomes, distance, failed="failed"),
-        "minimum": per_result(outcomes, lambda result: f"{result.get('frechet_distance_min', 0):.6g}"),
+        **metric_columns(outcomes),
         "published FID": ["" if plan.published is None else f"{plan.published:.2f}" for plan in plans],
         "paired difference to the first": paired(outcomes),
         "seconds": per_result(outcomes, lambda result: f"{result['seconds']:.1f}"),
     }
-    if not any("frechet_distance_min" in each.result for each in outcomes if each.result):
-        del columns["minimum"]
     if columns["plan"] == columns["row"]:
         del columns["plan"]
     if not any(columns["published FID"]):

@@ -1,1 +1,1 @@
-"""Rows of samplers, measured alike: rows, results files, what the paper prints."""
+"""Comparisons of samplers: rows measured alike, their results, and the paper's values."""

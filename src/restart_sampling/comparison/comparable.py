@@ -1,4 +1,4 @@
-"""The rows of a results file: what each depends on, and which of them can be compared."""
+"""Which rows of a results file can be compared, and how rows are identified."""
 
 import hashlib
 import json
@@ -10,12 +10,11 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.named_plans import family_of
-from restart_sampling.evaluation.results_file import read_results
+from restart_sampling.evaluation.results_file import SCORES, read_results
 from restart_sampling.sampling.plan import Plan
 
 RESULTS = "results.jsonl"
 SAMPLES = "samples"
-_SCORES = ("clip", "aesthetic")
 
 _NAMES = {"model_sha256": "model"}
 
@@ -28,7 +27,7 @@ def comparison(result: Result) -> dict[str, Any]:
     found = {key: value for key, value in result["run"].items() if key not in own}
     found |= {key: result.get(key) for key in ("detector", "metrics", "blocks")}
     found["reference"] = (result.get("reference") or {}).get("sha256")
-    for score in _SCORES:
+    for score in SCORES:
         if score in result:
             found[score] = {key: value for key, value in result[score].items() if key != "model"}
     return found

@@ -1,4 +1,4 @@
-"""Plans of one net, compared on the same seeds: the rows of `evaluate` and `sweep`, and both for Python."""
+"""`evaluate` and `sweep`: plans of one net, compared on the same seeds."""
 
 from collections.abc import Callable, Sequence
 from math import isfinite

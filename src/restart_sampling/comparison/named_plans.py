@@ -1,4 +1,4 @@
-"""Plans with names and families, from files and presets."""
+"""Named plans to compare, read from text, CSV, TOML or presets."""
 
 import csv
 import tomllib

@@ -1,4 +1,4 @@
-"""What the paper prints (arXiv 2306.14878, tables 1 to 5, figure 4): its rows, curves and contradictions."""
+"""The paper's rows, curves and contradictions (arXiv 2306.14878, tables 1 to 5, figure 4)."""
 
 import csv
 from dataclasses import dataclass

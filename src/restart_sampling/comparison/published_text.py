@@ -1,4 +1,4 @@
-"""What the paper prints for Stable Diffusion v1.5 (arXiv 2306.14878, appendix), and what is to be known of it."""
+"""The paper's values for Stable Diffusion v1.5 (arXiv 2306.14878, appendix), with notes."""
 
 import csv
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The paper's text-to-image experiment: images of the same prompts and seeds with many samplers."""
+"""`TextComparison`: many samplers on the same prompts and seeds, as in the paper."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field

@@ -1,1 +1,1 @@
-"""Batches of images to numbers: detectors, running statistics, distances, and the results file."""
+"""Metrics of images: detectors, distances, CLIP and aesthetic scores, and the results file."""

@@ -1,4 +1,4 @@
-"""LAION's aesthetic scores: small heads on CLIP features of an image predict how people rate it, from about 1 to 10."""
+"""`AestheticScore`: LAION's heads, which rate CLIP features from about 1 to 10."""
 
 import re
 from collections.abc import Sequence

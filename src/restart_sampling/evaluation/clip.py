@@ -1,4 +1,4 @@
-"""CLIP: features of images and of texts that can be compared, and the score of an image for its text."""
+"""`Clip`: features of images and texts; `ClipScore`: how well they fit."""
 
 import html
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""One pass over the images: everything that the metrics need."""
+"""One pass over the images, collecting feature sums and, on request, features."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +92,7 @@ class Collector:
         return moments
 
     def features(self, gather: Gather) -> Features:
-        """Of all processes, in the order of the set."""
+        """Features of all processes, in the order of the set."""
         labels = self._of_all(self._labels, gather)
         return Features(self._of_all(self._features, gather), labels if len(labels) else None)
 

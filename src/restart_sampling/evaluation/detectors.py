@@ -57,7 +57,7 @@ def load_detector(name: str, device: torch.device | str = "cpu") -> Detector:
     """A detector.
 
     Args:
-        name: `inception` (NVIDIA's file, the one that EDM's figures come from, downloaded once), `dinov2-hf` (DINOv2
+        name: `inception` (NVIDIA's file, the one that EDM's FIDs come from, downloaded once), `dinov2-hf` (DINOv2
             through transformers), a folder with a DINOv2 of transformers, or a TorchScript file with NVIDIA's call
             convention: `detector(uint8 images [B, 3, H, W], return_features=True)` gives [B, d].
         device: where to compute.

@@ -148,7 +148,7 @@ def frechet_distance_infinity(
 
 
 def jackknife(without: list[float]) -> float:
-    """Standard error of a figure, from the same figure without each of G equal groups: delete-a-group jackknife.
+    """Standard error of a value, from the same value without each of G equal groups: delete-a-group jackknife.
 
     Unlike a bootstrap it draws no image twice, which would bias a Fréchet distance.
 

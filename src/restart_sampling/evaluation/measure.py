@@ -1,4 +1,4 @@
-"""Batches of images to metrics, in one pass, on all processes."""
+"""`measure`: the metrics of batches of images, in one pass, on all processes."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -1,6 +1,7 @@
-"""The metrics of one set of images, each with its spread."""
+"""`METRICS` of one set of images, each with its standard error."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,9 +20,6 @@ from restart_sampling.evaluation.distances import (
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.statistics import Moments
 
-METRICS = ("fd", "kid", "pr", "fd-infinity", "per-class")
-NEED_FEATURES = frozenset(METRICS) - {"fd"}
-NEED_REFERENCE_FEATURES = NEED_FEATURES - {"fd-infinity"}
 GROUPS = 10
 """Of the jackknife."""
 
@@ -35,12 +33,12 @@ def check_metrics(metrics: Sequence[str], reference: Reference) -> None:
     for metric in metrics:
         if metric not in METRICS:
             raise InputError(f"there is no metric '{metric}'; allowed: {', '.join(METRICS)}")
-        if metric in NEED_REFERENCE_FEATURES and reference.features is None:
+        if METRICS[metric].reference_features and reference.features is None:
             raise InputError(
                 f"metric '{metric}' needs the features of the reference images; make it with 'reference --features'"
             )
-        if metric == "per-class" and reference.labels is None:
-            raise InputError("metric 'per-class' needs a reference with classes, and this one has none")
+        if METRICS[metric].classes and reference.labels is None:
+            raise InputError(f"metric '{metric}' needs a reference with classes, and this one has none")
 
 
 def check_count(images: int, blocks: int) -> int:
@@ -81,10 +79,9 @@ def compute_metrics(
         )
     result: dict[str, Any] = _blocks(moments, reference, blocks) if blocks > 1 else _whole(moments, reference)
     for metric in metrics:
-        if metric == "fd":
-            continue
-        assert features is not None
-        result |= _more(metric, features, reference)
+        if compute := METRICS[metric].compute:
+            assert features is not None
+            result |= compute(features, reference)
     return result
 
 
@@ -114,23 +111,30 @@ def _blocks(moments: Moments, reference: Reference, blocks: int) -> dict[str, An
     }
 
 
-def _more(metric: str, features: Features, reference: Reference) -> dict[str, Any]:
-    values = features.values
-    if metric == "fd-infinity":
-        line = frechet_distance_infinity(values, reference.statistics)
-        return {"frechet_distance_infinity": line.value, "frechet_distance_infinity_error": line.error}
+def _kid(features: Features, reference: Reference) -> dict[str, Any]:
     assert reference.features is not None
-    if metric == "kid":
-        mean, std = kernel_distance(values, reference.features)
-        return {"kernel_distance": mean, "kernel_distance_std": std}
-    if metric == "pr":
-        precision, recall = precision_recall(values, reference.features)
-        return {
-            "precision": precision,
-            "precision_error": _share_error(precision, len(values)),
-            "recall": recall,
-            "recall_error": _share_error(recall, len(reference.features)),
-        }
+    mean, std = kernel_distance(features.values, reference.features)
+    return {"kernel_distance": mean, "kernel_distance_std": std}
+
+
+def _pr(features: Features, reference: Reference) -> dict[str, Any]:
+    assert reference.features is not None
+    precision, recall = precision_recall(features.values, reference.features)
+    return {
+        "precision": precision,
+        "precision_error": _share_error(precision, len(features.values)),
+        "recall": recall,
+        "recall_error": _share_error(recall, len(reference.features)),
+    }
+
+
+def _infinity(features: Features, reference: Reference) -> dict[str, Any]:
+    line = frechet_distance_infinity(features.values, reference.statistics)
+    return {"frechet_distance_infinity": line.value, "frechet_distance_infinity_error": line.error}
+
+
+def _per_class(features: Features, reference: Reference) -> dict[str, Any]:
+    assert reference.features is not None
     assert reference.labels is not None
     if features.labels is None:
         raise InputError("metric 'per-class' needs classes of the images, and they have none")
@@ -140,7 +144,9 @@ def _more(metric: str, features: Features, reference: Reference) -> dict[str, An
         if count < 4:
             raise InputError(f"metric 'per-class' needs at least 4 images of each class, and class {label} has {count}")
     distances = {
-        str(label): _class_distance(values[features.labels == label], reference.features[reference.labels == label])
+        str(label): _class_distance(
+            features.values[features.labels == label], reference.features[reference.labels == label]
+        )
         for label in classes
     }
     return {
@@ -160,6 +166,37 @@ def _class_distance(features: Tensor, reference: Tensor) -> tuple[float, float]:
 def _share_error(share: float, images: int) -> float:
     """Standard error of a share of so many images."""
     return float((share * (1 - share) / images) ** 0.5)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: how it is computed, what that needs, and what tables show of it.
+
+    Attributes:
+        compute: from the features of the images and the reference, as JSON; None: from the sums, always.
+        columns: titles of what tables show, by the key in the result.
+        reference_features: whether it needs the features of the reference images.
+        classes: whether it needs classes of the reference images.
+    """
+
+    compute: Callable[[Features, Reference], dict[str, Any]] | None
+    columns: Mapping[str, str]
+    reference_features: bool = True
+    classes: bool = False
+
+
+METRICS = {
+    "fd": Metric(
+        None, {"frechet_distance": "Fréchet distance", "frechet_distance_min": "minimum"}, reference_features=False
+    ),
+    "kid": Metric(_kid, {"kernel_distance": "KID"}),
+    "pr": Metric(_pr, {"precision": "precision", "recall": "recall"}),
+    "fd-infinity": Metric(_infinity, {"frechet_distance_infinity": "at infinity"}, reference_features=False),
+    "per-class": Metric(_per_class, {}, classes=True),
+}
+"""All metrics by name; a new one is a line here."""
+
+NEED_FEATURES = frozenset(name for name, metric in METRICS.items() if metric.compute)
 
 
 def paired_difference(run: dict[str, Any], base: dict[str, Any]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Sums of an unfinished evaluation on the disk, so that the same command goes on after a kill."""
+"""`PartialSums`: an unfinished evaluation on the disk, so that it goes on after a kill."""
 
 import hashlib
 import io

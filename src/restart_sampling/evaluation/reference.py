@@ -1,4 +1,4 @@
-"""Statistics of a reference set, in EDM's npz format with what makes comparisons safe beside it."""
+"""Reference statistics: EDM's npz format, plus detector and image hashes to check comparisons."""
 
 import zipfile
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The results file: one JSON line a row, with everything that is needed to repeat it.
+"""The results file: one JSON line for each row, with all that is needed to repeat it.
 
 Every line is an object with at least
 
@@ -29,6 +29,8 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 
 SCHEMA = "restart-sampling-results/1"
+SCORES = {"clip": "CLIP score", "aesthetic": "aesthetic score"}
+"""Titles of the scores of prompted images, by name: a line has `<name>_score`, and what made it under `<name>`."""
 
 
 def append_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Scores of images with their prompts: images, models and processes put together."""
+"""CLIP and aesthetic scores of images and their prompts, across all processes."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,10 +13,8 @@ from restart_sampling.evaluation.aesthetic import AestheticScore
 from restart_sampling.evaluation.clip import ClipScore, preprocess
 from restart_sampling.images.prompts import PromptedImages
 
-METRICS = ("clip", "aesthetic")
-
 Scores = Mapping[str, ClipScore | AestheticScore]
-"""By name, of `METRICS`, on the device of this process."""
+"""By name, of `SCORES`, on the device of this process."""
 
 
 def measure_scores(

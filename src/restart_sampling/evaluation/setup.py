@@ -1,4 +1,4 @@
-"""What images are measured with: reference, detector and metrics, and the part of a result that says so."""
+"""`EvaluationSetup`: the reference, detector and metrics that measure images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Mean and covariance of features, summed on the way."""
+"""Mean and covariance of features, accumulated batch by batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ class Moments:
             getattr(self, name).copy_(state[name])
 
     def statistics(self, groups: Sequence[int] | None = None) -> Statistics:
-        """Of the images in these groups; default: of all.
+        """Mean and covariance of the images in these groups; default: of all.
 
         Raises:
             InputError: fewer than two images.
@@ -95,7 +95,7 @@ class Moments:
 
 
 def statistics_of(features: Tensor) -> Statistics:
-    """Of features [N, d] that are all there."""
+    """Mean and covariance of features [N, d]."""
     moments = Moments(features.shape[1], 1, features.device)
     moments.add(features, [0] * len(features))
     return moments.statistics()

@@ -1,1 +1,1 @@
-"""Seeds to batches of uint8 images."""
+"""Images of seeds: drawings, and folders or zips of their images."""

@@ -1,4 +1,4 @@
-"""A sampler applied to an image model: what its images cost, what they depend on, and the images of seeds."""
+"""`Drawing`: a model with a sampler; its cost, its identity and its images by seed."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence

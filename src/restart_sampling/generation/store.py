@@ -1,4 +1,4 @@
-"""Where generated images go, block by block: a folder or a zip, from the first image to the finished whole.
+"""`BlockStore`: a folder or zip of images, block by block, from the first to the last.
 
 A block is what one batch makes, and is done or not done as a whole. Its record, written after its images, has their
 SHA-256, so that a run that goes on after a kill trusts nothing: what is not there byte for byte is made again.

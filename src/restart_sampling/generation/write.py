@@ -1,4 +1,4 @@
-"""Images of a sampler to a folder or a zip, block by block: generation and image stores put together."""
+"""The missing images of a folder or zip, made block by block."""
 
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence

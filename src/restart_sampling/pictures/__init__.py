@@ -1,4 +1,4 @@
-"""Figures and pages, from results files and batches of images."""
+"""Figures, pictures and report pages, from results files and batches of images."""
 
 import os
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Distance against one number of a restart interval, all else equal: K (figure 5), t_min and length (figure 10)."""
+"""Distance against one number of a restart interval: K, place and length (figures 5, 10)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The kinds of figures, by name."""
+"""`KINDS` of figures by name, and `plot`, which plots one of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple

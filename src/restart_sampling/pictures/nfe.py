@@ -1,4 +1,4 @@
-"""Distance against NFE: a line for each family, its spread, the Pareto front, the paper's curves (figures 3, 4)."""
+"""`plot_nfe`: distance against NFE, with Pareto front and the paper's curves (figures 3, 4)."""
 
 from collections.abc import Mapping, Sequence
 

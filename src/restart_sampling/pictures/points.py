@@ -1,4 +1,4 @@
-"""Points of a figure, from the results file alone: what lies on the Pareto front, and what differs in one setting."""
+"""Rows of a results file as plot points; Pareto front; curves that vary one setting."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -1,4 +1,4 @@
-"""A sweep as one HTML page that needs nothing else: settings, figures, a table that sorts, and images of each row."""
+"""`report`: a sweep as one HTML page with settings, figures, a table and images."""
 
 import base64
 import hashlib

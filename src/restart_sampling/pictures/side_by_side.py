@@ -1,4 +1,4 @@
-"""Samplers side by side on the same seeds: a row for each, with its cost, its images and its noise path."""
+"""`plot_side_by_side`: cost, images and noise path of samplers on the same seeds."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from restart_sampling.base.files import atomic
-from restart_sampling.generation.drawing import Batch
+from restart_sampling.generation.drawing import Batch, NetDrawing
 from restart_sampling.pictures.noise_paths import plot_schedules
 from restart_sampling.pictures.points import Schedule
 from restart_sampling.pictures.style import SECONDARY, style, styles
@@ -64,6 +64,22 @@ def take_images(batches: Iterable[Batch], advance: Callable[[int], None]) -> tup
         images.append(batch.images.numpy())
         advance(len(batch.seeds))
     return np.concatenate(images), time.perf_counter() - start
+
+
+def draw_sampled(
+    name: str, drawing: NetDrawing, seeds: Sequence[int], advance: Callable[[int], None] = lambda count: None
+) -> Sampled:
+    """Draws the images of a sampler.
+
+    Args:
+        name: of the sampler, and its family.
+        drawing: draws them.
+        seeds: one for each image.
+        advance: called with the number of images after each batch.
+    """
+    taken = take_images(drawing.draw(seeds), advance)
+    schedule = drawing.path.schedule(*drawing.plan.solvers)
+    return Sampled(name, name, f"{drawing.nfe} evaluations", drawing.nfe, schedule, *taken)
 
 
 @style()

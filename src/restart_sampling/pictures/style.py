@@ -1,4 +1,4 @@
-"""How figures look: one column of a journal wide, colours that everybody can tell apart, and markers besides."""
+"""`style` of figures: a journal column wide, with colours that everybody can tell apart."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

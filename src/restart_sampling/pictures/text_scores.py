@@ -1,4 +1,4 @@
-"""Fréchet distance against CLIP and aesthetic score, a line a sampler through its guidance scales (paper, figure 6)."""
+"""`plot_text`: Fréchet distance against CLIP and aesthetic score (paper, figure 6)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.comparable import Result
 from restart_sampling.comparison.published_text import PublishedText
+from restart_sampling.evaluation.results_file import SCORES
 from restart_sampling.pictures.points import number
 from restart_sampling.pictures.style import SECONDARY, Style, legend_below, paper_line, stacked, style, styles
 
 _HEIGHT = 2.2  # inches, of one panel
-_TITLES = {"clip": "CLIP score", "aesthetic": "aesthetic score"}
 _PAPER_FAMILIES = {"ddim": "ODE", "heun": "ODE", "ddpm": "SDE", "restart": "Restart"}
 
 
@@ -33,7 +33,7 @@ def plot_text(
         InputError: the results have no score, or a value that is plotted is no number.
     """
     ours = list(results.values())
-    scores = [name for name in _TITLES if all(f"{name}_score" in result for result in ours)]
+    scores = [name for name in SCORES if all(f"{name}_score" in result for result in ours)]
     if not scores:
         raise InputError("--kind text: the rows have no CLIP or aesthetic score; run 'text compare' with these metrics")
     looks = _looks(ours, paper)
@@ -47,7 +47,7 @@ def plot_text(
             handles = _plot_ours(axes, ours, score, looks)
         if paper and (shown == "paper") == apart:
             theirs = _plot_paper(axes, paper, score, looks)
-        axes.set_xlabel(_TITLES[score])
+        axes.set_xlabel(SCORES[score])
         axes.set_ylabel("Fréchet distance" if shown == "ours" else "published FID (Inception)")
     legend_below(figure, handles, theirs)
     return figure

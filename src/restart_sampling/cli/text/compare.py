@@ -16,7 +16,7 @@ from restart_sampling.cli.row_options import (
     describe_rows,
     describe_setup,
     detector_option,
-    distance,
+    metric_columns,
     per_result,
     print_end,
     print_table,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Outcome
 
 SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100", "ddpm:200", "restart:30")
-_TITLES = {"clip": "CLIP score", "aesthetic": "aesthetic score"}
 
 
 @click.command()
@@ -179,21 +178,23 @@ def _scales(text: str) -> list[float]:
 
 def _print_table(outcomes: Sequence[Outcome], scores: Sequence[str]) -> None:
     """Every row with its values, and the paper's beside them."""
+    from restart_sampling.evaluation.results_file import SCORES
+
     abouts = [each.row.about for each in outcomes]
     columns = {
         "guidance": [f"{about['guidance']:g}" for about in abouts],
         "sampler": [about["sampler"] for about in abouts],
         "NFE": [str(about["nfe"]) for about in abouts],
         "network evaluations": [str(about["network_evaluations"]) for about in abouts],
-        "Fréchet distance": per_result(outcomes, distance, failed="failed"),
-        **{_TITLES[name]: per_result(outcomes, partial(_score, name)) for name in scores},
+        **metric_columns(outcomes),
+        **{SCORES[name]: per_result(outcomes, partial(_score, name)) for name in scores},
     }
     printed = [about["published"] or {} for about in abouts]
     if any(printed):
         columns["paper"] = [each.get("printed", "") for each in printed]
         columns["its FID"] = [_number(each.get("fid"), 2) for each in printed]
         columns |= {
-            f"its {_TITLES[name]}": [_number(each.get(name), 4 if name == "clip" else 2) for each in printed]
+            f"its {SCORES[name]}": [_number(each.get(name), 4 if name == "clip" else 2) for each in printed]
             for name in scores
         }
     columns["seconds"] = per_result(outcomes, lambda result: f"{result['seconds']:.1f}")

@@ -33,10 +33,10 @@ class ScoreModels:
         Raises:
             InputError: there is no such metric, or a model was given for one that is left out.
         """
-        from restart_sampling.evaluation.scores import METRICS
+        from restart_sampling.evaluation.results_file import SCORES
 
         metrics = tuple(metric.strip() for metric in text.split(","))
-        allowed = (*more, *METRICS)
+        allowed = (*more, *SCORES)
         unknown = [metric for metric in metrics if metric not in allowed]
         if unknown:
             raise InputError(f"--metrics {text}: there is no '{unknown[0]}'; allowed: {', '.join(allowed)}")
