@@ -8,6 +8,7 @@ import torch
 
 import restart_sampling as rs
 from exact import gaussian, mixture
+from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import sha256
 from restart_sampling.models.resolve import resolve
 from restart_sampling.sampling.sample import net_path
@@ -365,3 +366,51 @@ def test_a_unet_of_diffusers_gives_what_its_pipeline_gives(diffusers):
             eps = unet(x.float(), t, class_labels=labels).sample
             x = scheduler.step(eps.double(), t, x).prev_sample
     torch.testing.assert_close(outs[0], x, rtol=0, atol=1e-4)
+
+
+def in_place(x, t):
+    """The denoiser of standard normal data, which writes over its inputs."""
+    variance = 1 + t.clone().reshape(-1, *[1] * (x.ndim - 1)) ** 2
+    t.mul_(1000)
+    return x.div_(variance)
+
+
+def test_networks_may_write_into_their_inputs():
+    clean = rs.from_edm(lambda x, t: in_place(x.clone(), t.clone()), 0.002, 80, dtype=torch.float64)
+    writing = rs.from_edm(in_place, 0.002, 80, dtype=torch.float64)
+    for plan in ("8 [3,1,0.5,3]", "8 solver=dpmpp_2m", "8 solver=unipc"):
+        expected = rs.sample(clean, plan, range(3), (4,))
+        torch.testing.assert_close(rs.sample(writing, plan, range(3), (4,)), expected, rtol=0, atol=0)
+        guided = (rs.guided(net, 1.0 + 1e-9, guide=net) for net in (clean, writing))
+        first, second = (rs.sample(net, plan, range(3), (4,)) for net in guided)
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+    path = rs.Plan.parse("8 [3,1,0.5,3]").path(0.002, 80)
+    x = 80 * torch.randn(3, 4, dtype=torch.float64)
+    ends = [rs.follow(d, x.clone(), path, perturb=rs.GaussianNoise(range(3))) for d in (clean, in_place)]
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc", "sa", "ab"])
+def test_networks_may_answer_in_the_same_memory_each_time(solver):
+    memory = torch.empty(3, 4, dtype=torch.float64)
+
+    def reusing(x, sigma):
+        return torch.div(x, 1 + sigma[:, None] ** 2, out=memory)
+
+    nets = (rs.from_edm(d, 0.002, 80, dtype=torch.float64) for d in (reusing, lambda x, s: reusing(x, s).clone()))
+    first, second = (rs.sample(net, f"9 solver={solver}", range(3), (4,)) for net in nets)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wrap", [rs.clipped, rs.thresholded])
+def test_clipping_does_not_hide_an_overflow(wrap):
+    net = wrap(rs.from_edm(lambda x, sigma: torch.where(sigma[:, None] > 5, torch.inf, x / 2), 0.002, 80))
+    with pytest.raises(InputError, match="the sample of seed 0 is not finite"):
+        rs.sample(net, "8", range(2), (4,))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.complex64])
+def test_answers_are_real_numbers(dtype):
+    net = rs.from_edm(lambda x, sigma: x.to(dtype), 0.002, 80)
+    with pytest.raises(InputError, match=f"the network returned numbers of {dtype}; it must return real ones"):
+        rs.sample(net, "2", range(2), (4,))

@@ -115,7 +115,7 @@ def test_it_is_the_samplers_own_loop(dtype):
         assert entry["sigma"] == entry["sigma_hat"] == SIGMAS.new_tensor(move.now)
         level = torch.full((4,), move.now, dtype=torch.float64).to(dtype)
         torch.testing.assert_close(entry["denoised"], shrink(entry["x"], level, 0.9))
-    assert seen[0]["x"] is x
+    assert torch.equal(seen[0]["x"], x)
 
 
 def test_defaults_and_other_solvers():

@@ -216,9 +216,9 @@ class _Call:
         """Returns the answer in x's dtype. Times that are floats have float32 at least: float16 has no 999.25."""
         if getattr(self.network, "training", False):
             raise InputError("the network is in training mode, in which dropout is random; call its eval() first")
-        if time.is_floating_point():
-            time = time.to(torch.promote_types(self.dtype, torch.float32))
-        answer = self.network(x.to(self.dtype), time, **kwargs)
+        dtype = torch.promote_types(self.dtype, torch.float32) if time.is_floating_point() else time.dtype
+        # Copies, because a network may write into its input, and guidance calls two on the same.
+        answer = self.network(x.to(self.dtype, copy=True), time.to(dtype, copy=True), **kwargs)
         return like(x, getattr(answer, "sample", answer), "the network")
 
     def net(self, denoise: Callable[..., Tensor], words: str, **levels: Any) -> FunctionNet:

@@ -22,7 +22,7 @@ def clipped(net: Net, low: float = -1.0, high: float = 1.0) -> FunctionNet:
         raise InputError(f"x0 cannot be clipped to [{low:g}, {high:g}]; give low < high, such as -1 and 1")
 
     def denoise(x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:
-        return net(x, level, **kwargs).clamp(low, high)
+        return _finite(net(x, level, **kwargs)).clamp(low, high)
 
     return around(net, denoise, lambda inner: f"{inner} clipped to [{low:g}, {high:g}]")
 
@@ -45,10 +45,15 @@ def thresholded(net: Net, quantile: float = 0.995) -> FunctionNet:
         raise InputError(f"the quantile is {quantile:g}; give a share of the values, above 0 and at most 1 (0.995)")
 
     def denoise(x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:
-        x0 = net(x, level, **kwargs)
+        x0 = _finite(net(x, level, **kwargs))
         values = x0.flatten(1).abs()
         rank = max(1, round(quantile * values.shape[1]))  # torch.quantile is limited to 2^24 values
         s = values.kthvalue(rank, dim=1).values.clamp(min=1).reshape(-1, *[1] * (x0.ndim - 1))
         return torch.clamp(x0, -s, s) / s
 
     return around(net, denoise, lambda inner: f"{inner} thresholded at {quantile:g}")
+
+
+def _finite(x0: Tensor) -> Tensor:
+    """Turns infinities into NaN, which no clipping hides: a network that overflows is found in the end."""
+    return torch.where(x0.isinf(), torch.nan, x0)

@@ -78,7 +78,8 @@ def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
         InputError: the answer is no tensor of x's shape.
     """
     # float64 also where the state is not: the level conditions the network. Filled on the device, so nothing waits.
-    return like(x, denoise(x, torch.full((x.shape[0],), level, dtype=state_dtype(x.device), device=x.device)))
+    levels = torch.full((x.shape[0],), level, dtype=state_dtype(x.device), device=x.device)
+    return like(x, denoise(x.clone(), levels))  # a network may write into its input
 
 
 def velocity(denoise: Denoise, x: Tensor, level: float, process: Process) -> Tensor:
