@@ -205,7 +205,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
             InputError: the run cannot begin at this timestep.
         """
         row = self._step_index
-        if row is None or (row == len(self._calls) and self._is_at(self._begin_index or 0, timestep)):
+        if row is None or self._begins_again(timestep):
             row = self._enter(timestep, sample)
         self._scaled = True
         return sample * self._get_conditioning_c_in(self._calls[row].level if row < len(self._calls) else 0.0)

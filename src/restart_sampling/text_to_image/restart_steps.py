@@ -1,6 +1,5 @@
 """What the two schedulers share: settings, where a run begins, and the step."""
 
-import logging
 from collections.abc import Callable
 from math import isfinite
 from typing import Any, ClassVar, Literal, get_args
@@ -19,7 +18,6 @@ from restart_sampling.text_to_image.step_noise import Generators, check_generato
 
 Budget = Literal["calls", "inside", "extra"]
 _SETTINGS = ("restart", "solver", "restart_solver", "restart_budget", "restart_grid", "euler_below")
-_log = logging.getLogger(__name__)
 
 
 class RestartSteps(RowLayout):
@@ -85,6 +83,10 @@ class RestartSteps(RowLayout):
         self._start: Tensor | None = None
         self._slopes: list[Tensor] = []
         self._seeds: Tensor | None = None
+
+    def _begins_again(self, timestep: float | Tensor) -> bool:
+        """Whether a run is over, and this is the timestep where it began."""
+        return self._step_index == len(self._calls) and self._is_at(self._begin_index or 0, timestep)
 
     def _enter(self, timestep: float | Tensor, sample: Tensor) -> int:
         """The row where a run begins.
@@ -171,7 +173,7 @@ class RestartSteps(RowLayout):
         generator = self.generator if generator is None else generator
         check_generators(generator, len(sample))
         row = self._step_index
-        if row is None or (row == len(self._calls) and self._is_at(self._begin_index or 0, timestep)):
+        if row is None or self._begins_again(timestep):
             row = self._enter(timestep, sample)
             self._check_first_step(row)
         elif row == len(self._calls):
