@@ -303,7 +303,7 @@ def table(results: list[dict[str, Any]]) -> str:
     for each in results:
         why = each.get("why", "") if each["state"] != "runs" else ""
         if each["state"] != "not built":
-            said = re.sub(r"a sample of std [0-9.e+]+", "a sample of a std", why)
+            said = re.sub(r" \(\w+\.py:\d+\)$", "", re.sub(r"a sample of std [0-9.e+]+", "a sample of a std", why))
             name = each["pipeline"].removesuffix("Wrapper").removesuffix("Pipeline")
             rows.setdefault((each["state"], said), set()).add(name)
     lines = ["| pipelines | | |", "|---|---|---|"]
