@@ -211,7 +211,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         return sample * self._get_conditioning_c_in(self._calls[row].level if row < len(self._calls) else 0.0)
 
     def _get_conditioning_c_in(self, sigma: Any) -> Any:
-        """As EDM's schedulers have it, whose pipelines (Cosmos) call it."""
+        """The scale of the network's input; EDM's pipelines (Cosmos) ask for it by this name."""
         return (sigma**2 + (self.config.sigma_data or 1.0) ** 2) ** -0.5
 
     @property

@@ -1,4 +1,4 @@
-"""What the two schedulers share: settings, where a run begins, and the step."""
+"""What the two schedulers share: their settings, the beginning of a run, and the step."""
 
 from collections.abc import Callable
 from math import isfinite
@@ -144,7 +144,7 @@ class RestartSteps(RowLayout):
         per_token_timesteps: Tensor | None = None,
         **others: Any,
     ) -> EulerDiscreteSchedulerOutput | tuple[Tensor, ...]:
-        """From one call of the network to the next; where a restart begins, also up to its level.
+        """Goes from one call of the network to the next; where a restart begins, also up to its level.
 
         Args:
             model_output: of the network at this row of `timesteps`, [B, ...]; of twice the channels of the sample, the
