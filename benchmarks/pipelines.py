@@ -133,11 +133,16 @@ def prepare() -> None:
     torch.set_num_threads(1)
 
 
+def stop(*_: Any) -> None:
+    raise TimeoutError("its test module took more than 120 seconds")
+
+
 def judge_module(tests: Path, module: str) -> list[dict[str, Any]]:
     """What becomes of the pipelines of a test module."""
     import torch
 
     torch.set_grad_enabled(False)
+    signal.signal(signal.SIGALRM, stop)  # else the alarm ends the process, and the pool waits for it forever
     signal.alarm(120)
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -162,6 +167,12 @@ def build(case: Any) -> Any:
     pipe = case.pipeline_class(**case.get_dummy_components())
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def give(pipe: Any, scheduler: Any) -> None:
+    """Sets the scheduler, also of the inner pipeline that draws in Kandinsky's and VisualCloze's combinations."""
+    for each in (pipe, getattr(pipe, "decoder_pipe", pipe), getattr(pipe, "generation_pipe", pipe)):
+        each.scheduler = scheduler
 
 
 def run(case: Any, pipe: Any) -> Any:
@@ -205,15 +216,10 @@ def judge(case_class: Any) -> dict[str, Any]:
         config = {**pipe.scheduler.config, "_class_name": own}
         flow = kind_of(config) == "flow"
         class_ = FlowMatchRestartScheduler if flow else RestartScheduler
+        euler = diffusers.FlowMatchEulerDiscreteScheduler if flow else diffusers.EulerDiscreteScheduler
 
         def schedule(pipe: Any, restart: Any) -> None:
-            pipe.scheduler = class_.from_config(config, restart=restart)
-            for inner in (
-                "decoder_pipe",
-                "generation_pipe",
-            ):  # that draws in Kandinsky's and VisualCloze's combinations
-                if hasattr(pipe, inner):
-                    getattr(pipe, inner).scheduler = pipe.scheduler
+            give(pipe, class_.from_config(config, restart=restart))
 
         plain = build(case)
         schedule(plain, None)
@@ -221,10 +227,9 @@ def judge(case_class: Any) -> dict[str, Any]:
         replaced = type(plain.scheduler) is not class_
         first = float(plain.scheduler.sigmas[plain.scheduler.begin_index or 0])
         theirs = None
-        euler = diffusers.FlowMatchEulerDiscreteScheduler if flow else diffusers.EulerDiscreteScheduler
         if own in (euler.__name__, "DDIMScheduler", "PNDMScheduler", "DDPMScheduler", "FlowMatchHeunDiscreteScheduler"):
             other = build(case)
-            other.scheduler = euler.from_config(config)
+            give(other, euler.from_config(config))
             try:
                 theirs = run(case, other)
             except Exception:
@@ -281,9 +286,7 @@ def judge(case_class: Any) -> dict[str, Any]:
     except BaseException as error:
         try:
             other = build(case)
-            other.scheduler = (
-                diffusers.FlowMatchEulerDiscreteScheduler if flow else diffusers.EulerDiscreteScheduler
-            ).from_config(config)
+            give(other, euler.from_config(config))
             run(case, other)
         except BaseException as same:
             if short(same) == short(error):
@@ -300,19 +303,30 @@ def table(results: list[dict[str, Any]]) -> str:
     for each in results:
         why = each.get("why", "") if each["state"] != "runs" else ""
         if each["state"] != "not built":
-            said = re.sub(r"a sample of std [0-9.e+]+", "a sample of a std", why)
-            rows.setdefault((each["state"], said), set()).add(each["pipeline"].removesuffix("Pipeline"))
+            said = re.sub(r" \(\w+\.py:\d+\)$", "", re.sub(r"a sample of std [0-9.e+]+", "a sample of a std", why))
+            name = each["pipeline"].removesuffix("Wrapper").removesuffix("Pipeline")
+            rows.setdefault((each["state"], said), set()).add(name)
     lines = ["| pipelines | | |", "|---|---|---|"]
     for (state, why), names in sorted(rows.items(), key=lambda row: (row[0][0] != "runs", row[0])):
         lines.append(f"| {', '.join(sorted(names))} | {state} ({len(names)}) | {why} |")
     return "\n".join(lines)
 
 
+def module_of(result: dict[str, Any]) -> str:
+    """The test module of a result; one that could not be imported stands for its pipelines."""
+    return str(result.get("test", f"{result['pipeline']}.")).rpartition(".")[0]
+
+
 @click.command()
 @click.argument("tests", type=click.Path(exists=True, path_type=Path))
 @click.option("--only", default="", help="Test modules whose names have one of these words, between commas.")
 @click.option("--processes", default=2, show_default=True)
-@click.option("--results", default=None, type=click.Path(path_type=Path), help="Lines of JSON, one for each pipeline.")
+@click.option(
+    "--results",
+    default=None,
+    type=click.Path(path_type=Path),
+    help="Lines of JSON, one for each pipeline; those of test modules that are not run stay.",
+)
 def main(tests: Path, only: str, processes: int, results: Path | None) -> None:
     tests = tests.resolve()
     if tests.is_file():  # results of a run before
@@ -322,7 +336,8 @@ def main(tests: Path, only: str, processes: int, results: Path | None) -> None:
     modules = [".".join(file.relative_to(tests.parent).with_suffix("").parts) for file in files]
     chosen = [each for each in modules if any(word in each for word in only.split(","))]
     prepare()
-    lines = []
+    kept = results.read_text().splitlines() if results and results.exists() else []
+    lines = [line for line in kept if module_of(json.loads(line)) not in chosen]
     with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
         for found in pool.imap_unordered(partial(judge_module, tests), chosen):
             for each in found:

@@ -171,6 +171,11 @@ def check_keywords(class_name: str, given: Iterable[str], known: Iterable[str]) 
             raise InputError(f"{class_name} has no setting {_nearest(each, known)}")
 
 
+def arguments_of(base: type, config: Config) -> dict[str, Any]:
+    """The part of a config that the constructor of a base class takes."""
+    return {key: config[key] for key in inspect.signature(base.__init__).parameters if key in config}  # type: ignore[misc]
+
+
 def _kept(config: Config, defaults: Config, keys: set[str]) -> dict[str, Any]:
     """The config, where values of these keys (and our settings) count as given, and not as defaults to be replaced.
 

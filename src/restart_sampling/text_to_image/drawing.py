@@ -28,10 +28,10 @@ _LATER = {"snr_shift_scale": 1.0, "sigma_data": None, "sigma_schedule": "karras"
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a pipeline, but for the prompts.
+    """What is asked of a pipeline beside the prompts.
 
     Attributes:
-        sampler: which.
+        sampler: which scheduler, steps and restarts.
         guidance: scale of classifier-free guidance, the pipeline's guidance_scale.
         seed: image number i is drawn from seed + i.
         negative_prompt: what the images should not show; None: nothing is said.
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class TextDrawing:
-    """A pipeline that was asked for images of prompts, and was found able to make them: a `Drawing`.
+    """A pipeline with a sampler and prompts that was found able to draw them: a `Drawing`.
 
     Attributes:
         model: the pipeline.
@@ -75,7 +75,7 @@ class TextDrawing:
 
     @property
     def about(self) -> dict[str, Any]:
-        """JSON, all that determines the images but their numbers."""
+        """All that determines the images but their numbers, as JSON."""
         asked = self.request
         prompts = [self.prompts] if isinstance(self.prompts, str) else list(self.prompts)
         config = {
@@ -98,7 +98,7 @@ class TextDrawing:
         }
 
     def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
-        """Images of these numbers in batches, in their order; one depends on its number and its prompt alone.
+        """Draws the images of these numbers in batches, in their order; each depends on its number and prompt alone.
 
         Nothing is computed before it is asked for.
 
@@ -188,7 +188,7 @@ def prepare(model: TextToImage, request: Request, prompts: Sequence[str] | str =
 def _call(
     model: TextToImage, request: Request, scheduler: Any, prompts: Sequence[str], numbers: Sequence[int]
 ) -> np.ndarray:
-    """Images from 0 to 1, float32 [B, H, W, C]."""
+    """Runs the pipeline: images from 0 to 1, float32 [B, H, W, C]."""
     generators = [torch.Generator().manual_seed(request.seed + number) for number in numbers]
     scheduler.generator = generators  # ours draws from these where the pipeline passes none
     model.pipe.scheduler = scheduler
@@ -212,7 +212,7 @@ class _FirstStep(Exception):  # noqa: N818  not an error
 
 
 def _first_row(model: TextToImage, request: Request, scheduler: Any) -> int:
-    """Evaluations of the network for one image before the first step of the scheduler."""
+    """Counts the evaluations of the network for one image before the first step of the scheduler."""
 
     @wraps(scheduler.step)  # pipelines look at its arguments
     def stop(*_: Any, **__: Any) -> None:
@@ -246,7 +246,7 @@ def _path(scheduler: Any) -> tuple[tuple[int, float], ...]:
 
 @contextmanager
 def counted_images(network: torch.nn.Module) -> Iterator[Callable[[], int]]:
-    """Counts what a network evaluates in the body, each image of a batch; gives a function that says how much it was.
+    """Counts the images that a network evaluates in the body, and yields a function that returns the count.
 
     Classifier-free guidance evaluates each image twice, in one batch or two.
     """

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.process import FLOW, Process
-from restart_sampling.text_to_image.configs import check_keywords, flow_config
+from restart_sampling.text_to_image.configs import arguments_of, check_keywords, flow_config
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
 
@@ -64,22 +64,7 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         restart_grid: str = "karras",
         euler_below: float = 0.0,
     ) -> None:
-        super().__init__(
-            num_train_timesteps=num_train_timesteps,
-            shift=shift,
-            use_dynamic_shifting=use_dynamic_shifting,
-            base_shift=base_shift,
-            max_shift=max_shift,
-            base_image_seq_len=base_image_seq_len,
-            max_image_seq_len=max_image_seq_len,
-            invert_sigmas=invert_sigmas,
-            shift_terminal=shift_terminal,
-            use_karras_sigmas=use_karras_sigmas,
-            use_exponential_sigmas=use_exponential_sigmas,
-            use_beta_sigmas=use_beta_sigmas,
-            time_shift_type=time_shift_type,
-            stochastic_sampling=stochastic_sampling,
-        )
+        super().__init__(**arguments_of(FlowMatchEulerDiscreteScheduler, self.config))
         if invert_sigmas:
             raise InputError("invert_sigmas is true (Mochi), so the levels rise; this scheduler needs falling ones")
         if stochastic_sampling:

@@ -57,21 +57,21 @@ class EulerBelow(SolverDefaults):
 
     @property
     def order(self) -> int:
-        """Of the solver."""
+        """The order of the solver."""
         return self.solver.order
 
     def evaluations(self, move: Move) -> int:
-        """Of the solver, or one."""
+        """Counts the calls of the solver, or the one of Euler."""
         return self._active(move).evaluations(move)
 
     def landing(self, move: Move, process: Process = VE) -> float:
-        """Of the solver, or move.then."""
+        """Returns where the solver arrives, or move.then."""
         return self._active(move).landing(move, process)
 
     def step(
         self, denoise: Denoise, x: Tensor, move: Move, memory: None = None, process: Process = VE
     ) -> tuple[Tensor, Any]:
-        """A step of the solver, or of Euler."""
+        """Takes a step of the solver, or of Euler."""
         return self._active(move).step(denoise, x, move, memory, process)
 
     def _active(self, move: Move) -> Solver:
@@ -106,7 +106,7 @@ def _allowed() -> str:
 
 
 def evaluations(path: NoisePath, solver: Solver, restart_solver: Solver, process: Process) -> list[Evaluation]:
-    """Every call of the model that `follow` makes along a path that begins with a fall, in order."""
+    """Lists the calls of the model that `follow` makes along a path that begins with a fall, in order."""
     falls = [index for index, move in enumerate(path.moves) if not move.rises]
     return [
         call
@@ -116,7 +116,7 @@ def evaluations(path: NoisePath, solver: Solver, restart_solver: Solver, process
 
 
 def _calls(moves: Sequence[Move], solver: Solver, restart_solver: Solver, process: Process) -> Iterator[Evaluation]:
-    """The calls of a fall and of the rises after it."""
+    """Yields the calls of a fall, the last of them with the rises after it."""
     asked: list[tuple[float, Tensor]] = []
     rises: list[tuple[float, float]] = []
 

@@ -42,7 +42,7 @@ class TextToImage:
 
     @property
     def dtype(self) -> str:
-        """Of the network."""
+        """The dtype of the network."""
         return str(next(self.network.parameters()).dtype).removeprefix("torch.")
 
 
@@ -100,7 +100,7 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
 
 
 def _reason(name: str, error: BaseException) -> str:
-    """What is wrong, and what to do."""
+    """Says what is wrong, and what to do."""
     if Path(name).is_dir():
         said = shorten(one_line(error), 200)
         return f"{said}); give the folder of a text-to-image pipeline of diffusers with safetensors files"
@@ -114,7 +114,7 @@ def _reason(name: str, error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """diffusers and transformers without what they say to programmers; with bars on a terminal only."""
+    """Silences what diffusers and transformers say to programmers, and off a terminal their progress bars."""
     import diffusers.utils.logging
     import huggingface_hub.utils.logging
     import transformers.utils.logging

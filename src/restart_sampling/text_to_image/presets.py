@@ -1,4 +1,4 @@
-"""Settings of the schedulers that others have used with success, as keyword arguments of `from_config`."""
+"""Restart settings from the paper and others, by guidance scale or step count."""
 
 from math import isfinite
 from typing import Any

@@ -1,4 +1,4 @@
-"""The restarts of a scheduler: its paths over a main grid, and how fine that may be within a number of evaluations."""
+"""Restart paths over a scheduler's grid, fitted into a budget of evaluations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -21,7 +21,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import Grid
 from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.text_to_image.configs import PREDICTIONS, check_keywords, noise_config
+from restart_sampling.text_to_image.configs import PREDICTIONS, arguments_of, check_keywords, noise_config
 from restart_sampling.text_to_image.noise_schedule import EULERS, OTHERS, alphas_cumprod, edm_levels
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
@@ -101,25 +101,11 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
             )
         if sigma_schedule not in ("karras", "exponential"):
             raise InputError(f"sigma_schedule is {sigma_schedule!r}; give karras or exponential")
-        super().__init__(
-            num_train_timesteps=num_train_timesteps,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule=beta_schedule if beta_schedule in EULERS else "linear",
-            trained_betas=trained_betas,
-            prediction_type=prediction_type,
-            interpolation_type=interpolation_type,
-            use_karras_sigmas=use_karras_sigmas,
-            use_exponential_sigmas=use_exponential_sigmas,
-            use_beta_sigmas=use_beta_sigmas,
-            sigma_min=sigma_min,
-            sigma_max=sigma_max,
-            timestep_spacing=timestep_spacing,
-            timestep_type=timestep_type,
-            steps_offset=steps_offset,
-            rescale_betas_zero_snr=rescale_betas_zero_snr and snr_shift_scale == 1,
-            final_sigmas_type=final_sigmas_type,
-        )
+        changed = {
+            "beta_schedule": beta_schedule if beta_schedule in EULERS else "linear",
+            "rescale_betas_zero_snr": rescale_betas_zero_snr and snr_shift_scale == 1,
+        }
+        super().__init__(**arguments_of(EulerDiscreteScheduler, self.config) | changed)
         if prediction_type not in PREDICTIONS:
             raise InputError(
                 f"prediction_type is {prediction_type!r}; RestartScheduler knows {', '.join(PREDICTIONS)}, and "
@@ -219,13 +205,13 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
             InputError: the run cannot begin at this timestep.
         """
         row = self._step_index
-        if row is None or (row == len(self._calls) and self._is_at(self._begin_index or 0, timestep)):
+        if row is None or self._begins_again(timestep):
             row = self._enter(timestep, sample)
         self._scaled = True
         return sample * self._get_conditioning_c_in(self._calls[row].level if row < len(self._calls) else 0.0)
 
     def _get_conditioning_c_in(self, sigma: Any) -> Any:
-        """As EDM's schedulers have it, whose pipelines (Cosmos) call it."""
+        """The scale of the network's input; EDM's pipelines (Cosmos) ask for it by this name."""
         return (sigma**2 + (self.config.sigma_data or 1.0) ** 2) ** -0.5
 
     @property

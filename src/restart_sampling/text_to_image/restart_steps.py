@@ -1,6 +1,5 @@
-"""What the two schedulers share: settings, where a run begins, and the step."""
+"""What the two schedulers share: their settings, the beginning of a run, and the step."""
 
-import logging
 from collections.abc import Callable
 from math import isfinite
 from typing import Any, ClassVar, Literal, get_args
@@ -19,7 +18,6 @@ from restart_sampling.text_to_image.step_noise import Generators, check_generato
 
 Budget = Literal["calls", "inside", "extra"]
 _SETTINGS = ("restart", "solver", "restart_solver", "restart_budget", "restart_grid", "euler_below")
-_log = logging.getLogger(__name__)
 
 
 class RestartSteps(RowLayout):
@@ -86,6 +84,10 @@ class RestartSteps(RowLayout):
         self._slopes: list[Tensor] = []
         self._seeds: Tensor | None = None
 
+    def _begins_again(self, timestep: float | Tensor) -> bool:
+        """Whether a run is over, and this is the timestep where it began."""
+        return self._step_index == len(self._calls) and self._is_at(self._begin_index or 0, timestep)
+
     def _enter(self, timestep: float | Tensor, sample: Tensor) -> int:
         """The row where a run begins.
 
@@ -142,7 +144,7 @@ class RestartSteps(RowLayout):
         per_token_timesteps: Tensor | None = None,
         **others: Any,
     ) -> EulerDiscreteSchedulerOutput | tuple[Tensor, ...]:
-        """From one call of the network to the next; where a restart begins, also up to its level.
+        """Goes from one call of the network to the next; where a restart begins, also up to its level.
 
         Args:
             model_output: of the network at this row of `timesteps`, [B, ...]; of twice the channels of the sample, the
@@ -171,7 +173,7 @@ class RestartSteps(RowLayout):
         generator = self.generator if generator is None else generator
         check_generators(generator, len(sample))
         row = self._step_index
-        if row is None or (row == len(self._calls) and self._is_at(self._begin_index or 0, timestep)):
+        if row is None or self._begins_again(timestep):
             row = self._enter(timestep, sample)
             self._check_first_step(row)
         elif row == len(self._calls):

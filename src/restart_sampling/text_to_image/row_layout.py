@@ -47,7 +47,7 @@ class RowLayout(RowTensors):
         raise NotImplementedError
 
     def _forget_steps(self) -> None:
-        """To be called before rows are laid out."""
+        """Forgets the rows, and the run along them."""
         self.path = NoisePath(())
         self._calls = ()
         self._laid_out_from = 0
@@ -55,7 +55,7 @@ class RowLayout(RowTensors):
 
     @property
     def solvers(self) -> tuple[Solver, Solver]:
-        """Of the main grid and of the restarts: `path.nfe(*solvers)`, `path.schedule(*solvers)`."""
+        """The solvers of the main grid and of the restarts: `path.nfe(*solvers)`, `path.schedule(*solvers)`."""
         return self._restarts.solver, self._restarts.restart_solver
 
     def _grids(self) -> Mapping[str, Grid]:
@@ -71,7 +71,7 @@ class RowLayout(RowTensors):
         raise NotImplementedError
 
     def _time_scale(self, level: float) -> float:
-        """Of the levels, in which timesteps between two of the main grid are interpolated."""
+        """The scale of a level on which timesteps between two of the main grid lie on a straight line."""
         raise NotImplementedError
 
     def _slope(self, output: Tensor, x: Tensor, level: float) -> Tensor:
@@ -148,7 +148,7 @@ class RowLayout(RowTensors):
         return self._restarts.fit(partial(resample, levels, 0), len(levels) - 1, calls - len(self._main.repeated))
 
     def _enough(self, grid: Callable[[int | None], MainGrid], count: int, step_cost: int) -> str:
-        """How many steps would do, in words; nothing where many would not."""
+        """Says how many steps would do; nothing where even 200 more would not."""
         for steps in range(count + 1, min(count + 200, self.config.num_train_timesteps) + 1):
             try:
                 self._main = grid(steps)
@@ -226,7 +226,7 @@ class RowLayout(RowTensors):
         return self._first_step(strength, steps)
 
     def _about_to_noise(self, timesteps: Tensor) -> None:
-        """To be called before data are noised: finds the row where an image-to-image pipeline begins.
+        """Finds the row where an image-to-image pipeline begins, before its data are noised.
 
         Some pipelines say it by set_begin_index, and some by the timesteps alone.
         """

@@ -43,7 +43,7 @@ KINDS = {
     "euler": Kind("ODE", 28, flow=_FLOW),
     "restart": Kind("Restart", 30, noise=(_OURS, "RestartScheduler"), flow=_FLOW),
 }
-"""By name."""
+"""The samplers by name."""
 
 _FORM = "write NAME:STEPS, such as ddim:50, or restart:30 [10,2,0.1,2.0]"
 

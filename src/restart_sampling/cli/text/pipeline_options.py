@@ -79,7 +79,7 @@ class PipelineOptions:
     dtype: str
 
     def load(self, device: torch.device) -> TextToImage:
-        """The pipeline, on the device."""
+        """Loads the pipeline on the device."""
         import torch
 
         from restart_sampling.text_to_image.pipeline import load_pipeline
@@ -88,7 +88,7 @@ class PipelineOptions:
         return load_pipeline(self.model_name, device, getattr(torch, half if self.dtype == "auto" else self.dtype))
 
     def request(self, sampler: Sampler, guidance: float, seed: int) -> Request:
-        """What is asked, with a sampler."""
+        """Makes the request for a sampler."""
         from restart_sampling.text_to_image.drawing import Request
 
         return Request(sampler, guidance, seed, self.negative_prompt, self.height, self.width)
@@ -133,12 +133,12 @@ def read_captions(path: Path, count: int | None) -> list[str]:
 
 
 def describe_model(model: TextToImage) -> str:
-    """For the user, before a run."""
+    """Describes the pipeline for the user, before a run."""
     checker = ", without its safety checker" if model.unchecked else ""
     return f"{model.name} ({type(model.pipe).__name__}, weights sha256 {model.sha256[:12]}){checker}"
 
 
 def describe_notes(drawings: Sequence[TextDrawing]) -> dict[str, str]:
-    """For the user, before a run: what has to be known of a sampler in this pipeline; nothing where there is none."""
+    """What the user should know of the samplers in this pipeline, before a run; empty where there is nothing."""
     note = next((each.note for each in drawings if each.note), None)  # the same of each that has one
     return {} if note is None else {"note": note}
