@@ -47,7 +47,9 @@ def from_eps(
             lambda: `lambda x, t, **kwargs: network(t, x, **kwargs)`.
         alphas_cumprod: [T], falling from below 1 to above 0, such as `scheduler.alphas_cumprod`.
         continuous: whether the network takes times between the timesteps; t is then a float, linear in log sigma
-            between them. Otherwise the plan's levels are rounded to those of the table, and t is an integer (int64).
+            between them. Otherwise the plan's levels are rounded to those of the table, and t is an integer (int64); a
+            solver that asks between the plan's levels (midpoint, dpm2, dpm3) then gets the answer of the nearest
+            timestep, which errs by 0.001 with 1,000 timesteps and by 0.1 with 10.
         clip: the range of the data, to which the estimate is clipped: True for [-1, 1], or (low, high). For images and
             not for latents.
         dtype: of the network's input; default: that of its parameters, float32 for a function. The state is float64.
