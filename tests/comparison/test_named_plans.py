@@ -170,3 +170,8 @@ def test_the_plans_of_the_benchmarks_differ_and_keep_to_their_budget(file):
         nearest = [min(budgets, key=lambda budget: abs(budget - nfe)) for nfe in spent]
         assert set(nearest) == budgets
         assert all(abs(nfe - budget) <= 1 for nfe, budget in zip(spent, nearest, strict=True))
+
+
+def test_one_plan_is_a_source_too():
+    [row] = read_rows("9 [3,1,0.3,1] solver=midpoint")
+    assert (row.name, row.family) == ("9 [3,1,0.3,1] solver=midpoint", "Restart (midpoint)")

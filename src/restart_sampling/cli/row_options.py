@@ -42,8 +42,7 @@ class SetupOptions:
         """Loads it, as `open_setup` does."""
         from restart_sampling.evaluation.setup import open_setup
 
-        metrics = [metric.strip() for metric in self.metrics_text.split(",")]
-        return open_setup(self.reference_name, self.detector_name, metrics, blocks, device)
+        return open_setup(self.reference_name, self.detector_name, self.metrics_text, blocks, device)
 
 
 setup_options = as_one(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -151,7 +152,7 @@ def open_net(name: str, device: torch.device | None = None, shown: bool = True) 
     device = device or torch.device("cpu")
     if not is_net_file(name):
         return load_model(name, device=device)
-    if shown:
+    if shown and Path(name.partition(".py:")[0] + ".py").is_file():
         click.echo(f"--model {name}: the code in this file is run", err=True)
     return load_net_file(name, device)
 

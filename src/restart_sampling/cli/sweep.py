@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     "plan_sources",
     multiple=True,
     metavar="FILE|PRESETS",
-    help="A plan a line, .csv, .toml, or presets such as 'cifar10-vp-*'; may be repeated.",
+    help="A plan a line, .csv, .toml, presets such as 'cifar10-vp-*', or a plan; may be repeated.",
 )
 @click.option("--paper", type=click.Choice(PAPER), help="The rows of the paper's tables, with its FID beside ours.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="A folder.")

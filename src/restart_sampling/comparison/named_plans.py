@@ -3,6 +3,7 @@
 import csv
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,7 +19,7 @@ REMARKS = ("dataset", "checkpoint", "note")
 COLUMNS = ("name", "plan", "family", "steps", "intervals", *SETTINGS, "fid_paper", *CHECKED, *REMARKS)
 """Of a CSV or a TOML file. A row has `plan`, or `steps` and `intervals`; the settings come over it."""
 
-_FORMS = "a text file with a plan a line, a .csv, a .toml, or presets such as 'cifar10-vp-*'"
+_FORMS = "a text file with a plan a line, a .csv, a .toml, presets such as 'cifar10-vp-*', or a plan"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def read_rows(source: str) -> list[NamedPlan]:
 
     Args:
         source: a file with a plan a line (the original's `params_*.txt` is one; `#` begins a comment), a `.csv` or a
-            `.toml` (tables `[[row]]`) with `COLUMNS`, or a pattern such as `cifar10-vp-*`.
+            `.toml` (tables `[[row]]`) with `COLUMNS`, a pattern such as `cifar10-vp-*`, or a plan.
 
     Raises:
         InputError: no such file or preset, or a row that is not a plan; the message names the row.
@@ -70,6 +71,9 @@ def read_rows(source: str) -> list[NamedPlan]:
     if not path.is_file():
         presets = [preset for preset in PRESETS.values() if fnmatchcase(preset.name, source)]
         if not presets:
+            with suppress(InputError):
+                plan = Plan.parse(source)
+                return [row_of(str(plan), plan)]
             raise InputError(f"--plans {source}: there is no such file, and no preset of that name; give {_FORMS}")
         return [row_of(preset.name, Plan.parse(preset.plan)) for preset in presets]
     try:

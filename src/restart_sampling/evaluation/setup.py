@@ -59,14 +59,14 @@ class EvaluationSetup:
 
 
 def open_setup(
-    reference_name: str, detector_name: str, metrics: Sequence[str], blocks: int, device: torch.device
+    reference_name: str, detector_name: str, metrics: Sequence[str] | str, blocks: int, device: torch.device
 ) -> EvaluationSetup:
     """Loads what the metrics need, and checks that it fits together.
 
     Args:
         reference_name: a file or an https URL.
         detector_name: for `load_detector`.
-        metrics: names.
+        metrics: names, or a text with commas between them.
         blocks: of seeds.
         device: where the detector computes.
 
@@ -76,6 +76,7 @@ def open_setup(
     """
     path = fetch(reference_name) if "://" in reference_name else Path(reference_name)
     reference = load_reference(path)
+    metrics = [metric.strip() for metric in metrics.split(",")] if isinstance(metrics, str) else metrics
     check_metrics(metrics, reference)
     detector = load_detector(detector_name, device)
     note = reference.check_detector(detector.identity)

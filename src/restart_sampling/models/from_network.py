@@ -217,7 +217,9 @@ class _Call:
     def __call__(self, x: Tensor, time: Tensor, /, **kwargs: Any) -> Tensor:
         """Returns the answer in x's dtype. Times that are floats have float32 at least: float16 has no 999.25."""
         if getattr(self.network, "training", False):
-            raise InputError("the network is in training mode, in which dropout is random; call its eval() first")
+            raise InputError(
+                "the network is in training mode, in which dropout is random and batches matter; call its eval() first"
+            )
         dtype = torch.promote_types(self.dtype, torch.float32) if time.is_floating_point() else time.dtype
         # Copies, because a network may write into its input, and guidance calls two on the same.
         answer = self.network(x.to(self.dtype, copy=True), time.to(dtype, copy=True), **kwargs)

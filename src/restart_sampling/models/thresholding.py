@@ -16,10 +16,10 @@ def clipped(net: Net, low: float = -1.0, high: float = 1.0) -> FunctionNet:
     far out of range.
 
     Raises:
-        InputError: low is not below high.
+        InputError: low and high are no numbers, or low is not below high.
     """
-    if not low < high:
-        raise InputError(f"x0 cannot be clipped to [{low:g}, {high:g}]; give low < high, such as -1 and 1")
+    if not all(isinstance(end, int | float) for end in (low, high)) or not low < high:
+        raise InputError(f"x0 cannot be clipped to [{low}, {high}]; give two numbers, low < high, such as -1 and 1")
 
     def denoise(x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:
         return _finite(net(x, level, **kwargs)).clamp(low, high)
