@@ -38,7 +38,7 @@ except SystemExit as end:
     [
         (31, ("generate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0", "--out", "images")),
         (
-            42,
+            43,
             (
                 *("evaluate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0-23"),
                 *("--reference", "ref.npz", "--detector", "tiny.pt"),

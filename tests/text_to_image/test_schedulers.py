@@ -20,7 +20,7 @@ from tiny_pipelines import SD, generators
 import restart_sampling as rs
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.solvers import by_name
-from restart_sampling.sampling.solvers.protocol import ODESolver, velocity
+from restart_sampling.sampling.solvers.protocol import SolverDefaults, velocity
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
 
 
@@ -61,7 +61,7 @@ def test_without_restart_the_flow_scheduler_is_diffusers_own(solver, diffusers):
 
 
 @dataclass(frozen=True)
-class RungeKutta4(ODESolver):
+class RungeKutta4(SolverDefaults):
     """The classical method, of four calls a step, which the library does not have."""
 
     name: ClassVar[str] = "rk4"
