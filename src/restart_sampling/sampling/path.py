@@ -120,7 +120,16 @@ class NoisePath:
         """Rounds every positive level once, and drops the moves that become empty.
 
         For models that know discrete levels only (iDDPM).
+
+        Raises:
+            InputError: both ends of a restart are rounded to one level.
         """
+        for move, jump in zip(self.moves, restart_jumps(self.moves), strict=True):
+            if jump and round_level(move.now) == round_level(move.then):
+                raise InputError(
+                    f"the restart from {move.now:.4g} up to {move.then:.4g} does nothing, as the model knows only "
+                    f"{round_level(move.now):.4g} near both levels; widen the interval"
+                )
         legs = [
             (round_level(move.now), round_level(move.then) if move.then > 0 else 0.0, move.restart)
             for move in self.moves

@@ -181,7 +181,7 @@ class Plan:
             round_level: rounds a level to one that the model knows (iDDPM).
 
         Raises:
-            InputError: an interval does not fit the grid.
+            InputError: an interval does not fit the grid, or is rounded to one level.
         """
         path = restart_path(
             self.levels(sigma_min, sigma_max),
