@@ -115,17 +115,26 @@ def _steps(
         yield Step(place, move, move.then, x, x0)
 
 
+def require_net(net: object, role: str = "the net") -> None:
+    """Makes sure that something is a net and not a bare network.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not hasattr(net, "process"):
+        raise InputError(
+            f"{role} is a {type(net).__name__}; make one of a network by what it predicts, with from_eps, from_v, "
+            f"from_x0, from_flow or from_edm"
+        )
+
+
 def net_path(net: Net, plan: Plan) -> NoisePath:
     """Makes the noise path of a plan on the levels that a net knows.
 
     Raises:
         InputError: the plan does not fit the net, or it is no net.
     """
-    if not hasattr(net, "process"):
-        raise InputError(
-            f"the net is a {type(net).__name__}; make one of a network by what it predicts, with from_eps, from_v, "
-            f"from_x0, from_flow or from_edm"
-        )
+    require_net(net)
     return plan.path(net.sigma_min, net.sigma_max, net.round_level)
 
 
