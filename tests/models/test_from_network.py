@@ -251,7 +251,13 @@ def test_networks_whose_answer_is_not_like_x_are_refused():
         (LINEAR[:1], r"has the shape \[1\]"),
         ([0.9, 0.5, 0.0], r"alphas_cumprod\[2\] is 0, .*zero terminal SNR leave the last entry out.*\[:-1\]"),
         ([1.0, 0.5, 0.1], r"alphas_cumprod\[0\] is 1, and must lie between 0 and 1"),
-        ([0.9, math.nan, 0.1], r"alphas_cumprod\[1\] is nan"),
+        (LINEAR.half(), r"alphas_cumprod\[0\] is 1, .*; at 1 there is no noise; float16 rounds to it, so give float32"),
+        ([0.9, 0.0, 0.0], r"alphas_cumprod\[1\] is 0, .*; at 0 there is no data; float16 rounds to it"),
+        ([0.9, math.nan, 0.1], r"alphas_cumprod\[1\] is nan, .* between 0 and 1; give the cumulative products of 1 - "),
+        ([0.9, -0.1], r"alphas_cumprod\[1\] is -0.1, .* between 0 and 1; give the cumulative products of 1 - beta"),
+        (None, "alphas_cumprod is of type NoneType, without T numbers"),
+        ("abc", "alphas_cumprod is of type str, without T numbers"),
+        ([0.9, None], "alphas_cumprod is of type list, without T numbers"),
         ([0.9, 0.5, 0.5, 0.1], r"alphas_cumprod\[2\] is 0.5, not below the 0.5 before it"),
         (torch.linspace(1e-4, 0.02, 1000), r"alphas_cumprod\[1\] .* products of 1 - beta"),
         (1 - torch.linspace(1e-4, 0.02, 1000), "alphas_cumprod ends at 0.98.*cumulative products"),
@@ -271,6 +277,7 @@ def test_levels_of_a_table():
     assert [round(net.round_level(level), 6) for level in (0.01, 0.4, 0.57, 0.58, 1.7, 1.8, 99.0)] == [
         0.333333, 0.333333, 0.333333, 1.0, 1.0, 3.0, 3.0,
     ]  # fmt: skip
+    assert net.round_level(0.0) == 0.0
     with pytest.raises(rs.InputError, match="not one of the model's"):
         rs.sample(net, "1 grid=5/0", [1], (3,))
     assert rs.from_eps(lambda x, t: x, LINEAR, continuous=True).round_level(0.123) == 0.123

@@ -7,6 +7,7 @@ import torch
 
 import restart_sampling as rs
 from exact import mixture
+from restart_sampling.sampling.sample import net_path
 
 DOUBLE = {"dtype": torch.float64}
 X = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -153,6 +154,13 @@ def test_what_cannot_guide_is_refused(network):
     ):
         with pytest.raises(rs.InputError, match=message):
             rs.guided(net, 2.0, **arguments)
+    for make, message in (
+        (lambda: rs.guided(net, 2.0, guide=torch.nn.Linear(3, 3)), "the guide is a Linear; make one of a network"),
+        (lambda: rs.guided(lambda x, s: x, 2.0, unconditional=labels), "the net is a function; make one of a network"),
+        (lambda: rs.guided(net, "2", unconditional=labels), "the guidance scale = '2'; give a number"),
+    ):
+        with pytest.raises(rs.InputError, match=message):
+            make()
     with pytest.raises(rs.InputError, match="scale is nan"):
         rs.guided(net, math.nan, unconditional=labels)
     with pytest.raises(TypeError, match="unconditionl"):
@@ -164,6 +172,78 @@ def test_arguments_that_make_no_batch_are_refused(network, unconditional):
     net = rs.guided(network.net, 2.0, unconditional={"shift": unconditional})
     with pytest.raises(rs.InputError, match=r"the argument shift .* of one shape, \[4, ...\] or \[1, ...\]"):
         net(X, LEVELS, shift=SHIFT)
+
+
+def test_an_argument_of_the_call_is_not_given_as_conditional_too(network):
+    """The call's was ignored."""
+    for unconditional in ({"shift": 0 * SHIFT}, {"factor": 1.0}):
+        net = rs.guided(network.net, 2.0, conditional={"shift": SHIFT}, unconditional=unconditional)
+        with pytest.raises(rs.InputError, match="the argument shift is given both as conditional and in the call"):
+            rs.sample(net, "2", range(4), (3,), shift=SHIFT)
+
+
+@pytest.mark.parametrize("rows", [4, 1])
+def test_tensors_of_both_calls_are_doubled_wherever_they_are(rows):
+    def network(x, sigma, shift, plain, extra):
+        assert (extra["words"], extra["both"][1]) == (["a", "b"], 3)
+        assert len(plain) == len(extra["row"]) == len(extra["both"][0]) == len(x)
+        return mixture()(x, sigma) + shift + plain + 2 * extra["row"] + 3 * extra["both"][0]
+
+    def answer(batched, *tensors):
+        net = rs.from_edm(network, 0.002, 80.0, **DOUBLE)
+        net = rs.guided(net, 2.0, conditional={"shift": SHIFT}, unconditional={"shift": 0 * SHIFT}, batched=batched)
+        plain, row, both = tensors
+        return net(X, LEVELS, plain=plain, extra={"row": row, "both": (both, 3), "words": ["a", "b"]})
+
+    tensors = torch.randn(3, rows, 1).unbind()
+    torch.testing.assert_close(answer(True, *tensors), answer(False, *(each.expand(4, 1) for each in tensors)))
+
+
+def test_what_is_in_an_argument_and_makes_no_batch_is_refused(network):
+    net = rs.guided(network.net, 2.0, unconditional={"shift": 0 * SHIFT})
+    for extra, named in (
+        ({"a": torch.zeros(3)}, r"extra\['a'\]"),
+        ([SHIFT, torch.zeros(3)], r"extra\[1\]"),
+        (SHIFT.numpy(), "extra"),
+    ):
+        with pytest.raises(rs.InputError, match=rf"the argument {named} of the unconditional .* cannot make one batch"):
+            net(X, LEVELS, shift=SHIFT, extra=extra)
+
+
+def table_net(alphas_cumprod, **settings):
+    """A net of a table, exact at each of its levels."""
+    sigmas = [((1 - a) / a) ** 0.5 for a in alphas_cumprod]
+
+    def network(x_t, t):
+        sigma = torch.tensor(sigmas, dtype=torch.float64)[t]
+        return mixture()(x_t * (1 + sigma[:, None] ** 2).sqrt(), sigma)
+
+    return rs.from_x0(network, alphas_cumprod, **DOUBLE, **settings)
+
+
+TABLE = [0.99 * 0.7**t for t in range(14)]
+
+
+def test_levels_are_those_of_the_net_and_of_the_guide():
+    """On the levels of the net alone samples were 0.38 off."""
+    exact, discrete = rs.from_edm(mixture(), 0.002, 80.0, **DOUBLE), table_net(TABLE)
+    for net, guide in ((exact, discrete), (discrete, exact), (discrete, table_net(TABLE[:-2]))):
+        both = rs.guided(net, 2.0, guide=guide)
+        path = net_path(both, rs.Plan.parse("6 [3,1,0.4,2]"))
+        assert {discrete.round_level(level) for level in path.levels} == set(path.levels)
+        out = rs.sample(both, "6 solver=euler", range(4), (3,))
+        follows = net_path(both, rs.Plan.parse("6 solver=euler"))
+        noise = rs.GaussianNoise(range(4))
+        expected = rs.follow(mixture(), noise.start((3,), follows.levels[0]), follows, rs.Euler(), perturb=noise)
+        torch.testing.assert_close(out, expected)
+
+
+def test_a_guide_of_other_levels_is_refused():
+    net, other = table_net(TABLE), table_net([0.9 * a for a in TABLE])
+    with pytest.raises(rs.InputError, match=r"level .* is .* to the net and .* to the guide; give a guide of the same"):
+        rs.sample(rs.guided(net, 2.0, guide=other), "6", [1], (3,))
+    narrow = torch.tensor(TABLE, dtype=torch.float32)  # the same levels, rounded
+    rs.sample(rs.guided(net, 2.0, guide=table_net(narrow.tolist())), "6", [1], (3,))
 
 
 def test_arguments_that_are_no_tensors_are_those_of_both(network):

@@ -175,3 +175,19 @@ def test_a_flow_has_no_automatic_restarts():
     few = FLOW_SIGMAS[2::2]  # 19 steps are too few for any
     out = sample_restart(gaussian(process=rs.FLOW), x, few, process=rs.FLOW)
     torch.testing.assert_close(out, rs.follow(gaussian(process=rs.FLOW), x, rs.ode_path(few.tolist())))
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 3), (4, 1), (4, 3, 1)])
+def test_noise_of_another_shape_is_refused(shape):
+    """One number for all values gave std 0.126 for 0.25."""
+    with pytest.raises(rs.InputError, match=r"noise_sampler returned a tensor .* for states \[4, 3\]"):
+        sample_restart(
+            shrink, torch.ones(4, 3), SIGMAS,
+            restart_list={0.3: [3, 1, 3.0]}, noise_sampler=lambda low, high: torch.randn(shape),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("s_noise", [math.nan, math.inf, -1.0])
+def test_a_factor_on_the_noise_that_is_none_is_refused(s_noise):
+    with pytest.raises(rs.InputError, match=f"s_noise is {s_noise:g}; give a finite number, 0 or above"):
+        sample_restart(shrink, torch.ones(4, 3), SIGMAS, s_noise=s_noise, restart_list={})

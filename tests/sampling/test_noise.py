@@ -116,7 +116,7 @@ def test_seeds_out_of_range_are_refused(seed):
 def test_seeds_are_whole_numbers_of_any_kind():
     source = rs.GaussianNoise(torch.arange(3))
     assert torch.equal(source.start((2,), 1.0), rs.GaussianNoise([0, 1, 2]).start((2,), 1.0))
-    with pytest.raises(TypeError):
+    with pytest.raises(rs.InputError, match=r"seed = 1.5; give a whole number"):
         rs.GaussianNoise([1.5])
 
 
@@ -143,3 +143,10 @@ def test_edm_kernel_draws_in_the_order_of_edm():
         for rise, draw, before, after in zip(path.rises, used, states, states[1:], strict=False):
             torch.testing.assert_close(after[image] - before[image], (rise.then**2 - rise.now**2) ** 0.5 * draw)
     assert len(path.rises) == 4
+
+
+@pytest.mark.parametrize("s_noise", [-0.1, math.nan, math.inf])
+def test_a_factor_on_the_noise_is_finite_and_not_negative(s_noise):
+    for make in (rs.GaussianNoise, lambda seeds, **settings: rs.PFGMppNoise(seeds, D=8, **settings)):
+        with pytest.raises(rs.InputError, match=r"s_noise is .*; give a finite number, 0 or above"):
+            make([1], s_noise=s_noise)

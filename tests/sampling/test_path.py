@@ -179,6 +179,23 @@ def test_a_model_that_rounds_gets_each_level_once():
     assert rounded.nfe(rs.Heun()) == 2 + 2 + 1
 
 
+def test_a_restart_that_is_rounded_to_nothing_is_refused():
+    intervals = [rs.RestartInterval(3, 1, 0.4, 2.0), rs.RestartInterval(3, 2, 4.9, 5.3)]
+    path = rs.restart_path([9.0, 4.9, 0.4, 0.0], intervals)
+    message = r"the restart from 4.9 up to 5.3 does nothing, as the model knows only 5 near both levels"
+    with pytest.raises(rs.InputError, match=message):
+        path.rounded(lambda level: max(1.0, float(round(level))))
+    kept = path.rounded(lambda level: max(0.5, round(2 * level) / 2))
+    assert [(rise.now, rise.then) for rise in kept.rises] == [(5.0, 5.5)] * 2 + [(0.5, 2.0)]
+
+
+def test_churn_that_is_rounded_to_nothing_is_left_out():
+    path = rs.restart_path([9.0, 5.0, 1.0, 0.0], [rs.RestartInterval(3, 1, 1.0, 3.0)], gamma=0.01, s_churn=0.1)
+    rises = path.rounded(lambda level: float(round(level))).rises
+    assert len(path.rises) == 6
+    assert [(rise.now, rise.then) for rise in rises] == [(1.0, 3.0)]
+
+
 def test_explain_shows_grid_restarts_and_noise():
     text = rs.restart_path(EDM_18, [rs.RestartInterval(3, 2, 0.06, 0.3)], gamma=0.05, s_churn=1.8, s_min=0.2).explain()
     assert "main grid  18 steps: 80 57.59" in text

@@ -5,6 +5,7 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,6 +136,39 @@ def test_other_forms_are_read_too(text, same):
 def test_bad_plans_are_one_sentence(text, message):
     with pytest.raises(rs.InputError, match=message) as error:
         rs.Plan.parse(text)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_and_intervals_of_other_types_are_pythons_own():
+    plan = rs.Plan(np.int64(18), [(3, np.int32(2), np.float64(0.06), 0.3), [4, 1, 1, 2]], s_noise=np.float64(1.003))
+    assert str(plan) == "18 [3,2,0.06,0.3] [4,1,1,2] s_noise=1.003"
+    assert rs.Plan.parse(str(plan)) == plan
+    assert hash(plan) == hash(rs.Plan.parse(str(plan)))
+    assert {type(plan.steps), type(plan.intervals[0].repeats)} == {int}
+    assert {type(plan.s_noise), type(plan.intervals[1].t_min), type(rs.Plan(18, churn=3).churn)} == {float}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: rs.Plan(18.5), "steps = 18.5; give a whole number"),
+        (lambda: rs.Plan(True), "steps = True; give a whole number"),
+        (lambda: rs.Plan("18"), "steps = '18'; give a whole number"),
+        (lambda: rs.Plan(18, s_noise="1"), "s_noise = '1'; give a number"),
+        (lambda: rs.Plan(18, churn=True), "churn = True; give a number"),
+        (lambda: rs.Plan(18, rho=np.ones(2)), r"rho = array.*; give a number"),
+        (lambda: rs.Plan(18, (3, 2, 0.06, 0.3)), r"intervals = \(3, 2, 0.06, 0.3\); give a list"),
+        (lambda: rs.Plan(18, ((3, 2, 0.06),)), r"intervals = .*; give a list with \[N_restart, K, t_min, t_max\]"),
+        (lambda: rs.Plan(18, rs.RestartInterval(3, 2, 0.06, 0.3)), "intervals = .*; give a list"),
+        (lambda: rs.Plan(18, ((3, True, 0.06, 0.3),)), r"restart interval \[3,True,0.06,0.3\]: K = True; give a whole"),
+        (lambda: rs.RestartInterval(3, 2, "0.06", 0.3), "t_min = '0.06'; give a number"),
+        (lambda: rs.Plan(18, solver=rs.Heun()), r"solver = Heun\(\); give its name, such as 'heun'"),
+        (lambda: rs.Plan(18, restart_solver=rs.Heun()), r"restart_solver = Heun\(\); give its name"),
+    ],
+)
+def test_a_plan_made_of_other_things_is_refused_in_one_sentence(make, message):
+    with pytest.raises(rs.InputError, match=message) as error:
+        make()
     assert "\n" not in str(error.value)
 
 

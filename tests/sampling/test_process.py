@@ -56,6 +56,7 @@ def test_a_schedule_that_is_not_linear_cannot_be_given():
         (1.0, 0.0, -1.0, 1.0),
         (1.0, -1.0, 0.5, -0.5),
         (1.0, 0.0, 0.5, 0.0),  # the ratio stays
+        (1.0, -1.0, 0.1, 0.0),  # no level is without noise, where a stochastic solver lands
     ],
 )
 def test_nonsense_is_refused(coefficients):

@@ -135,8 +135,19 @@ def test_seeds_are_checked_before_anything_is_computed():
         rs.steps(net, "4", [1, 2, 1], (3,))
     with pytest.raises(rs.InputError, match="a seed is given twice"):
         rs.steps(net, "4", torch.tensor([1, 1]), (3,))
-    with pytest.raises(TypeError):
-        rs.steps(net, "4", [0.5], (3,))
+    for seeds, message in (
+        ([0.5], "seed = 0.5; give a whole number"),
+        (["1"], "seed = '1'; give a whole number"),
+        (torch.tensor([1.0]), "seed = tensor.*; give a whole number"),
+        ({1, 2}, "the seeds are of type set; give a list"),
+        (3, "the seeds are of type int; give a list"),
+    ):
+        for draw in (rs.steps, rs.sample):
+            with pytest.raises(rs.InputError, match=message):
+                draw(net, "4", seeds, (3,))
+    for shape in ((), (0,), 2, (2.0,), (-1, 2), "3"):
+        with pytest.raises(rs.InputError, match=r"the shape of a sample is .*; give whole numbers above 0"):
+            rs.steps(net, "4", [1], shape)
     with pytest.raises(rs.InputError, match="seed -1 is out of range"):
         rs.steps(net, "4", [-1], (3,))
     with pytest.raises(rs.InputError, match="unknown key 'solvr'"):
@@ -146,6 +157,22 @@ def test_seeds_are_checked_before_anything_is_computed():
     with pytest.raises(rs.InputError, match="not one of the model's"):
         rs.steps(net, "1 grid=100/0", [1], (3,))
     assert not calls
+
+
+def test_seeds_of_a_generator_are_those_of_its_list():
+    net = mixture()
+    expected = rs.sample(net, "4", [5, 3, 4], (3,))
+    assert torch.equal(rs.sample(net, "4", (seed for seed in (5, 3, 4)), (3,)), expected)
+    assert torch.equal(list(rs.steps(net, "4", iter([5, 3, 4]), torch.Size([3])))[-1].state, expected)
+
+
+def test_samples_are_where_the_net_is_whatever_the_default_device():
+    net = rs.from_edm(mixture(), 0.002, 80.0, dtype=torch.float64, device="cpu")
+    expected = rs.sample(net, "4 [3,1,0.3,2] solver=ddpm", range(3), (3,))
+    with torch.device("meta"):
+        out = rs.sample(net, "4 [3,1,0.3,2] solver=ddpm", range(3), (3,))
+    assert out.device.type == "cpu"
+    assert torch.equal(out, expected)
 
 
 def test_samples_that_are_not_finite_are_refused():

@@ -183,7 +183,9 @@ def _discrete(
         assert_never(prediction)
 
     def round_level(level: float) -> float:
-        return level if continuous else sigmas[min(range(len(sigmas)), key=lambda t: abs(places[t] - log(level)))]
+        if continuous or level == 0:
+            return level
+        return sigmas[min(range(len(sigmas)), key=lambda t: abs(places[t] - log(level)))]
 
     return call.net(
         denoise,
@@ -247,16 +249,27 @@ class _Call:
 
 def _levels(alphas_cumprod: Tensor | Sequence[float]) -> list[float]:
     """Checks a table of alphas_cumprod and returns its sigmas, which rise."""
-    table = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
+    try:
+        table = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"alphas_cumprod is of type {type(alphas_cumprod).__name__}, without T numbers; give a tensor or a list"
+        ) from None
     if table.ndim != 1 or len(table) < 2:
         raise InputError(f"alphas_cumprod has the shape {list(table.shape)}; give [T], with T of 2 or more")
     values = table.tolist()
     for t, value in enumerate(values):
         if not 0 < value < 1:
-            raise InputError(
-                f"alphas_cumprod[{t}] is {value:g}, and must lie between 0 and 1; of a schedule with zero terminal SNR "
-                f"leave the last entry out, at which there is no data: alphas_cumprod[:-1]"
-            )
+            if value == 0 and t == len(values) - 1:
+                cure = (
+                    "of a schedule with zero terminal SNR leave the last entry out, at which there is no data: "
+                    "alphas_cumprod[:-1]"
+                )
+            elif value in (0, 1):
+                cure = f"at {value:g} there is no {'noise' if value else 'data'}; float16 rounds to it, so give float32"
+            else:
+                cure = "give the cumulative products of 1 - beta"
+            raise InputError(f"alphas_cumprod[{t}] is {value:g}, and must lie between 0 and 1; {cure}")
         if t and not value < values[t - 1]:
             raise InputError(
                 f"alphas_cumprod[{t}] is {value:g}, not below the {values[t - 1]:g} before it; give the products "

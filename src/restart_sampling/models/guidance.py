@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from math import inf, isfinite
+from math import inf, isclose, isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.sampling.net import FunctionNet, Net, around
+from restart_sampling.sampling.sample import require_net
 
 
 def guided(
@@ -31,10 +33,12 @@ def guided(
     Args:
         net: whose answer counts.
         scale: 1 is no guidance, more is stronger.
-        conditional: keyword arguments of the net, beside those of each call.
+        conditional: keyword arguments of the net, beside those of each call, which has none of the same name.
         unconditional: keyword arguments of the guide, beside those of each call, of which they replace those of the
-            same name; tensors are [B, ...], or [1, ...] for all images. Default: those of the net, for a `guide`.
-        guide: a net of the same process and D; default: `net` itself, which then needs `unconditional`.
+            same name; tensors, also in dicts, lists and tuples, are [B, ...], or [1, ...] for all images. Default:
+            those of the net, for a `guide`.
+        guide: a net of the same process and D, whose levels are the net's where both are discrete; default: `net`
+            itself, which then needs `unconditional`.
         interval: guidance is on where low < level <= high, in the process's level; on a GPU each call then waits to
             learn its level.
         batched: whether classifier-free guidance makes one call with a batch of twice the size, or two calls.
@@ -43,12 +47,17 @@ def guided(
         A net of the levels that both know. A call takes two evaluations where guidance is on, one elsewhere.
 
     Raises:
-        InputError: nothing to guide by, a guide of another process, or an empty interval; in a call: arguments that
-            cannot make one batch.
+        InputError: no net, no number as scale, nothing to guide by, a guide of another process, or an empty interval;
+            in `round_level`: the guide has other levels; in a call: arguments that are given twice, or cannot make one
+            batch.
 
     Source: Ho and Salimans 2022 (arXiv 2207.12598); Karras et al. 2024 (arXiv 2406.02507) for a second network;
     Kynkäänniemi et al. 2024 (arXiv 2404.07724) for the interval.
     """
+    require_net(net)
+    if guide is not None:
+        require_net(guide, "the guide")
+    scale = real_number("the guidance scale", scale)
     low, high = interval
     if not isfinite(scale):
         raise InputError(f"the guidance scale is {scale:g}; give a finite number, 1 for none")
@@ -66,6 +75,10 @@ def guided(
         )
 
     def denoise(x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:
+        if twice := kwargs.keys() & (conditional or {}):
+            raise InputError(
+                f"the argument {min(twice)} is given both as conditional and in the call; leave out one of them"
+            )
         wanted = {**kwargs, **(conditional or {})}
         on = (level > low) & (level <= high)
         if scale == 1 or not (everywhere or on.any()):
@@ -78,6 +91,16 @@ def guided(
             d_guide, d_net = net(torch.cat([x, x]), torch.cat([level, level]), **both).chunk(2)
         result = d_guide + scale * (d_net - d_guide)
         return torch.where(on.reshape(-1, *[1] * (x.ndim - 1)), result, d_net)
+
+    def round_level(level: float) -> float:
+        own = net.round_level(level)
+        rounded = guide.round_level(own) if guide else own
+        if not isclose(net.round_level(rounded), rounded, rel_tol=1e-4):
+            raise InputError(
+                f"level {level:g} is {own:g} to the net and {rounded:g} to the guide; give a guide of the same levels, "
+                f"or make one of both with continuous=True"
+            )
+        return rounded
 
     def evaluations(level: float) -> int:
         on = scale != 1 and low < level <= high
@@ -94,6 +117,7 @@ def guided(
         denoise,
         identify,
         evaluations=evaluations,
+        round_level=round_level,
         sigma_min=max(net.sigma_min, (guide or net).sigma_min),
         sigma_max=min(net.sigma_max, (guide or net).sigma_max),
     )
@@ -110,13 +134,23 @@ def _described(arguments: Mapping[str, Any] | None) -> str:
 
 
 def _joined(key: str, without: Any, wanted: Any, batch: int) -> Any:
-    """Joins one argument for the doubled batch: tensors one after the other; other values must be those of both."""
+    """Joins one argument for the doubled batch: tensors one after the other; other values must be those of both.
+
+    Dicts, lists and tuples are joined entry by entry. Arrays that are no tensors cannot be told from single values.
+    """
     if isinstance(without, Tensor) and isinstance(wanted, Tensor):
         rows = {len(each) if each.ndim else 0 for each in (without, wanted)}
         if without.shape[1:] == wanted.shape[1:] and rows <= {1, batch}:
             return torch.cat([each.expand(batch, *each.shape[1:]) for each in (without, wanted)])
-    elif type(without) is type(wanted) and without == wanted:
-        return wanted
+    elif isinstance(without, Mapping) and isinstance(wanted, Mapping) and without.keys() == wanted.keys():
+        return {name: _joined(f"{key}[{name!r}]", without[name], wanted[name], batch) for name in wanted}
+    elif type(without) is type(wanted) and not hasattr(wanted, "shape"):
+        if type(wanted) in (list, tuple) and len(without) == len(wanted):
+            return type(wanted)(
+                _joined(f"{key}[{place}]", *each, batch) for place, each in enumerate(zip(without, wanted, strict=True))
+            )
+        if without is wanted or without == wanted:
+            return wanted
     raise InputError(
         f"the argument {key} of the unconditional and of the conditional call cannot make one batch; give tensors of "
         f"one shape, [{batch}, ...] or [1, ...], or make two calls (batched=False)"

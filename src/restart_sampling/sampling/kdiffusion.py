@@ -11,6 +11,8 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.follow import follow
 from restart_sampling.sampling.levels import karras_levels
 from restart_sampling.sampling.move import Move
+from restart_sampling.sampling.net import like
+from restart_sampling.sampling.noise import noise_factor
 from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
 from restart_sampling.sampling.process import FLOW, VE, Process
 from restart_sampling.sampling.solvers.protocol import Solver
@@ -59,12 +61,14 @@ def sample_restart(
 
     Raises:
         InputError: sigmas is no falling tensor [N + 1], an entry of restart_list is not [N_restart, K, t_max] or out of
-            range, the process is not that of the model, or cannot be told from the sigmas.
+            range, s_noise is no finite number from 0 up, the process is not that of the model, or cannot be told from
+            the sigmas, or noise_sampler returns no tensor like x.
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2; conventions of k-diffusion and AUTOMATIC1111's web UI.
     """
     if sigmas.ndim != 1:
         raise InputError(f"sigmas has shape {list(sigmas.shape)}; give falling levels [N + 1]")
+    factor = noise_factor(s_noise)
     arguments = extra_args or {}
     levels = sigmas.tolist()
     process = _process(model, levels, process)
@@ -83,11 +87,13 @@ def sample_restart(
         return denoised
 
     def perturb(state: Tensor, low: float, high: float) -> Tensor:
-        noise = (
-            noise_sampler(sigmas.new_tensor(low), sigmas.new_tensor(high)) if noise_sampler else torch.randn_like(state)
-        )
         keep, std = process.rise(low, high)
-        return keep * state + s_noise * std * noise
+        if noise_sampler is None:
+            noise = torch.randn_like(state)
+        else:
+            answer = noise_sampler(sigmas.new_tensor(low), sigmas.new_tensor(high))
+            noise = like(state, answer, "noise_sampler")
+        return keep * state + factor * std * noise
 
     def report(index: int, move: Move, state: Tensor) -> None:
         nonlocal falls

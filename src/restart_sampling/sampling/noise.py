@@ -3,18 +3,18 @@
 `noise(seeds, draw, count)` has no state: batch size, order, rank and resume cannot change the image of a seed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from enum import IntEnum
 from functools import cache
 from importlib.util import find_spec
-from math import pi, prod, sqrt
-from operator import index
+from math import isfinite, pi, prod, sqrt
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number, whole_number
 from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.process import VE, Process
 
@@ -105,6 +105,33 @@ class Noise(Protocol):
         ...
 
 
+def seed_list(seeds: Iterable[int]) -> list[int]:
+    """Lists seeds of any collection that has an order, or of a generator.
+
+    Raises:
+        InputError: a seed is no whole number or out of range, or the seeds have no order.
+    """
+    if isinstance(seeds, Set) or not isinstance(seeds, Iterable):
+        raise InputError(f"the seeds are of type {type(seeds).__name__}; give a list of them, or a range")
+    whole = [whole_number("seed", seed) for seed in seeds]
+    for seed in whole:
+        if not 0 <= seed < 2**63:
+            raise InputError(f"seed {seed} is out of range; seeds are integers from 0 to 2^63 - 1")
+    return whole
+
+
+def noise_factor(s_noise: float) -> float:
+    """Returns the factor on the noise of every rise as a float.
+
+    Raises:
+        InputError: it is no finite number, 0 or above.
+    """
+    factor = real_number("s_noise", s_noise)
+    if not (isfinite(factor) and factor >= 0):
+        raise InputError(f"s_noise is {factor:g}; give a finite number, 0 or above")
+    return factor
+
+
 class CounterNoise:
     """What the sources of counter-based noise share: draw 0 starts, draw k is the k-th rise, labels have a stream.
 
@@ -117,14 +144,10 @@ class CounterNoise:
         InputError: a seed or s_noise is out of range.
     """
 
-    def __init__(self, seeds: Sequence[int], *, s_noise: float = 1.0, device: torch.device | str = "cpu") -> None:
-        seeds = [index(seed) for seed in seeds]
-        for seed in seeds:
-            if not 0 <= seed < 2**63:
-                raise InputError(f"seed {seed} is out of range; seeds are integers from 0 to 2^63 - 1")
-        self.s_noise = s_noise
+    def __init__(self, seeds: Iterable[int], *, s_noise: float = 1.0, device: torch.device | str = "cpu") -> None:
+        self.s_noise = noise_factor(s_noise)
         self.device = torch.device(device)
-        self.seeds = torch.tensor(seeds, dtype=torch.int64)
+        self.seeds = torch.tensor(seed_list(seeds), dtype=torch.int64, device="cpu")
         if self.device.type == "cuda":  # from pinned memory the copy waits for nothing that the device still does
             self.seeds = self.seeds.pin_memory().to(self.device, non_blocking=True)
         elif self.device.type != "mps":  # MPS has no float64 to make the noise in
@@ -150,14 +173,14 @@ class GaussianNoise(CounterNoise):
         device: where the states are.
 
     Raises:
-        InputError: a seed is out of range.
+        InputError: a seed or s_noise is out of range.
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2.
     """
 
     def __init__(
         self,
-        seeds: Sequence[int],
+        seeds: Iterable[int],
         *,
         s_noise: float = 1.0,
         process: Process = VE,
@@ -189,7 +212,7 @@ class PFGMppNoise(CounterNoise):
         device: where the states are.
 
     Raises:
-        InputError: a seed is out of range, or D < 1.
+        InputError: a seed or s_noise is out of range, or D < 1.
 
     Source: Xu et al. 2023 (PFGM++, arXiv 2302.04265), section 3; Restart sampling (arXiv 2306.14878), appendix B.
     """
@@ -197,7 +220,7 @@ class PFGMppNoise(CounterNoise):
     process: ClassVar[Process] = VE
 
     def __init__(
-        self, seeds: Sequence[int], *, D: int, s_noise: float = 1.0, device: torch.device | str = "cpu"
+        self, seeds: Iterable[int], *, D: int, s_noise: float = 1.0, device: torch.device | str = "cpu"
     ) -> None:
         if D < 1:
             raise InputError(f"D is {D}; PFGM++ needs at least 1 augmented dimension")

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from math import inf, isfinite, sqrt
-from operator import index
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number, whole_number
 from restart_sampling.sampling.levels import Grid, power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
@@ -40,13 +40,10 @@ class RestartInterval:
     t_max: float
 
     def __post_init__(self) -> None:
+        for name in ("t_min", "t_max"):
+            object.__setattr__(self, name, real_number(f"restart interval {self}: {name}", getattr(self, name)))
         for symbol, name in (("N_restart", "points"), ("K", "repeats")):
-            try:
-                object.__setattr__(self, name, index(getattr(self, name)))
-            except TypeError:
-                raise InputError(
-                    f"restart interval {self}: {symbol} = {getattr(self, name)}; give a whole number"
-                ) from None
+            object.__setattr__(self, name, whole_number(f"restart interval {self}: {symbol}", getattr(self, name)))
         if self.points < 2:
             raise InputError(
                 f"restart interval {self}: N_restart = {self.points}, but it counts both ends; give at least 2"
@@ -57,7 +54,7 @@ class RestartInterval:
             raise InputError(f"restart interval {self}: give finite noise levels with 0 <= t_min < t_max")
 
     def __str__(self) -> str:
-        return f"[{self.points},{self.repeats},{format_number(float(self.t_min))},{format_number(float(self.t_max))}]"
+        return f"[{self.points},{self.repeats},{format_number(self.t_min)},{format_number(self.t_max)}]"
 
     def snap(self, levels: Sequence[float]) -> float:
         """Finds the positive level of `levels` that is nearest to t_min.
@@ -123,7 +120,16 @@ class NoisePath:
         """Rounds every positive level once, and drops the moves that become empty.
 
         For models that know discrete levels only (iDDPM).
+
+        Raises:
+            InputError: both ends of a restart are rounded to one level.
         """
+        for move, jump in zip(self.moves, restart_jumps(self.moves), strict=True):
+            if jump and round_level(move.now) == round_level(move.then):
+                raise InputError(
+                    f"the restart from {move.now:.4g} up to {move.then:.4g} does nothing, as the model knows only "
+                    f"{round_level(move.now):.4g} near both levels; widen the interval"
+                )
         legs = [
             (round_level(move.now), round_level(move.then) if move.then > 0 else 0.0, move.restart)
             for move in self.moves

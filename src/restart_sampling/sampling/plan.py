@@ -11,6 +11,7 @@ from math import inf, isfinite
 from typing import Any
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number, whole_number
 from restart_sampling.sampling.levels import GRIDS, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, format_number, restart_path
 from restart_sampling.sampling.presets import PRESETS
@@ -33,7 +34,7 @@ class Plan:
 
     Attributes:
         steps: of the main grid.
-        intervals: restarts, [N_restart, K, t_min, t_max] each.
+        intervals: restarts, [N_restart, K, t_min, t_max] each; a tuple or a list of these four is made one.
         churn: EDM's S_churn in the main grid.
         gamma: churn inside the restarts, relative: a fall from t begins with a rise to (1 + gamma) t.
         s_min: lowest level that churns.
@@ -48,7 +49,7 @@ class Plan:
         sigma_max: first level, lowered to the model's own where that is lower.
 
     Raises:
-        InputError: a setting is out of its range, or no such solver or grid.
+        InputError: a setting is of another type or out of its range, or no such solver or grid.
     """
 
     steps: int
@@ -66,6 +67,14 @@ class Plan:
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", whole_number("steps", self.steps))
+        object.__setattr__(self, "intervals", _intervals(self.intervals))
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.type is float:
+                object.__setattr__(self, entry.name, real_number(entry.name, value))
+            elif "solver" in entry.name and not isinstance(value, str | type(entry.default)):
+                raise InputError(f"{entry.name} = {value!r}; give its name, such as 'heun'")
         if not 1 <= self.steps <= MAX_FALLS:
             raise InputError(f"the plan has {self.steps} steps; give 1 to {MAX_FALLS:,}")
         for name in ("churn", "gamma", "s_min", "s_noise"):
@@ -172,7 +181,7 @@ class Plan:
             round_level: rounds a level to one that the model knows (iDDPM).
 
         Raises:
-            InputError: an interval does not fit the grid.
+            InputError: an interval does not fit the grid, or is rounded to one level.
         """
         path = restart_path(
             self.levels(sigma_min, sigma_max),
@@ -215,6 +224,17 @@ class Plan:
         main = sum(solver.evaluations(move) for move in path.moves if not (move.rises or move.restart))
         lines.append(f"NFE        {nfe} = {main} in the main grid ({self.solver}) + {nfe - main} in restarts")
         return "\n".join(lines)
+
+
+def _intervals(entries: object) -> tuple[RestartInterval, ...]:
+    """Reads restart intervals, of which each may also be a tuple or a list of its four numbers."""
+    if isinstance(entries, list | tuple):
+        each = [RestartInterval(*e) if isinstance(e, list | tuple) and len(e) == 4 else e for e in entries]
+        if all(isinstance(interval, RestartInterval) for interval in each):
+            return tuple(each)
+    raise InputError(
+        f"intervals = {entries!r}; give a list with [N_restart, K, t_min, t_max] for each, such as [(3, 2, 0.06, 0.3)]"
+    )
 
 
 def _require(name: str, value: float, allowed: str, holds: Callable[[float], bool]) -> None:

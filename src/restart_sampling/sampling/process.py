@@ -23,10 +23,10 @@ class Process:
         alpha_at_0: weight of the data at level 0.
         alpha_slope: its change with the level, 0 or below.
         std_at_0: standard deviation of the noise at level 0.
-        std_slope: its change with the level, 0 or above.
+        std_slope: its change with the level, above 0.
 
     Raises:
-        InputError: a coefficient is no finite number, or the noise-to-data ratio does not rise with the level.
+        InputError: a coefficient is no finite number, alpha rises with the level, or std does not.
     """
 
     name: str = field(compare=False)
@@ -42,12 +42,11 @@ class Process:
                 f"process {self.name} has the coefficients {numbers}; alpha and std are linear in the level, so give "
                 f"the value at 0 and the slope of each, and rescale the states of another schedule (see `from_eps`)"
             )
-        falls = self.alpha_at_0 > 0 >= self.alpha_slope and self.std_at_0 >= 0 <= self.std_slope
-        if not (falls and self.std_slope * self.alpha_at_0 > self.alpha_slope * self.std_at_0):
+        if not (self.alpha_at_0 > 0 >= self.alpha_slope and self.std_at_0 >= 0 < self.std_slope):
             raise InputError(
                 f"process {self.name} has alpha = {self.alpha_at_0:g} + {self.alpha_slope:g} level and std = "
                 f"{self.std_at_0:g} + {self.std_slope:g} level; with the level, alpha must fall or stay, from above 0, "
-                f"std rise or stay, from 0 or above, and std / alpha rise"
+                f"and std rise, from 0 or above, so that std / alpha rises"
             )
 
     @property

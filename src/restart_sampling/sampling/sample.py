@@ -1,7 +1,7 @@
 """Samples from a net, a plan and seeds; the noise is of the kind that the net needs."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any
@@ -14,7 +14,7 @@ from restart_sampling.base.numerics import full_float32
 from restart_sampling.sampling.follow import follow, walk
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.net import Net
-from restart_sampling.sampling.noise import GaussianNoise, Noise, PFGMppNoise
+from restart_sampling.sampling.noise import GaussianNoise, Noise, PFGMppNoise, seed_list
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.plan import Plan
 
@@ -38,13 +38,13 @@ class Step:
     x0: Tensor | None
 
 
-def sample(net: Net, plan: Plan | str, seeds: Sequence[int], shape: Sequence[int], **kwargs: Any) -> Tensor:
+def sample(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int], **kwargs: Any) -> Tensor:
     """Draws one sample for each seed, which depends on its seed alone and not on the others.
 
     Args:
         net: from `from_eps`, `from_flow`, `load_model` and the like.
         plan: the sampler, or its text; its levels are the net's own: sigma, or t of a flow.
-        seeds: one for each sample, in [0, 2^63).
+        seeds: one for each sample, in [0, 2^63), in the order of the samples.
         shape: of one sample, without the batch.
         **kwargs: the network's own, such as class labels [B]; passed to each call.
 
@@ -52,9 +52,10 @@ def sample(net: Net, plan: Plan | str, seeds: Sequence[int], shape: Sequence[int
         [B, *shape] at the plan's last level, float64 (float32 on MPS), on the net's device.
 
     Raises:
-        InputError: the plan does not fit the net, a seed is out of range or given twice, the net's answer is not like
-            its state, or a sample is not finite.
+        InputError: the plan does not fit the net, a seed is out of range or given twice, the shape has no sizes, the
+            net's answer is not like its state, or a sample is not finite.
     """
+    seeds = seed_list(seeds)
     [last] = deque(steps(net, plan, seeds, shape, **kwargs), maxlen=1)
     x = last.state
     broken = [
@@ -68,18 +69,34 @@ def sample(net: Net, plan: Plan | str, seeds: Sequence[int], shape: Sequence[int
     return x
 
 
-def steps(net: Net, plan: Plan | str, seeds: Sequence[int], shape: Sequence[int], **kwargs: Any) -> Iterator[Step]:
+def steps(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int], **kwargs: Any) -> Iterator[Step]:
     """Draws samples as `sample` does, whose result is the last state, and yields after each move.
 
     Takes and raises what `sample` does, but does not look for values that are not finite.
     """
     plan = Plan.parse(plan) if isinstance(plan, str) else plan
     path = net_path(net, plan)
-    seeds = [index(seed) for seed in seeds]
+    seeds = seed_list(seeds)
     if len(set(seeds)) < len(seeds):
         raise InputError("a seed is given twice; each seed makes one sample")
+    shape = _sizes(shape)
     noise = net_noise(net, seeds, plan.s_noise)
     return _steps(net, plan, path, noise, shape, kwargs)
+
+
+def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape of one sample.
+
+    Raises:
+        InputError: it is none, or empty.
+    """
+    try:
+        sizes = tuple(map(index, shape))
+    except TypeError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise InputError(f"the shape of a sample is {shape!r}; give whole numbers above 0, such as (3, 32, 32)")
+    return sizes
 
 
 def _steps(
@@ -98,17 +115,26 @@ def _steps(
         yield Step(place, move, move.then, x, x0)
 
 
+def require_net(net: object, role: str = "the net") -> None:
+    """Makes sure that something is a net and not a bare network.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not hasattr(net, "process"):
+        raise InputError(
+            f"{role} is a {type(net).__name__}; make one of a network by what it predicts, with from_eps, from_v, "
+            f"from_x0, from_flow or from_edm"
+        )
+
+
 def net_path(net: Net, plan: Plan) -> NoisePath:
     """Makes the noise path of a plan on the levels that a net knows.
 
     Raises:
         InputError: the plan does not fit the net, or it is no net.
     """
-    if not hasattr(net, "process"):
-        raise InputError(
-            f"the net is a {type(net).__name__}; make one of a network by what it predicts, with from_eps, from_v, "
-            f"from_x0, from_flow or from_edm"
-        )
+    require_net(net)
     return plan.path(net.sigma_min, net.sigma_max, net.round_level)
 
 
