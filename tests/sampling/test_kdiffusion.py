@@ -110,7 +110,7 @@ def test_it_is_the_samplers_own_loop(dtype):
     assert not torch.equal(*drawn)
     falls = [move for move in path.moves if not move.rises]
     assert [entry["i"] for entry in seen] == list(range(len(falls)))
-    assert all(set(entry) == {"x", "i", "sigma", "sigma_hat", "denoised"} for entry in seen)
+    assert all(set(entry) == {"x", "i", "total", "sigma", "sigma_hat", "denoised"} for entry in seen)
     for entry, move in zip(seen, falls, strict=True):
         assert entry["sigma"] == entry["sigma_hat"] == SIGMAS.new_tensor(move.now)
         level = torch.full((4,), move.now, dtype=torch.float64).to(dtype)
@@ -191,3 +191,33 @@ def test_noise_of_another_shape_is_refused(shape):
 def test_a_factor_on_the_noise_that_is_none_is_refused(s_noise):
     with pytest.raises(rs.InputError, match=f"s_noise is {s_noise:g}; give a finite number, 0 or above"):
         sample_restart(shrink, torch.ones(4, 3), SIGMAS, s_noise=s_noise, restart_list={})
+
+
+def test_a_seed_in_extra_args_is_that_of_the_noise():
+    def model(x, sigma, seed):
+        return x / (1 + sigma[:, None] ** 2)
+
+    sigmas = torch.tensor(rs.karras_levels(12))
+
+    def sampled(seed, x):
+        return sample_restart(model, x, sigmas, {"seed": seed}, restart_list={0.5: [3, 2, 5.0]})
+
+    x = 80 * torch.randn(4, 3, generator=torch.Generator().manual_seed(7))
+    torch.manual_seed(0)
+    first = sampled(7, x)
+    torch.manual_seed(1)
+    assert torch.equal(first, sampled(7, x))
+    assert not torch.equal(first, sampled(8, x))
+    # The first rise adds other noise than that of the first state, which a user draws from the same seed.
+    seen = []
+    sample_restart(
+        lambda x, sigma, seed: torch.zeros_like(x),
+        x,
+        torch.tensor([80.0, 1.0, 0.0]),
+        {"seed": 7},
+        callback=lambda about: seen.append(about),
+        restart_list={1.0: [2, 1, 80.0]},
+    )
+    added = (seen[1]["x"] - x / 80) / (80**2 - 1) ** 0.5
+    assert torch.corrcoef(torch.stack([added.flatten(), x.flatten()]))[0, 1].abs() < 0.9
+    assert [about["total"] for about in seen] == [3, 3, 3]

@@ -20,6 +20,7 @@ from restart_sampling.sampling.solvers.single_step import Heun
 
 AUTOMATIC_STEPS = 20
 """From so many steps A1111's rule makes restarts by itself."""
+_OTHER_STREAM = 0x9E3779B97F4A7C15
 
 
 def sample_restart(
@@ -41,17 +42,18 @@ def sample_restart(
         model: model(x, sigma * x.new_ones([B]), **extra_args) -> denoised, like x.
         x: [B, ...] at sigmas[0], already scaled; its dtype is kept.
         sigmas: falling levels, 1-D; the last is 0 as a rule.
-        extra_args: of the model.
-        callback: called after each step with a dict of i (number of the step, rises not counted), x and sigma (state
-            and level where the step began, 0-dimensional), sigma_hat (the same), and denoised (the model's answer).
+        extra_args: of the model. A `seed` in it, as ComfyUI gives it, is also that of the noise.
+        callback: called after each step with a dict of i (number of the step, rises not counted), total (of steps,
+            those of restarts included), x and sigma (state and level where the step began, 0-dimensional), sigma_hat
+            (the same), and denoised (the model's answer).
         disable: taken and not used; there is no progress bar.
         s_noise: factor on the noise of every rise.
         restart_list: {t_min: [N_restart, K, t_max]}, in A1111's form: N_restart counts points, both t_min and t_max
             snap to the nearest of `sigmas`, and an entry whose t_max then is not above its t_min does nothing. None:
             A1111's automatic choice, see `restart_plan`.
         noise_sampler: noise_sampler(sigma, sigma_next) -> unit noise like x, called anew for each rise, also where the
-            same interval comes again. Default: torch.randn_like. (k-diffusion's Brownian tree returns the same noise
-            for the same interval, and so is of no use with K above 1.)
+            same interval comes again. Default: torch's own, from the seed in extra_args if there is one. (k-diffusion's
+            Brownian tree returns the same noise for the same interval, and so is of no use with K above 1.)
         solver: of all steps; a stochastic one takes its noise from noise_sampler too.
         process: FLOW for a flow model, whose sigmas are its times t from 1 to 0. Default: VE, which the sigmas must
             show by a first one above 1.
@@ -79,7 +81,11 @@ def sample_restart(
         )
     path = restart_plan(levels, restart_list)
     begun: list[tuple[Tensor, Tensor]] = []  # state and answer at each evaluation of the step in progress
-    falls = 0
+    falls, total = 0, sum(not move.rises for move in path.moves)
+    generator = None
+    if (seed := arguments.get("seed")) is not None:
+        # Not that seed itself, from which the first state was drawn: the first rise would add the same noise again.
+        generator = torch.Generator(x.device).manual_seed((int(seed) + _OTHER_STREAM) % 2**63)
 
     def denoise(state: Tensor, sigma: Tensor) -> Tensor:
         denoised = model(state, sigma.to(state.dtype), **arguments)
@@ -89,7 +95,7 @@ def sample_restart(
     def perturb(state: Tensor, low: float, high: float) -> Tensor:
         keep, std = process.rise(low, high)
         if noise_sampler is None:
-            noise = torch.randn_like(state)
+            noise = torch.randn(state.shape, generator=generator, dtype=state.dtype, device=state.device)
         else:
             answer = noise_sampler(sigmas.new_tensor(low), sigmas.new_tensor(high))
             noise = like(state, answer, "noise_sampler")
@@ -103,7 +109,8 @@ def sample_restart(
         begun.clear()
         if callback:
             sigma = sigmas.new_tensor(move.now)
-            callback({"x": start, "i": falls, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+            about = {"x": start, "i": falls, "total": total, "sigma": sigma, "sigma_hat": sigma}
+            callback({**about, "denoised": denoised})
         falls += 1
 
     return follow(denoise, x, path, solver, process=process, perturb=perturb, callback=report)
