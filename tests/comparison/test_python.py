@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
+from restart_sampling.generation.drawing import NetDrawing
 
 MEASURE = {"reference": "ref.npz", "detector": "tiny.pt"}
 
@@ -114,3 +115,55 @@ def test_a_flow_net_is_drawn_as_the_sampler_says():
     assert (batch.images.int() - (0.5 * 127.5 + 128)).abs().max() <= 1
     with pytest.raises(rs.InputError, match="nor for flows"):
         rs.generate(net, plan, range(3), shape=(1, 4, 4), noise="edm")
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (rs.from_edm(lambda x, s: x, 0.002, 40.0, identity="mine"), (3, 8, 8)),
+        (rs.from_edm(lambda x, s: x, 0.01, 80.0, identity="mine"), (3, 8, 8)),
+        (rs.from_flow(lambda x, t: x, identity="mine"), (3, 8, 8)),
+        (rs.from_edm(lambda x, s: x, 0.002, 80.0, identity="mine"), (3, 16, 16)),
+    ],
+)
+def test_levels_process_and_shape_tell_own_nets_apart(net, shape):
+    """Such as a run that is resumed with another range of levels."""
+    base = NetDrawing(gaussian("mine"), "2 sigma_min=0.1 sigma_max=1", shape=(3, 8, 8)).about
+    other = NetDrawing(net, "2 sigma_min=0.1 sigma_max=1", shape=shape).about
+    keys = ("process", "levels", "shape")
+    assert [base[key] for key in keys] != [other[key] for key in keys]
+    assert json.loads(json.dumps(other, allow_nan=False)) == other
+
+
+def test_checkpoints_say_what_they_did_unless_a_shape_is_given(place):
+    model = rs.load_model("tiny.safetensors")
+    about = NetDrawing(model, "2").about
+    assert set(about) == {"model_sha256", "D", "plan", "class", "guidance", "noise", "arithmetic"}
+    assert NetDrawing(model, "2", shape=(3, 8, 8)).about == about
+    assert NetDrawing(model, "2", shape=(3, 16, 16)).about["shape"] == [3, 16, 16]
+
+
+def test_wrapped_checkpoints_draw_their_classes(place):
+    """As the checkpoint does, where nothing is out of range: in all the ways to guide and to wrap."""
+    model = rs.load_model("tiny.safetensors")
+    wide = rs.clipped(model, -100, 100)
+    for asked in ({}, {"classes": 3}, {"classes": [1, 2, 0]}, {"guidance": 2.0}):
+        (plain,) = rs.generate(model, "3", range(3), **asked)
+        for net in (wide, rs.clipped(wide, -99, 99)):
+            (same,) = rs.generate(net, "3", range(3), **asked)
+            assert torch.equal(same.labels, plain.labels)
+            assert torch.equal(same.images, plain.images)
+    none = torch.zeros(1, model.label_dim)
+    (guided,) = rs.generate(rs.guided(model, 2.0, unconditional={"class_labels": none}), "3", range(3))
+    assert torch.equal(guided.labels, plain.labels)
+    assert torch.equal(guided.images, plain.images)
+    bound = {"class_labels": model.one_hot(torch.tensor([2]))}
+    (of_one,) = rs.generate(
+        rs.guided(model, 2.0, conditional=bound, unconditional={"class_labels": none}), "3", range(3)
+    )
+    assert of_one.labels is None
+    assert torch.equal(of_one.images, next(rs.generate(model, "3", range(3), classes=2, guidance=2.0)).images)
+    half = NetDrawing(rs.clipped(rs.fast(rs.load_model("tiny.safetensors"), torch.bfloat16)), "3").about
+    assert half["arithmetic"] == "bfloat16"
+    small = rs.load_model("cifar10-small")
+    assert NetDrawing(rs.thresholded(small)).plan == NetDrawing(small).plan

@@ -2,13 +2,15 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from math import isfinite
+from operator import index
 from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.machine import describe_device
@@ -145,15 +147,20 @@ class NetDrawing:
     @cached_property
     def about(self) -> dict[str, Any]:
         """JSON, all that determines the images but their seeds."""
-        compiled = ", compiled" * isinstance(getattr(self.net, "model", None), CompiledNetwork)
+        net = self.net
+        compiled = ", compiled" * isinstance(getattr(net, "model", None), CompiledNetwork)
+        # The file of a checkpoint says what else there is to know, unless a shape was given.
+        known = isinstance(net, Denoiser) and self.shape == _shape(net, None)
+        levels = [float(level) if isfinite(level) else None for level in (net.sigma_min, net.sigma_max)]
         return {
-            "model_sha256": self.net.identity,
-            "D": self.net.D,
+            "model_sha256": net.identity,
+            "D": net.D,
             "plan": str(self.plan),
             "class": self._classes,
             "guidance": self._guidance,
             "noise": self._noise,
             "arithmetic": f"{self._dtype}{compiled}{', exact' * self._exact}",
+            **({} if known else {"process": list(astuple(net.process)), "levels": levels, "shape": list(self.shape)}),
         }
 
     def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
@@ -211,7 +218,7 @@ class NetDrawing:
         net = cast(Denoiser, self.net)
         if self._guidance == 1:
             classes = net.one_hot(labels)
-            return lambda x, level: net(x, level, classes)
+            return lambda x, level: net(x, level, class_labels=classes)
         return guided_by_class(net, labels, self._guidance)
 
     def _noise_of(self, seeds: Sequence[int]) -> Noise:
@@ -332,17 +339,20 @@ def manifest(
 
 
 def _shape(net: Net, shape: Sequence[int] | None) -> tuple[int, ...]:
-    shape = shape or getattr(net, "shape", None)
+    if shape is None:
+        shape = getattr(net, "shape", None)
     if shape is None and hasattr(net, "resolution"):
         shape = (net.channels, net.resolution, net.resolution)  # type: ignore[attr-defined]
-    if shape is None or len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"the shape of the images is {shape}; give (channels, height, width), such as (3, 32, 32)")
-    return tuple(shape)
+    with suppress(TypeError):
+        sizes = tuple(map(index, shape or ()))
+        if len(sizes) == 3 and min(sizes) >= 1:
+            return sizes
+    raise InputError(f"the shape of the images is {shape!r}; give (channels, height, width), such as (3, 32, 32)")
 
 
 def _dtype(net: Net) -> str:
     """In which the network computes, as far as the net says it."""
-    weights = next(net.parameters(), None) if isinstance(net, nn.Module) else None
+    weights = next(net.parameters(), None) if hasattr(net, "parameters") else None
     return "its own dtype" if weights is None else str(weights.dtype).removeprefix("torch.")
 
 

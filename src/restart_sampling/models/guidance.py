@@ -96,6 +96,8 @@ def guided(
         evaluations=evaluations,
         sigma_min=max(net.sigma_min, (guide or net).sigma_min),
         sigma_max=min(net.sigma_max, (guide or net).sigma_max),
+        # Classes that are bound here are not drawn.
+        label_dim=0 if "class_labels" in (conditional or {}) else getattr(net, "label_dim", 0),
     )
 
 
