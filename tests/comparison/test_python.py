@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,7 +68,11 @@ def test_a_sweep_goes_on_and_becomes_a_page(place):
         ({"plans": ["2", "2"]}, "are alike"),
         ({"seeds": range(12)}, "12 images cannot be cut into 10 groups"),
         ({"shape": None}, r"give \(channels, height, width\)"),
+        ({"shape": (2, 8, 8)}, "have 1 or 3 channels, and those of this net have 2"),
+        ({"plans": []}, "there are no plans"),
+        ({"blocks": 0}, "there are 0 blocks; give at least 1"),
         ({"classes": 1}, "the model is unconditional"),
+        ({"classes": [1, 2]}, "2 classes were given for 24 seeds"),
         ({"reference": "none.npz"}, "none.npz cannot be read"),
     ],
 )
@@ -167,3 +172,24 @@ def test_wrapped_checkpoints_draw_their_classes(place):
     assert half["arithmetic"] == "bfloat16"
     small = rs.load_model("cifar10-small")
     assert NetDrawing(rs.thresholded(small)).plan == NetDrawing(small).plan
+
+
+@pytest.mark.parametrize("shape", ["388", (0, 8, 8), (-1, 2), (2.0,), (3.0, 8.0, 8.0), 2, (), (0,)])
+def test_what_is_no_shape_of_images_is_one_sentence(shape):
+    with pytest.raises(rs.InputError, match=r"^the shape of the images is .*; give \(channels, height, width\)"):
+        rs.generate(gaussian(), "2", [0], shape=shape)
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.tensor])
+def test_seeds_and_classes_may_be_arrays_and_tensors(make, place):
+    model = rs.load_model("tiny.safetensors")
+    asked = {"plan": "2", "seeds": list(range(24)), "classes": [seed % 3 for seed in range(24)]}
+    given = {**asked, "seeds": make(asked["seeds"]), "classes": make(asked["classes"])}
+    (expected,), (batch,) = rs.generate(model, **asked), rs.generate(model, **given)
+    assert batch.seeds == expected.seeds
+    assert torch.equal(batch.labels, expected.labels)
+    assert torch.equal(batch.images, expected.images)
+    (one,), (other,) = (
+        rs.evaluate(model, each.pop("plan"), results=f"{place}/r.jsonl", **each, **MEASURE) for each in (asked, given)
+    )
+    assert one["time"] == other["time"]  # the same line: it was not drawn again

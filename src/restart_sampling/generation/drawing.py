@@ -15,7 +15,7 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.machine import describe_device
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.seeds import cut
+from restart_sampling.generation.seeds import as_integers, cut
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.fast import CompiledNetwork
 from restart_sampling.models.guidance import guided_by_class
@@ -286,17 +286,36 @@ def generate(
         InputError: the plan, a class or the noise does not fit the net (at once), or an image is not finite (when it is
             made).
     """
+    seeds = as_integers(seeds)
     if not seeds:
         raise InputError("the seeds are missing; give one for each image, such as seeds=range(64)")
-    if isinstance(classes, Sequence) and len(classes) != len(seeds):
-        raise InputError(
-            f"{len(classes)} classes were given for {len(seeds)} seeds; give one class, or one for each seed"
-        )
-    of_seeds = dict(zip(seeds, classes, strict=True)) if isinstance(classes, Sequence) else classes
+    of_seeds = classes_of_seeds(classes, seeds)
     drawing = NetDrawing(
         net, plan, batch=batch_size, classes=of_seeds, guidance=guidance, noise=noise, exact=exact, shape=shape
     )
     return drawing.draw(seeds)
+
+
+def classes_of_seeds(
+    classes: int | Sequence[int] | Mapping[int, int] | None, seeds: Sequence[int]
+) -> int | Mapping[int, int] | None:
+    """Returns classes as `NetDrawing` takes them.
+
+    Args:
+        classes: one for all images, one for each seed in their order, or those of the seeds; None: drawn.
+        seeds: of the images.
+
+    Raises:
+        InputError: there are more or fewer classes than seeds.
+    """
+    if classes is None or isinstance(classes, int | Mapping):
+        return classes
+    labels = as_integers(classes)
+    if len(labels) != len(seeds):
+        raise InputError(
+            f"{len(labels)} classes were given for {len(seeds)} seeds; give one class, or one for each seed"
+        )
+    return dict(zip(seeds, labels, strict=True))
 
 
 def check_identity(run: Mapping[str, Any]) -> None:
@@ -309,6 +328,19 @@ def check_identity(run: Mapping[str, Any]) -> None:
         raise InputError(
             "images and results are kept of nets that can be told apart, and this one has no identity; give it one "
             "(identity=... of rs.from_eps and the like), such as the SHA-256 of its weights"
+        )
+
+
+def check_channels(drawing: NetDrawing) -> None:
+    """Makes sure that the images can be written and measured.
+
+    Raises:
+        InputError: they have neither 1 nor 3 channels.
+    """
+    if drawing.shape[0] not in (1, 3):
+        raise InputError(
+            f"images that are written or measured have 1 or 3 channels, and those of this net have {drawing.shape[0]}; "
+            f"draw them in Python, with rs.generate or rs.sample"
         )
 
 
