@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,10 @@ def broken():
     return make()
 
 
+def shapely():
+    return make()
+
+
 def unknown():
     return rs.from_edm(denoise, 0.002, 80.0), (3, 8, 8)
 
@@ -54,6 +59,26 @@ def number():
 
 def failing():
     return torch.zeros(2) + torch.zeros(3)
+
+
+def leaving():
+    raise SystemExit(0)
+
+
+def made(shape):
+    return rs.from_edm(denoise, 0.002, 80.0, identity="the Gaussian"), shape
+
+
+def text():
+    return made("388")
+
+
+def two():
+    return made(2)
+
+
+def two_channels():
+    return made((2, 8, 8))
 """
 
 
@@ -61,6 +86,7 @@ def failing():
 def net_file(place):
     Path("net.py").write_text(FILE)
     Path("beside.py").write_text("SIGMA_DATA = 0.5\n")
+    sys.modules.pop("beside", None)  # of another test: commands run in this process
     return place
 
 
@@ -76,8 +102,9 @@ def test_generate_draws_what_python_draws_and_says_that_the_file_is_run(net_file
     for seed, image in zip((3, 4), batch.images.numpy(), strict=True):
         assert np.array_equal(np.array(Image.open(f"images/000000/{seed:06d}.png")), image.transpose(1, 2, 0))
     made = json.loads(Path("images/manifest.json").read_text())["run"]["model_sha256"]
-    file = hashlib.sha256(FILE.encode()).hexdigest()
-    assert made == hashlib.sha256(f"{file} {net.identity}".encode()).hexdigest()
+    code = [(name, hashlib.sha256(Path(name).read_bytes()).hexdigest()) for name in ("beside.py", "net.py")]
+    code_sha256 = hashlib.sha256(repr(("make", code)).encode()).hexdigest()
+    assert made == hashlib.sha256(f"{code_sha256} {net.identity}".encode()).hexdigest()
     assert "images is complete" in run(*words)[2]
 
 
@@ -88,6 +115,34 @@ def test_another_file_is_another_run(net_file, run):
     code, _, err = run(*words)
     assert code == 2
     assert "holds another run, with model_sha256" in err
+
+
+@pytest.mark.parametrize("change", ["the module beside it", "the function"])
+def test_another_module_or_function_is_another_run(change, net_file, run):
+    words = ("generate", "--plan", "4", "--seeds", "0", "--out", "images", "--model")
+    assert run(*words, "net.py:make")[0] == 0
+    if change == "the function":
+        Path("net.py").write_text(FILE)
+        name = "net.py:shapely"
+    else:
+        Path("beside.py").write_text("SIGMA_DATA = 0.25\n")
+        del sys.modules["beside"]
+        name = "net.py:make"
+    code, _, err = run(*words, name)
+    assert code == 2
+    assert "holds another run, with model_sha256" in err
+
+
+def test_installed_packages_do_not_count(net_file, run):
+    """Which of them are imported depends on the command, and they may lie in the file's folder, as may this one."""
+    folder = Path("lib/site-packages")
+    folder.mkdir(parents=True)
+    (folder / "installed_here.py").write_text("")
+    Path("net.py").write_text("import sys\nsys.path.append('lib/site-packages')\nimport installed_here\n" + FILE)
+    words = ("generate", "--model", "net.py:make", "--plan", "4", "--seeds", "0", "--out", "images")
+    assert run(*words)[0] == 0
+    (folder / "installed_here.py").write_text("# another version")
+    assert "images is complete" in run(*words)[2]
 
 
 def test_a_checkpoint_keeps_its_classes(net_file, run):
@@ -128,7 +183,11 @@ def test_plan_explains_the_noise_of_a_flow(net_file, run):
 
 BAD = {
     "net.py:broken": "net.py, line 9: KeyError: 'no weights'",
-    "net.py:failing": "net.py, line 44: RuntimeError: The size of tensor",
+    "net.py:failing": "net.py, line 48: RuntimeError: The size of tensor",
+    "net.py:leaving": "net.py, line 52: SystemExit: 0",
+    "net.py:text": "the shape of the images is '388'; give (channels, height, width)",
+    "net.py:two": "the shape of the images is 2; give (channels, height, width)",
+    "net.py:two_channels": "have 1 or 3 channels, and those of this net have 2",
     "net.py:number": "number() gives a int without process",
     "net.py:absent": "net.py has no function absent",
     "absent.py:make": "there is no file absent.py",

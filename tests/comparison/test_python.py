@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import restart_sampling as rs
+from restart_sampling.generation.drawing import NetDrawing
 
 MEASURE = {"reference": "ref.npz", "detector": "tiny.pt"}
 
@@ -66,7 +68,11 @@ def test_a_sweep_goes_on_and_becomes_a_page(place):
         ({"plans": ["2", "2"]}, "are alike"),
         ({"seeds": range(12)}, "12 images cannot be cut into 10 groups"),
         ({"shape": None}, r"give \(channels, height, width\)"),
+        ({"shape": (2, 8, 8)}, "have 1 or 3 channels, and those of this net have 2"),
+        ({"plans": []}, "there are no plans"),
+        ({"blocks": 0}, "there are 0 blocks; give at least 1"),
         ({"classes": 1}, "the model is unconditional"),
+        ({"classes": [1, 2]}, "2 classes were given for 24 seeds"),
         ({"reference": "none.npz"}, "none.npz cannot be read"),
     ],
 )
@@ -114,3 +120,76 @@ def test_a_flow_net_is_drawn_as_the_sampler_says():
     assert (batch.images.int() - (0.5 * 127.5 + 128)).abs().max() <= 1
     with pytest.raises(rs.InputError, match="nor for flows"):
         rs.generate(net, plan, range(3), shape=(1, 4, 4), noise="edm")
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (rs.from_edm(lambda x, s: x, 0.002, 40.0, identity="mine"), (3, 8, 8)),
+        (rs.from_edm(lambda x, s: x, 0.01, 80.0, identity="mine"), (3, 8, 8)),
+        (rs.from_flow(lambda x, t: x, identity="mine"), (3, 8, 8)),
+        (rs.from_edm(lambda x, s: x, 0.002, 80.0, identity="mine"), (3, 16, 16)),
+    ],
+)
+def test_levels_process_and_shape_tell_own_nets_apart(net, shape):
+    """Such as a run that is resumed with another range of levels."""
+    base = NetDrawing(gaussian("mine"), "2 sigma_min=0.1 sigma_max=1", shape=(3, 8, 8)).about
+    other = NetDrawing(net, "2 sigma_min=0.1 sigma_max=1", shape=shape).about
+    keys = ("process", "levels", "shape")
+    assert [base[key] for key in keys] != [other[key] for key in keys]
+    assert json.loads(json.dumps(other, allow_nan=False)) == other
+
+
+def test_checkpoints_say_what_they_did_unless_a_shape_is_given(place):
+    model = rs.load_model("tiny.safetensors")
+    about = NetDrawing(model, "2").about
+    assert set(about) == {"model_sha256", "D", "plan", "class", "guidance", "noise", "arithmetic"}
+    assert NetDrawing(model, "2", shape=(3, 8, 8)).about == about
+    assert NetDrawing(model, "2", shape=(3, 16, 16)).about["shape"] == [3, 16, 16]
+
+
+def test_wrapped_checkpoints_draw_their_classes(place):
+    """As the checkpoint does, where nothing is out of range: in all the ways to guide and to wrap."""
+    model = rs.load_model("tiny.safetensors")
+    wide = rs.clipped(model, -100, 100)
+    for asked in ({}, {"classes": 3}, {"classes": [1, 2, 0]}, {"guidance": 2.0}):
+        (plain,) = rs.generate(model, "3", range(3), **asked)
+        for net in (wide, rs.clipped(wide, -99, 99)):
+            (same,) = rs.generate(net, "3", range(3), **asked)
+            assert torch.equal(same.labels, plain.labels)
+            assert torch.equal(same.images, plain.images)
+    none = torch.zeros(1, model.label_dim)
+    (guided,) = rs.generate(rs.guided(model, 2.0, unconditional={"class_labels": none}), "3", range(3))
+    assert torch.equal(guided.labels, plain.labels)
+    assert torch.equal(guided.images, plain.images)
+    bound = {"class_labels": model.one_hot(torch.tensor([2]))}
+    (of_one,) = rs.generate(
+        rs.guided(model, 2.0, conditional=bound, unconditional={"class_labels": none}), "3", range(3)
+    )
+    assert of_one.labels is None
+    assert torch.equal(of_one.images, next(rs.generate(model, "3", range(3), classes=2, guidance=2.0)).images)
+    half = NetDrawing(rs.clipped(rs.fast(rs.load_model("tiny.safetensors"), torch.bfloat16)), "3").about
+    assert half["arithmetic"] == "bfloat16"
+    small = rs.load_model("cifar10-small")
+    assert NetDrawing(rs.thresholded(small)).plan == NetDrawing(small).plan
+
+
+@pytest.mark.parametrize("shape", ["388", (0, 8, 8), (-1, 2), (2.0,), (3.0, 8.0, 8.0), 2, (), (0,)])
+def test_what_is_no_shape_of_images_is_one_sentence(shape):
+    with pytest.raises(rs.InputError, match=r"^the shape of the images is .*; give \(channels, height, width\)"):
+        rs.generate(gaussian(), "2", [0], shape=shape)
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.tensor])
+def test_seeds_and_classes_may_be_arrays_and_tensors(make, place):
+    model = rs.load_model("tiny.safetensors")
+    asked = {"plan": "2", "seeds": list(range(24)), "classes": [seed % 3 for seed in range(24)]}
+    given = {**asked, "seeds": make(asked["seeds"]), "classes": make(asked["classes"])}
+    (expected,), (batch,) = rs.generate(model, **asked), rs.generate(model, **given)
+    assert batch.seeds == expected.seeds
+    assert torch.equal(batch.labels, expected.labels)
+    assert torch.equal(batch.images, expected.images)
+    (one,), (other,) = (
+        rs.evaluate(model, each.pop("plan"), results=f"{place}/r.jsonl", **each, **MEASURE) for each in (asked, given)
+    )
+    assert one["time"] == other["time"]  # the same line: it was not drawn again

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -238,6 +239,17 @@ def damage_width():
     np.savez("ref.npz", mu=np.zeros(5), sigma=np.eye(5))
 
 
+def change_headers(central, local, value):
+    """Sets a byte of each entry of the zip: bit 0 of the flags is encryption, 99 no method of compression."""
+    Path("ref.npz").unlink()  # a link
+    np.savez("ref.npz", mu=np.zeros(2), sigma=np.zeros((2, 2)))
+    content = bytearray(Path("ref.npz").read_bytes())
+    for mark, offset in ((b"PK\x01\x02", central), (b"PK\x03\x04", local)):
+        for match in re.finditer(mark, bytes(content)):
+            content[match.start() + offset] = value
+    Path("ref.npz").write_bytes(content)
+
+
 BAD = {
     "nothing": ([], None, "give either IMAGES, or --model"),
     "both": (["other", "--model", "cifar10-small"], None, "give either IMAGES, or --model"),
@@ -264,6 +276,9 @@ BAD = {
     "no TorchScript": (["other", "--detector", "x.pt"], lambda: Path("x.pt").write_text("x"), "not a TorchScript file"),
     "no reference": (["other", "--reference", "absent.npz"], None, "absent.npz cannot be read"),
     "no statistics": (["other"], lambda: np.savez("ref.npz", x=1), "has no mu and no sigma"),
+    "encrypted": (["other"], lambda: change_headers(8, 6, 1), "ref.npz cannot be read"),
+    "unknown compression": (["other"], lambda: change_headers(10, 8, 99), "ref.npz cannot be read"),
+    "no numbers": (["other"], lambda: np.savez("ref.npz", mu=["a"], sigma=[[1.0]]), "mu is <U1 [1]; make it again"),
     "NaN": (["other"], damage_nan, "not finite"),
     "another width": (["other"], damage_width, "gives 6 features and the reference has 5"),
     "no features kept": (["other", "--metrics", "kid"], damage_width, "reference --features"),

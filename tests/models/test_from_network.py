@@ -186,9 +186,12 @@ def test_a_module_says_its_dtype_device_and_identity():
             net,
             rs.from_v(module, LINEAR),
             rs.from_eps(module, LINEAR[:500]),
+            rs.from_eps(module, torch.cat([LINEAR[:500], LINEAR[500:501] * 1.0000001, LINEAR[501:]])),
+            rs.from_eps(module, LINEAR, **DOUBLE),
             rs.from_eps(module, LINEAR, continuous=True),
             rs.from_eps(module, LINEAR, clip=True),
             rs.from_eps(module, LINEAR, clip=(0, 1)),
+            rs.from_eps(module, LINEAR, clip=(0, 1.0000001)),
             rs.thresholded(net),
             rs.from_flow(module),
             rs.from_flow(module, reverse=True),
@@ -196,13 +199,15 @@ def test_a_module_says_its_dtype_device_and_identity():
             rs.from_eps(Tiny().eval(), LINEAR),
         )
     }
-    assert len(identities) == 11
+    assert len(identities) == 14
     assert None not in identities
     assert rs.from_eps(module, LINEAR).identity == net.identity
     assert rs.from_eps(lambda x, t: x, LINEAR).identity is None
     assert rs.clipped(rs.from_eps(lambda x, t: x, LINEAR)).identity is None
     named = rs.from_eps(lambda x, t: x, LINEAR, identity="epoch 9").identity
     assert named.startswith("epoch 9 ")
+    with pytest.raises(rs.InputError, match="identity is empty"):
+        rs.from_eps(lambda x, t: x, LINEAR, identity="")
     module.linear.weight.data += 1  # weights that change are other weights
     assert rs.from_eps(module, LINEAR).identity not in identities
 

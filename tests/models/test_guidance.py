@@ -136,10 +136,17 @@ def test_identities_tell_guidance_apart():
         rs.guided(a, 2.0, unconditional={"y": torch.zeros(2)}),
         rs.guided(a, 2.0, unconditional={"y": torch.ones(2)}),
         rs.guided(a, 2.0, unconditional={"y": 1}),
+        rs.guided(a, 2.0000001, unconditional={"y": 1}),
+        *(
+            rs.guided(a, 2.0, unconditional={"y": make(values)})
+            for values in (torch.zeros(2000), torch.eye(2000)[1000])
+            for make in (lambda t: t, lambda t: t.numpy(), lambda t: [t], lambda t: {"z": (t.numpy(),)})
+        ),
     ]
     assert len({net.identity for net in nets}) == len(nets)
     assert rs.guided(a, 2.0, guide=named(None)).identity is None
     assert rs.guided(named(None), 2.0, guide=a).identity is None
+    assert rs.guided(a, 2.0, unconditional={"y": [object()]}).identity is None
 
 
 def test_what_cannot_guide_is_refused(network):

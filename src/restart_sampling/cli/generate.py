@@ -54,7 +54,7 @@ def generate(
 
     from restart_sampling.base.numerics import state_dtype
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.generation.drawing import check_identity
+    from restart_sampling.generation.drawing import check_channels, check_identity
     from restart_sampling.generation.seeds import cut, parse_seeds
     from restart_sampling.generation.store import BlockStore
 
@@ -66,6 +66,7 @@ def generate(
             drawing = model.drawing(plan, batch)
             run = {**drawing.about, "seeds": seeds_text}
             check_identity(run)
+            check_channels(drawing)
             store = BlockStore(out, cut(seeds, batch))
             if ranks.first:
                 store.check(run, batch)

@@ -12,10 +12,12 @@ from restart_sampling.comparison.named_plans import NamedPlan, check_different, 
 from restart_sampling.comparison.rows import Outcome, Row
 from restart_sampling.comparison.run import Comparison
 from restart_sampling.evaluation.setup import open_setup
-from restart_sampling.generation.drawing import NetDrawing
-from restart_sampling.generation.seeds import format_seeds
+from restart_sampling.generation.drawing import NetDrawing, check_channels, classes_of_seeds
+from restart_sampling.generation.seeds import as_integers, format_seeds
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
+
+_OPTIONS = ("classes", "guidance", "noise", "exact", "shape")  # of `NetDrawing`
 
 Draw = Callable[[Plan], NetDrawing]
 """Makes the drawing of a plan."""
@@ -32,13 +34,16 @@ def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seed
         model: the net as the user names it.
 
     Raises:
-        InputError: a plan does not fit the net; of several, the message names it. Or two are alike.
+        InputError: a plan does not fit the net; of several, the message names it. Or there is none, or two are alike.
     """
+    if not plans:
+        raise InputError("there are no plans; give at least one, such as '18 [3,2,0.06,0.30]'")
     check_different(plans)
 
     def row(named: NamedPlan) -> Row:
         try:
             drawing = draw(named.plan)
+            check_channels(drawing)
         except InputError as error:
             raise InputError(f"row '{named.name}': {error}" if len(plans) > 1 else str(error)) from None
         net = drawing.net
@@ -167,6 +172,14 @@ def _compare(
     batch_size: int,
     options: dict[str, Any],
 ) -> list[dict[str, Any]]:
+    if blocks < 1:
+        raise InputError(f"there are {blocks} blocks; give at least 1")
+    unknown = options.keys() - _OPTIONS
+    if unknown:
+        raise TypeError(f"{', '.join(sorted(unknown))}: no such option; there are {', '.join(_OPTIONS)}")
+    seeds = as_integers(seeds)
+    options = {**options, "classes": classes_of_seeds(options.get("classes"), seeds)}
+
     def draw(plan: Plan) -> NetDrawing:
         return NetDrawing(net, plan, batch=batch_size, **options)
 

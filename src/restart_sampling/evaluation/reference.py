@@ -1,6 +1,5 @@
 """Reference statistics: EDM's npz format, plus detector and image hashes to check comparisons."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +49,18 @@ class Reference:
         return None
 
 
+# Kinds of dtype, as numpy names them, and numbers of dimensions; mu and sigma have a message of their own.
+_FORMS = {
+    "mu": ("f", range(9)),
+    "sigma": ("f", range(9)),
+    "images": ("iu", [0]),
+    "detector": ("U", [0]),
+    "source": ("U", [0]),
+    "features": ("f", [2]),
+    "labels": ("iu", [1]),
+}
+
+
 def save_reference(reference: Reference, path: Path) -> None:
     """Writes the npz whole: EDM's keys `mu` and `sigma`, then ours."""
     statistics = reference.statistics
@@ -75,13 +86,17 @@ def load_reference(path: Path) -> Reference:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file can fail in any way
         raise InputError(f"reference {path} cannot be read; make one with 'restart-sampling reference'") from error
     missing = {"mu", "sigma"} - arrays.keys()
     if missing:
         raise InputError(f"reference {path} has no {' and no '.join(sorted(missing))}; it is not a file of statistics")
+    for key, (kinds, dims) in _FORMS.items():
+        array = arrays.get(key)
+        if array is not None and (array.dtype.kind not in kinds or array.ndim not in dims):
+            raise InputError(f"reference {path}: {key} is {array.dtype} {list(array.shape)}; make it again")
     mu, sigma = arrays["mu"], arrays["sigma"]
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+    if mu.ndim != 1 or not len(mu) or sigma.shape != (len(mu), len(mu)):
         raise InputError(
             f"reference {path}: mu has shape {mu.shape} and sigma {sigma.shape}; they must be [d] and [d, d]"
         )
@@ -96,6 +111,6 @@ def load_reference(path: Path) -> Reference:
         statistics,
         detector=str(arrays["detector"]) if "detector" in arrays else None,
         source=str(arrays["source"]) if "source" in arrays else None,
-        features=torch.from_numpy(arrays["features"]) if "features" in arrays else None,
-        labels=torch.from_numpy(arrays["labels"]) if "labels" in arrays else None,
+        features=torch.from_numpy(arrays["features"].astype(np.float32)) if "features" in arrays else None,
+        labels=torch.from_numpy(arrays["labels"].astype(np.int64)) if "labels" in arrays else None,
     )

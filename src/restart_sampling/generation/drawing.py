@@ -2,18 +2,20 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from math import isfinite
+from operator import index
 from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.machine import describe_device
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.seeds import cut
+from restart_sampling.generation.seeds import as_integers, cut
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.fast import CompiledNetwork
 from restart_sampling.models.guidance import guided_by_class
@@ -145,15 +147,20 @@ class NetDrawing:
     @cached_property
     def about(self) -> dict[str, Any]:
         """JSON, all that determines the images but their seeds."""
-        compiled = ", compiled" * isinstance(getattr(self.net, "model", None), CompiledNetwork)
+        net = self.net
+        compiled = ", compiled" * isinstance(getattr(net, "model", None), CompiledNetwork)
+        # The file of a checkpoint says what else there is to know, unless a shape was given.
+        known = isinstance(net, Denoiser) and self.shape == _shape(net, None)
+        levels = [float(level) if isfinite(level) else None for level in (net.sigma_min, net.sigma_max)]
         return {
-            "model_sha256": self.net.identity,
-            "D": self.net.D,
+            "model_sha256": net.identity,
+            "D": net.D,
             "plan": str(self.plan),
             "class": self._classes,
             "guidance": self._guidance,
             "noise": self._noise,
             "arithmetic": f"{self._dtype}{compiled}{', exact' * self._exact}",
+            **({} if known else {"process": list(astuple(net.process)), "levels": levels, "shape": list(self.shape)}),
         }
 
     def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
@@ -211,7 +218,7 @@ class NetDrawing:
         net = cast(Denoiser, self.net)
         if self._guidance == 1:
             classes = net.one_hot(labels)
-            return lambda x, level: net(x, level, classes)
+            return lambda x, level: net(x, level, class_labels=classes)
         return guided_by_class(net, labels, self._guidance)
 
     def _noise_of(self, seeds: Sequence[int]) -> Noise:
@@ -279,17 +286,36 @@ def generate(
         InputError: the plan, a class or the noise does not fit the net (at once), or an image is not finite (when it is
             made).
     """
+    seeds = as_integers(seeds)
     if not seeds:
         raise InputError("the seeds are missing; give one for each image, such as seeds=range(64)")
-    if isinstance(classes, Sequence) and len(classes) != len(seeds):
-        raise InputError(
-            f"{len(classes)} classes were given for {len(seeds)} seeds; give one class, or one for each seed"
-        )
-    of_seeds = dict(zip(seeds, classes, strict=True)) if isinstance(classes, Sequence) else classes
+    of_seeds = classes_of_seeds(classes, seeds)
     drawing = NetDrawing(
         net, plan, batch=batch_size, classes=of_seeds, guidance=guidance, noise=noise, exact=exact, shape=shape
     )
     return drawing.draw(seeds)
+
+
+def classes_of_seeds(
+    classes: int | Sequence[int] | Mapping[int, int] | None, seeds: Sequence[int]
+) -> int | Mapping[int, int] | None:
+    """Returns classes as `NetDrawing` takes them.
+
+    Args:
+        classes: one for all images, one for each seed in their order, or those of the seeds; None: drawn.
+        seeds: of the images.
+
+    Raises:
+        InputError: there are more or fewer classes than seeds.
+    """
+    if classes is None or isinstance(classes, int | Mapping):
+        return classes
+    labels = as_integers(classes)
+    if len(labels) != len(seeds):
+        raise InputError(
+            f"{len(labels)} classes were given for {len(seeds)} seeds; give one class, or one for each seed"
+        )
+    return dict(zip(seeds, labels, strict=True))
 
 
 def check_identity(run: Mapping[str, Any]) -> None:
@@ -302,6 +328,19 @@ def check_identity(run: Mapping[str, Any]) -> None:
         raise InputError(
             "images and results are kept of nets that can be told apart, and this one has no identity; give it one "
             "(identity=... of rs.from_eps and the like), such as the SHA-256 of its weights"
+        )
+
+
+def check_channels(drawing: NetDrawing) -> None:
+    """Makes sure that the images can be written and measured.
+
+    Raises:
+        InputError: they have neither 1 nor 3 channels.
+    """
+    if drawing.shape[0] not in (1, 3):
+        raise InputError(
+            f"images that are written or measured have 1 or 3 channels, and those of this net have {drawing.shape[0]}; "
+            f"draw them in Python, with rs.generate or rs.sample"
         )
 
 
@@ -332,17 +371,20 @@ def manifest(
 
 
 def _shape(net: Net, shape: Sequence[int] | None) -> tuple[int, ...]:
-    shape = shape or getattr(net, "shape", None)
+    if shape is None:
+        shape = getattr(net, "shape", None)
     if shape is None and hasattr(net, "resolution"):
         shape = (net.channels, net.resolution, net.resolution)  # type: ignore[attr-defined]
-    if shape is None or len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"the shape of the images is {shape}; give (channels, height, width), such as (3, 32, 32)")
-    return tuple(shape)
+    with suppress(TypeError):
+        sizes = tuple(map(index, shape or ()))
+        if len(sizes) == 3 and min(sizes) >= 1:
+            return sizes
+    raise InputError(f"the shape of the images is {shape!r}; give (channels, height, width), such as (3, 32, 32)")
 
 
 def _dtype(net: Net) -> str:
     """In which the network computes, as far as the net says it."""
-    weights = next(net.parameters(), None) if isinstance(net, nn.Module) else None
+    weights = next(net.parameters(), None) if hasattr(net, "parameters") else None
     return "its own dtype" if weights is None else str(weights.dtype).removeprefix("torch.")
 
 

@@ -6,7 +6,8 @@ number of processes nor an interruption changes a bit.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import index
 
 from restart_sampling.base.errors import InputError
 
@@ -38,6 +39,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds '{text}': a seed is given twice; each seed makes one image")
     return seeds
+
+
+def as_integers(values: Iterable[int]) -> Sequence[int]:
+    """Returns seeds or classes as a sequence of Python's integers; arrays and tensors [N] can be given too."""
+    return values if isinstance(values, range) else [index(value) for value in values]
 
 
 def format_seeds(seeds: Sequence[int]) -> str:

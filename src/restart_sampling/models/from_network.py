@@ -5,6 +5,7 @@ for the data gives noise, without an error.
 """
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from math import log, sqrt
 from typing import Any, Literal, TypedDict, Unpack, assert_never
 
@@ -57,7 +58,8 @@ def from_eps(
         identity: says which weights a function has, for runs that are resumed; default: a module's SHA-256.
 
     Raises:
-        InputError: alphas_cumprod is no such table, or clip no range; in a call: the network's answer is not like x.
+        InputError: alphas_cumprod is no such table, clip no range, or identity empty; in a call: the network's answer
+            is not like x.
 
     Source: Ho et al. 2020 (arXiv 2006.11239), as in Karras et al. 2022 (arXiv 2206.00364), table 1.
     """
@@ -189,7 +191,7 @@ def _discrete(
 
     return call.net(
         denoise,
-        f"{prediction}, {len(sigmas)} levels {sigmas[0]:g} to {sigmas[-1]:g}{', continuous' * continuous}",
+        f"{prediction}, levels {sha256(repr(sigmas).encode()).hexdigest()}{', continuous' * continuous}",
         process=VE,
         sigma_min=sigmas[0],
         sigma_max=sigmas[-1],
@@ -212,6 +214,8 @@ class _Call:
         weight = next(
             (each for each in weights if each.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu")
         )
+        if identity == "":
+            raise InputError("identity is empty; give what tells the weights apart, such as their SHA-256, or None")
         self.network, self.clip, self.identity = network, clip, identity
         self.dtype = dtype or weight.dtype
         self.device = torch.device(device or weight.device)
@@ -228,13 +232,13 @@ class _Call:
         return like(x, getattr(answer, "sample", answer), "the network")
 
     def net(self, denoise: Callable[..., Tensor], words: str, **levels: Any) -> FunctionNet:
-        """Makes a net of this denoiser, whose identity is that of the network and `words`."""
+        """Makes a net of this denoiser, whose identity is that of the network, `words` and the dtype."""
 
         def identify() -> str | None:
             weights = self.identity
             if weights is None and isinstance(self.network, nn.Module):
                 weights = weights_sha256(self.network)
-            return weights and f"{weights} {words}"
+            return weights and f"{weights} {words} in {self.dtype}"
 
         net = FunctionNet(denoise, device=self.device, identify=identify, **levels)
         match self.clip:

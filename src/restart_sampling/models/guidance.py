@@ -5,6 +5,7 @@ from hashlib import sha256
 from math import inf, isclose, isfinite
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,8 +109,12 @@ def guided(
 
     def identify(inner: str) -> str | None:
         by = guide.identity if guide else "itself"
-        arguments = f"{_described(conditional)} over {_described(unconditional)}"
-        return by and f"{inner} guided {scale:g} between {low:g} and {high:g} by {by} with {arguments}"
+        given = tuple(map(float, (scale, low, high)))
+        try:
+            arguments = f"{_content(conditional)} over {_content(unconditional)}"
+        except TypeError:
+            return None
+        return by and f"{inner} guided by {by}, scale and interval {given}, with {arguments}"
 
     everywhere = low <= 0 and high >= net.sigma_max
     return around(
@@ -120,17 +125,28 @@ def guided(
         round_level=round_level,
         sigma_min=max(net.sigma_min, (guide or net).sigma_min),
         sigma_max=min(net.sigma_max, (guide or net).sigma_max),
+        # Classes that are bound here are not drawn.
+        label_dim=0 if "class_labels" in (conditional or {}) else getattr(net, "label_dim", 0),
     )
 
 
-def _described(arguments: Mapping[str, Any] | None) -> str:
-    """Arguments in a few words, tensors by the SHA-256 of their values."""
-    words = []
-    for key, value in (arguments or {}).items():
-        if isinstance(value, Tensor):
-            value = sha256(repr((value.dtype, value.shape, value.tolist())).encode()).hexdigest()
-        words.append(f"{key}={value}")
-    return f"({', '.join(words)})"
+def _content(value: Any) -> str:
+    """Returns the whole of a value as text, in which tensors and arrays have the SHA-256 of their values.
+
+    Raises:
+        TypeError: a value is of a kind whose text may leave something out.
+    """
+    match value:
+        case Tensor() | np.ndarray() if value.dtype != object:
+            said = repr((value.dtype, tuple(value.shape), value.tolist()))
+            return f"{type(value).__name__} {sha256(said.encode()).hexdigest()}"
+        case Mapping():
+            return f"{{{', '.join(sorted(f'{_content(key)}: {_content(each)}' for key, each in value.items()))}}}"
+        case list() | tuple():
+            return f"{type(value).__name__} ({', '.join(map(_content, value))})"
+        case None | str() | bytes() | bool() | int() | float() | np.generic() | torch.dtype() | torch.device():
+            return repr(value)
+    raise TypeError(f"a {type(value).__name__} cannot be told from another")
 
 
 def _joined(key: str, without: Any, wanted: Any, batch: int) -> Any:

@@ -24,7 +24,7 @@ def clipped(net: Net, low: float = -1.0, high: float = 1.0) -> FunctionNet:
     def denoise(x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:
         return _finite(net(x, level, **kwargs)).clamp(low, high)
 
-    return around(net, denoise, lambda inner: f"{inner} clipped to [{low:g}, {high:g}]")
+    return around(net, denoise, lambda inner: f"{inner} clipped to [{float(low)!r}, {float(high)!r}]")
 
 
 def thresholded(net: Net, quantile: float = 0.995) -> FunctionNet:
@@ -51,7 +51,7 @@ def thresholded(net: Net, quantile: float = 0.995) -> FunctionNet:
         s = values.kthvalue(rank, dim=1).values.clamp(min=1).reshape(-1, *[1] * (x0.ndim - 1))
         return torch.clamp(x0, -s, s) / s
 
-    return around(net, denoise, lambda inner: f"{inner} thresholded at {quantile:g}")
+    return around(net, denoise, lambda inner: f"{inner} thresholded at {float(quantile)!r}")
 
 
 def _finite(x0: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+import restart_sampling
 from restart_sampling.base.errors import InputError, one_line
 from restart_sampling.base.files import sha256
 from restart_sampling.base.numerics import weights_sha256
@@ -26,8 +28,8 @@ def load_net_file(source: str, device: torch.device) -> Net:
 
     The function is called without arguments, with `device` as torch's default, and returns a net, or (net, shape) with
     the shape (C, H, W) of its images where the net has neither a `shape` nor `channels` and `resolution`. Modules
-    beside the file can be imported. The identity of the net is the SHA-256 of the file and of its own identity, or of
-    the weights of a torch module.
+    beside the file can be imported. The identity of the net is the SHA-256 of the file, of the modules of its folder
+    that are imported by then, of the function's name, and of its own identity, or of the weights of a torch module.
 
     Args:
         source: `file.py:make`, the path of the file and the name of the function.
@@ -63,25 +65,24 @@ def load_net_file(source: str, device: torch.device) -> Net:
             f"--model {source}: its net is on {net.device.type}, and the command computes on {device.type}; give "
             f"--device {net.device.type}, or make the network where torch.get_default_device() says"
         )
-    return cast(Net, _FileNet(net, shape, source, path))
+    return cast(Net, _FileNet(net, shape, source, path, _code_sha256(path, function)))
 
 
 class _FileNet:
     """A net that is like another, but for its identity and its errors."""
 
-    def __init__(self, net: Net, shape: tuple[int, ...] | None, source: str, path: Path) -> None:
-        self._net, self._source, self._path = net, source, path
-        self._file_sha256 = sha256(path)
+    def __init__(self, net: Net, shape: tuple[int, ...] | None, source: str, path: Path, code_sha256: str) -> None:
+        self._net, self._source, self._path, self._code_sha256 = net, source, path, code_sha256
         if shape is not None:
             self.shape = shape
 
     @property
     def identity(self) -> str | None:
-        """SHA-256 of the file and of the weights; None: the weights are not known."""
+        """SHA-256 of the code and of the weights; None: the weights are not known."""
         own = getattr(self._net, "identity", None)
         if own is None and isinstance(self._net, torch.nn.Module):
             own = weights_sha256(self._net)
-        return own and hashlib.sha256(f"{self._file_sha256} {own}".encode()).hexdigest()
+        return own and hashlib.sha256(f"{self._code_sha256} {own}".encode()).hexdigest()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._net, name)
@@ -105,6 +106,28 @@ def _run(path: Path) -> ModuleType:
     return module
 
 
+def _code_sha256(path: Path, function: str) -> str:
+    """Computes the SHA-256 of a function's name, its file, and the modules that were imported from the file's folder.
+
+    Installed packages and this one do not count, even where they lie in the folder: which are imported depends on the
+    command.
+    """
+    file, folder = path.resolve(), path.parent.resolve()
+    not_own = [Path(sysconfig.get_path("stdlib")).resolve(), Path(restart_sampling.__file__).resolve().parent]
+
+    def is_own(module: Path) -> bool:
+        installed = {"site-packages", "dist-packages"} & {*module.parts[len(folder.parts) :]}
+        return module.is_relative_to(folder) and not installed and not any(map(module.is_relative_to, not_own))
+
+    places = [
+        getattr(module, "__dict__", {}).get("__file__") for name, module in [*sys.modules.items()] if name != "__main__"
+    ]
+    imported = {Path(place).resolve() for place in places if isinstance(place, str)}
+    files = {file, *(module for module in imported if is_own(module) and module.is_file())}
+    own = sorted((each.relative_to(folder).as_posix(), sha256(each)) for each in files)
+    return hashlib.sha256(repr((function, own)).encode()).hexdigest()
+
+
 @contextmanager
 def _errors_of(source: str, path: Path) -> Iterator[None]:
     """Says of an error in the file where it is, in one sentence."""
@@ -112,7 +135,7 @@ def _errors_of(source: str, path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [
             frame.lineno
             for frame in traceback.extract_tb(error.__traceback__)

@@ -63,13 +63,20 @@ class Net(Protocol):
         ...
 
 
+_OF_IMAGES = ("shape", "channels", "resolution", "one_hot", "default_plan", "parameters", "model")
+
+
 @dataclass(frozen=True)
 class FunctionNet:
     """A net made of functions; for its attributes see `Net`.
 
+    What drawings read of a net of images (`_OF_IMAGES`) is that of `inner`.
+
     Attributes:
         denoise: denoise(x, level, **kwargs) -> x0.
         identify: returns the net's identity.
+        label_dim: classes that `denoise` takes as `class_labels`; 0: none.
+        inner: the net that this one is around; None: there is none.
     """
 
     denoise: Callable[..., Tensor]
@@ -81,6 +88,13 @@ class FunctionNet:
     identify: Callable[[], str | None] = lambda: None
     round_level: Callable[[float], float] = lambda level: level
     evaluations: Callable[[float], int] = lambda level: 1
+    label_dim: int = 0
+    inner: Net | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_IMAGES and self.inner is not None:
+            return getattr(self.inner, name)
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     @property
     def identity(self) -> str | None:
@@ -97,6 +111,8 @@ def around(
 ) -> FunctionNet:
     """Makes a net around another, like it but for its denoiser, its identity, and the attributes in `changes`.
 
+    Drawings of it have the shape, the classes and the default plan of the inner one.
+
     Args:
         net: the inner one.
         denoise: denoise(x, level, **kwargs) -> x0.
@@ -109,7 +125,7 @@ def around(
         return inner and identify(inner)
 
     kept = {entry.name: getattr(net, entry.name) for entry in fields(FunctionNet) if hasattr(net, entry.name)}
-    return FunctionNet(**{**kept, **changes, "denoise": denoise, "identify": identity})
+    return FunctionNet(**{**kept, "inner": net, **changes, "denoise": denoise, "identify": identity})
 
 
 def like(x: Tensor, answer: object, who: str = "the denoiser") -> Tensor:
