@@ -174,7 +174,7 @@ def test_wrapped_checkpoints_draw_their_classes(place):
     assert NetDrawing(rs.thresholded(small)).plan == NetDrawing(small).plan
 
 
-@pytest.mark.parametrize("shape", ["388", (0, 8, 8), (-1, 2), (2.0,), (3.0, 8.0, 8.0), 2, (), (0,)])
+@pytest.mark.parametrize("shape", ["388", np.array([3, 8]), (0, 8, 8), (-1, 2), (2.0,), (3.0, 8.0, 8.0), 2, (), (0,)])
 def test_what_is_no_shape_of_images_is_one_sentence(shape):
     with pytest.raises(rs.InputError, match=r"^the shape of the images is .*; give \(channels, height, width\)"):
         rs.generate(gaussian(), "2", [0], shape=shape)

@@ -376,7 +376,7 @@ def _shape(net: Net, shape: Sequence[int] | None) -> tuple[int, ...]:
     if shape is None and hasattr(net, "resolution"):
         shape = (net.channels, net.resolution, net.resolution)  # type: ignore[attr-defined]
     with suppress(TypeError):
-        sizes = tuple(map(index, shape or ()))
+        sizes = tuple(map(index, () if shape is None else shape))
         if len(sizes) == 3 and min(sizes) >= 1:
             return sizes
     raise InputError(f"the shape of the images is {shape!r}; give (channels, height, width), such as (3, 32, 32)")
