@@ -5,6 +5,7 @@ import torch
 
 import restart_sampling as rs
 from restart_sampling.generation.drawing import _finish_batches
+from restart_sampling.generation.store import BlockStore
 from restart_sampling.models.denoiser import EDMPrecond, iDDPMPrecond
 from restart_sampling.models.guidance import guided_by_class
 from restart_sampling.sampling.sample import net_path
@@ -170,3 +171,13 @@ def test_batches_that_are_under_way_come_in_order_and_one_ahead():
 
     assert list(_finish_batches(map(start, range(3)), ahead=1)) == [0, 1, 2]
     assert events == ["start 0", "start 1", "finish 0", "start 2", "finish 1", "finish 2"]
+
+
+def test_a_run_that_failed_before_its_first_image_does_not_lock_its_folder(tmp_path):
+    blocks = [range(4)]
+    for out in (tmp_path / "images", tmp_path / "images.zip"):
+        BlockStore(out, blocks).start({"run": {"model_sha256": "training"}, "batch": 4})
+        BlockStore(out, blocks).check({"model_sha256": "mended"}, 4)
+    (tmp_path / "images" / "000000").mkdir()
+    with pytest.raises(rs.InputError, match="holds another run, with model_sha256"):
+        BlockStore(tmp_path / "images", blocks).check({"model_sha256": "mended"}, 4)

@@ -212,10 +212,12 @@ def _digest(images: Mapping[str, Any]) -> str:
 
 
 def _folder_manifest(folder: Path) -> dict[str, Any] | None:
-    """Reads a folder's manifest; None where nothing is there yet, or only what was never finished."""
+    """Reads a folder's manifest; None where there is nothing beside it, which a run that failed at once leaves."""
     if not folder.exists() or (folder.is_dir() and all(map(is_partial, folder.iterdir()))):
         return None
-    return _parse_manifest((folder / MANIFEST).read_bytes())
+    found = _parse_manifest((folder / MANIFEST).read_bytes())
+    alone = all(is_partial(path) or path.name == MANIFEST for path in folder.iterdir())
+    return None if alone else found
 
 
 def _parse_manifest(text: bytes) -> dict[str, Any]:
