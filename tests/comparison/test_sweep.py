@@ -285,7 +285,7 @@ forward = Denoiser.forward
 def broken(self, x, sigma, **more):
     if os.environ["RANK"] == "1" and sigma.max() > 50:
         raise RuntimeError("out of memory\\nand more")
-    return forward(self, x, sigma, *more)
+    return forward(self, x, sigma, **more)
 
 Denoiser.forward = broken
 main()
