@@ -148,8 +148,8 @@ def test_a_row_that_fails_does_not_end_the_others(place, run, monkeypatch):
     """A model that goes wrong at high levels, which one plan alone visits."""
     forward = Denoiser.forward
 
-    def broken(self, x, sigma, *more):
-        return forward(self, x, sigma, *more) * (float("nan") if sigma.max() > 50 else 1.0)
+    def broken(self, x, sigma, **more):
+        return forward(self, x, sigma, **more) * (float("nan") if sigma.max() > 50 else 1.0)
 
     with monkeypatch.context() as patch:
         patch.setattr(Denoiser, "forward", broken)
@@ -282,10 +282,10 @@ from restart_sampling.models.denoiser import Denoiser
 
 forward = Denoiser.forward
 
-def broken(self, x, sigma, *more):
+def broken(self, x, sigma, **more):
     if os.environ["RANK"] == "1" and sigma.max() > 50:
         raise RuntimeError("out of memory\\nand more")
-    return forward(self, x, sigma, *more)
+    return forward(self, x, sigma, **more)
 
 Denoiser.forward = broken
 main()
