@@ -142,7 +142,7 @@ def curves(points: Sequence[Point], read: Reading, *, zero: bool) -> list[Curve]
         for index, interval in enumerate(point.plan.intervals):
             text, value = read(point, interval)
             before, after = point.plan.intervals[:index], point.plan.intervals[index + 1 :]
-            label = str(replace(point.plan, intervals=(*before, text, *after)))  # type: ignore[arg-type]
+            label = str(point.plan).replace(str(interval), text)  # no two intervals of a plan are equal
             groups.setdefault(label, {})[value] = point
             origins[label] = plain.get(_plain(replace(point.plan, intervals=before + after))) if zero else None
     found = []
