@@ -150,3 +150,10 @@ def test_a_factor_on_the_noise_is_finite_and_not_negative(s_noise):
     for make in (rs.GaussianNoise, lambda seeds, **settings: rs.PFGMppNoise(seeds, D=8, **settings)):
         with pytest.raises(rs.InputError, match=r"s_noise is .*; give a finite number, 0 or above"):
             make([1], s_noise=s_noise)
+
+
+def test_edms_noise_checks_what_the_others_check():
+    path = rs.Plan(2).path(0.002, 80)
+    for seeds, s_noise in (([1.5], 1.0), ({1, 2}, 1.0), ([1], math.nan), ([1], -1.0)):
+        with pytest.raises(rs.InputError):
+            rs.EDMNoise(seeds, path, s_noise=s_noise)

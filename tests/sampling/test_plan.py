@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import restart_sampling as rs
 from restart_sampling.sampling.levels import GRIDS
 from restart_sampling.sampling.solvers.by_name import SOLVERS
 
-SHARED = Path(os.environ.get("RESTART_SAMPLING_SHARED", "../shared"))
+PUBLISHED = Path(__file__).parents[1] / "golden" / "plans.csv"
 
 solver_texts = st.one_of(
     st.sampled_from(sorted(SOLVERS)),
@@ -185,9 +184,8 @@ def test_presets_have_the_nfe_they_claim(name):
     assert plan.path(sigma_min=0.002, sigma_max=80.0).nfe(*plan.solvers) == preset.nfe
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the table of published plans is not here")
 def test_presets_are_the_published_plans():
-    with (SHARED / "reference" / "plans.csv").open() as file:
+    with PUBLISHED.open() as file:
         rows = list(csv.DictReader(file))
     ours = {name for name in rs.PRESETS if name.startswith("cifar10-small-") or "-sde-" in name}
     assert set(rs.PRESETS) - ours == {row["name"] for row in rows}

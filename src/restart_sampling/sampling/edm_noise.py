@@ -8,6 +8,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numerics import state_dtype
+from restart_sampling.sampling.noise import noise_factor, seed_list
 from restart_sampling.sampling.path import NoisePath, restart_jumps
 from restart_sampling.sampling.process import VE, Process
 
@@ -25,6 +26,9 @@ class EDMNoise:
         s_noise: factor on the noise of every rise.
         device: where the states and the generators are.
 
+    Raises:
+        InputError: a seed or s_noise is out of range.
+
     Source: order of draws as described for EDM's generate.py and the Restart authors' generate_restart.py.
     """
 
@@ -33,9 +37,9 @@ class EDMNoise:
     def __init__(
         self, seeds: Sequence[int], path: NoisePath, *, s_noise: float = 1.0, device: torch.device | str = "cpu"
     ) -> None:
-        self.s_noise = s_noise
+        self.s_noise = noise_factor(s_noise)
         self.device = torch.device(device)
-        self.generators = [torch.Generator(self.device).manual_seed(seed % 2**32) for seed in seeds]
+        self.generators = [torch.Generator(self.device).manual_seed(seed % 2**32) for seed in seed_list(seeds)]
         self._rises = iter(zip(path.rises, _unused_draws(path), strict=True))
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:
