@@ -229,3 +229,10 @@ def test_bfloat16(folder):
     drawing = prepare(half, asked(NOISE[-1]))
     assert half.dtype == drawing.about["arithmetic"] == "bfloat16"
     assert images(drawing).float().std() > 10
+
+
+def test_settings_that_are_arrays_are_lists_in_what_is_said_of_the_images(model):
+    pipeline = model()
+    betas = torch.linspace(0.001, 0.02, pipeline.scheduler_config["num_train_timesteps"]).numpy()
+    given = replace(pipeline, scheduler_config={**pipeline.scheduler_config, "trained_betas": betas})
+    assert prepare(given, asked("restart")).about["scheduler"]["trained_betas"] == betas.tolist()

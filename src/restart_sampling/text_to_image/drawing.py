@@ -81,7 +81,7 @@ class TextDrawing:
         config = {
             key: _json(value)
             for key, value in self.scheduler.config.items()
-            if not key.startswith("_") and _LATER.get(key, ...) != value
+            if not (key.startswith("_") or (key in _LATER and _LATER[key] == value))
         }
         return {
             "model_sha256": self.model.sha256,
