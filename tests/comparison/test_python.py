@@ -189,7 +189,6 @@ def test_seeds_and_classes_may_be_arrays_and_tensors(make, place):
     assert batch.seeds == expected.seeds
     assert torch.equal(batch.labels, expected.labels)
     assert torch.equal(batch.images, expected.images)
-    (one,), (other,) = (
-        rs.evaluate(model, each.pop("plan"), results=f"{place}/r.jsonl", **each, **MEASURE) for each in (asked, given)
-    )
-    assert one["time"] == other["time"]  # the same line: it was not drawn again
+    for each in (asked, given):
+        rs.evaluate(model, each.pop("plan"), results=f"{place}/r.jsonl", **each, **MEASURE)
+    assert len(Path(f"{place}/r.jsonl").read_text().splitlines()) == 1  # the same line: it was not drawn again

@@ -1,5 +1,7 @@
 """From seeds to images: what may and may not change the image of a seed, and what is refused."""
 
+import math
+
 import pytest
 import torch
 
@@ -117,6 +119,37 @@ def test_a_model_that_rounds_its_levels_is_called_at_those():
         nearest = min(known, key=lambda value: abs(value - level))
         assert level == pytest.approx(nearest, rel=1e-6)
     assert images(model, "10 [3,2,0.5,3.0] gamma=0.05", [1]).shape == (1, 3, 8, 8)
+
+
+def test_a_network_of_ones_own_gets_the_class_of_each_seed():
+    """As a checkpoint does: one of each seed's own, a fixed one or those given; as numbers, [B] int64."""
+    model = tiny(label_dim=4)
+    seen = []
+
+    def network(x, sigma, class_labels):
+        assert (class_labels.dtype, class_labels.shape) == (torch.int64, x.shape[:1])
+        seen.append(class_labels)
+        return model(x, sigma, class_labels)
+
+    own = rs.from_edm(network, 0, math.inf, label_dim=4, identity="own", dtype=torch.float64)
+    for asked in ({}, {"classes": 3}, {"classes": [3, 1, 0]}):
+        (ours,) = rs.generate(own, "3", range(3), shape=(3, 8, 8), **asked)
+        (theirs,) = rs.generate(model, "3", range(3), **asked)
+        assert torch.equal(ours.labels, theirs.labels)
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(seen[-1], ours.labels)
+    guided = rs.guided(own, 2.0, unconditional={"class_labels": torch.tensor([0])})
+    assert torch.equal(
+        next(rs.generate(guided, "3", range(3), shape=(3, 8, 8))).labels, rs.GaussianNoise(range(3)).labels(4)
+    )
+    with pytest.raises(rs.InputError, match=r"guidance 2 was given.*rs\.guided"):
+        rs.generate(own, "3", range(3), shape=(3, 8, 8), guidance=2.0)
+    with pytest.raises(rs.InputError, match="class 4 is out of range"):
+        rs.generate(own, "3", range(3), shape=(3, 8, 8), classes=4)
+    with pytest.raises(rs.InputError, match="label_dim is -1"):
+        rs.from_edm(network, 0, 1, label_dim=-1)
+    identities = {rs.from_edm(network, 0, 1, label_dim=classes, identity="own").identity for classes in (0, 4, 5)}
+    assert len(identities) == 3
 
 
 @pytest.mark.parametrize(

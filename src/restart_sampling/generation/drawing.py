@@ -152,11 +152,16 @@ class NetDrawing:
         # The file of a checkpoint says what else there is to know, unless a shape was given.
         known = isinstance(net, Denoiser) and self.shape == _shape(net, None)
         levels = [float(level) if isfinite(level) else None for level in (net.sigma_min, net.sigma_max)]
+        classes: int | dict[str, int] | None
+        if isinstance(self._classes, Mapping):  # with keys of JSON, so that a run that was read again is equal
+            classes = {str(seed): label for seed, label in self._classes.items()}
+        else:
+            classes = self._classes
         return {
             "model_sha256": net.identity,
             "D": net.D,
             "plan": str(self.plan),
-            "class": self._classes,
+            "class": classes,
             "guidance": self._guidance,
             "noise": self._noise,
             "arithmetic": f"{self._dtype}{compiled}{', exact' * self._exact}",
@@ -186,7 +191,13 @@ class NetDrawing:
                 raise InputError(
                     f"guidance {self._guidance:g} was given, but the model is unconditional; only 1 (none) is possible"
                 )
-        elif given is not None:
+            return
+        if self._guidance != 1 and not hasattr(self.net, "one_hot"):
+            raise InputError(
+                f"guidance {self._guidance:g} was given, but how this net is told of no class is not known; leave it "
+                "out, and give rs.guided(net, scale, unconditional={'class_labels': ...})"
+            )
+        if given is not None:
             for label in [given] if isinstance(given, int) else given.values():
                 if not 0 <= label < self._label_dim:
                     raise InputError(f"class {label} is out of range; the model has classes 0 to {self._label_dim - 1}")
@@ -215,11 +226,12 @@ class NetDrawing:
     def _denoise(self, labels: Tensor | None) -> Denoise:
         if labels is None:
             return self.net
-        net = cast(Denoiser, self.net)
+        net = self.net
         if self._guidance == 1:
-            classes = net.one_hot(labels)
+            # Once a batch for a checkpoint; networks of other origin take the numbers.
+            classes = net.one_hot(labels) if hasattr(net, "one_hot") else labels
             return lambda x, level: net(x, level, class_labels=classes)
-        return guided_by_class(net, labels, self._guidance)
+        return guided_by_class(cast(Denoiser, net), labels, self._guidance)
 
     def _noise_of(self, seeds: Sequence[int]) -> Noise:
         if self._noise == "edm":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import whole_number
 from restart_sampling.base.numerics import state_dtype, weights_sha256
 from restart_sampling.models.thresholding import clipped
 from restart_sampling.sampling.net import FunctionNet, like
@@ -29,6 +30,7 @@ class Options(TypedDict, total=False):
     dtype: torch.dtype | None
     device: torch.device | str | None
     identity: str | None
+    label_dim: int
 
 
 def from_eps(
@@ -56,10 +58,12 @@ def from_eps(
         dtype: of the network's input; default: that of its parameters, float32 for a function. The state is float64.
         device: of the states; default: that of its parameters, the CPU for a function.
         identity: says which weights a function has, for runs that are resumed; default: a module's SHA-256.
+        label_dim: how many classes the network knows. `rs.generate`, `rs.evaluate` and the commands then draw a class
+            for each seed, and call the network with class_labels, int64 [B]; 0: it has none.
 
     Raises:
-        InputError: alphas_cumprod is no such table, clip no range, or identity empty; in a call: the network's answer
-            is not like x.
+        InputError: alphas_cumprod is no such table, clip no range, identity empty, or label_dim below 0; in a call: the
+            network's answer is not like x.
 
     Source: Ho et al. 2020 (arXiv 2006.11239), as in Karras et al. 2022 (arXiv 2206.00364), table 1.
     """
@@ -108,7 +112,7 @@ def from_flow(network: Network, *, reverse: bool = False, **options: Unpack[Opti
     Args:
         network: a torch module, or any function.
         reverse: whether t = 1 is the data, and the velocity points there.
-        **options: clip, dtype, device, identity, as of `from_eps`.
+        **options: clip, dtype, device, identity, label_dim, as of `from_eps`.
 
     Raises:
         InputError: clip is no range; in a call: the network's answer is not like x.
@@ -135,7 +139,7 @@ def from_edm(
         sigma_min: the lowest level that it knows; 0: any.
         sigma_max: the highest.
         D: augmented dimensions, if it is a PFGM++ model.
-        **options: clip, dtype, device, identity, as of `from_eps`.
+        **options: clip, dtype, device, identity, label_dim, as of `from_eps`.
 
     Raises:
         InputError: the levels or D are out of range, or clip is no range; in a call: the answer is not like x.
@@ -209,6 +213,7 @@ class _Call:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         identity: str | None = None,
+        label_dim: int = 0,
     ) -> None:
         weights = network.parameters() if isinstance(network, nn.Module) else ()
         weight = next(
@@ -217,6 +222,9 @@ class _Call:
         if identity == "":
             raise InputError("identity is empty; give what tells the weights apart, such as their SHA-256, or None")
         self.network, self.clip, self.identity = network, clip, identity
+        self.label_dim = whole_number("label_dim", label_dim)
+        if self.label_dim < 0:
+            raise InputError(f"label_dim is {label_dim}; give how many classes the network knows, 0 for none")
         self.dtype = dtype or weight.dtype
         self.device = torch.device(device or weight.device)
 
@@ -238,9 +246,10 @@ class _Call:
             weights = self.identity
             if weights is None and isinstance(self.network, nn.Module):
                 weights = weights_sha256(self.network)
-            return weights and f"{weights} {words} in {self.dtype}"
+            classes = f", {self.label_dim} classes" if self.label_dim else ""
+            return weights and f"{weights} {words} in {self.dtype}{classes}"
 
-        net = FunctionNet(denoise, device=self.device, identify=identify, **levels)
+        net = FunctionNet(denoise, device=self.device, identify=identify, label_dim=self.label_dim, **levels)
         match self.clip:
             case True:
                 return clipped(net)
