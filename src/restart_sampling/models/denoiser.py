@@ -328,7 +328,9 @@ class iDDPMPrecond(ExactBuffers, Denoiser):  # noqa: N801
         )
 
     def _nearest(self, sigma: Tensor) -> Tensor:
-        return (sigma.unsqueeze(-1) - self.u.to(sigma.dtype)).abs().argmin(dim=-1)
+        """The places in the table, as EDM finds them: near the middle of two levels cdist may take either."""
+        distances = torch.cdist(sigma.to(self.u.dtype).reshape(-1, 1), self.u.unsqueeze(-1))
+        return distances.argmin(dim=1).reshape(sigma.shape)
 
 
 def _alpha_bar(j: int, M: int, C_2: float) -> float:

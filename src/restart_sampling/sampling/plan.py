@@ -171,7 +171,10 @@ class Plan:
         return self.own_levels
 
     def path(
-        self, sigma_min: float = 0.0, sigma_max: float = inf, round_level: Callable[[float], float] | None = None
+        self,
+        sigma_min: float = 0.0,
+        sigma_max: float = inf,
+        round_level: Callable[[float], float] = lambda level: level,
     ) -> NoisePath:
         """Makes the noise path of this plan for a model.
 
@@ -183,7 +186,7 @@ class Plan:
         Raises:
             InputError: an interval does not fit the grid, or is rounded to one level.
         """
-        path = restart_path(
+        return restart_path(
             self.levels(sigma_min, sigma_max),
             self.intervals,
             gamma=self.gamma,
@@ -191,14 +194,14 @@ class Plan:
             s_min=self.s_min,
             s_max=self.s_max,
             grid=self.rule,
+            round_level=round_level,
         )
-        return path.rounded(round_level) if round_level else path
 
     def explain(
         self,
         sigma_min: float = 0.0,
         sigma_max: float = inf,
-        round_level: Callable[[float], float] | None = None,
+        round_level: Callable[[float], float] = lambda level: level,
         process: Process = VE,
     ) -> str:
         """Says what the plan will do: main grid, restarts with their snapped t_min, noise of each rise, and NFE.
