@@ -52,6 +52,7 @@ class Denoiser(nn.Module):
         resolution, channels, label_dim, sigma_min, sigma_max, D: as above.
         identity: SHA-256 of the file that it comes from; None: unknown.
         default_plan: one that suits it; None: unknown.
+        weights: what they are, in words, where the file has another than the average; None: the average, or unknown.
 
     Raises:
         InputError: unknown model_type.
@@ -60,6 +61,7 @@ class Denoiser(nn.Module):
     process: ClassVar[Process] = VE
     identity: str | None = None
     default_plan: str | None = None
+    weights: str | None = None
 
     def __init__(
         self,
