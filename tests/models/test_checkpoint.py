@@ -197,6 +197,21 @@ def test_loading_leaves_the_random_generator_alone(write):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_the_users_defaults_of_torch_change_nothing(dtype, write):
+    path = write(pickled(snapshot(network("iddpm_adm_cond"))))
+    torch.set_default_dtype(dtype)
+    torch.set_default_device("meta")
+    try:
+        model = load_model(path)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert {(tensor.dtype, tensor.device.type) for tensor in model.state_dict().values()} == {(torch.float32, "cpu")}
+    assert torch.get_default_dtype() == torch.float32
+    assert_golden(model, "iddpm_adm_cond")
+
+
 @pytest.mark.parametrize("stated", [{"D": 2048, "pfgmpp": True}, {"D": 2048}, {"D": 2048.0}], ids=str)
 @pytest.mark.parametrize("where", ["init_kwargs", "attributes"])
 def test_pfgmpp(stated, where, write):
@@ -334,6 +349,7 @@ BAD = {
     "unknown argument": (changed(colour=3), "do not make a VPPrecond: .*colour"),
     "argument of wrong type": (changed(channel_mult="os.system"), "do not make a VPPrecond"),
     "unknown network": (changed(model_type="os.system"), "model_type is 'os.system'"),
+    "what only a call looks at": (changed(dropout="0.1"), "its init_kwargs make no VPPrecond that runs"),
     "too wide": (changed(model_channels=100_000), "far more numbers than the file holds"),
     "too deep": (changed(num_blocks=1_000_000), "far more numbers than the file holds"),
     "too large a number": (changed(num_blocks=10**15), "hold 1000000000000000"),

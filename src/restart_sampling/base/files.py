@@ -104,9 +104,9 @@ def stand_in(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(1000).lstrip().lower()
     if not head:
-        return ", but empty; download it again"
+        return "empty; download it again"
     if head.startswith((b"<!doctype html", b"<html")):
-        return ", but a web page, which was saved in place of the file; download the file itself"
+        return "a web page, which was saved in its place; download the file itself"
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
-        return ", but a Git LFS pointer, which stands for the file; fetch the file itself with 'git lfs pull'"
+        return "a Git LFS pointer, which stands for it; fetch the file itself with 'git lfs pull'"
     return ""

@@ -12,10 +12,12 @@ from typing import Any, TypeGuard, cast
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import atomic, sha256, stand_in
+from restart_sampling.base.numerics import torchs_own_defaults
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
 from restart_sampling.models.edm_network import NetworkRecord
@@ -106,7 +108,8 @@ class Checkpoint:
         model.identity = self.sha256 or None
         model.default_plan = default_plan(self.path)
         model.weights = self.metadata.get("weights")
-        return model.eval().requires_grad_(False)
+        self._try(model.eval().requires_grad_(False))
+        return model
 
     def _error(self, reason: str) -> InputError:
         return _error(self.path, reason)
@@ -114,10 +117,19 @@ class Checkpoint:
     def _construct(self, D: int | None) -> Denoiser:
         allowance = _Allowance(4 * sum(tensor.numel() for tensor in self.state.values()) + 10_000)
         try:
-            with torch.random.fork_rng(devices=[]), allowance:
+            with torchs_own_defaults(), torch.random.fork_rng(devices=[]), allowance:
                 return DENOISERS[self.class_name](**self.init_kwargs, D=D)
         except Exception as error:  # arguments from a file can make a constructor fail in any way
             raise self._error(f"its init_kwargs do not make a {self.class_name}: {shorten(str(error))}") from error
+
+    def _try(self, model: Denoiser) -> None:
+        """Calls the model with tensors that have no numbers: a constructor keeps what only the first call looks at."""
+        weights = {key: tensor.to("meta") for key, tensor in model.state_dict().items()}
+        try:
+            x = torch.empty(1, model.channels, model.resolution, model.resolution, device="meta")
+            functional_call(model, weights, (x, torch.empty(1, device="meta")))
+        except Exception as error:
+            raise self._error(f"its init_kwargs make no {self.class_name} that runs: {shorten(str(error))}") from error
 
     def _check_state(self, expected: Mapping[str, torch.Tensor]) -> None:
         missing, unknown = sorted(expected.keys() - self.state.keys()), sorted(self.state.keys() - expected.keys())
@@ -198,8 +210,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             return _read_safetensors(path)
         if head.startswith((PICKLE_MAGIC, ZIP_MAGIC)):
             return _read_pickled(path, "training-state" if head.startswith(ZIP_MAGIC) else "edm-pickle")
+        instead = stand_in(path)
         raise UnreadableError(
-            f"it is neither a safetensors file, nor an EDM pickle, nor a PFGM++ training state{stand_in(path)}"
+            "it is neither a safetensors file, nor an EDM pickle, nor a PFGM++ training state"
+            + f", but {instead}" * bool(instead)
         )
     except UnreadableError as error:
         raise _error(path, str(error)) from error

@@ -7,7 +7,7 @@ from math import inf, isfinite, sqrt
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, whole_number
-from restart_sampling.sampling.levels import Grid, power_grid
+from restart_sampling.sampling.levels import HIGHEST, Grid, power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.protocol import Solver
@@ -186,7 +186,7 @@ def restart_path(
     """
     if (
         len(levels) < 2
-        or not isfinite(levels[0])
+        or not levels[0] <= HIGHEST
         or levels[-1] < 0
         or not all(then < now for now, then in pairwise(levels))
     ):
@@ -218,6 +218,8 @@ def restart_path(
     def fall(now: float, then: float, restart: bool) -> Iterator[tuple[float, float, bool]]:
         churn = (gamma if restart else main_gamma) if s_min <= now <= s_max else 0.0
         raised = round_level(now * (1 + churn)) if churn else now
+        if raised > HIGHEST:
+            raise InputError(f"churn raises level {now:g} to {raised:g}, above {HIGHEST:g}; lower gamma = {gamma:g}")
         if raised > now:
             yield now, raised, restart
         yield raised, then, restart
