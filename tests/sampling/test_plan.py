@@ -100,6 +100,7 @@ def test_other_forms_are_read_too(text, same):
         ("18 [3,2,0.06", "cannot read"),
         ("18 20", "cannot read '20'"),
         ("18 [3,2,0.06]", "has 3 entries"),
+        ('18 {"0": [3, 2, 0.06, 0.30], "0": [4, 1, 1.09, 1.92]}', 'has the key "0" twice; number its intervals'),
         ("18 [3,2,0.06,x]", "must be numbers"),
         ("18 [3.5,2,0.06,0.3]", "N_restart is '3.5'"),
         ("18 [3,2,nan,0.3]", "t_min < t_max"),

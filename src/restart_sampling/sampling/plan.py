@@ -297,12 +297,15 @@ def split_plan(text: str) -> tuple[int, tuple[RestartInterval, ...], list[str]]:
 
 def _json_intervals(text: str) -> list[RestartInterval]:
     try:
-        values = json.loads(text).values()
+        pairs = json.loads(text, object_pairs_hook=list)
     except json.JSONDecodeError as error:
         raise InputError(f"cannot read '{text}' as JSON ({error}); write {{\"0\": [3, 2, 0.06, 0.30]}}") from None
-    if not all(isinstance(value, list) for value in values):
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise InputError(f"'{text}' has the key {json.dumps(twice[0])} twice; number its intervals 0, 1, 2 and so on")
+    if not all(isinstance(value, list) for _, value in pairs):
         raise InputError(f"'{text}' must hold lists; write {{\"0\": [3, 2, 0.06, 0.30]}}")
-    return [_interval([str(number) for number in value]) for value in values]
+    return [_interval([str(number) for number in value]) for _, value in pairs]
 
 
 def _interval(numbers: Sequence[str]) -> RestartInterval:
