@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.comparison.named_plans import check_different, family_of, read_rows
+from restart_sampling.comparison.named_plans import check_different, family_of, read_rows, script_settings
 from restart_sampling.comparison.published import CHECKPOINTS, NOTES, paper_rows, published
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
@@ -32,6 +32,20 @@ def test_the_originals_files(tmp_path):
     rows = read_rows(write(tmp_path / "params.txt", ORIGINAL))
     assert [row.plan.path().nfe(*row.plan.solvers) for row in rows] == [43, 55, 519, 39]
     assert rows[0].plan == Plan.parse("18 [3,2,0.06,0.30]")
+
+
+@pytest.mark.parametrize(
+    ("name", "s_noise"), [("params_imagenet_edm.txt", 1.003), ("params_cifar10_vp.txt", 1.0), ("params_mine.txt", 1.0)]
+)
+def test_the_originals_lines_get_what_its_sweep_script_passes(name, s_noise, tmp_path):
+    file = write(tmp_path / name, ORIGINAL + "18 [3,2,0.06,0.30]\n")
+    *rows, own = read_rows(file)
+    for row in rows:
+        assert (row.plan.gamma, row.plan.s_min, row.plan.s_max, row.plan.s_noise) == (0.05, 0.01, 1.0, s_noise)
+    assert own.plan == Plan.parse("18 [3,2,0.06,0.30]")
+    assert rows[-1].plan == Plan.parse("imagenet64-edm-39").set(f"s_noise={s_noise}")
+    assert all(setting in script_settings(file) for setting in str(rows[0].plan).split()[2:])
+    assert script_settings("params_absent.txt") == script_settings("cifar10-vp-*") == ""
 
 
 def test_text_with_comments_and_presets(tmp_path):

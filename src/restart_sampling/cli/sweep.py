@@ -86,6 +86,7 @@ def sweep(
     from restart_sampling.base.ranks import distributed
     from restart_sampling.comparison.comparable import RESULTS
     from restart_sampling.comparison.evaluate import plan_rows
+    from restart_sampling.comparison.named_plans import script_settings
     from restart_sampling.comparison.published import CHECKPOINTS, NOTES
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.metrics import GROUPS
@@ -103,6 +104,11 @@ def sweep(
             print_settings(
                 {
                     "model": f"{model.description}, network in {rows[0].about['run']['arithmetic']}",
+                    **{
+                        Path(source).name: f"{script_settings(source)}, as the original's sweep script passes them"
+                        for source in plan_sources
+                        if script_settings(source)
+                    },
                     "rows": describe_rows(rows, f"NFE {sum(row.cost for row in rows)}", there),
                     "images": f"{blocks} x {images} of each row, the same seeds",
                     **describe_setup(comparison),

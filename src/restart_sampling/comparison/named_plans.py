@@ -1,6 +1,7 @@
 """Named plans to compare, read from text, CSV, TOML or presets."""
 
 import csv
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -61,8 +62,9 @@ def read_rows(source: str) -> list[NamedPlan]:
     """The rows of a file, or of the presets that match a pattern.
 
     Args:
-        source: a file with a plan a line (the original's `params_*.txt` is one; `#` begins a comment), a `.csv` or a
-            `.toml` (tables `[[row]]`) with `COLUMNS`, a pattern such as `cifar10-vp-*`, or a plan.
+        source: a file with a plan a line (`#` begins a comment), a `.csv` or a `.toml` (tables `[[row]]`) with
+            `COLUMNS`, a pattern such as `cifar10-vp-*`, or a plan. A line of the original's `params_*.txt` gets the
+            settings of `script_settings`.
 
     Raises:
         InputError: no such file or preset, or a row that is not a plan; the message names the row.
@@ -90,6 +92,17 @@ def read_rows(source: str) -> list[NamedPlan]:
     return rows
 
 
+def script_settings(source: str) -> str:
+    """Returns what the original's sweep script (hyperparam.py) passes with each line of a `params_DATASET_METHOD.txt`.
+
+    Its files hold only the number of steps and the intervals; "" for other sources.
+    """
+    dataset = re.fullmatch(r"params_([^_]*).*\.txt", Path(source).name)
+    if dataset is None or not Path(source).is_file():
+        return ""
+    return f"gamma=0.05 s_min=0.01 s_max=1 s_noise={1.003 if dataset[1] == 'imagenet' else 1:g}"
+
+
 def check_different(rows: Sequence[NamedPlan]) -> None:
     """Makes sure that no two rows have one name or one plan.
 
@@ -115,6 +128,8 @@ Entries = Mapping[str, Any]
 def _lines(source: str, text: str) -> Iterable[tuple[str, Entries]]:
     for number, line in enumerate(text.splitlines(), start=1):
         plan = line.partition("#")[0].strip()
+        if re.fullmatch(r"\d+\s+\{.*\}", plan):  # as the original writes it
+            plan = f"{plan} {script_settings(source)}"
         if plan:
             yield f"line {number}", {"name": plan if plan in PRESETS else "", "plan": plan}
 

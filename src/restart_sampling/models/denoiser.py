@@ -52,6 +52,7 @@ class Denoiser(nn.Module):
         resolution, channels, label_dim, sigma_min, sigma_max, D: as above.
         identity: SHA-256 of the file that it comes from; None: unknown.
         default_plan: one that suits it; None: unknown.
+        weights: what they are, in words, where the file has another than the average; None: the average, or unknown.
 
     Raises:
         InputError: unknown model_type.
@@ -60,6 +61,7 @@ class Denoiser(nn.Module):
     process: ClassVar[Process] = VE
     identity: str | None = None
     default_plan: str | None = None
+    weights: str | None = None
 
     def __init__(
         self,
@@ -328,7 +330,9 @@ class iDDPMPrecond(ExactBuffers, Denoiser):  # noqa: N801
         )
 
     def _nearest(self, sigma: Tensor) -> Tensor:
-        return (sigma.unsqueeze(-1) - self.u.to(sigma.dtype)).abs().argmin(dim=-1)
+        """The places in the table, as EDM finds them: near the middle of two levels cdist may take either."""
+        distances = torch.cdist(sigma.to(self.u.dtype).reshape(-1, 1), self.u.unsqueeze(-1))
+        return distances.argmin(dim=1).reshape(sigma.shape)
 
 
 def _alpha_bar(j: int, M: int, C_2: float) -> float:
