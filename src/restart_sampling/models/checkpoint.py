@@ -1,4 +1,4 @@
-"""Models from files and to files: safetensors of our own, EDM's pickles, PFGM++'s training states."""
+"""Models from files and to files: safetensors of our own, EDM's pickles, PFGM++'s training states, and others'."""
 
 import json
 import math
@@ -20,11 +20,27 @@ from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
 from restart_sampling.models.edm_network import NetworkRecord
 from restart_sampling.models.edm_pickle import PICKLE_MAGIC, ZIP_MAGIC, Record, unpickled
+from restart_sampling.models.foreign import adm, diffusers_folder, edm2, score_sde
+from restart_sampling.models.foreign.find import find, find_pickled
+from restart_sampling.models.foreign.found import Found
 from restart_sampling.models.resolve import default_plan, resolve
 
 FORMAT = "restart-sampling/1"
 KNOWN_SOURCES = ("5db27dcd96674b95",)  # sha256 of EDM's training/networks.py, its first 16 digits
 
+FORMATS = {
+    "safetensors": "safetensors of this package",
+    "edm-pickle": "pickles of EDM",
+    edm2.FORMAT: "pickles of EDM2",
+    "training-state": "training states of EDM and PFGM++",
+    adm.GUIDED: "state dicts of guided-diffusion",
+    adm.IMPROVED: "state dicts of improved-diffusion",
+    score_sde.FORMAT: "checkpoints of score_sde",
+    diffusers_folder.FORMAT: "folders of diffusers with an unconditional UNet2DModel",
+}
+"""The files that load."""
+
+_LOADS = ", ".join(FORMATS.values())
 _RESERVED = {"format", "class_name", "init_kwargs", "D", "sigma_min", "sigma_max", "classes"}
 _MAX_INTEGER = 2**20  # above every size of a network
 _MAX_ITEMS = 1000
@@ -39,7 +55,7 @@ class Checkpoint:
 
     Attributes:
         path: the file.
-        format: "safetensors", "edm-pickle" or "training-state".
+        format: a key of `FORMATS`.
         class_name: of the preconditioning, as the file says it; `build` knows those in `DENOISERS`.
         init_kwargs: EDM's arguments of that class, without those of PFGM++ (pfgmpp, D).
         state: EDM's state dict: contiguous tensors in the dtypes of the file.
@@ -181,6 +197,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     path = Path(path)
     try:
+        if path.is_dir():
+            return _of_foreign(path, *diffusers_folder.read(path))
         with path.open("rb") as file:
             head = file.read(9)
         size = path.stat().st_size
@@ -253,11 +271,15 @@ def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise UnreadableError(f"its metadata has no format {FORMAT}; `model convert` writes such files")
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UnreadableError(f"the safetensors file is damaged ({shorten(str(error))})") from error
+    if metadata.get("format") != FORMAT:
+        if foreign := find(state, path):
+            return _of_foreign(path, foreign)
+        raise UnreadableError(
+            f"its metadata has no format {FORMAT}, and its tensors are of no network that loads: {_LOADS}"
+        )
     try:
         class_name, stated = metadata["class_name"], json.loads(metadata["init_kwargs"])
         numbers = {name: float(metadata[name]) for name in ("D", "sigma_min", "sigma_max") if name in metadata}
@@ -286,8 +308,10 @@ def _read_pickled(path: Path, kind: str) -> Checkpoint:
     names = ("ema", "net") if kind == "training-state" else ("ema",)
     found = [content.get(name) for name in names] if isinstance(content, dict) else []
     network = next((value for value in found if isinstance(value, Record)), None)
+    if network is None and (foreign := find_pickled(content, path)):
+        return _of_foreign(path, foreign)
     if network is None:
-        raise UnreadableError(f"it holds no network as {' or '.join(names)}")
+        raise UnreadableError(f"it holds no network as {' or '.join(names)}, and no other that loads: {_LOADS}")
     attributes = cast(dict[str, Any], network.state)
     if attributes.get("_init_kwargs") is None or attributes.get("_init_args"):
         raise UnreadableError(
@@ -298,19 +322,39 @@ def _read_pickled(path: Path, kind: str) -> Checkpoint:
     if sum(tensor.numbers.nbytes for tensor in record.tensors.values()) > path.stat().st_size:
         raise UnreadableError("its tensors share memory, which no network's do")
     init_kwargs, augmented = _split_kwargs(attributes["_init_kwargs"])
+    class_name, tensors, scalars = network.name, record.tensors, record.scalars
+    if class_name == edm2.CLASS:
+        kind, class_name, init_kwargs = edm2.FORMAT, "EDM2Precond", edm2.arguments(init_kwargs)
+        tensors, scalars = edm2.renamed(tensors), edm2.renamed(scalars)
     return Checkpoint(
         path=path,
         format=kind,
-        class_name=network.name,
+        class_name=class_name,
         init_kwargs=init_kwargs,
-        state={key: tensor.load() for key, tensor in record.tensors.items()},
+        state={key: tensor.load() for key, tensor in tensors.items()},
         D=_dimension({**augmented, **attributes}),
         sigma_min=record.scalars.get("sigma_min"),
         sigma_max=record.scalars.get("sigma_max"),
         sha256=sha256(path),
-        scalars=record.scalars,
+        scalars=scalars,
         source_sha256=network.source_sha256,
         known_source=all(m.source_sha256.startswith(KNOWN_SOURCES) for m in record.modules if isinstance(m, Record)),
+    )
+
+
+def _of_foreign(path: Path, found: Found, identity: str | None = None) -> Checkpoint:
+    init_kwargs, _ = _split_kwargs(found.init_kwargs)
+    return Checkpoint(
+        path=path,
+        format=found.format,
+        class_name=found.class_name,
+        init_kwargs=init_kwargs,
+        state=found.state,
+        D=None,
+        sigma_min=init_kwargs.get("sigma_min"),
+        sigma_max=init_kwargs.get("sigma_max"),
+        sha256=identity or sha256(path),
+        metadata=found.metadata,
     )
 
 

@@ -26,17 +26,17 @@ BY_HAND = {
     ),
 }
 
-_SUFFIXES = (".safetensors", ".pkl", ".pt")
+_SUFFIXES = (".safetensors", ".pkl", ".pt", ".pth")
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
-    """The local file of a model; what is not here yet is downloaded.
+    """The local file of a model, or its folder, as diffusers has; what is not here yet is downloaded.
 
     Args:
         source: a name in `BUNDLED`, `PUBLISHED` or `BY_HAND`, an https:// URL (http:// to this machine only) or a path.
 
     Returns:
-        Path of an existing file.
+        Path of an existing file or folder.
 
     Raises:
         InputError: there is no such name or file, or it could not be downloaded, or is not what it was at first use.
@@ -51,7 +51,7 @@ def resolve(source: str | os.PathLike[str]) -> Path:
         if "://" in source:
             return fetch(source)
     path = Path(source)
-    if path.is_file():
+    if path.is_file() or any((path / name).is_file() for name in ("model_index.json", "config.json")):
         return path
     if not isinstance(source, str) or path.suffix in _SUFFIXES or path.name != source or path.exists():
         raise InputError(f"model {str(source)!r} is not a file; give the path of a {', '.join(_SUFFIXES)} file")
