@@ -179,7 +179,7 @@ def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: 
 
     Args:
         source: a bundled or published name ("cifar10-small", "edm-cifar10-32x32-uncond-vp"), an https:// URL, or the
-            path of a .safetensors file, an EDM pickle or a PFGM++ training state. Nothing in a pickle is run.
+            path of a file or folder of one of `FORMATS`. Nothing in it is run.
         D: dimension of the augmented data, for a PFGM++ model whose file does not say it.
         device: where the model is to be.
 
@@ -190,7 +190,7 @@ def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: 
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a model file. Its first bytes say what it is, whatever its name is. Nothing in it is run.
+    """Read a model file, or a folder. The first bytes of a file say what it is, whatever its name. Nothing is run.
 
     Raises:
         InputError: the file is missing, damaged, or of another kind.

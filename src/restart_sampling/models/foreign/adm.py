@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DDPMPrecond
 from restart_sampling.models.dhariwal_unet import DhariwalUNet
-from restart_sampling.models.foreign.found import Found, State
+from restart_sampling.models.foreign.found import RAW, Found, State
 from restart_sampling.models.layers import ResampleConv2d, UNetBlock, low_pass
 
 GUIDED, IMPROVED = "guided-diffusion", "improved-diffusion"
@@ -80,7 +80,7 @@ PUBLISHED: Mapping[tuple[str, ...], dict[str, Any]] = {
 
 # The one whose qkv gives all queries, then all keys and all values ("new attention order"); else heads come first.
 _QUERIES_FIRST = ("64x64_diffusion.pt",)
-_RAW = re.compile(r"model\d+\.\w+")
+_RAW_FILE = re.compile(r"model\d+\.\w+")
 _BLOCK = {
     "norm0": "in_layers.0",
     "conv0": "in_layers.2",
@@ -127,7 +127,7 @@ def read(state: State, path: Path) -> Found | None:
                 "DDPMPrecond",
                 kwargs,
                 {f"model.{key}": tensor.contiguous() for key, tensor in tensors.items()},
-                {"taken_for": " or ".join(files)} | ({"weights": "raw"} if _RAW.fullmatch(path.name) else {}),
+                {"taken_for": " or ".join(files)} | ({"weights": RAW} if _RAW_FILE.fullmatch(path.name) else {}),
             )
     raise UnreadableError(
         "it is a U-Net as of guided-diffusion or improved-diffusion, but of none of their diffusion models (nor are "
@@ -174,6 +174,6 @@ def _ours(key: str, tensor: Tensor, network: DhariwalUNet, queries_first: bool) 
         return tensor.t()
     module, _, _ = key.rpartition(".qkv.")
     if module:
-        heads = 1 if queries_first else network.get_submodule(module).heads
+        heads = 1 if queries_first else cast(UNetBlock, network.get_submodule(module)).heads
         tensor = tensor.reshape(heads, 3, -1, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
     return tensor[..., None] if key.endswith(("qkv.weight", "proj.weight")) else tensor

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+RAW = "raw, as the training left them: the file has no average of them (ema)"
 State = Mapping[str, Tensor]
 
 

@@ -16,7 +16,7 @@ from torch import Size, Tensor, nn
 
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS
-from restart_sampling.models.foreign.found import Found, State
+from restart_sampling.models.foreign.found import RAW, Found, State
 from restart_sampling.models.layers import ConvDownsample2d, FourierEmbedding, UNetBlock, low_pass
 from restart_sampling.models.song_unet import SongUNet
 
@@ -126,7 +126,7 @@ def _range(class_name: str, state: State) -> dict[str, float]:
 
 def _said(folders: Sequence[str], averages: Sequence[Tensor] | None) -> dict[str, str]:
     said = {"taken_for": " or ".join(folders)}
-    return said if averages is not None else {**said, "weights": "raw"}
+    return said if averages is not None else {**said, "weights": RAW}
 
 
 def _places(network: SongUNet) -> dict[str, list[str]]:
