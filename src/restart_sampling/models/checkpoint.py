@@ -28,19 +28,22 @@ from restart_sampling.models.resolve import default_plan, resolve
 FORMAT = "restart-sampling/1"
 KNOWN_SOURCES = ("5db27dcd96674b95",)  # sha256 of EDM's training/networks.py, its first 16 digits
 
-FORMATS = {
-    "safetensors": "safetensors of this package",
-    "edm-pickle": "pickles of EDM",
-    edm2.FORMAT: "pickles of EDM2",
-    "training-state": "training states of EDM and PFGM++",
-    adm.GUIDED: "state dicts of guided-diffusion",
-    adm.IMPROVED: "state dicts of improved-diffusion",
-    score_sde.FORMAT: "checkpoints of score_sde",
-    diffusers_folder.FORMAT: "folders of diffusers with an unconditional UNet2DModel",
-}
-"""The files that load."""
+FORMATS = (
+    "safetensors",
+    "edm-pickle",
+    edm2.FORMAT,
+    "training-state",
+    adm.GUIDED,
+    adm.IMPROVED,
+    score_sde.FORMAT,
+    diffusers_folder.FORMAT,
+)
+"""Of the files that load: of this package, EDM, EDM2, PFGM++ (and EDM), and the projects of these names."""
 
-_LOADS = ", ".join(FORMATS.values())
+_LOADS = (
+    "files load of this package, EDM, EDM2, PFGM++, guided-diffusion, improved-diffusion and score_sde, and folders of "
+    "diffusers (UNet2DModel)"
+)
 _RESERVED = {"format", "class_name", "init_kwargs", "D", "sigma_min", "sigma_max", "classes"}
 _MAX_INTEGER = 2**20  # above every size of a network
 _MAX_ITEMS = 1000
@@ -55,7 +58,7 @@ class Checkpoint:
 
     Attributes:
         path: the file.
-        format: a key of `FORMATS`.
+        format: one of `FORMATS`.
         class_name: of the preconditioning, as the file says it; `build` knows those in `DENOISERS`.
         init_kwargs: EDM's arguments of that class, without those of PFGM++ (pfgmpp, D).
         state: EDM's state dict: contiguous tensors in the dtypes of the file.
@@ -277,9 +280,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     if metadata.get("format") != FORMAT:
         if foreign := find(state, path):
             return _of_foreign(path, foreign)
-        raise UnreadableError(
-            f"its metadata has no format {FORMAT}, and its tensors are of no network that loads: {_LOADS}"
-        )
+        raise UnreadableError(f"its metadata has no format {FORMAT}, and its tensors are of no known network; {_LOADS}")
     try:
         class_name, stated = metadata["class_name"], json.loads(metadata["init_kwargs"])
         numbers = {name: float(metadata[name]) for name in ("D", "sigma_min", "sigma_max") if name in metadata}
@@ -311,7 +312,7 @@ def _read_pickled(path: Path, kind: str) -> Checkpoint:
     if network is None and (foreign := find_pickled(content, path)):
         return _of_foreign(path, foreign)
     if network is None:
-        raise UnreadableError(f"it holds no network as {' or '.join(names)}, and no other that loads: {_LOADS}")
+        raise UnreadableError(f"it holds no network as {' or '.join(names)}, and no other that is known; {_LOADS}")
     attributes = cast(dict[str, Any], network.state)
     if attributes.get("_init_kwargs") is None or attributes.get("_init_args"):
         raise UnreadableError(
