@@ -524,7 +524,10 @@ def test_folders_that_do_not_fit(network, scheduler, message, folder):
         (lambda path: (path / "unet" / "config.json").write_text("{"), "config.json is damaged"),
         (lambda path: (path / "unet" / "config.json").write_text("[" * 100_000), "config.json is damaged"),
         (lambda path: (path / "scheduler" / "scheduler_config.json").write_text("[]"), "it is no object"),
-        (lambda path: (path / "scheduler" / "scheduler_config.json").unlink(), "No such file"),
+        (
+            lambda path: (path / "scheduler" / "scheduler_config.json").unlink(),
+            "it has no scheduler_config.json; give the folder",
+        ),
     ],
 )
 def test_damaged_folders(change, message, folder):

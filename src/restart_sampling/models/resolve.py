@@ -27,6 +27,7 @@ BY_HAND = {
 }
 
 _SUFFIXES = (".safetensors", ".pkl", ".pt", ".pth")
+_PATHS = f"the path of a {', '.join(_SUFFIXES)} file or of a folder of diffusers"
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
@@ -54,14 +55,11 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     if path.is_file() or any((path / name).is_file() for name in ("model_index.json", "config.json")):
         return path
     if not isinstance(source, str) or path.suffix in _SUFFIXES or path.name != source or path.exists():
-        raise InputError(
-            f"model {str(source)!r} is not a file; give the path of a {', '.join(_SUFFIXES)} file, or of a folder of diffusers"
-        )
+        raise InputError(f"model {str(source)!r} is not a file; give {_PATHS}")
     names = [*BUNDLED, *PUBLISHED, *BY_HAND]
     nearest = difflib.get_close_matches(source, names) or names
     raise InputError(
-        f"model {source!r} is not known; it can be a name (nearest: {', '.join(nearest)}), an https:// URL, "
-        f"or the path of a {', '.join(_SUFFIXES)} file or of a folder of diffusers"
+        f"model {source!r} is not known; it can be a name (nearest: {', '.join(nearest)}), an https:// URL, or {_PATHS}"
     )
 
 

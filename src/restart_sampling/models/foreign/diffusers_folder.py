@@ -47,6 +47,8 @@ def read(folder: Path) -> tuple[Found, str]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UnreadableError(f"it has no {path.name}; give the folder of a whole pipeline") from error
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"its {path.name} is damaged ({shorten(str(error))})") from error
     if not isinstance(content, dict):
