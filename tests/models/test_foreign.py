@@ -346,10 +346,12 @@ def test_state_dicts_may_come_as_safetensors(write, tmp_path):
         read_checkpoint(tmp_path / "b.safetensors")
 
 
-def test_latents_are_no_images(write):
-    model = load_model(write("edm2_latents"))
-    with pytest.raises(InputError, match="makes latents of the VAE stabilityai/sd-vae-ft-mse, and no images"):
-        generate(model, "2", [0])
+def test_latents_are_no_images(write, tmp_path):
+    first = write("edm2_latents")
+    write_safetensors(read_checkpoint(first), tmp_path / "out.safetensors")
+    for path in (first, tmp_path / "out.safetensors"):
+        with pytest.raises(InputError, match="makes latents of the VAE stabilityai/sd-vae-ft-mse, and no images"):
+            generate(load_model(path), "2", [0])
     assert load_model(write("edm2")).latents is None
 
 

@@ -65,7 +65,7 @@ class Checkpoint:
         D: dimension of the augmented data of PFGM++; None is Gaussian noise.
         sigma_min, sigma_max: range of noise levels; None where the file does not say.
         classes: names of the classes, or ().
-        metadata: other texts, such as `dataset` and `training`.
+        metadata: other texts, such as `dataset` and `training`; `latents`, where the states are no images.
         scalars: numbers that are attributes of the modules, as "model.enc.16x16_block0.skip_scale".
         sha256: of the file; "" for a model that comes from none.
         source_sha256: of the Python source that a pickle carries for the class; None for safetensors.
@@ -115,6 +115,7 @@ class Checkpoint:
         self._compare_scalars(model)
         model.identity = self.sha256 or None
         model.default_plan = default_plan(self.path)
+        model.latents = self.metadata.get("latents")
         return model.eval().requires_grad_(False)
 
     def _error(self, reason: str) -> InputError:
@@ -324,9 +325,11 @@ def _read_pickled(path: Path, kind: str) -> Checkpoint:
         raise UnreadableError("its tensors share memory, which no network's do")
     init_kwargs, augmented = _split_kwargs(attributes["_init_kwargs"])
     class_name, tensors, scalars = network.name, record.tensors, record.scalars
+    metadata: dict[str, str] = {}
     if class_name == edm2.CLASS:
         kind, class_name, init_kwargs = edm2.FORMAT, "EDM2Precond", edm2.arguments(init_kwargs)
         tensors, scalars = edm2.renamed(tensors), edm2.renamed(scalars)
+        metadata = {"latents": edm2.LATENTS} if init_kwargs.get("img_channels") == 4 else {}
     return Checkpoint(
         path=path,
         format=kind,
@@ -337,6 +340,7 @@ def _read_pickled(path: Path, kind: str) -> Checkpoint:
         sigma_min=record.scalars.get("sigma_min"),
         sigma_max=record.scalars.get("sigma_max"),
         sha256=sha256(path),
+        metadata=metadata,
         scalars=scalars,
         source_sha256=network.source_sha256,
         known_source=all(m.source_sha256.startswith(KNOWN_SOURCES) for m in record.modules if isinstance(m, Record)),

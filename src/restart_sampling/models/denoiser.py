@@ -224,8 +224,6 @@ class EDM2Precond(EDMPrecond):
 
     def __init__(self, *, model_type: str = "EDM2UNet", **options: Any) -> None:
         super().__init__(model_type=model_type, **options)
-        if self.channels == 4:  # its models of ImageNet at 512 pixels
-            self.latents = "the VAE stabilityai/sd-vae-ft-mse"
 
 
 class VPPrecond(Denoiser):

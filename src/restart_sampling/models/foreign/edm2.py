@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 Value = TypeVar("Value")
 
 FORMAT, CLASS = "edm2-pickle", "Precond"
+LATENTS = "the VAE stabilityai/sd-vae-ft-mse"  # of its models of ImageNet at 512 pixels, which have 4 channels
 
 
 def renamed(table: Mapping[str, Value]) -> dict[str, Value]:
