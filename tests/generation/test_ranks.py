@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.ranks import Ranks
+from restart_sampling.base.ranks import Ranks, distributed
 
 
 def ranks(forgiving):
@@ -28,3 +28,45 @@ def test_others_fail_at_once_as_they_are():
 def test_an_interruption_is_no_failure():
     with pytest.raises(KeyboardInterrupt), ranks(forgiving=True).failing_together():
         raise KeyboardInterrupt
+
+
+TORCHRUN = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"WORLD_SIZE": "2"},
+            "WORLD_SIZE is 2 in the environment, without RANK and MASTER_ADDR and MASTER_PORT; start",
+        ),
+        ({**TORCHRUN, "RANK": ""}, "WORLD_SIZE is 2 in the environment, without RANK; start with torchrun, or unset"),
+        ({**TORCHRUN, "RANK": "2"}, "WORLD_SIZE is 2 in the environment, and RANK 2; start with torchrun"),
+        ({**TORCHRUN, "RANK": "-1"}, "RANK is '-1' in the environment, and has to be a number"),
+        ({**TORCHRUN, "MASTER_PORT": "http"}, "MASTER_PORT is 'http' in the environment, and has to be a number"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two' in the environment, and has to be a number"),
+    ],
+)
+def test_a_part_of_torchruns_environment_is_one_sentence(given, message, monkeypatch):
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message), distributed(torch.device("cpu")):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", " ", "1"])
+def test_an_empty_world_is_one_process(text, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", text)
+    with distributed(torch.device("cpu")) as one:
+        assert (one.rank, one.size) == (0, 1)
+
+
+def test_more_processes_than_gpus_are_one_sentence(monkeypatch):
+    for name, value in {**TORCHRUN, "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    message = "LOCAL_RANK is 1, and torch sees 1 GPUs here; start a process for each GPU"
+    with pytest.raises(InputError, match=message), distributed(torch.device("cuda")):
+        pass

@@ -24,6 +24,9 @@ def test_seeds_and_ranges():
         ("1,2,1", "given twice"),
         ("0-5,3", "given twice"),
         (str(2**63), "out of range"),
+        (f"0-{2**63 - 1}", "more than 10,000,000"),
+        (f"0-{2**63}", "out of range"),
+        ("1" * 5000, "cannot read"),
     ],
 )
 def test_bad_seeds_are_one_sentence(text, message):

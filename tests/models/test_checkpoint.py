@@ -91,6 +91,73 @@ def test_training_state(content, write):
     assert_golden(load_model(path), "edm_ddpmpp_cond_aug")
 
 
+RAW = "raw, as the training left them: the file has no average of them (ema)"
+
+
+def test_raw_weights_are_said_to_be_raw(write, tmp_path):
+    """In the file, in what is converted from it, and in the model; nothing is said of an average."""
+    net = network("edm_ddpmpp_cond_aug")
+    path = write(training_state({"net": net, "optimizer_state": {}}), "training-state-000001.pt")
+    assert read_checkpoint(path).metadata == {"weights": RAW}
+    assert json.loads(run("inspect", path, "--json").output)["metadata"] == {"weights": RAW}
+    assert RAW in run("convert", path, tmp_path / "out.safetensors").output
+    assert load_model(tmp_path / "out.safetensors").weights == load_model(path).weights == RAW
+    averaged = write(training_state({"net": net, "ema": net}), "averaged.pt")
+    assert load_model(averaged).weights is None
+    assert not read_checkpoint(averaged).metadata
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_an_average_that_is_a_state_dict_is_taken_with_the_network_beside_it(prefix, write):
+    raw = network("edm_adm_cond", {key: np.zeros_like(value) for key, value in golden("edm_adm_cond")[1].items()})
+    average = {prefix + key: torch.from_numpy(value) for key, value in golden("edm_adm_cond")[1].items()}
+    path = write(training_state({"net": raw, "ema": average}), "a.pt")
+    assert_golden(load_model(path), "edm_adm_cond")
+    assert load_model(path).weights == "the average (ema), a state dict, in the network net"
+    short = write(training_state({"net": raw, "ema": dict(list(average.items())[1:])}), "b.pt")
+    with pytest.raises(InputError, match="1 are missing and 0 unknown"):
+        load_model(short)
+
+
+LAYER = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)).state_dict()  # with _metadata, as all have
+
+
+@pytest.mark.parametrize("content", [LAYER, {"module." + key: value for key, value in LAYER.items()}, {"ema": LAYER}])
+def test_a_state_dict_without_a_network_is_told_which_file_to_give(content, write):
+    message = (
+        r"its 7 tensors, such as .*0.bias, are a state dict without the network .*; give the file .*snapshot-\*.pkl"
+    )
+    for data in (training_state(content), pickled(content)):
+        with pytest.raises(InputError, match=message):
+            read_checkpoint(write(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "nor .*, but empty; download it again"),
+        (b"\n<!DOCTYPE HTML>\n<title>Google Drive", ", but a web page.*; download the file itself"),
+        (b"<html lang=en>" + bytes(2000), ", but a web page.*; download the file itself"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            ", but a Git LFS pointer.*'git lfs pull'",
+        ),
+        (b"GIF89a", "it is neither a safetensors file.* training state$"),
+    ],
+)
+def test_what_a_failed_download_left_is_named(data, message, write):
+    with pytest.raises(InputError, match=message):
+        read_checkpoint(write(data))
+
+
+def test_foreign_safetensors_are_not_sent_in_a_circle(tmp_path):
+    save_file({"conv_in.weight": torch.ones(2)}, tmp_path / "a.safetensors", {"format": "pt"})
+    for command in (("inspect",), ("convert",)):
+        out = [tmp_path / "b.safetensors"] * (command == ("convert",))
+        result = run(*command, tmp_path / "a.safetensors", *out)
+        assert "such as conv_in.weight, are a state dict without the network" in str(result.exception)
+
+
 def test_old_torch_wrote_pickles_to_pt(write):
     data = training_state({"ema": network("vp_ddpmpp")}, _use_new_zipfile_serialization=False)
     with pytest.raises(InputError, match="something follows"):
@@ -128,6 +195,21 @@ def test_loading_leaves_the_random_generator_alone(write):
     before = torch.get_rng_state()
     load_model(path)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_the_users_defaults_of_torch_change_nothing(dtype, write):
+    path = write(pickled(snapshot(network("iddpm_adm_cond"))))
+    torch.set_default_dtype(dtype)
+    torch.set_default_device("meta")
+    try:
+        model = load_model(path)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert {(tensor.dtype, tensor.device.type) for tensor in model.state_dict().values()} == {(torch.float32, "cpu")}
+    assert torch.get_default_dtype() == torch.float32
+    assert_golden(model, "iddpm_adm_cond")
 
 
 @pytest.mark.parametrize("stated", [{"D": 2048, "pfgmpp": True}, {"D": 2048}, {"D": 2048.0}], ids=str)
@@ -267,6 +349,7 @@ BAD = {
     "unknown argument": (changed(colour=3), "do not make a VPPrecond: .*colour"),
     "argument of wrong type": (changed(channel_mult="os.system"), "do not make a VPPrecond"),
     "unknown network": (changed(model_type="os.system"), "model_type is 'os.system'"),
+    "what only a call looks at": (changed(dropout="0.1"), "its init_kwargs make no VPPrecond that runs"),
     "too wide": (changed(model_channels=100_000), "far more numbers than the file holds"),
     "too deep": (changed(num_blocks=1_000_000), "far more numbers than the file holds"),
     "too large a number": (changed(num_blocks=10**15), "hold 1000000000000000"),

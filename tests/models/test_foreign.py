@@ -307,7 +307,7 @@ REFUSED = {
     "averages of nothing": (changed(lambda state: state["ema"]["shadow_params"].clear()), "its averages"),
     "averages that are none": (
         changed(lambda state: state["ema"]["shadow_params"].append("all")),
-        "no other that is known",
+        "are a state dict without the network they belong to",
     ),
     "no levels": (changed(lambda state: state["model"].pop("module.sigmas")), "it has no sigmas"),
     "bad levels": (
@@ -315,9 +315,12 @@ REFUSED = {
         "it has no sigmas",
     ),
     "network of diffusers": (lambda: {"down_blocks.0.x": torch.ones(1)}, "give their folder"),
-    "another": (lambda: {"layer.weight": torch.ones(1)}, "no other that is known; files load of this package, EDM"),
-    "empty": (lambda: {}, "no other that is known"),
-    "optimizer": (lambda: {"state": {}, "param_groups": []}, "no other that is known"),
+    "another": (
+        lambda: {"layer.weight": torch.ones(1)},
+        "such as layer.weight, are a state dict without .* or one of EDM2, guided-diffusion",
+    ),
+    "empty": (lambda: {}, "holds no network as ema or net; give the file"),
+    "optimizer": (lambda: {"state": {}, "param_groups": []}, "holds no network as ema or net; give the file"),
 }
 
 
@@ -342,7 +345,9 @@ def test_state_dicts_may_come_as_safetensors(write, tmp_path):
     save_file(adm_state("adm"), tmp_path / "a.safetensors")
     assert_golden(load_model(tmp_path / "a.safetensors"), "adm")
     save_file({"x": torch.ones(1)}, tmp_path / "b.safetensors")
-    with pytest.raises(InputError, match="has no format restart-sampling/1, and its tensors are of no known network"):
+    with pytest.raises(
+        InputError, match="has no format restart-sampling/1, and its 1 tensors, such as x, are a state dict"
+    ):
         read_checkpoint(tmp_path / "b.safetensors")
 
 

@@ -135,6 +135,23 @@ def test_a_known_hash_and_a_second_try(server, cache):
     assert [path.name[12:] for path in cache.iterdir()] == ["-a.pkl"]
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"), [(b"", "is empty"), (b"<!doctype html><title>Quota", "is a web page"), (b" \n", "is empty")]
+)
+def test_what_is_no_file_is_not_kept(body, reason, server, cache):
+    server.files["/good/model.pkl"] = body
+    assert reason in refusal(f"{server.url}/good/model.pkl")
+    assert not cache.exists() or not [*cache.iterdir()]
+    server.files["/good/model.pkl"] = DATA
+    assert resolve(f"{server.url}/good/model.pkl").read_bytes() == DATA
+
+
+def test_a_home_that_nobody_has_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("RESTART_SAMPLING_CACHE", "~nobody-of-this-name/cache")
+    for name in ("edm-cifar10-32x32-uncond-vp", "pfgmpp-cifar10-32x32-uncond-2048"):
+        assert "RESTART_SAMPLING_CACHE is ~nobody-of-this-name/cache, which is nobody's home" in refusal(name)
+
+
 @pytest.mark.parametrize(("path", "reason"), [("/none.pkl", "404"), ("/short.pkl", "IncompleteRead")])
 def test_failed_downloads_leave_nothing(path, reason, server, cache):
     message = refusal(server.url + path)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
+from restart_sampling.sampling.solvers.by_name import SOLVERS, make_solver
 
 PATH = rs.restart_path([3.0, 2.0, 1.0, 0.5, 0.0], [rs.RestartInterval(3, 2, 1.0, 2.5)])
 
@@ -130,3 +131,21 @@ def test_default_noise_is_torchs_global_generator():
         outs.append(rs.follow(shrink, torch.ones(2, 3), PATH))
     assert torch.equal(outs[0], outs[1])
     assert not torch.equal(outs[0], outs[2])
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_fall_between_levels_that_are_one_to_the_model_costs_calls_and_changes_nothing(name):
+    def drawn(levels):
+        calls = []
+        path = (
+            rs.ode_path(levels) if len(levels) == 6 else rs.restart_path(levels, (), round_level=lambda x: round(x, 1))
+        )
+        noise = rs.GaussianNoise([1])
+        start = noise.start((3,), 8.0)
+        out = rs.follow(lambda x, s: calls.append(s) or shrink(x, s), start, path, make_solver(name), perturb=noise)
+        assert len(calls) == path.nfe(make_solver(name))
+        return out, len(calls)
+
+    (expected, cost), (out, more) = drawn([8.0, 4.0, 2.0, 1.0, 0.5, 0.0]), drawn([8.0, 4.0, 3.99, 2.0, 1.0, 0.5, 0.0])
+    assert torch.equal(out, expected)
+    assert more - cost == make_solver(name).evaluations(rs.Move(4.0, 4.0, left=4))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import restart_sampling as rs
 from restart_sampling.sampling.path import restart_jumps
+from restart_sampling.sampling.solvers.by_name import SOLVERS, make_solver
 
 EDM_18 = rs.karras_levels(18)
 
@@ -170,29 +171,47 @@ def test_levels_are_all_that_are_visited():
     assert [move.restart for move in path.moves] == [False, True, True, True, True, False]
 
 
-def test_a_model_that_rounds_gets_each_level_once():
-    path = rs.restart_path(
-        [3.1, 1.2, 1.1, 0.0], [rs.RestartInterval(3, 1, 1.2, 2.2)], gamma=0.01, grid=partial(rs.power_grid, rho=1.0)
-    )
-    rounded = path.rounded(lambda level: float(round(level)))
-    assert rounded.levels == (3.0, 1.0, 2.0, 1.0, 0.0)
-    assert rounded.nfe(rs.Heun()) == 2 + 2 + 1
+def whole(level):
+    return float(round(level))
+
+
+def test_a_model_that_rounds_is_asked_as_often_as_the_plan_says():
+    settings = {"gamma": 0.01, "grid": partial(rs.power_grid, rho=1.0)}
+    levels, intervals = [3.1, 1.2, 1.1, 0.0], [rs.RestartInterval(3, 1, 1.2, 2.2)]
+    path = rs.restart_path(levels, intervals, round_level=whole, **settings)
+    assert path.levels == (3.0, 1.0, 2.0, 2.0, 1.0, 1.0, 0.0)
+    assert [move.left for move in path.moves] == [2, None, None, None, 1, 0]
+    for solver in map(make_solver, SOLVERS):
+        assert path.nfe(solver) == rs.restart_path(levels, intervals, **settings).nfe(solver)
+
+
+def test_two_levels_that_are_rounded_to_one_restart_once():
+    path = rs.restart_path([9.0, 5.3, 5.1, 4.8, 0.0], [rs.RestartInterval(2, 2, 5.1, 7.0)], round_level=whole)
+    assert path.levels == (9.0, 5.0, 5.0, 7.0, 5.0, 7.0, 5.0, 5.0, 0.0)
+
+
+def test_levels_are_rounded_before_they_churn_and_after():
+    """As in EDM's sampler: 1.2 is raised as 1 and not as 1.2, and 5.4 is within s_max as 5."""
+    churn = rs.restart_path([9.0, 5.4, 1.2, 0.0], (), s_churn=1.0, s_max=5.2, round_level=lambda x: round(4 * x) / 4)
+    assert [(rise.now, rise.then) for rise in churn.rises] == [(1.25, 1.75)]
+    churn = rs.restart_path([9.0, 5.4, 1.2, 0.0], (), s_churn=0.9, s_max=5.2, round_level=whole)
+    assert [(rise.now, rise.then) for rise in churn.rises] == [(5.0, 6.0)]
 
 
 def test_a_restart_that_is_rounded_to_nothing_is_refused():
+    levels = [9.0, 4.9, 0.4, 0.0]
     intervals = [rs.RestartInterval(3, 1, 0.4, 2.0), rs.RestartInterval(3, 2, 4.9, 5.3)]
-    path = rs.restart_path([9.0, 4.9, 0.4, 0.0], intervals)
     message = r"the restart from 4.9 up to 5.3 does nothing, as the model knows only 5 near both levels"
     with pytest.raises(rs.InputError, match=message):
-        path.rounded(lambda level: max(1.0, float(round(level))))
-    kept = path.rounded(lambda level: max(0.5, round(2 * level) / 2))
+        rs.restart_path(levels, intervals, round_level=lambda level: max(1.0, whole(level)))
+    kept = rs.restart_path(levels, intervals, round_level=lambda level: max(0.5, round(2 * level) / 2))
     assert [(rise.now, rise.then) for rise in kept.rises] == [(5.0, 5.5)] * 2 + [(0.5, 2.0)]
 
 
 def test_churn_that_is_rounded_to_nothing_is_left_out():
-    path = rs.restart_path([9.0, 5.0, 1.0, 0.0], [rs.RestartInterval(3, 1, 1.0, 3.0)], gamma=0.01, s_churn=0.1)
-    rises = path.rounded(lambda level: float(round(level))).rises
-    assert len(path.rises) == 6
+    levels, settings = [9.0, 5.0, 1.0, 0.0], {"gamma": 0.01, "s_churn": 0.1}
+    rises = rs.restart_path(levels, [rs.RestartInterval(3, 1, 1.0, 3.0)], round_level=whole, **settings).rises
+    assert len(rs.restart_path(levels, [rs.RestartInterval(3, 1, 1.0, 3.0)], **settings).rises) == 6
     assert [(rise.now, rise.then) for rise in rises] == [(1.0, 3.0)]
 
 

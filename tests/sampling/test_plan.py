@@ -128,6 +128,10 @@ def test_other_forms_are_read_too(text, same):
         ("18 solver=sa:low=2", "low <= high"),
         ("18 grid=magic", "grid=magic is no grid; give one of karras, exponential, logsnr, time, or"),
         ("3 grid=1/2/0", "grid=1/2/0 is no grid"),
+        ("2 grid=1e200/1/0", "grid=1e200/1/0 is no grid"),
+        ("18 grid=time sigma_max=1e200", r"sigma_max is 1e\+200; give a number from 1e-100 to 1e\+100"),
+        ("18 sigma_min=1e-300", r"sigma_min is 1e-300; give a number from"),
+        ("18 solver=sa:tau=1e200", "sa needs a finite tau, 0 or above and at most 1000"),
         ("18 grid=80/1/0", "has 2 steps, but the plan has 18; write 2 grid=80/1/0"),
         ("cifar10-vp-44", "no preset 'cifar10-vp-44'; nearest: cifar10-vp-43"),
     ],
@@ -262,3 +266,8 @@ def test_explain_tells_what_will_happen():
     assert "1.003 times" in text
     assert "noise      in 3 falls" in rs.Plan.parse("4 solver=ddim:eta=0.5").explain()
     assert "NFE        43 = 35 in the main grid (heun) + 8 in restarts" in text
+
+
+def test_churn_beyond_all_numbers_is_refused():
+    with pytest.raises(rs.InputError, match=r"churn raises level 0.3 to 3e\+307, above 1e\+100; lower gamma = 1e\+308"):
+        rs.Plan.parse("18 [3,2,0.06,0.30] gamma=1e308").path()

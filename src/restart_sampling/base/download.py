@@ -24,9 +24,18 @@ _TIMEOUT = 30.0  # seconds without an answer
 
 
 def cache_folder() -> Path:
-    """Returns where downloads are kept: RESTART_SAMPLING_CACHE, or the platform's folder for caches."""
+    """Returns where downloads are kept: RESTART_SAMPLING_CACHE, or the platform's folder for caches.
+
+    Raises:
+        InputError: RESTART_SAMPLING_CACHE begins with the home of somebody who has none.
+    """
     given = os.environ.get("RESTART_SAMPLING_CACHE")
-    return Path(given).expanduser() if given else Path(pooch.os_cache("restart-sampling"))
+    try:
+        return Path(given).expanduser() if given else Path(pooch.os_cache("restart-sampling"))
+    except RuntimeError as error:
+        raise InputError(
+            f"RESTART_SAMPLING_CACHE is {given}, which is nobody's home; give the path of a folder"
+        ) from error
 
 
 def fetch(url: str, file_name: str | None = None, sha256: str | None = None) -> Path:
@@ -69,8 +78,15 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
 
         options = {"chunk_size": 2**20, "timeout": _TIMEOUT, "hooks": {"response": on_response}}
         cache = pooch.create(path.parent, "", registry={path.name: sha256}, urls={path.name: url}, retry_if_failed=2)
+        download = pooch.HTTPDownloader(progressbar=bar, **options)
+
+        def checked(url: str, file: str, pooch: Any) -> None:
+            download(url, file, pooch)
+            if instead := files.stand_in(Path(file)):
+                raise InputError(f"nothing was kept of {_public(url)}, as the file is {instead}")
+
         try:
-            cache.fetch(path.name, downloader=pooch.HTTPDownloader(progressbar=bar, **options))
+            cache.fetch(path.name, downloader=checked)
         except InputError:
             raise
         except (OSError, ValueError) as error:  # all errors of requests are OSErrors

@@ -97,3 +97,16 @@ def sha256(path: Path) -> str:
     """Computes the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stand_in(path: Path) -> str:
+    """Says what a failed download left under the name of a file, as the end of a sentence; "" where it left nothing."""
+    with path.open("rb") as file:
+        head = file.read(1000).lstrip().lower()
+    if not head:
+        return "empty; download it again"
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "a web page, which was saved in its place; download the file itself"
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "a Git LFS pointer, which stands for it; fetch the file itself with 'git lfs pull'"
+    return ""

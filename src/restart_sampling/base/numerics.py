@@ -1,4 +1,4 @@
-"""Torch settings: full float32 (no TF32), the dtype of states, a hash of weights."""
+"""Torch settings: full float32 (no TF32), default dtype and device, the dtype of states, a hash of weights."""
 
 import hashlib
 from collections.abc import Iterator
@@ -24,6 +24,18 @@ def full_float32(exact: bool = False) -> Iterator[None]:
         yield
     finally:
         convolutions.allow_tf32, products.allow_tf32, convolutions.deterministic = before
+
+
+@contextmanager
+def torchs_own_defaults() -> Iterator[None]:
+    """Makes tensors float32 on the CPU where nothing else is said, whatever the user has made torch's defaults."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def state_dtype(device: torch.device) -> torch.dtype:

@@ -126,13 +126,24 @@ def distributed(device: torch.device) -> Iterator[Ranks]:
 
     Args:
         device: cuda gives each process of a machine its own.
+
+    Raises:
+        InputError: the environment describes a part of a process group, or there are more processes than GPUs.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    size = _variable("WORLD_SIZE", 1)
+    if size <= 1:
         yield Ranks(0, 1, device)
         return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    own, _ = _variable("RANK", 0), _variable("MASTER_PORT", 0)
+    if missing or own >= size:
+        reason = f"without {' and '.join(missing)}" if missing else f"and RANK {own}"
+        raise InputError(f"WORLD_SIZE is {size} in the environment, {reason}; start with torchrun, or unset WORLD_SIZE")
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        place, count = _variable("LOCAL_RANK", 0), torch.cuda.device_count()
+        if place >= count:
+            raise InputError(f"LOCAL_RANK is {place}, and torch sees {count} GPUs here; start a process for each GPU")
+        device = torch.device("cuda", place)
         torch.cuda.set_device(device)
     # Other parts of torch import this later, and its functions keep the group of that moment as a default: then
     # destroy_process_group does not end the group's threads, and they crash the process, now and then, as it exits.
@@ -145,3 +156,13 @@ def distributed(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(rank, size, device)
     finally:
         dist.destroy_process_group()
+
+
+def _variable(name: str, default: int) -> int:
+    """Returns a number of the environment; an empty one is as one that is not there."""
+    text = os.environ.get(name, "").strip()
+    if text and not text.isdecimal():
+        raise InputError(
+            f"{name} is {text!r} in the environment, and has to be a number; start with torchrun, or unset it"
+        )
+    return int(text or default)

@@ -47,9 +47,10 @@ def convert(file: str, out: Path, force: bool) -> None:
     if out.suffix != ".safetensors":
         raise InputError(f"OUT is {out}, and has to end in .safetensors")
     checkpoint = read_checkpoint(resolve(file))
-    checkpoint.build()  # only what can be loaded is worth writing
+    model = checkpoint.build()  # only what can be loaded is worth writing
     write_safetensors(checkpoint, out, overwrite=force)
-    click.echo(f"{out}: {checkpoint.class_name}, {len(checkpoint.state)} tensors from {checkpoint.path}")
+    weights = f", whose weights are {model.weights}" if model.weights else ""
+    click.echo(f"{out}: {checkpoint.class_name}, {len(checkpoint.state)} tensors from {checkpoint.path}{weights}")
 
 
 def _facts(checkpoint: "Checkpoint") -> dict[str, Any]:

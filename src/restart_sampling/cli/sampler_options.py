@@ -113,6 +113,8 @@ class SamplerOptions:
             checkpoint = read_checkpoint(resolve(name))
             classes = checkpoint.classes
             net = model = checkpoint.build(self.D).to(device)
+            if shown and model.weights:
+                click.echo(f"--model {name}: its weights are {model.weights}", err=True)
             if dtype != "float32" or self.compiled:
                 import torch
 

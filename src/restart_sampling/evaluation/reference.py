@@ -86,6 +86,10 @@ def load_reference(path: Path) -> Reference:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
+    except FileNotFoundError as error:
+        raise InputError(
+            f"reference {path} cannot be read, as there is no such file; make one with 'restart-sampling reference'"
+        ) from error
     except Exception as error:  # a damaged file can fail in any way
         raise InputError(f"reference {path} cannot be read; make one with 'restart-sampling reference'") from error
     missing = {"mu", "sigma"} - arrays.keys()

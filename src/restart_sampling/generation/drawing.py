@@ -362,10 +362,13 @@ def manifest(
         device: of one process.
         versions: of what computes.
     """
+    net = getattr(drawing, "net", None)
+    weights = net.weights if isinstance(net, Denoiser) else None
     return {
         "format": "restart-sampling-images/1",
         "run": run,
         "model": model,
+        **({"weights": weights} if weights else {}),
         "nfe": drawing.nfe,
         "network_evaluations": drawing.network_evaluations,
         "images": images,

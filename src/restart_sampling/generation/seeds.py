@@ -22,7 +22,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """
     ranges: list[range] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,99})(?:-(\d{1,99}))?\s*", part)
         if match is None:
             raise InputError(
                 f"seeds '{text}': cannot read '{part}'; write seeds and ranges such as 0-49999 or 1,5,10-19"
@@ -33,7 +33,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         if last >= 2**63:
             raise InputError(f"seeds '{text}': {last} is out of range; seeds are integers from 0 to 2^63 - 1")
         ranges.append(range(first, last + 1))
-    if sum(map(len, ranges)) > MAX_SEEDS:
+    if sum(each.stop - each.start for each in ranges) > MAX_SEEDS:  # len() is for less than 2^63
         raise InputError(f"seeds '{text}': these are more than {MAX_SEEDS:,}; cut them into several runs")
     seeds = tuple(seed for each in ranges for seed in each)
     if len(set(seeds)) < len(seeds):

@@ -115,7 +115,7 @@ def _pixels(source: Source, index: int) -> np.ndarray:
     image = decode(raw, source.where(index))
     if image.mode == "RGBA":
         raise InputError(
-            f"{source.where(index)} has transparency, and images to evaluate are RGB or grey; "
+            f"{source.where(index)} has transparency, and images have to be RGB or grey here; "
             "'restart-sampling dataset' lays them on white"
         )
     return pixels(image)

@@ -4,25 +4,28 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.base.files import atomic, sha256
+from restart_sampling.base.files import atomic, sha256, stand_in
+from restart_sampling.base.numerics import torchs_own_defaults
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
 from restart_sampling.models.edm_network import NetworkRecord
-from restart_sampling.models.edm_pickle import PICKLE_MAGIC, ZIP_MAGIC, Record, unpickled
+from restart_sampling.models.edm_pickle import PICKLE_MAGIC, ZIP_MAGIC, Record, StoredTensor, unpickled
 from restart_sampling.models.foreign import adm, diffusers_folder, edm2, score_sde
 from restart_sampling.models.foreign.find import find, find_pickled
-from restart_sampling.models.foreign.found import Found
+from restart_sampling.models.foreign.found import RAW, Found
 from restart_sampling.models.resolve import default_plan, resolve
 
 FORMAT = "restart-sampling/1"
@@ -40,15 +43,15 @@ FORMATS = (
 )
 """Of the files that load: of this package, EDM, EDM2, PFGM++ (and EDM), and the projects of these names."""
 
-_LOADS = (
-    "files load of this package, EDM, EDM2, PFGM++, guided-diffusion, improved-diffusion and score_sde, and folders of "
-    "diffusers (UNet2DModel)"
+_WITH_NETWORK = (
+    "give the file with it, network-snapshot-*.pkl or training-state-*.pt of EDM or PFGM++, or one of EDM2, "
+    "guided-diffusion, improved-diffusion, score_sde or diffusers"
 )
 _RESERVED = {"format", "class_name", "init_kwargs", "D", "sigma_min", "sigma_max", "classes"}
 _MAX_INTEGER = 2**20  # above every size of a network
 _MAX_ITEMS = 1000
 _MAX_DEPTH = 8
-# EDM computes the lowest level of VP in float32, which is off by 2.4 %.
+# EDM computes the lowest level of VP in float32, which is off by 2.4 %, and its grids end there.
 _TOLERANCES = {"sigma_min": 0.05, "sigma_max": 0.05}
 
 
@@ -65,7 +68,8 @@ class Checkpoint:
         D: dimension of the augmented data of PFGM++; None is Gaussian noise.
         sigma_min, sigma_max: range of noise levels; None where the file does not say.
         classes: names of the classes, or ().
-        metadata: other texts, such as `dataset` and `training`; `latents`, where the states are no images.
+        metadata: other texts, such as `dataset` and `training`; `weights` where these are not simply the average;
+            `latents` where the states are no images.
         scalars: numbers that are attributes of the modules, as "model.enc.16x16_block0.skip_scale".
         sha256: of the file; "" for a model that comes from none.
         source_sha256: of the Python source that a pickle carries for the class; None for safetensors.
@@ -113,10 +117,16 @@ class Checkpoint:
         self._check_state(model.state_dict())
         model.load_state_dict(self.state)
         self._compare_scalars(model)
+        for name, tolerance in _TOLERANCES.items():
+            stored = self.scalars.get(name, math.nan)
+            if math.isclose(stored, getattr(model, name), rel_tol=tolerance):
+                setattr(model, name, stored)
         model.identity = self.sha256 or None
         model.default_plan = default_plan(self.path)
         model.latents = self.metadata.get("latents")
-        return model.eval().requires_grad_(False)
+        model.weights = self.metadata.get("weights")
+        self._try(model.eval().requires_grad_(False))
+        return model
 
     def _error(self, reason: str) -> InputError:
         return _error(self.path, reason)
@@ -124,10 +134,20 @@ class Checkpoint:
     def _construct(self, D: int | None) -> Denoiser:
         allowance = _Allowance(4 * sum(tensor.numel() for tensor in self.state.values()) + 10_000)
         try:
-            with torch.random.fork_rng(devices=[]), allowance:
+            with torchs_own_defaults(), torch.random.fork_rng(devices=[]), allowance:
                 return DENOISERS[self.class_name](**self.init_kwargs, D=D)
         except Exception as error:  # arguments from a file can make a constructor fail in any way
             raise self._error(f"its init_kwargs do not make a {self.class_name}: {shorten(str(error))}") from error
+
+    def _try(self, model: Denoiser) -> None:
+        """Calls the model with tensors that have no numbers: a constructor keeps what only the first call looks at."""
+        tensors = chain(model.named_parameters(), model.named_buffers())
+        weights = {key: tensor.to("meta") for key, tensor in tensors}
+        try:
+            x = torch.empty(1, model.channels, model.resolution, model.resolution, device="meta")
+            functional_call(model, weights, (x, torch.empty(1, device="meta")))
+        except Exception as error:
+            raise self._error(f"its init_kwargs make no {self.class_name} that runs: {shorten(str(error))}") from error
 
     def _check_state(self, expected: Mapping[str, torch.Tensor]) -> None:
         missing, unknown = sorted(expected.keys() - self.state.keys()), sorted(self.state.keys() - expected.keys())
@@ -210,7 +230,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             return _read_safetensors(path)
         if head.startswith((PICKLE_MAGIC, ZIP_MAGIC)):
             return _read_pickled(path, "training-state" if head.startswith(ZIP_MAGIC) else "edm-pickle")
-        raise UnreadableError("it is neither a safetensors file, nor an EDM pickle, nor a PFGM++ training state")
+        instead = stand_in(path)
+        raise UnreadableError(
+            "it is neither a safetensors file, nor an EDM pickle, nor a PFGM++ training state"
+            + f", but {instead}" * bool(instead)
+        )
     except UnreadableError as error:
         raise _error(path, str(error)) from error
     except OSError as error:
@@ -281,7 +305,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     if metadata.get("format") != FORMAT:
         if foreign := find(state, path):
             return _of_foreign(path, foreign)
-        raise UnreadableError(f"its metadata has no format {FORMAT}, and its tensors are of no known network; {_LOADS}")
+        raise UnreadableError(f"its metadata has no format {FORMAT}, and its {_bare(state)}")
     try:
         class_name, stated = metadata["class_name"], json.loads(metadata["init_kwargs"])
         numbers = {name: float(metadata[name]) for name in ("D", "sigma_min", "sigma_max") if name in metadata}
@@ -307,13 +331,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 def _read_pickled(path: Path, kind: str) -> Checkpoint:
     content = unpickled(path)
-    names = ("ema", "net") if kind == "training-state" else ("ema",)
-    found = [content.get(name) for name in names] if isinstance(content, dict) else []
-    network = next((value for value in found if isinstance(value, Record)), None)
-    if network is None and (foreign := find_pickled(content, path)):
+    if foreign := find_pickled(content, path):
         return _of_foreign(path, foreign)
-    if network is None:
-        raise UnreadableError(f"it holds no network as {' or '.join(names)}, and no other that is known; {_LOADS}")
+    network, average, metadata = _network_in(content, kind)
     attributes = cast(dict[str, Any], network.state)
     if attributes.get("_init_kwargs") is None or attributes.get("_init_args"):
         raise UnreadableError(
@@ -321,15 +341,15 @@ def _read_pickled(path: Path, kind: str) -> Checkpoint:
             "model cannot be rebuilt; use a file that EDM's own training wrote"
         )
     record = NetworkRecord(network)
-    if sum(tensor.numbers.nbytes for tensor in record.tensors.values()) > path.stat().st_size:
+    tensors = average or record.tensors
+    if sum(tensor.numbers.nbytes for tensor in tensors.values()) > path.stat().st_size:
         raise UnreadableError("its tensors share memory, which no network's do")
     init_kwargs, augmented = _split_kwargs(attributes["_init_kwargs"])
-    class_name, tensors, scalars = network.name, record.tensors, record.scalars
-    metadata: dict[str, str] = {}
+    class_name, scalars = network.name, record.scalars
     if class_name == edm2.CLASS:
         kind, class_name, init_kwargs = edm2.FORMAT, "EDM2Precond", edm2.arguments(init_kwargs)
         tensors, scalars = edm2.renamed(tensors), edm2.renamed(scalars)
-        metadata = {"latents": edm2.LATENTS} if init_kwargs.get("img_channels") == 4 else {}
+        metadata |= {"latents": edm2.LATENTS} if init_kwargs.get("img_channels") == 4 else {}
     return Checkpoint(
         path=path,
         format=kind,
@@ -360,6 +380,37 @@ def _of_foreign(path: Path, found: Found, identity: str | None = None) -> Checkp
         sigma_max=init_kwargs.get("sigma_max"),
         sha256=identity or sha256(path),
         metadata=found.metadata,
+    )
+
+
+def _network_in(content: object, kind: str) -> tuple[Record, dict[str, StoredTensor], dict[str, str]]:
+    """Returns the network in a file, its weights where they lie beside it as a state dict, and what to know of them."""
+    match content:
+        case {"ema": Record() as network}:
+            return network, {}, {}
+        case {"ema": dict() as average, "net": Record() as network} if _is_state_dict(average):
+            average = {key.removeprefix("module."): tensor for key, tensor in average.items()}
+            return network, average, {"weights": "the average (ema), a state dict, in the network net"}
+        case {"net": Record() as network} if kind == "training-state":
+            return network, {}, {"weights": RAW}
+    parts = [content, *content.values()] if isinstance(content, dict) else []
+    if state_dict := next(filter(_is_state_dict, parts), None):
+        raise UnreadableError(f"its {_bare(state_dict)}")
+    raise UnreadableError(f"it holds no network as ema{' or net' * (kind == 'training-state')}; {_WITH_NETWORK}")
+
+
+def _is_state_dict(value: object) -> TypeGuard[dict[str, StoredTensor]]:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(key, str) and isinstance(tensor, StoredTensor) for key, tensor in value.items())
+    )
+
+
+def _bare(keys: Collection[str]) -> str:
+    return (
+        f"{len(keys)} tensors, such as {shorten(min(keys, default='none'))}, are a state dict without the network "
+        f"they belong to; {_WITH_NETWORK}"
     )
 
 

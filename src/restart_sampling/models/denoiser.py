@@ -62,6 +62,7 @@ class Denoiser(nn.Module):
         identity: SHA-256 of the file that it comes from; None: unknown.
         default_plan: one that suits it; None: unknown.
         latents: what its states are latents of; None: they are images.
+        weights: what they are, in words, where the file has another than the average; None: the average, or unknown.
 
     Raises:
         InputError: unknown model_type.
@@ -71,6 +72,7 @@ class Denoiser(nn.Module):
     identity: str | None = None
     default_plan: str | None = None
     latents: str | None = None
+    weights: str | None = None
 
     def __init__(
         self,
@@ -306,7 +308,9 @@ class _TablePrecond(ExactBuffers, Denoiser):
         return self.u[self._nearest(sigma)].to(sigma.dtype)
 
     def _nearest(self, sigma: Tensor) -> Tensor:
-        return (sigma.unsqueeze(-1) - self.u.to(sigma.dtype)).abs().argmin(dim=-1)
+        """The places in the table, as EDM finds them: near the middle of two levels cdist may take either."""
+        distances = torch.cdist(sigma.to(self.u.dtype).reshape(-1, 1), self.u.unsqueeze(-1))
+        return distances.argmin(dim=1).reshape(sigma.shape)
 
 
 class iDDPMPrecond(_TablePrecond):  # noqa: N801

@@ -100,7 +100,10 @@ def unpickled(path: Path) -> object:
     stream, entries, opcodes = _opened(path)
     content = _Network(stream, opcodes, entries).load()
     if stream.read(1):
-        raise UnreadableError("something follows the end of its pickle")
+        raise UnreadableError(
+            "something follows the end of its pickle, as in files that torch.save wrote before torch 1.6; load it with "
+            "torch and save it again, with the network and not its state dict alone"
+        )
     return content
 
 
@@ -221,9 +224,8 @@ class _Network(_Described):
         return super().make(name, *arguments)
 
     def _build(self, state: object, target: object) -> None:
-        if type(target) is dict and isinstance(state, dict) and state.keys() <= {"_metadata"}:
-            return  # an attribute that torch gives its state dicts
-        super()._build(state, target)
+        if not (type(target) is dict and isinstance(state, dict) and state.keys() == {"_metadata"}):  # a state dict's
+            super()._build(state, target)
 
     def _copy(self, content: str | bytes) -> None:
         """Counts bytes: each text is encoded and each storage read once, together no more than the file has."""

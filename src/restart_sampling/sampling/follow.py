@@ -9,7 +9,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.solvers.protocol import Denoise, Solver
+from restart_sampling.sampling.solvers.protocol import Denoise, Solver, evaluate
 from restart_sampling.sampling.solvers.single_step import Heun
 
 Perturb = Callable[[Tensor, float, float], Tensor]
@@ -79,6 +79,9 @@ def walk(
     for index, move in enumerate(path.moves):
         if move.rises:
             x, memory = perturb(x, move.now, move.then), None
+        elif move.now == move.then:
+            for _ in range((restart_solver if move.restart else solver).evaluations(move)):
+                evaluate(denoise, x, move.now)
         else:
             active = restart_solver if move.restart else solver
             if active != last_solver:  # one solver's memory means nothing to another

@@ -10,6 +10,10 @@ Grid = Callable[[int, float, float], tuple[float, ...]]
 """grid(points, high, low) -> levels from `high` down to `low`, both ends exact: a rule for main and restart grids."""
 
 
+HIGHEST = 1e100
+"""Levels go up to here, and those above 0 down to 1/HIGHEST: their squares are numbers too."""
+
+
 def power_grid(points: int, high: float, low: float, rho: float = 7.0) -> tuple[float, ...]:
     """Spaces levels from `high` down to `low` evenly in level^(1/rho), both ends exact.
 
@@ -114,8 +118,11 @@ def _even(
     """Spaces levels evenly in place(level), of which `level` is the inverse."""
     if points < 1:
         raise InputError(f"a grid of {points} points is empty; give at least 1")
-    if not (isfinite(high) and 0 <= low < high):
-        raise InputError(f"a grid cannot fall from {high:g} to {low:g}; give 0 <= low < high, both finite")
+    if not 0 <= low < high <= HIGHEST or 0 < low < 1 / HIGHEST:
+        raise InputError(
+            f"a grid cannot fall from {high:g} to {low:g}; give 0 <= low < high <= {HIGHEST:g}, and a low of 0 or at "
+            f"least {1 / HIGHEST:g}"
+        )
     if points == 1:
         return (high,)
     first, last = place(high), place(low)

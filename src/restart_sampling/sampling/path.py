@@ -7,7 +7,7 @@ from math import inf, isfinite, sqrt
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, whole_number
-from restart_sampling.sampling.levels import Grid, power_grid
+from restart_sampling.sampling.levels import HIGHEST, Grid, power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.protocol import Solver
@@ -116,26 +116,6 @@ class NoisePath:
             points.append((spent, move.then))
         return points
 
-    def rounded(self, round_level: Callable[[float], float]) -> "NoisePath":
-        """Rounds every positive level once, and drops the moves that become empty.
-
-        For models that know discrete levels only (iDDPM).
-
-        Raises:
-            InputError: both ends of a restart are rounded to one level.
-        """
-        for move, jump in zip(self.moves, restart_jumps(self.moves), strict=True):
-            if jump and round_level(move.now) == round_level(move.then):
-                raise InputError(
-                    f"the restart from {move.now:.4g} up to {move.then:.4g} does nothing, as the model knows only "
-                    f"{round_level(move.now):.4g} near both levels; widen the interval"
-                )
-        legs = [
-            (round_level(move.now), round_level(move.then) if move.then > 0 else 0.0, move.restart)
-            for move in self.moves
-        ]
-        return _path([leg for leg in legs if leg[0] != leg[1]])
-
     def explain(self, process: Process = VE) -> str:
         """Says in words and numbers what the path is: main grid, restarts, and the std of the noise of each rise."""
         main = [self.levels[0], *(move.then for move in self.moves if not move.restart and not move.rises)]
@@ -182,6 +162,7 @@ def restart_path(
     s_min: float = 0.0,
     s_max: float = inf,
     grid: Grid = power_grid,
+    round_level: Callable[[float], float] = lambda level: level,
 ) -> NoisePath:
     """Makes the path of Restart: down `levels`, and at each interval's level up to its t_max and down again, K times.
 
@@ -193,15 +174,19 @@ def restart_path(
         s_min: lowest level that churns.
         s_max: highest level that churns.
         grid: the rule of the restart grids, grid(points, high, low), such as `power_grid`.
+        round_level: rounds a level above 0 to one that the model knows (iDDPM). As in EDM's sampler, levels are rounded
+            before they churn and once more after that, and a fall between levels that are rounded to one stays in the
+            path: it costs its evaluations, and leaves the state as it is.
 
     Raises:
-        InputError: an interval does not fit the grid, two intervals snap to one level, or a number is out of its range.
+        InputError: an interval does not fit the grid or is rounded to one level, two intervals snap to one level, or a
+            number is out of its range.
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2.
     """
     if (
         len(levels) < 2
-        or not isfinite(levels[0])
+        or not levels[0] <= HIGHEST
         or levels[-1] < 0
         or not all(then < now for now, then in pairwise(levels))
     ):
@@ -228,22 +213,34 @@ def restart_path(
         restarts[level] = interval
 
     main_gamma = min(s_churn / (len(levels) - 1), sqrt(2) - 1)
+    known = [round_level(level) if level > 0 else 0.0 for level in levels]
 
     def fall(now: float, then: float, restart: bool) -> Iterator[tuple[float, float, bool]]:
-        raised = now * (1 + (gamma if restart else main_gamma)) if s_min <= now <= s_max else now
+        churn = (gamma if restart else main_gamma) if s_min <= now <= s_max else 0.0
+        raised = round_level(now * (1 + churn)) if churn else now
+        if raised > HIGHEST:
+            raise InputError(f"churn raises level {now:g} to {raised:g}, above {HIGHEST:g}; lower gamma = {gamma:g}")
         if raised > now:
             yield now, raised, restart
         yield raised, then, restart
 
+    def restart(interval: RestartInterval, low: float) -> Iterator[tuple[float, float, bool]]:
+        if round_level(interval.t_max) == low:
+            raise InputError(
+                f"the restart from {interval.t_min:.4g} up to {interval.t_max:.4g} does nothing, as the model knows "
+                f"only {low:.4g} near both levels; widen the interval"
+            )
+        descent = [round_level(level) for level in grid(interval.points, interval.t_max, low)]
+        for _ in range(interval.repeats):
+            yield low, descent[0], True
+            for now, then in pairwise(descent):
+                yield from fall(now, then, restart=True)
+
     def legs() -> Iterator[tuple[float, float, bool]]:
-        for now, then in pairwise(levels):
+        for (now, then), level in zip(pairwise(known), levels[1:], strict=True):
             yield from fall(now, then, restart=False)
-            if interval := restarts.get(then):
-                descent = grid(interval.points, interval.t_max, then)
-                for _ in range(interval.repeats):
-                    yield then, interval.t_max, True
-                    for high, low in pairwise(descent):
-                        yield from fall(high, low, restart=True)
+            if interval := restarts.get(level):
+                yield from restart(interval, then)
 
     return _path(list(legs()))
 
@@ -260,7 +257,7 @@ def _path(legs: list[tuple[float, float, bool]]) -> NoisePath:
     left = 0
     for now, then, restart in reversed(legs):
         moves.append(Move(now, then, restart, left if ends_at_zero and not restart else None))
-        left += then < now and not restart
+        left += then <= now and not restart
     return NoisePath(tuple(reversed(moves)))
 
 
@@ -272,12 +269,12 @@ def _restarts(moves: Sequence[Move]) -> Iterator[list[Move]]:
 def restart_jumps(moves: Sequence[Move]) -> list[bool]:
     """Says of each move whether it is the jump of a restart (and not churn, nor a fall).
 
-    Every pass of a restart interval begins at the interval's lowest level, where no churn begins.
+    Every pass of a restart interval begins with the same jump, from its lowest level to its highest.
     """
     jumps: list[bool] = []
     for restart, group in groupby(moves, key=lambda move: move.restart):
         interval = list(group)
-        jumps += [restart and move.rises and move.now == interval[0].now for move in interval]
+        jumps += [restart and (move.now, move.then) == (interval[0].now, interval[0].then) for move in interval]
     return jumps
 
 

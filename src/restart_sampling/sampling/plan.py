@@ -12,7 +12,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, whole_number
-from restart_sampling.sampling.levels import GRIDS, Grid, levels_to_zero, power_grid
+from restart_sampling.sampling.levels import GRIDS, HIGHEST, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, format_number, restart_path
 from restart_sampling.sampling.presets import PRESETS
 from restart_sampling.sampling.process import VE, Process
@@ -79,8 +79,10 @@ class Plan:
             raise InputError(f"the plan has {self.steps} steps; give 1 to {MAX_FALLS:,}")
         for name in ("churn", "gamma", "s_min", "s_noise"):
             _require(name, getattr(self, name), "a finite number, 0 or above", lambda v: isfinite(v) and v >= 0)
-        for name in ("rho", "sigma_min", "sigma_max"):
-            _require(name, getattr(self, name), "a finite number above 0", lambda v: isfinite(v) and v > 0)
+        _require("rho", self.rho, "a finite number above 0", lambda v: isfinite(v) and v > 0)
+        for name in ("sigma_min", "sigma_max"):
+            allowed = f"a number from {1 / HIGHEST:g} to {HIGHEST:g}"
+            _require(name, getattr(self, name), allowed, lambda v: 1 / HIGHEST <= v <= HIGHEST)
         _require("s_max", self.s_max, f"a number from s_min = {self.s_min:g} up", lambda v: v >= self.s_min)
         _require("sigma_max", self.sigma_max, f"more than sigma_min = {self.sigma_min:g}", lambda v: v > self.sigma_min)
         self.solvers  # noqa: B018  raises for an unknown name
@@ -143,7 +145,7 @@ class Plan:
             levels = tuple(map(float, self.grid.split("/")))
         except ValueError:
             levels = ()
-        if len(levels) < 2 or not all(inf > now > then >= 0 for now, then in pairwise(levels)):
+        if len(levels) < 2 or not all(HIGHEST >= now > then >= 0 for now, then in pairwise(levels)):
             raise InputError(
                 f"grid={self.grid} is no grid; give one of {', '.join(GRIDS)}, or falling levels such as 80/20/5/1/0"
             )
@@ -171,7 +173,10 @@ class Plan:
         return self.own_levels
 
     def path(
-        self, sigma_min: float = 0.0, sigma_max: float = inf, round_level: Callable[[float], float] | None = None
+        self,
+        sigma_min: float = 0.0,
+        sigma_max: float = inf,
+        round_level: Callable[[float], float] = lambda level: level,
     ) -> NoisePath:
         """Makes the noise path of this plan for a model.
 
@@ -183,7 +188,7 @@ class Plan:
         Raises:
             InputError: an interval does not fit the grid, or is rounded to one level.
         """
-        path = restart_path(
+        return restart_path(
             self.levels(sigma_min, sigma_max),
             self.intervals,
             gamma=self.gamma,
@@ -191,14 +196,14 @@ class Plan:
             s_min=self.s_min,
             s_max=self.s_max,
             grid=self.rule,
+            round_level=round_level,
         )
-        return path.rounded(round_level) if round_level else path
 
     def explain(
         self,
         sigma_min: float = 0.0,
         sigma_max: float = inf,
-        round_level: Callable[[float], float] | None = None,
+        round_level: Callable[[float], float] = lambda level: level,
         process: Process = VE,
     ) -> str:
         """Says what the plan will do: main grid, restarts with their snapped t_min, noise of each rise, and NFE.

@@ -156,8 +156,8 @@ class SASolver(PredictorCorrector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (0 <= self.tau < float("inf") and self.low <= self.high):
-            raise InputError(f"sa needs a finite tau, 0 or above, and low <= high; given {self}")
+        if not (0 <= self.tau <= 1000 and self.low <= self.high):  # its square is an exponent
+            raise InputError(f"sa needs a finite tau, 0 or above and at most 1000, and low <= high; given {self}")
 
     def form(self, move: Move) -> DataForm:
         """Returns the SDE's from a level within the interval, the ODE's from others."""
