@@ -44,7 +44,7 @@ def small(name="EDMPrecond", **options):
 EDM, VP, IDDPM = EDMPrecond(**SMALL), VPPrecond(**SMALL), iDDPMPrecond(**SMALL)
 
 every_denoiser = pytest.mark.parametrize("name", DENOISERS)
-every_network = pytest.mark.parametrize("network", NETWORKS)
+every_network = pytest.mark.parametrize("network", ["SongUNet", "DhariwalUNet", "EDM2UNet"])
 
 
 @given(st.floats(-10, 10), st.floats(0.05, 5))
@@ -120,11 +120,11 @@ def test_iddpm_rounds_any_shape_and_dtype():
 def test_attributes(name):
     model = DENOISERS[name](label_dim=5, use_fp16=True, D=128, **SMALL)
     assert (model.resolution, model.channels, model.label_dim, model.D) == (8, 3, 5, 128)
-    assert isinstance(model.model, NETWORKS["SongUNet"] | NETWORKS["DhariwalUNet"])
+    assert type(model.model) in NETWORKS.values()
     assert 0 <= model.sigma_min < model.sigma_max
     assert isinstance(model.sigma_min, float)
     assert DENOISERS[name](**SMALL).D is None
-    if name != "iDDPMPrecond":
+    if name not in ("iDDPMPrecond", "DDPMPrecond"):
         assert torch.equal(model.round_sigma(SIGMA), SIGMA)
 
 
@@ -178,7 +178,7 @@ def test_images_of_a_batch_do_not_mix(network):
     torch.testing.assert_close(model(STATE, SIGMA, LABELS), alone, rtol=1e-5, atol=1e-5)
 
 
-@every_network
+@pytest.mark.parametrize("network", ["SongUNet", "DhariwalUNet"])
 def test_no_augmentation_is_the_zero_label(network):
     model = small(model_type=network, augment_dim=9)
     plain = model(STATE, SIGMA)

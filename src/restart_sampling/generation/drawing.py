@@ -98,7 +98,7 @@ class NetDrawing:
         network_evaluations: evaluations of the network for an image.
 
     Raises:
-        InputError: the plan, a class, the guidance or the noise does not fit the net.
+        InputError: the plan, a class, the guidance or the noise does not fit the net, or its states are latents.
     """
 
     def __init__(
@@ -113,6 +113,11 @@ class NetDrawing:
         exact: bool = False,
         shape: Sequence[int] | None = None,
     ) -> None:
+        if latents := getattr(net, "latents", None):
+            raise InputError(
+                f"the model makes latents of {latents}, and no images, and this package has no decoder of them; draw "
+                f"latents in Python (rs.load_model, rs.sample), and decode them there"
+            )
         plan = plan or getattr(net, "default_plan", None)
         if plan is None:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Models from files and to files: safetensors of our own, EDM's pickles, PFGM++'s training states."""
+"""Models from files and to files: safetensors of our own, EDM's pickles, PFGM++'s training states, and others'."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -22,15 +23,29 @@ from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
 from restart_sampling.models.edm_network import NetworkRecord
 from restart_sampling.models.edm_pickle import PICKLE_MAGIC, ZIP_MAGIC, Record, StoredTensor, unpickled
+from restart_sampling.models.foreign import adm, diffusers_folder, edm2, score_sde
+from restart_sampling.models.foreign.find import find, find_pickled
+from restart_sampling.models.foreign.found import RAW, Found
 from restart_sampling.models.resolve import default_plan, resolve
 
 FORMAT = "restart-sampling/1"
 KNOWN_SOURCES = ("5db27dcd96674b95",)  # sha256 of EDM's training/networks.py, its first 16 digits
 
-_RAW = "raw, as the training left them: the file has no average of them (ema)"
+FORMATS = (
+    "safetensors",
+    "edm-pickle",
+    edm2.FORMAT,
+    "training-state",
+    adm.GUIDED,
+    adm.IMPROVED,
+    score_sde.FORMAT,
+    diffusers_folder.FORMAT,
+)
+"""Of the files that load: of this package, EDM, EDM2, PFGM++ (and EDM), and the projects of these names."""
+
 _WITH_NETWORK = (
-    "give the file that EDM's or PFGM++'s training wrote with the network in it, network-snapshot-*.pkl or "
-    "training-state-*.pt"
+    "give the file with it, network-snapshot-*.pkl or training-state-*.pt of EDM or PFGM++, or one of EDM2, "
+    "guided-diffusion, improved-diffusion, score_sde or diffusers"
 )
 _RESERVED = {"format", "class_name", "init_kwargs", "D", "sigma_min", "sigma_max", "classes"}
 _MAX_INTEGER = 2**20  # above every size of a network
@@ -46,14 +61,15 @@ class Checkpoint:
 
     Attributes:
         path: the file.
-        format: "safetensors", "edm-pickle" or "training-state".
+        format: one of `FORMATS`.
         class_name: of the preconditioning, as the file says it; `build` knows those in `DENOISERS`.
         init_kwargs: EDM's arguments of that class, without those of PFGM++ (pfgmpp, D).
         state: EDM's state dict: contiguous tensors in the dtypes of the file.
         D: dimension of the augmented data of PFGM++; None is Gaussian noise.
         sigma_min, sigma_max: range of noise levels; None where the file does not say.
         classes: names of the classes, or ().
-        metadata: other texts, such as `dataset` and `training`; `weights` where these are not simply the average.
+        metadata: other texts, such as `dataset` and `training`; `weights` where these are not simply the average;
+            `latents` where the states are no images.
         scalars: numbers that are attributes of the modules, as "model.enc.16x16_block0.skip_scale".
         sha256: of the file; "" for a model that comes from none.
         source_sha256: of the Python source that a pickle carries for the class; None for safetensors.
@@ -107,6 +123,7 @@ class Checkpoint:
                 setattr(model, name, stored)
         model.identity = self.sha256 or None
         model.default_plan = default_plan(self.path)
+        model.latents = self.metadata.get("latents")
         model.weights = self.metadata.get("weights")
         self._try(model.eval().requires_grad_(False))
         return model
@@ -124,7 +141,8 @@ class Checkpoint:
 
     def _try(self, model: Denoiser) -> None:
         """Calls the model with tensors that have no numbers: a constructor keeps what only the first call looks at."""
-        weights = {key: tensor.to("meta") for key, tensor in model.state_dict().items()}
+        tensors = chain(model.named_parameters(), model.named_buffers())
+        weights = {key: tensor.to("meta") for key, tensor in tensors}
         try:
             x = torch.empty(1, model.channels, model.resolution, model.resolution, device="meta")
             functional_call(model, weights, (x, torch.empty(1, device="meta")))
@@ -185,7 +203,7 @@ def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: 
 
     Args:
         source: a bundled or published name ("cifar10-small", "edm-cifar10-32x32-uncond-vp"), an https:// URL, or the
-            path of a .safetensors file, an EDM pickle or a PFGM++ training state. Nothing in a pickle is run.
+            path of a file or folder of one of `FORMATS`. Nothing in it is run.
         D: dimension of the augmented data, for a PFGM++ model whose file does not say it.
         device: where the model is to be.
 
@@ -196,13 +214,15 @@ def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: 
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a model file. Its first bytes say what it is, whatever its name is. Nothing in it is run.
+    """Read a model file, or a folder. The first bytes of a file say what it is, whatever its name. Nothing is run.
 
     Raises:
         InputError: the file is missing, damaged, or of another kind.
     """
     path = Path(path)
     try:
+        if path.is_dir():
+            return _of_foreign(path, *diffusers_folder.read(path))
         with path.open("rb") as file:
             head = file.read(9)
         size = path.stat().st_size
@@ -279,13 +299,13 @@ def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise UnreadableError(
-                    f"its metadata has no format {FORMAT}, as `model convert` writes it, and its {_bare(file.keys())}"
-                )
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UnreadableError(f"the safetensors file is damaged ({shorten(str(error))})") from error
+    if metadata.get("format") != FORMAT:
+        if foreign := find(state, path):
+            return _of_foreign(path, foreign)
+        raise UnreadableError(f"its metadata has no format {FORMAT}, and its {_bare(state)}")
     try:
         class_name, stated = metadata["class_name"], json.loads(metadata["init_kwargs"])
         numbers = {name: float(metadata[name]) for name in ("D", "sigma_min", "sigma_max") if name in metadata}
@@ -311,6 +331,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 def _read_pickled(path: Path, kind: str) -> Checkpoint:
     content = unpickled(path)
+    if foreign := find_pickled(content, path):
+        return _of_foreign(path, foreign)
     network, average, metadata = _network_in(content, kind)
     attributes = cast(dict[str, Any], network.state)
     if attributes.get("_init_kwargs") is None or attributes.get("_init_args"):
@@ -323,10 +345,15 @@ def _read_pickled(path: Path, kind: str) -> Checkpoint:
     if sum(tensor.numbers.nbytes for tensor in tensors.values()) > path.stat().st_size:
         raise UnreadableError("its tensors share memory, which no network's do")
     init_kwargs, augmented = _split_kwargs(attributes["_init_kwargs"])
+    class_name, scalars = network.name, record.scalars
+    if class_name == edm2.CLASS:
+        kind, class_name, init_kwargs = edm2.FORMAT, "EDM2Precond", edm2.arguments(init_kwargs)
+        tensors, scalars = edm2.renamed(tensors), edm2.renamed(scalars)
+        metadata |= {"latents": edm2.LATENTS} if init_kwargs.get("img_channels") == 4 else {}
     return Checkpoint(
         path=path,
         format=kind,
-        class_name=network.name,
+        class_name=class_name,
         init_kwargs=init_kwargs,
         state={key: tensor.load() for key, tensor in tensors.items()},
         D=_dimension({**augmented, **attributes}),
@@ -334,9 +361,25 @@ def _read_pickled(path: Path, kind: str) -> Checkpoint:
         sigma_max=record.scalars.get("sigma_max"),
         sha256=sha256(path),
         metadata=metadata,
-        scalars=record.scalars,
+        scalars=scalars,
         source_sha256=network.source_sha256,
         known_source=all(m.source_sha256.startswith(KNOWN_SOURCES) for m in record.modules if isinstance(m, Record)),
+    )
+
+
+def _of_foreign(path: Path, found: Found, identity: str | None = None) -> Checkpoint:
+    init_kwargs, _ = _split_kwargs(found.init_kwargs)
+    return Checkpoint(
+        path=path,
+        format=found.format,
+        class_name=found.class_name,
+        init_kwargs=init_kwargs,
+        state=found.state,
+        D=None,
+        sigma_min=init_kwargs.get("sigma_min"),
+        sigma_max=init_kwargs.get("sigma_max"),
+        sha256=identity or sha256(path),
+        metadata=found.metadata,
     )
 
 
@@ -349,7 +392,7 @@ def _network_in(content: object, kind: str) -> tuple[Record, dict[str, StoredTen
             average = {key.removeprefix("module."): tensor for key, tensor in average.items()}
             return network, average, {"weights": "the average (ema), a state dict, in the network net"}
         case {"net": Record() as network} if kind == "training-state":
-            return network, {}, {"weights": _RAW}
+            return network, {}, {"weights": RAW}
     parts = [content, *content.values()] if isinstance(content, dict) else []
     if state_dict := next(filter(_is_state_dict, parts), None):
         raise UnreadableError(f"its {_bare(state_dict)}")
@@ -366,7 +409,7 @@ def _is_state_dict(value: object) -> TypeGuard[dict[str, StoredTensor]]:
 
 def _bare(keys: Collection[str]) -> str:
     return (
-        f"{len(keys)} tensors, such as {shorten(min(keys, default='none'))}, are a state dict without the network that "
+        f"{len(keys)} tensors, such as {shorten(min(keys, default='none'))}, are a state dict without the network "
         f"they belong to; {_WITH_NETWORK}"
     )
 

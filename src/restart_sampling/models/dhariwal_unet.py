@@ -1,4 +1,7 @@
-"""ADM: the U-Net of Dhariwal and Nichol 2021 (arXiv 2105.05233), as in EDM (arXiv 2206.00364, appendix F)."""
+"""ADM: the U-Net of Dhariwal and Nichol 2021 (arXiv 2105.05233), as in EDM (arXiv 2206.00364, appendix F).
+
+With other options it is that of Nichol and Dhariwal 2021 (arXiv 2102.09672), which came before it.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restart_sampling.models.layers import PositionalEmbedding, UNetBlock, drop_labels, group_norm
+from restart_sampling.models.layers import PositionalEmbedding, ResampleConv2d, UNetBlock, drop_labels, group_norm
 
 _NORM_EPS = 1e-5
 _CHANNELS_PER_HEAD = 64
@@ -31,6 +34,9 @@ class DhariwalUNet(nn.Module):
         attn_resolutions: resolutions with self-attention.
         dropout: probability in the residual blocks, in training.
         label_dropout: probability to forget the class, in training: what classifier-free guidance needs.
+        num_heads: attention heads; None is one for every 64 channels.
+        residual_resampling: residual blocks double and halve the resolution; otherwise single convolutions do.
+        adaptive_scale: the embedding scales and shifts; otherwise it is only added.
     """
 
     def __init__(
@@ -41,12 +47,15 @@ class DhariwalUNet(nn.Module):
         label_dim: int = 0,
         augment_dim: int = 0,
         model_channels: int = 192,
-        channel_mult: Sequence[int] = (1, 2, 3, 4),
+        channel_mult: Sequence[float] = (1, 2, 3, 4),
         channel_mult_emb: int = 4,
         num_blocks: int = 3,
         attn_resolutions: Sequence[int] = (32, 16, 8),
         dropout: float = 0.10,
         label_dropout: float = 0.0,
+        num_heads: int | None = None,
+        residual_resampling: bool = True,
+        adaptive_scale: bool = True,
     ) -> None:
         super().__init__()
         self.label_dropout = label_dropout
@@ -69,19 +78,24 @@ class DhariwalUNet(nn.Module):
             eps=_NORM_EPS,
             taps=(1, 1),
             project_skip=False,
-            adaptive_scale=True,
+            adaptive_scale=adaptive_scale,
         )
 
+        def heads_of(width: int) -> int:
+            return num_heads or width // _CHANNELS_PER_HEAD
+
         self.enc = nn.ModuleDict()
-        channels = model_channels * channel_mult[0]
+        widths = [int(model_channels * mult) for mult in channel_mult]
+        channels = widths[0]
         skips: list[int] = []
-        for level, resolution, mult in zip(self.levels, resolutions, channel_mult, strict=True):
-            width = model_channels * mult
-            heads = width // _CHANNELS_PER_HEAD if resolution in attn_resolutions else 0
+        for level, resolution, width in zip(self.levels, resolutions, widths, strict=True):
+            heads = heads_of(width) if resolution in attn_resolutions else 0
             if level == self.levels[0]:
                 self.enc[f"{level}_conv"] = nn.Conv2d(in_channels, channels, 3, padding=1)
-            else:
+            elif residual_resampling:
                 self.enc[f"{level}_down"] = block(channels, channels, resample="down")
+            else:
+                self.enc[f"{level}_down"] = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
             skips.append(channels)
             for index in range(num_blocks):
                 self.enc[f"{level}_block{index}"] = block(channels, width, heads=heads)
@@ -89,14 +103,15 @@ class DhariwalUNet(nn.Module):
                 skips.append(channels)
 
         self.dec = nn.ModuleDict()
-        for level, resolution, mult in reversed(list(zip(self.levels, resolutions, channel_mult, strict=True))):
-            width = model_channels * mult
-            heads = width // _CHANNELS_PER_HEAD if resolution in attn_resolutions else 0
+        for level, resolution, width in reversed(list(zip(self.levels, resolutions, widths, strict=True))):
+            heads = heads_of(width) if resolution in attn_resolutions else 0
             if level == self.levels[-1]:
-                self.dec[f"{level}_in0"] = block(channels, channels, heads=channels // _CHANNELS_PER_HEAD)
+                self.dec[f"{level}_in0"] = block(channels, channels, heads=heads_of(channels))
                 self.dec[f"{level}_in1"] = block(channels, channels)
-            else:
+            elif residual_resampling:
                 self.dec[f"{level}_up"] = block(channels, channels, resample="up")
+            else:
+                self.dec[f"{level}_up"] = ResampleConv2d(channels, channels, 3, "up", (1, 1))
             for index in range(num_blocks + 1):
                 self.dec[f"{level}_block{index}"] = block(channels + skips.pop(), width, heads=heads)
                 channels = width
@@ -135,7 +150,7 @@ class DhariwalUNet(nn.Module):
         emb = self._embed(noise_labels, class_labels, augment_labels)
         skips: list[Tensor] = []
         for level in self.levels:
-            x = self.enc[f"{level}_conv"](x) if level == self.levels[0] else self.enc[f"{level}_down"](x, emb)
+            x = _resampled(self.enc[f"{level}_{'conv' if level == self.levels[0] else 'down'}"], x, emb)
             skips.append(x)
             for index in range(self.num_blocks):
                 x = self.enc[f"{level}_block{index}"](x, emb)
@@ -144,7 +159,7 @@ class DhariwalUNet(nn.Module):
             if level == self.levels[-1]:
                 x = self.dec[f"{level}_in1"](self.dec[f"{level}_in0"](x, emb), emb)
             else:
-                x = self.dec[f"{level}_up"](x, emb)
+                x = _resampled(self.dec[f"{level}_up"], x, emb)
             for index in range(self.num_blocks + 1):
                 x = self.dec[f"{level}_block{index}"](torch.cat([x, skips.pop()], dim=1), emb)
         out: Tensor = self.out_conv(F.silu(self.out_norm(x)))
@@ -160,3 +175,9 @@ class DhariwalUNet(nn.Module):
                 class_labels = drop_labels(class_labels, self.label_dropout)
             emb = emb + self.map_label(class_labels)
         return F.silu(emb)
+
+
+def _resampled(layer: nn.Module, x: Tensor, emb: Tensor) -> Tensor:
+    """Applies what begins a resolution: a convolution, or a residual block, which takes the embedding too."""
+    out: Tensor = layer(x, emb) if isinstance(layer, UNetBlock) else layer(x)
+    return out

@@ -42,6 +42,7 @@ _NAMES = (
     "torch_utils.persistence._reconstruct_persistent_obj torch.nn.modules.container.ModuleDict torch.Size torch.device "
     "torch._utils._rebuild_tensor_v2 torch._utils._rebuild_parameter torch._utils._rebuild_parameter_with_state "
     "torch.storage._load_from_bytes numpy.dtype numpy.core.multiarray.scalar numpy._core.multiarray.scalar "
+    "numpy.ndarray numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct "
     "collections.OrderedDict dnnlib.util.EasyDict builtins.set __builtin__.set _codecs.encode"
 )
 
@@ -215,6 +216,8 @@ class _Network(_Described):
                 return Blank(kind)
             case "scalar", Blank(kind, (_, "<" | ">" | "|" as order, *_)), bytes(data) if kind in _SCALARS:
                 return struct.unpack(order.replace("|", "=") + _SCALARS[kind], data)[0]
+            case "_reconstruct", Global("numpy.ndarray"), (0,), _:  # in the encoder of EDM2's latents
+                return Blank("ndarray")
             case "encode", str(text), "latin1":  # how protocol 2 writes bytes
                 self._copy(text)
                 return text.encode("latin1")

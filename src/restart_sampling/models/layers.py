@@ -1,4 +1,4 @@
-"""Layers that the DDPM++/NCSN++ network (song_unet.py) and the ADM network (dhariwal_unet.py) share.
+"""Layers that the DDPM++/NCSN++ network (song_unet.py), the ADM network (dhariwal_unet.py) and others share.
 
 The names of parameters and buffers are those of EDM's checkpoints.
 """
@@ -84,7 +84,7 @@ def group_norm(channels: int, eps: float) -> nn.GroupNorm:
     return nn.GroupNorm(min(32, channels // 4), channels, eps=eps)
 
 
-def _low_pass(taps: Sequence[float]) -> Tensor:
+def low_pass(taps: Sequence[float]) -> Tensor:
     """The 2-D filter [1, 1, n, n] of sum 1 whose rows and columns are both proportional to `taps` [n]."""
     line = torch.tensor(taps, dtype=torch.float32)
     return (line.outer(line) / line.sum() ** 2)[None, None]
@@ -103,15 +103,15 @@ def _resample(x: Tensor, kernel: Tensor, direction: Direction, box: bool) -> Ten
 
 
 class Resample(nn.Module):
-    """Doubles or halves height and width of [B, C, H, W] with the low-pass filter `taps`."""
+    """Doubles or halves height and width of [B, C, H, W] with the low-pass filter `taps`; `saved`: in checkpoints."""
 
     resample_filter: Tensor
 
-    def __init__(self, direction: Direction, taps: Sequence[float]) -> None:
+    def __init__(self, direction: Direction, taps: Sequence[float], saved: bool = True) -> None:
         super().__init__()
         self.direction = direction
         self.box = tuple(taps) == (1, 1)
-        self.register_buffer("resample_filter", _low_pass(taps))
+        self.register_buffer("resample_filter", low_pass(taps), persistent=saved)
 
     def forward(self, x: Tensor) -> Tensor:
         """Resample x [B, C, H, W]."""
@@ -129,7 +129,7 @@ class ResampleConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
         self.direction = direction
         self.box = tuple(taps) == (1, 1)
-        self.register_buffer("resample_filter", _low_pass(taps))
+        self.register_buffer("resample_filter", low_pass(taps))
 
     def forward(self, x: Tensor) -> Tensor:
         """Resample and convolve x [B, in_channels, H, W]."""
@@ -143,7 +143,7 @@ class ConvDownsample2d(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, taps: Sequence[float]) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2 + (len(taps) - 1) // 2)
-        self.register_buffer("resample_filter", _low_pass(taps))
+        self.register_buffer("resample_filter", low_pass(taps))
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x [B, in_channels, H, W] and halve it."""

@@ -26,17 +26,18 @@ BY_HAND = {
     ),
 }
 
-_SUFFIXES = (".safetensors", ".pkl", ".pt")
+_SUFFIXES = (".safetensors", ".pkl", ".pt", ".pth")
+_PATHS = f"the path of a {', '.join(_SUFFIXES)} file or of a folder of diffusers"
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
-    """The local file of a model; what is not here yet is downloaded.
+    """The local file of a model, or its folder, as diffusers has; what is not here yet is downloaded.
 
     Args:
         source: a name in `BUNDLED`, `PUBLISHED` or `BY_HAND`, an https:// URL (http:// to this machine only) or a path.
 
     Returns:
-        Path of an existing file.
+        Path of an existing file or folder.
 
     Raises:
         InputError: there is no such name or file, or it could not be downloaded, or is not what it was at first use.
@@ -51,15 +52,14 @@ def resolve(source: str | os.PathLike[str]) -> Path:
         if "://" in source:
             return fetch(source)
     path = Path(source)
-    if path.is_file():
+    if path.is_file() or any((path / name).is_file() for name in ("model_index.json", "config.json")):
         return path
     if not isinstance(source, str) or path.suffix in _SUFFIXES or path.name != source or path.exists():
-        raise InputError(f"model {str(source)!r} is not a file; give the path of a {', '.join(_SUFFIXES)} file")
+        raise InputError(f"model {str(source)!r} is not a file; give {_PATHS}")
     names = [*BUNDLED, *PUBLISHED, *BY_HAND]
     nearest = difflib.get_close_matches(source, names) or names
     raise InputError(
-        f"model {source!r} is not known; it can be a name (nearest: {', '.join(nearest)}), an https:// URL, "
-        f"or the path of a {', '.join(_SUFFIXES)} file"
+        f"model {source!r} is not known; it can be a name (nearest: {', '.join(nearest)}), an https:// URL, or {_PATHS}"
     )
 
 

@@ -63,7 +63,7 @@ class Net(Protocol):
         ...
 
 
-_OF_IMAGES = ("shape", "channels", "resolution", "one_hot", "default_plan", "parameters", "model")
+_OF_IMAGES = ("shape", "channels", "resolution", "one_hot", "default_plan", "latents", "parameters", "model")
 
 
 @dataclass(frozen=True)

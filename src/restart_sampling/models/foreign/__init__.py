@@ -1,0 +1,1 @@
+"""Checkpoints of other projects, read as networks of ours: one file for each kind."""
