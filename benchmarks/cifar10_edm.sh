@@ -19,5 +19,5 @@ for model in cifar10-small "$out/edm/model.safetensors"; do
     # shellcheck disable=SC2086
     ranks evaluate --model "$model" --plan 18 --plan 36 --plan "18 [3,2,0.06,0.30]" --plan "18 [3,2,1.09,3.2]" \
         --plan "8 [3,1,1.09,3.2] solver=midpoint" --plan "22 churn=8 s_min=0.5 s_max=20" \
-        --reference "$reference" --detector "$detector" --results "$out/results.jsonl" $evaluate
+        --reference "$reference" --detector "$detector" --trust-detector --results "$out/results.jsonl" $evaluate
 done

@@ -19,7 +19,7 @@ one() { # GPU NAME OPTIONS OF THE PARAMETRIZATION
     python3 -m restart_sampling train "$data" --out "$out/$2" "${@:3}" $train
     # shellcheck disable=SC2086
     python3 -m restart_sampling sweep --model "$out/$2/model.safetensors" --plans "$plans" \
-        --reference "$reference" --detector "$detector" --out "$out/$2-restarts" $sweep
+        --reference "$reference" --detector "$detector" --trust-detector --out "$out/$2-restarts" $sweep
 }
 
 one 0 vp --parametrization vp >"$out/vp.log" 2>&1 &

@@ -2,7 +2,7 @@
 
 python benchmarks/evaluation.py distance                   # ours and scipy's matrix root, 2048 features
 python benchmarks/evaluation.py images                     # a zip of 10,000 PNGs into statistics, and a plain loop
-python benchmarks/evaluation.py streamed --device cuda --detector classifier.pt    # beside generation alone
+python benchmarks/evaluation.py streamed --detector classifier.pt --trust-detector    # beside generation alone
 """
 
 import io
@@ -21,6 +21,7 @@ from PIL import Image
 
 import restart_sampling as rs
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.cli.options import trust_option
 from restart_sampling.comparison.run import own_batches
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import Detector, load_detector
@@ -116,14 +117,17 @@ def images(count: int, repeats: int) -> None:
 @main.command()
 @click.option("--device", "device_name", default="cuda")
 @click.option("--detector", "detector_name", required=True)
+@trust_option
 @click.option("--count", default=20_000)
 @click.option("--batch", default=1000)
 @click.option("--repeats", default=3)
 @click.option("--plan", "text", default="cifar10-small-43")
-def streamed(device_name: str, detector_name: str, count: int, batch: int, repeats: int, text: str) -> None:
+def streamed(
+    device_name: str, detector_name: str, trust: bool | str, count: int, batch: int, repeats: int, text: str
+) -> None:
     device = torch.device(device_name)
     model, plan = rs.load_model("cifar10-small", device=device), rs.Plan.parse(text)
-    detector, ranks = load_detector(detector_name, device), Ranks(0, 1, device)
+    detector, ranks = load_detector(detector_name, device, trust=trust), Ranks(0, 1, device)
 
     def run(seeds: range, evaluate: bool) -> None:
         collector = Collector(detector, len(seeds), 10)

@@ -1,6 +1,6 @@
 """What the arithmetic of the network costs in Fréchet distance, beside the spread between blocks of seeds.
 
-    python benchmarks/precision.py --reference train.npz --detector cifar10-classifier.torchscript.pt
+    python benchmarks/precision.py --reference train.npz --detector cifar10-classifier.torchscript.pt --trust-detector
 
 Images of the bundled model, the same seeds for every arithmetic; differences to float32 are paired by seed. The last
 arithmetic also draws other blocks of seeds.
@@ -16,6 +16,7 @@ import torch
 
 import restart_sampling as rs
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.cli.options import trust_option
 from restart_sampling.comparison.run import own_batches
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import measure
@@ -35,16 +36,24 @@ ARITHMETIC = (
 @click.command()
 @click.option("--reference", "reference_path", required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--detector", "detector_name", required=True)
+@trust_option
 @click.option("--plan", "plan_text", default="18", show_default=True)
 @click.option("--images", default=10_000, show_default=True)
 @click.option("--blocks", default=3, show_default=True)
 @click.option("--batch", default=1000, show_default=True)
 @click.option("--device", "device_name", default="cuda", show_default=True)
 def main(
-    reference_path: Path, detector_name: str, plan_text: str, images: int, blocks: int, batch: int, device_name: str
+    reference_path: Path,
+    detector_name: str,
+    trust: bool | str,
+    plan_text: str,
+    images: int,
+    blocks: int,
+    batch: int,
+    device_name: str,
 ) -> None:
     ranks = Ranks(0, 1, torch.device(device_name))
-    reference, detector = load_reference(reference_path), load_detector(detector_name, ranks.device)
+    reference, detector = load_reference(reference_path), load_detector(detector_name, ranks.device, trust=trust)
     plan = rs.Plan.parse(plan_text)
     chip = torch.cuda.get_device_name() if device_name == "cuda" else device_name
     print(f"{chip}; torch {torch.__version__}; Python {platform.python_version()}")

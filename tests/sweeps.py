@@ -14,7 +14,7 @@ from tiny import detector_file, pictures
 from tiny_model import tiny_model_file
 
 SWEEP = (
-    *("sweep", "--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt"),
+    *("sweep", "--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector"),
     *("--images", "12", "--batch", "4", "--out", "out"),
 )
 PLANS = ("2", "3 churn=1", "3 solver=ddpm", "3 [2,1,0.5,3]", "3 [2,3,0.5,3]")
@@ -24,7 +24,7 @@ def tiny_files(folder: Path, size: int = 8) -> None:
     import torch
 
     tiny_model_file(folder / "tiny.safetensors")
-    detector = load_detector(str(detector_file(folder / "tiny.pt")))
+    detector = load_detector(str(detector_file(folder / "tiny.pt")), trust=True)
     images = torch.from_numpy(pictures(40, size=size))
     reference = make_reference(
         iter([(range(40), images, None)]), 40, detector, Ranks(0, 1, torch.device("cpu")), keep_features=True

@@ -41,7 +41,7 @@ except SystemExit as end:
             44,
             (
                 *("evaluate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0-23"),
-                *("--reference", "ref.npz", "--detector", "tiny.pt"),
+                *("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector"),
             ),
         ),
     ],

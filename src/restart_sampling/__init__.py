@@ -4,6 +4,14 @@ The public names are those of `__init__.pyi`. Each is loaded when it is first us
 not import torch.
 """
 
+import sys
+from itertools import pairwise
+
+# `python -m restart_sampling` looks for modules in the current folder first, where files of others may lie. (While
+# Python looks for a program, its name is "-m".)
+if sys.argv[:1] == ["-m"] and ("-m", __name__) in pairwise(sys.orig_argv) and not sys.flags.safe_path:
+    del sys.path[0]
+
 import lazy_loader
 
 __version__ = "0.1.0"

@@ -259,3 +259,19 @@ def test_an_interruption_ends_with_130(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr("restart_sampling.generation.seeds.parse_seeds", interrupt)
     assert run("generate", "--model", "cifar10-small", "--seeds", "0", "--out", tmp_path / "a")[0] == 130
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path):
+    """Where python -m looks first; the programs of others go on to find their own modules there."""
+    for name in ("lazy_loader", "click", "rich", "torch", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the current folder was run')")
+    command = [sys.executable, "-m", "restart_sampling", "plan", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    own = tmp_path / "own"
+    (own / "program").mkdir(parents=True)
+    (own / "program" / "__init__.py").write_text("import restart_sampling")
+    (own / "program" / "__main__.py").write_text("import beside")
+    (own / "beside.py").write_text("print('found')")
+    done = subprocess.run([sys.executable, "-m", "program"], cwd=own, capture_output=True, text=True, check=False)
+    assert done.stdout == "found\n", done.stderr

@@ -156,7 +156,7 @@ def test_a_checkpoint_keeps_its_classes(net_file, run):
 
 
 def test_evaluate_sweep_and_plan(net_file, run):
-    common = ("--model", "net.py:make", "--reference", "ref.npz", "--detector", "tiny.pt", "--json")
+    common = ("--model", "net.py:make", "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "--json")
     code, out, err = run("evaluate", *common, "--plan", "3", "--seeds", "0-23")
     assert code == 0, err
     one = json.loads(out)

@@ -10,7 +10,7 @@ import torch
 import restart_sampling as rs
 from restart_sampling.generation.drawing import NetDrawing
 
-MEASURE = {"reference": "ref.npz", "detector": "tiny.pt"}
+MEASURE = {"reference": "ref.npz", "detector": "tiny.pt", "trust_detector": True}
 
 
 def gaussian(identity=None):
@@ -21,7 +21,7 @@ def gaussian(identity=None):
 def test_evaluate_gives_the_values_of_the_command(place, run):
     code, out, err = run(
         *("evaluate", "--model", "tiny.safetensors", "--plan", "2", "--plan", "3 churn=1", "--seeds", "0-23"),
-        *("--reference", "ref.npz", "--detector", "tiny.pt", "--class", "1", "--json"),
+        *("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "--class", "1", "--json"),
     )
     assert code == 0, err
     commands = json.loads(out)["results"]

@@ -44,7 +44,15 @@ EVALUATIONS = {"features": ("--metrics", "fd,kid,pr"), "blocks": ("--blocks", "3
 def evaluate(place: Path, plan: str, results: Path, *more: str, reference: str = "reference.npz") -> list[str]:
     return words(
         *("evaluate", "--model", place / "models/edm.safetensors", "--plan", plan, "--seeds", "0-29"),
-        *("--batch", BATCH, "--reference", place / "figures" / reference, "--detector", place / "figures/tiny.pt"),
+        *(
+            "--batch",
+            BATCH,
+            "--reference",
+            place / "figures" / reference,
+            "--detector",
+            place / "figures/tiny.pt",
+            "--trust-detector",
+        ),
         *("--device", "cpu", "--results", results, "--json", *more),
     )
 
@@ -54,7 +62,7 @@ def sweep(place: Path, out: Path) -> list[str]:
     return words(
         *("sweep", "--model", place / "models/edm.safetensors", "--plans", place / "sweep/plans.txt"),
         *("--plans", place / "sweep/plans.toml", "--plans", place / "sweep/plans.csv"),
-        *("--reference", place / "figures/reference.npz", "--detector", place / "figures/tiny.pt"),
+        *("--reference", place / "figures/reference.npz", "--detector", place / "figures/tiny.pt", "--trust-detector"),
         *("--images", 12, "--batch", BATCH, "--device", "cpu", "--out", out, "--json"),
     )
 
@@ -79,7 +87,7 @@ def text_compare(place: Path, out: Path) -> list[str]:
     """The first of three rows is finished, and the second was killed after the first of five blocks."""
     return words(
         *("text", "compare", "--model", place / "text/sd", "--prompts", place / "text/prompts.csv"),
-        *("--reference", place / "figures/reference.npz", "--detector", place / "figures/tiny.pt"),
+        *("--reference", place / "figures/reference.npz", "--detector", place / "figures/tiny.pt", "--trust-detector"),
         *("--metrics", "fd,clip", "--clip", place / "text/clip", "--guidance", 2, "--batch", BATCH),
         *("--sampler", "ddim:2", "--sampler", "ddpm:2", "--sampler", "restart:3 [2,1,0.5,2.0]"),
         *("--device", "cpu", "--out", out, "--json"),

@@ -17,6 +17,7 @@ from restart_sampling.evaluation.distances import (
     frechet_distance_of_features,
     jackknife,
     kernel_distance,
+    kernel_distance_error,
     precision_recall,
 )
 from restart_sampling.evaluation.statistics import Moments, Statistics
@@ -119,6 +120,19 @@ def test_kernel_distance_is_unbiased():
     assert kernel_distance(features(90, 4, 0), features(90, 4, 1), 5, 20, seed=1) == kernel_distance(
         features(90, 4, 0), features(90, 4, 1), 5, 20, seed=1
     )
+
+
+@pytest.mark.parametrize(("reference_count", "shift", "most"), [(100, 0.5, 1.2), (300, 0.5, 1.2), (100, 0.0, 2.5)])
+def test_the_error_of_the_kernel_distance_is_its_scatter_over_sets_of_images(reference_count, shift, most):
+    """Of few images, where subsets all are the same; without a shift the distance is degenerate and scatters less."""
+    values, errors = [], []
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        x, y = (torch.randn(count, 6, generator=generator, dtype=torch.float64) for count in (100, reference_count))
+        x += shift
+        values.append(kernel_distance(x, y, subsets=1 if reference_count == 100 else 4)[0])
+        errors.append(kernel_distance_error(x, y, subsets=20))
+    assert np.std(values) / 1.2 < np.mean(errors) < np.std(values) * most
 
 
 @pytest.mark.parametrize("neighbours", [1, 3])

@@ -28,6 +28,7 @@ from tiny import detector_file, image_folder, pictures, torchscript_file
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 SHARED = Path(os.environ.get("RESTART_SAMPLING_SHARED", "../shared"))
+TINY = ("--detector", "tiny.pt", "--trust-detector")
 CLASSIFIER = SHARED / "models" / "cifar10-classifier.torchscript.pt"
 
 
@@ -39,13 +40,15 @@ def place(tmp_path, monkeypatch):
     image_folder(tmp_path / "data", pictures(80), classes=4)
     image_folder(tmp_path / "other", pictures(60, seed=1), classes=4)
     with pytest.raises(SystemExit) as end:
-        main(["reference", "data", "--out", "ref.npz", "--detector", "tiny.pt", "--features"])
+        main(["reference", "data", "--out", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "--features"])
     assert end.value.code == 0
     return tmp_path
 
 
 def evaluate(run, *arguments):
-    code, out, err = run("evaluate", *arguments, "--reference", "ref.npz", "--detector", "tiny.pt", "--json")
+    code, out, err = run(
+        "evaluate", *arguments, "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "--json"
+    )
     assert code == 0, err
     return json.loads(out)
 
@@ -62,8 +65,19 @@ def test_a_set_has_no_distance_to_itself(place, run):
     assert result["reference"]["source"] == result["pixels_sha256"]
 
 
+def test_the_error_of_kid_is_not_that_of_equal_subsets(place, run):
+    """60 images against 80: all subsets hold the same 60, and say nothing of how those scatter."""
+    result = evaluate(run, "other", "--metrics", "kid", "--max-images", "60")
+    assert result["kernel_distance_error"] > 0.01 * abs(result["kernel_distance"]) > 0
+    assert any("each holds all 60 images of the smaller side" in note for note in result["notes"])
+    code, out, err = run("evaluate", "other", "--reference", "ref.npz", "--metrics", "kid", *TINY)
+    assert code == 0
+    assert f"{result['kernel_distance']:.6g} +- {result['kernel_distance_error']:.2g}" in out
+    assert "note: KID is the mean over subsets of 1000 images" in err.splitlines()[-2]
+
+
 def test_figures_are_those_of_the_features(place, run):
-    detector = load_detector("tiny.pt")
+    detector = load_detector("tiny.pt", trust=True)
     sides = [detector(torch.from_numpy(read_all(name))).double() for name in ("other", "data")]
     a, b = (Statistics(len(x), x.mean(dim=0), torch.cov(x.T)) for x in sides)
     from restart_sampling.evaluation.distances import frechet_distance
@@ -99,7 +113,7 @@ def test_streamed_and_written_images_have_identical_statistics(place, run):
 def test_plans_on_the_same_seeds_are_paired(place, run):
     code, out, _ = run(
         *("evaluate", "--model", "cifar10-small", "--plan", "2", "--plan", "2 churn=1", "--seeds", "0-23"),
-        *("--reference", "ref.npz", "--detector", "tiny.pt"),
+        *("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector"),
     )
     assert code == 0
     assert "paired difference" in out
@@ -113,7 +127,7 @@ def test_plans_on_the_same_seeds_are_paired(place, run):
 def test_blocks_are_figures_of_their_own(place, run):
     result = evaluate(run, "other", "--blocks", "3")
     values = result["frechet_distance_blocks"]
-    detector, reference = load_detector("tiny.pt"), load_reference(Path("ref.npz"))
+    detector, reference = load_detector("tiny.pt", trust=True), load_reference(Path("ref.npz"))
     images = read_images("other")
     for block, value in enumerate(values):
         part = images.take(range(block * 20, block * 20 + 20))
@@ -129,7 +143,17 @@ def test_world_size_does_not_matter(size, place, run):
     metrics = ("--metrics", "fd,kid,pr,fd-infinity,per-class", "--batch", "40")
     one = evaluate(run, "other", *metrics)
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={size}", "-m", "restart_sampling"]
-    arguments = ["evaluate", "other", *metrics, "--reference", "ref.npz", "--detector", "tiny.pt", "--json"]
+    arguments = [
+        "evaluate",
+        "other",
+        *metrics,
+        "--reference",
+        "ref.npz",
+        "--detector",
+        "tiny.pt",
+        "--trust-detector",
+        "--json",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *command, *arguments], capture_output=True, text=True, check=False, env=environment
@@ -163,7 +187,7 @@ def test_work_is_shared_in_blocks():
 
 
 def test_grey_images_count_as_rgb(place):
-    detector = load_detector("tiny.pt")
+    detector = load_detector("tiny.pt", trust=True)
     grey = torch.from_numpy(pictures(3))[:, :1]
     assert torch.equal(detector(grey), detector(grey.expand(-1, 3, -1, -1)))
 
@@ -202,7 +226,7 @@ def test_dinov2_from_a_folder_of_transformers(tmp_path):
 def test_edms_own_statistics_are_accepted_with_a_note(place, run):
     ours = load_reference(Path("ref.npz"))
     np.savez("ref.npz", mu=ours.statistics.mu.numpy(), sigma=ours.statistics.sigma.numpy())
-    code, _, err = run("evaluate", "other", "--reference", "ref.npz", "--detector", "tiny.pt")
+    code, _, err = run("evaluate", "other", "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector")
     assert code == 0
     assert "does not say which detector made it" in err
 
@@ -292,7 +316,7 @@ def test_bad_input_is_one_sentence(case, place, run):
         prepare()
     standard = {"--reference": "ref.npz", "--detector": "tiny.pt"}
     rest = [word for name, value in standard.items() if name not in arguments for word in (name, value)]
-    code, out, err = run("evaluate", *arguments, *rest)
+    code, out, err = run("evaluate", *arguments, *rest, "--trust-detector")
     assert (code, out) == (2, "")
     last = err.splitlines()[-1]
     assert last.startswith("restart-sampling: ")
@@ -322,7 +346,7 @@ def test_without_network_it_says_where_to_put_the_file(place, run, monkeypatch):
 def test_golden_figures_of_cifar10():
     """First 500 against last 500 test images of each class, and first 100 against the next 100."""
     images = read_images(SHARED / "data" / "cifar10-test.tar.xz")
-    detector = load_detector(str(CLASSIFIER))
+    detector = load_detector(str(CLASSIFIER), trust=True)
     by_class = np.argsort(images.labels, kind="stable").reshape(10, 1000)
 
     def distance(some, others):
@@ -342,7 +366,7 @@ def test_golden_figure_of_cifar10_through_the_commands(tmp_path, monkeypatch, ru
     monkeypatch.chdir(tmp_path)
     for part in ("train", "test"):
         assert run("dataset", shared / "data" / f"cifar10-{part}.tar.xz", f"{part}.zip")[0] == 0
-    detector = ("--detector", shared / "models" / "cifar10-classifier.torchscript.pt")
+    detector = ("--detector", shared / "models" / "cifar10-classifier.torchscript.pt", "--trust-detector")
     assert run("reference", "train.zip", "--out", "train.npz", *detector)[0] == 0
     code, out, _ = run("evaluate", "test.zip", "--reference", "train.npz", *detector, "--json")
     assert code == 0

@@ -41,7 +41,18 @@ main()
 IMAGES = 90
 EVALUATE = (
     *("evaluate", "--model", "tiny.safetensors", "--plan", "2 [2,1,0.5,3]", "--seeds", f"0-{IMAGES - 1}"),
-    *("--batch", "4", "--reference", "ref.npz", "--detector", "tiny.pt", "--metrics", "fd,pr,per-class", "--json"),
+    *(
+        "--batch",
+        "4",
+        "--reference",
+        "ref.npz",
+        "--detector",
+        "tiny.pt",
+        "--trust-detector",
+        "--metrics",
+        "fd,pr,per-class",
+        "--json",
+    ),
 )
 FOLDER = Path("results.jsonl.partial")
 
@@ -53,7 +64,9 @@ def place(tmp_path, monkeypatch, run):
     detector_file(tmp_path / "tiny.pt")
     (tmp_path / "slow.py").write_text(SLOW)
     image_folder(tmp_path / "data", pictures(40), classes=4)
-    assert run("reference", "data", "--out", "ref.npz", "--detector", "tiny.pt", "--features")[0] == 0
+    assert (
+        run("reference", "data", "--out", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "--features")[0] == 0
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path
@@ -175,7 +188,7 @@ class Sums:
     def __init__(self, folder):
         self.folder = folder
         self.images = torch.from_numpy(pictures(12))
-        self.detector = load_detector(str(detector_file(folder / "tiny.pt")))
+        self.detector = load_detector(str(detector_file(folder / "tiny.pt")), trust=True)
 
     def partial(self, rank):
         return PartialSums(self.folder / "partial", {"plan": "18"}, rank)

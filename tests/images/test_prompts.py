@@ -5,7 +5,7 @@ import pytest
 from image_files import picture, png, write_folder
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.images.prompts import match_images, read_prompts
+from restart_sampling.images.prompts import match_images, read_numbered_prompts, read_prompts, write_prompts
 from restart_sampling.images.sources import open_source
 
 PROMPTS = [f"prompt {number}" for number in range(12)]
@@ -53,6 +53,15 @@ def test_prompts_are_the_column_of_captions(tmp_path):
         (b",caption\n0,a cat\n1,\n", "number 1, counted from 0, has no text"),
         (b",caption\n0\n", "number 0, counted from 0, has no text"),
         (b",caption\n0,\xff\xfe\n", "is not a CSV in UTF-8"),
+        (
+            b"id,caption\n7,a dog\n8,a cat, running\n",
+            r"number 1, .* the header's 2 fields but 3 \('8,a cat, running'\)",
+        ),
+        (b"caption,id\na dog,7\na cat\n", r"number 1, .* the header's 2 fields but 1 \('a cat'\); put a text with"),
+        (b'id,caption\n7,"a dog\n8,a cat\n', "is not a CSV in UTF-8"),  # the quote never ends
+        (b"caption,caption\na,b\n", r"has more than one column 'caption' \(it has: 'caption', 'caption'\)"),
+        (b'caption\na dog\n""\n', "number 1, counted from 0, has no text"),
+        (b"caption\n", "holds no prompts, only a header"),
     ],
 )
 def test_other_files_are_one_sentence(content, sentence, tmp_path):
@@ -62,3 +71,54 @@ def test_other_files_are_one_sentence(content, sentence, tmp_path):
         read_prompts(path)
     with pytest.raises(InputError, match=r"none.csv cannot be read \(No such file"):
         read_prompts(tmp_path / "none.csv")
+
+
+def test_a_file_of_one_column_is_read_whole(tmp_path):
+    path = tmp_path / "prompts.csv"
+    lines = (
+        "A man riding a wave, on top of a surfboard.",
+        "A cat, a dog, and a bird",
+        '"Stop" sign, in snow',
+        '"a, b"',
+        'it says ""hi"", twice',
+        '"it says ""hi"", once"',
+        '"two\nlines"',
+        '"an open quote, here',
+    )
+    expected = [*lines[:3], "a, b", lines[4], 'it says "hi", once', "two\nlines", lines[7]]
+    for header in ("caption", '"caption"', "\ufeffcaption"):
+        for end in ("\n", "\r\n", "\r"):
+            path.write_bytes(end.join([header, *lines, ""]).encode())
+            assert read_prompts(path) == expected
+
+
+def test_the_first_column_of_our_own_table_numbers_the_images(tmp_path):
+    """Whatever the order of its rows; other first columns number nothing."""
+    path, prompts = tmp_path / "subset.csv", ["a", "b, c", 'd "e"']
+    write_prompts(prompts, path)
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *reversed(rows)]))
+    assert read_prompts(path) == prompts
+    assert list(read_numbered_prompts(path).items()) == list(enumerate(prompts))
+    rest = {",caption\n5,x\n3,y\n": {5: "x", 3: "y"}}  # some of the images
+    others = (
+        ",file_name,caption\n1,a.jpg,x\n0,b.jpg,y\n",  # COCO's, whose first column is of another table
+        "id,caption\n1,x\n0,y\n",
+        ",caption\n1,x\n1,y\n",
+        ",caption\none,x\n0,y\n",
+    )
+    for text, expected in (rest | {text: {0: "x", 1: "y"} for text in others}).items():
+        path.write_text(text)
+        assert read_numbered_prompts(path) == expected
+        assert read_prompts(path) == ["x", "y"]
+
+
+def test_images_are_found_by_the_numbers_of_the_table(tmp_path):
+    source = open_source(write_folder(tmp_path, {f"{number}.png": png(number) for number in (3, 5)}))
+    images = match_images(source, {5: "x", 3: "y"})
+    assert images.prompts == ["x", "y"]
+    assert [source.names[place] for place in images.places] == ["5.png", "3.png"]
+    with pytest.raises(InputError, match="has no image for prompt 4"):
+        match_images(source, {3: "x", 4: "y"})
+    with pytest.raises(InputError, match=r"5.png has no prompt: there are 1, counted from 3"):
+        match_images(source, {3: "x"})

@@ -23,7 +23,17 @@ def shoot(folder: Path) -> None:
     tiny_files(folder, size=32)
     (folder / "plans.txt").write_text(PLANS)
     sweep = ["sweep", "--model", "cifar10-small", "--plans", folder / "plans.txt", "--out", folder / "sweep"]
-    sweep += ["--reference", folder / "ref.npz", "--detector", folder / "tiny.pt", "--images", "5", "--batch", "10"]
+    sweep += [
+        "--reference",
+        folder / "ref.npz",
+        "--detector",
+        folder / "tiny.pt",
+        "--trust-detector",
+        "--images",
+        "5",
+        "--batch",
+        "10",
+    ]
     command([*sweep, "--class", "automobile"])
     command(["report", folder / "sweep", "--out", folder / "report.html"])
     browser.screenshot((folder / "report.html").resolve(), folder / "report.png", height=2500)

@@ -72,8 +72,8 @@ def test_a_folder_that_score_and_evaluate_read(place, run):
     assert (code, json.loads(stdout)["images"]) == (0, 7)
     detector_file(Path("tiny.pt"))
     image_folder(Path("real"), pictures(40, size=16))
-    assert run("reference", "real", "--out", "ref.npz", "--detector", "tiny.pt")[0] == 0
-    evaluate = ("evaluate", "many", "--reference", "ref.npz", "--detector", "tiny.pt", "--json")
+    assert run("reference", "real", "--out", "ref.npz", "--detector", "tiny.pt", "--trust-detector")[0] == 0
+    evaluate = ("evaluate", "many", "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "--json")
     write([f"{text} {which}" for which in "abc" for text in PROMPTS], "more.csv")
     generate(run, "many", prompts="more.csv", steps=1)
     code, stdout, stderr = run(*evaluate)

@@ -72,6 +72,18 @@ def test_code_that_comes_with_a_model_is_not_run(copy):
     assert "could not be loaded" in refused(copy)
 
 
+def test_modules_that_a_model_names_are_not_imported(copy, tmp_path, monkeypatch):
+    """Whoever may write into a folder on Python's path, such as the current one, could put a module there."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "elsewhere.py").write_text(BOMB)
+    for part in ("unet", "scheduler", "tokenizer"):
+        index = copy / "model_index.json"
+        plain = index.read_text()
+        edit(index, **{part: ["elsewhere", "Network"]})
+        assert f"its {part} is of the module elsewhere, not of diffusers or transformers" in refused(copy)
+        index.write_text(plain)
+
+
 def test_a_safety_checker_is_left_out(copy):
     edit(copy / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
     model = load(copy)  # its files are not even there

@@ -25,7 +25,9 @@ from restart_sampling.cli.row_options import (
     describe_setup,
     metric_columns,
     paired,
+    print_notes,
     print_table,
+    result_notes,
     setup_options,
     watching,
 )
@@ -110,6 +112,7 @@ def evaluate(
             there = comparison.take_up(rows) if ranks.first else {}
         if ranks.first:
             print_settings(describe_setup(comparison))
+            print_notes({row.name: comparison.notes(row) for row in rows})
             for row in rows:
                 if row.name in there:
                     click.echo(f"{describe_row(row)}: it is in {results} already", err=True)
@@ -119,6 +122,7 @@ def evaluate(
         if ranks.first and measured:
             if not as_json:
                 _print_results(measured)
+            print_notes(result_notes(measured))
             click.echo(f"results: {results}", err=True)
         lines = finished(outcomes) if ranks.first else []
         if ranks.first and as_json:

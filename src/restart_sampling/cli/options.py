@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from restart_sampling.sampling.plan import Plan
 
 SECONDS_BETWEEN_LINES = 30.0
+_ANY = "any"
 PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
 """Settings of the paper: the keys of `comparison.published.CHECKPOINTS`."""
-DETECTOR_HELP = "inception, dinov2-hf, or the path of a TorchScript file."
 
 device_option = click.option(
     "--device",
@@ -38,6 +39,34 @@ device_option = click.option(
 )
 batch_option = click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
 json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on standard output.")
+detector_option = click.option(
+    "--detector",
+    "detector_name",
+    default="inception",
+    show_default=True,
+    help="inception, dinov2-hf, or the path of a TorchScript file.",
+)
+
+
+def _hash_or_any(_context: click.Context, _option: click.Parameter, text: str | None) -> bool | str:
+    if text is None or text == _ANY:
+        return text == _ANY
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise click.BadParameter(
+            f"'{text}' is no SHA-256 (64 hexadecimal digits); to trust any file put the option last"
+        )
+    return text
+
+
+trust_option = click.option(
+    "--trust-detector",
+    "trust",
+    is_flag=False,
+    flag_value=_ANY,
+    callback=_hash_or_any,
+    metavar="[SHA256]",
+    help="Load a TorchScript detector that is not published, which can run code; with a SHA-256 that file alone.",
+)
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting over the plan; may be repeated."
 )

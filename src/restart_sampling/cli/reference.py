@@ -8,22 +8,24 @@ from pathlib import Path
 import click
 
 from restart_sampling.cli.options import (
-    DETECTOR_HELP,
     ProgressBar,
     batch_option,
     describe_device,
+    detector_option,
     device_option,
     json_option,
     pick_device,
     print_json,
     print_settings,
+    trust_option,
 )
 
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The .npz file to write.")
-@click.option("--detector", "detector_name", default="inception", show_default=True, help=DETECTOR_HELP)
+@detector_option
+@trust_option
 @click.option("--features", "keep_features", is_flag=True, help="Keep the features: kid, pr and per-class need them.")
 @click.option("--max-images", type=click.IntRange(2), help="Use so many, drawn as EDM does; default: all.")
 @batch_option
@@ -33,6 +35,7 @@ def reference(
     data: Path,
     out: Path,
     detector_name: str,
+    trust: bool | str,
     keep_features: bool,
     max_images: int | None,
     batch: int,
@@ -57,7 +60,8 @@ def reference(
     check_writable(out)
     with distributed(chip) as ranks:
         with ranks.one_goes_first():
-            detector = load_detector(detector_name, ranks.device)
+            detector = load_detector(detector_name, ranks.device, trust=trust)
+            detector.try_on(images.shape)
         if ranks.first:
             print_settings(
                 {
@@ -74,6 +78,7 @@ def reference(
                 len(images),
                 detector,
                 ranks,
+                name=images.where,
                 keep_features=keep_features,
                 advance=lambda count: advance(count * ranks.size),
             )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.cli.options import DETECTOR_HELP, ProgressBar, as_one
+from restart_sampling.cli.options import ProgressBar, as_one, detector_option, trust_option
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 reference_option = click.option(
     "--reference", "reference_name", required=True, metavar="NPZ", help="Statistics: a file or an https URL."
 )
-detector_option = click.option(
-    "--detector", "detector_name", default="inception", show_default=True, help=DETECTOR_HELP
-)
 
 
 @dataclass(frozen=True)
@@ -36,13 +33,16 @@ class SetupOptions:
 
     reference_name: str
     detector_name: str
+    trust: bool | str
     metrics_text: str
 
     def open(self, blocks: int, device: torch.device) -> EvaluationSetup:
         """Loads it, as `open_setup` does."""
         from restart_sampling.evaluation.setup import open_setup
 
-        return open_setup(self.reference_name, self.detector_name, self.metrics_text, blocks, device)
+        return open_setup(
+            self.reference_name, self.detector_name, self.metrics_text, blocks, device, trust_detector=self.trust
+        )
 
 
 setup_options = as_one(
@@ -51,6 +51,7 @@ setup_options = as_one(
     (
         reference_option,
         detector_option,
+        trust_option,
         click.option(
             "--metrics",
             "metrics_text",
@@ -74,6 +75,21 @@ def describe_setup(comparison: Comparison, arithmetic: str = "") -> dict[str, An
         "device": f"{about['device']}{arithmetic}",
         **({"note": setup.note} if setup.note else {}),
     }
+
+
+def print_notes(notes: Mapping[str, Sequence[str]]) -> None:
+    """What has to be known of the values, by the names of the rows; what is true of all rows is said once."""
+    rows: dict[str, list[str]] = {}
+    for name, own in notes.items():
+        for note in own:
+            rows.setdefault(note, []).append(name)
+    for note, names in rows.items():
+        click.echo(f"note: {note}" if len(names) == len(notes) else f"note on {', '.join(names)}: {note}", err=True)
+
+
+def result_notes(outcomes: Sequence[Outcome]) -> dict[str, Sequence[str]]:
+    """The notes of rows that were measured, for `print_notes`."""
+    return {each.row.name: each.result.get("notes", ()) for each in outcomes if each.result}
 
 
 def describe_rows(rows: Sequence[Row], cost: str, there: Mapping[str, Any]) -> str:
@@ -185,6 +201,7 @@ def per_result(outcomes: Sequence[Outcome], cell: Callable[[Any], str], failed: 
 
 def print_end(comparison: Comparison, outcomes: Sequence[Outcome], notes: Sequence[str] = ()) -> None:
     """What is said after the table: notes, the rows that failed, where they are not overlooked, and the file."""
+    print_notes(result_notes(outcomes))
     for note in notes:
         click.echo(note, err=True)
     for each in outcomes:

@@ -28,6 +28,7 @@ from restart_sampling.cli.row_options import (
     paired,
     per_result,
     print_end,
+    print_notes,
     print_table,
     setup_options,
     watching,
@@ -114,6 +115,7 @@ def sweep(
                     **describe_setup(comparison),
                 }
             )
+            print_notes({row.name: comparison.notes(row) for row in rows})
         with watching(rows, there, ranks.first) as watch:
             outcomes = comparison.run(rows, there, watch)
         if ranks.first:

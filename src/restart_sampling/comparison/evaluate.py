@@ -1,6 +1,7 @@
 """`evaluate` and `sweep`: plans of one net, compared on the same seeds."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from restart_sampling.comparison.comparable import RESULTS
 from restart_sampling.comparison.named_plans import NamedPlan, check_different, read_rows, row_of
 from restart_sampling.comparison.rows import Outcome, Row
 from restart_sampling.comparison.run import Comparison
-from restart_sampling.evaluation.setup import open_setup
+from restart_sampling.evaluation.setup import EvaluationSetup, open_setup
 from restart_sampling.generation.drawing import NetDrawing, check_channels, classes_of_seeds
 from restart_sampling.generation.seeds import as_integers, format_seeds
 from restart_sampling.sampling.net import Net
@@ -71,6 +72,7 @@ def evaluate(
     reference: str | Path,
     seeds: Sequence[int],
     detector: str = "inception",
+    trust_detector: bool | str = False,
     metrics: Sequence[str] = ("fd",),
     blocks: int = 1,
     results: str | Path | None = None,
@@ -85,6 +87,8 @@ def evaluate(
         reference: statistics, as `restart-sampling reference` makes them: a file or an https URL.
         seeds: one for each image.
         detector: "inception", "dinov2-hf", or the path of a TorchScript file; the one of the reference.
+        trust_detector: whether a TorchScript file that is not published may be loaded, which can do all that the user
+            can; a SHA-256 trusts the file that has it.
         metrics: of fd, kid, pr, fd-infinity and per-class.
         blocks: runs of neighbouring seeds that are measured by themselves.
         results: a file to which a line is added for each plan; a plan whose line is there is not drawn again, and one
@@ -100,7 +104,8 @@ def evaluate(
     """
     named = [row_of(str(plan), plan) for plan in _parse(plans)]
     path = None if results is None else Path(results)
-    return _compare(net, named, reference, detector, metrics, seeds, blocks, path, None, batch_size, options)
+    setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
+    return _compare(net, named, setup, seeds, blocks, path, None, batch_size, options)
 
 
 def sweep(
@@ -112,6 +117,7 @@ def sweep(
     images: int = 10_000,
     blocks: int = 2,
     detector: str = "inception",
+    trust_detector: bool | str = False,
     metrics: Sequence[str] = ("fd",),
     batch_size: int = 64,
     **options: Any,
@@ -125,7 +131,7 @@ def sweep(
         out: a folder for the results file and the first images of each row, from which `report` makes a page.
         images: seeds of each block: they are 0, 1, 2 and so on.
         blocks: of seeds, each measured by itself.
-        detector, metrics, batch_size: as of `evaluate`.
+        detector, trust_detector, metrics, batch_size: as of `evaluate`.
         **options: classes, guidance, noise, exact and shape, as of `generate`.
 
     Returns:
@@ -137,7 +143,8 @@ def sweep(
     named = read_rows(plans) if isinstance(plans, str) else [row_of(str(plan), plan) for plan in _parse(plans)]
     seeds, folder = range(images * blocks), Path(out)
     results = folder / RESULTS
-    return _compare(net, named, reference, detector, metrics, seeds, blocks, results, folder, batch_size, options)
+    setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
+    return _compare(net, named, setup, seeds, blocks, results, folder, batch_size, options)
 
 
 def finished(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -162,9 +169,7 @@ def _parse(plans: Plan | str | Sequence[Plan | str]) -> list[Plan]:
 def _compare(
     net: Net,
     named: Sequence[NamedPlan],
-    reference: str | Path,
-    detector: str,
-    metrics: Sequence[str],
+    setup: Callable[[], EvaluationSetup],
     seeds: Sequence[int],
     blocks: int,
     results: Path | None,
@@ -184,6 +189,5 @@ def _compare(
         return NetDrawing(net, plan, batch=batch_size, **options)
 
     rows = plan_rows(named, draw, seeds, format_seeds(seeds), "own")
-    setup = open_setup(str(reference), detector, metrics, blocks, net.device)
-    comparison = Comparison(setup, Ranks(0, 1, net.device), batch_size, results, folder)
+    comparison = Comparison(setup(), Ranks(0, 1, net.device), batch_size, results, folder)
     return finished(comparison.run(rows, comparison.take_up(rows)))

@@ -32,6 +32,17 @@ class Row:
         return len(self.seeds if self.files is None else self.files)
 
     @property
+    def shape(self) -> tuple[int, ...] | None:
+        """[C, H, W] of each image; None: known when one was drawn."""
+        if self.files is not None:
+            return self.files.shape
+        return self.drawing.shape if self.drawing else None
+
+    def where(self, place: int) -> str:
+        """Names the image at a place, in messages."""
+        return f"the image of seed {self.seeds[place]}" if self.files is None else self.files.where(place)
+
+    @property
     def cost(self) -> int:
         """Cost of an image: its NFE, and 1 where it is only read."""
         return self.drawing.nfe if self.drawing else 1

@@ -19,7 +19,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.comparable import SAMPLES, check_comparable, row_key
 from restart_sampling.comparison.rows import Outcome, Row, Watch
 from restart_sampling.evaluation.measure import Batches, image_batches, measure
-from restart_sampling.evaluation.metrics import check_count
+from restart_sampling.evaluation.metrics import check_count, notes_on
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup
@@ -76,11 +76,14 @@ class Comparison:
             The lines of finished rows, by the names of the rows.
 
         Raises:
-            InputError: a row has too few images, the results file cannot be read or written, a net has no identity, or
-                the file of a folder has a line of another model, detector, reference or the like.
+            InputError: a row has too few images, the detector fails or does not fit the reference, the results file
+                cannot be read or written, a net has no identity, or the file of a folder has a line of another model,
+                detector, reference or the like.
         """
         for row in rows:
             check_count(row.images, self.setup.blocks)
+        for shape in {row.shape for row in rows}:
+            self.setup.try_detector(shape)
         if self.results is None:
             return {}
         for row in rows:
@@ -96,6 +99,11 @@ class Comparison:
             if row.name in there:
                 self.tidy(row)  # a kill may have come between the line and this
         return there
+
+    def notes(self, row: Row) -> list[str]:
+        """What can be said of the values of a row before it is measured."""
+        size = row.shape and row.shape[1:]
+        return notes_on(row.images, self.setup.blocks, size, self.setup.metrics, self.setup.reference)
 
     def run(
         self, rows: Sequence[Row], there: Mapping[str, dict[str, Any]] | None = None, watch: Watch = _SILENT
@@ -157,6 +165,7 @@ class Comparison:
             metrics=self.setup.metrics,
             blocks=self.setup.blocks,
             partial=sums,
+            name=row.where,
             advance=lambda count: watch.advance(row, count * self.ranks.size),
         )
 

@@ -1,7 +1,7 @@
 """`TextComparison`: many samplers on the same prompts and seeds, as in the paper."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,9 @@ class TextComparison(Comparison):
         drawn = write_missing(store, said, row.drawing.draw, ranks, lambda count: watch.advance(row, count))
         with ranks.failing_together():
             source = open_source(folder)
-            batches = image_batches(read_images(source), ranks, self.batch)
+            images = read_images(source)
             prompted = match_images(source, self.prompts)
-        values = self.measure_batches(row, batches, Watch())
+        values = self.measure_batches(replace(row, files=images), image_batches(images, ranks, self.batch), Watch())
         if self.scores:
             values |= measure_scores(prompted, self.scores, ranks, batch_size=self.batch)
         return {**values, "drawn": drawn}

@@ -108,12 +108,12 @@ def load_clip(name: str, device: torch.device | str = "cpu") -> Clip:
 
     device = torch.device(device)
     try:
-        kind = AutoConfig.from_pretrained(name).model_type
+        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         if kind != "clip":
             raise InputError(f"{name} is a model of the kind '{kind}', and has to be a CLIP, such as {DEFAULT_CLIP}")
-        loaded: Any = CLIPModel.from_pretrained(name, output_loading_info=True)
+        loaded: Any = CLIPModel.from_pretrained(name, trust_remote_code=False, output_loading_info=True)
         network, loading = loaded
-        tokenizer = CLIPTokenizer.from_pretrained(name)
+        tokenizer = CLIPTokenizer.from_pretrained(name, trust_remote_code=False)
     except InputError:
         raise
     except Exception as error:  # the readers of weights and tokenizers raise many kinds

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation.detectors import Detector
 from restart_sampling.evaluation.statistics import SUMS, Moments
 
@@ -41,12 +42,20 @@ class Collector:
         neighbours: whether a group is a run of neighbours (a block of seeds); otherwise it is drawn at random, the same
             for every set of this size, because neighbours may be of one class.
         keep: whether to keep the features, for metrics that need them.
+        name: of the image at a place, for messages.
     """
 
     def __init__(
-        self, detector: Detector, images: int, groups: int, neighbours: bool = False, keep: bool = False
+        self,
+        detector: Detector,
+        images: int,
+        groups: int,
+        neighbours: bool = False,
+        keep: bool = False,
+        name: Callable[[int], str] = "image {}, counted from 0,".format,
     ) -> None:
         self.detector = detector
+        self._name = name
         self.groups = groups
         ranks = np.arange(images) if neighbours else np.random.RandomState(0).permutation(images)
         self._group = (ranks * groups // images).tolist()
@@ -56,15 +65,25 @@ class Collector:
         self._digests: list[Tensor] = []
         self._features: list[Tensor] = []
         self._labels: list[Tensor] = []
+        self._size = torch.zeros(2, dtype=torch.int64)
 
     def add(self, images: Tensor, indices: Sequence[int], labels: Tensor | None = None) -> None:
-        """Adds uint8 images [B, C, H, W] that stand at these places of the set."""
+        """Adds uint8 images [B, C, H, W] that stand at these places of the set.
+
+        Raises:
+            InputError: the detector fails, or features are not finite; the message names the image.
+        """
+        self._digests.append(_digests(images))
+        self._size = torch.tensor(images.shape[2:])
         features = self.detector(images)
+        finite = torch.isfinite(features).all(dim=1).tolist()
+        if not all(finite):
+            name = self._name(indices[finite.index(False)])
+            raise InputError(f"{name} has features that are not finite with detector '{self.detector.name}'")
         if self.moments is None:
             self.moments = Moments(features.shape[1], self.groups, features.device)
         self.moments.add(features, [self._group[index] for index in indices])
         self._indices.append(torch.tensor(indices))
-        self._digests.append(_digests(images))
         if self.keep:
             self._features.append(features.cpu())
             if labels is not None:
@@ -99,6 +118,11 @@ class Collector:
     def digest(self, gather: Gather) -> str:
         """SHA-256 of the pixels of all images in their order: the same from a folder, a zip or the sampler itself."""
         return hashlib.sha256(self._of_all(self._digests, gather).numpy().tobytes()).hexdigest()
+
+    def size(self, gather: Gather) -> tuple[int, int] | None:
+        """Height and width of the images; None: all of them came with `restore`."""
+        height, width = torch.stack(gather(self._size)).amax(dim=0).tolist()
+        return (height, width) if height else None
 
     def _of_all(self, parts: list[Tensor], gather: Gather) -> Tensor:
         """One row for each image, from all processes, in the order of the set."""

@@ -1,7 +1,10 @@
 """Detectors: networks that turn images into features."""
 
+import hashlib
+import io
 import warnings
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restart_sampling.base.download import fetch
-from restart_sampling.base.errors import InputError, require_extra
-from restart_sampling.base.files import sha256
+from restart_sampling.base.errors import InputError, one_line, require_extra, shorten
 from restart_sampling.base.numerics import full_float32, weights_sha256
 
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+PUBLISHED = frozenset({INCEPTION_SHA256})
+"""SHA-256 of the TorchScript detectors that load without a word; any other asks for the user's trust."""
+
 DINOV2 = "facebook/dinov2-large"
 
 
@@ -46,14 +51,37 @@ class Detector:
         images = images.to(self.device)
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
-        with full_float32():
-            features = self.extract(images)
+        try:
+            with full_float32():
+                features = self.extract(images)
+        except Exception as error:  # somebody's network can fail in any way
+            height, width = images.shape[2:]
+            raise InputError(
+                f"detector '{self.name}' fails on images of {width}x{height} ({_reason(error)})"
+            ) from error
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
             raise InputError(f"detector '{self.name}' does not turn {len(images)} images into as many rows of features")
         return features.float()
 
+    def try_on(self, shape: Sequence[int]) -> int:
+        """Tries it on one image of noise [C, H, W], which costs less than to find out after hours of drawing.
 
-def load_detector(name: str, device: torch.device | str = "cpu") -> Detector:
+        Returns:
+            The number of features.
+
+        Raises:
+            InputError: it fails, or what it gives is not finite.
+        """
+        noise = torch.randint(256, (1, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        features = self(noise)
+        if not torch.isfinite(features).all():
+            raise InputError(
+                f"detector '{self.name}' gives features that are not finite, of an image of noise; give another one"
+            )
+        return features.shape[1]
+
+
+def load_detector(name: str, device: torch.device | str = "cpu", *, trust: bool | str = False) -> Detector:
     """A detector.
 
     Args:
@@ -61,36 +89,68 @@ def load_detector(name: str, device: torch.device | str = "cpu") -> Detector:
             through transformers), a folder with a DINOv2 of transformers, or a TorchScript file with NVIDIA's call
             convention: `detector(uint8 images [B, 3, H, W], return_features=True)` gives [B, d].
         device: where to compute.
+        trust: whether a TorchScript file that is not published may be loaded, which can do all that the user can;
+            a SHA-256 trusts the file that has it, and no other.
 
     Raises:
-        InputError: no such file, a download that failed or is not the published file, or transformers is missing.
+        InputError: no such file, a download that failed or is not the published file, a file that is not trusted, or
+            transformers is missing.
     """
     device = torch.device(device)
     if name == "inception":
-        return _torchscript(name, fetch(INCEPTION_URL, INCEPTION_URL.rpartition("/")[2], INCEPTION_SHA256), device)
+        path = fetch(INCEPTION_URL, INCEPTION_URL.rpartition("/")[2], INCEPTION_SHA256)
+        return _torchscript(name, path, device, trust=trust)
     if name == "dinov2-hf" or Path(name).is_dir():
         return _dinov2(name, device)
     if not Path(name).is_file():
         raise InputError(
             f"--detector {name}: there is no such file; give inception, dinov2-hf, or the path of a TorchScript file"
         )
-    return _torchscript(name, Path(name), device)
+    return _torchscript(name, Path(name), device, trust=trust)
 
 
-def _torchscript(name: str, path: Path, device: torch.device) -> Detector:
+def _torchscript(name: str, path: Path, device: torch.device, *, trust: bool | str) -> Detector:
+    try:
+        content = path.read_bytes()  # once, so that what is loaded is what has the hash
+    except OSError as error:
+        raise InputError(f"--detector {name}: {path} cannot be read ({error.strerror})") from error
+    digest = hashlib.sha256(content).hexdigest()
+    unreadable = f"--detector {name}: {path} is not a TorchScript file"
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise InputError(unreadable)
+    _check_trust(name, digest, trust)
     try:
         with warnings.catch_warnings():
             # The published Inception exists as TorchScript alone, so there is nothing to switch to.
             warnings.simplefilter("ignore", DeprecationWarning)
-            network = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"--detector {name}: {path} is not a TorchScript file") from error
-    if not any(argument.name == "return_features" for argument in network.forward.schema.arguments):
+            network = torch.jit.load(io.BytesIO(content), map_location=device).eval()  # type: ignore[no-untyped-call]
+            arguments = {argument.name for argument in network.forward.schema.arguments}
+    except Exception as error:  # a damaged file can fail in any way
+        raise InputError(unreadable) from error
+    if "return_features" not in arguments:
         raise InputError(
             f"--detector {name}: {path} takes no return_features; give a TorchScript file that is called as "
             "detector(images, return_features=True), images uint8 [B, 3, H, W], and gives features [B, d]"
         )
-    return Detector(name, f"torchscript sha256 {sha256(path)}", lambda x: network(x, return_features=True), device)
+    return Detector(name, f"torchscript sha256 {digest}", lambda x: network(x, return_features=True), device)
+
+
+def _check_trust(name: str, digest: str, trust: bool | str) -> None:
+    """Refuses a TorchScript file that the user has not vouched for: loading it is enough to run what it holds."""
+    if isinstance(trust, str) and trust.lower() != digest:
+        raise InputError(f"--detector {name}: its SHA-256 is {digest}, and the one to trust is {trust}")
+    if not trust and digest not in PUBLISHED:
+        raise InputError(
+            f"--detector {name}: TorchScript runs code, which can change files, and this file is none of the published "
+            f"detectors; if you trust who made it, add --trust-detector, or --trust-detector {digest} for this file "
+            "alone (trust_detector= in Python)"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong; TorchScript says it last, after its stack."""
+    first, _, last = str(error).strip().partition("\n")
+    return shorten(last.rpartition("\n")[2] if "TorchScript" in first and last else one_line(error), 200)
 
 
 def _dinov2(name: str, device: torch.device) -> Detector:
@@ -100,12 +160,17 @@ def _dinov2(name: str, device: torch.device) -> Detector:
 
     source = DINOV2 if name == "dinov2-hf" else name
     try:
-        network: Any = AutoModel.from_pretrained(source).to(device, torch.float32).eval()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        loaded: Any = AutoModel.from_pretrained(source, trust_remote_code=False, output_loading_info=True)
+    except Exception as error:  # the readers of configurations and weights raise many kinds
         raise InputError(
-            f"--detector {name}: {source} could not be loaded ({reason}); without internet give the path of its folder"
+            f"--detector {name}: {source} could not be loaded ({shorten(one_line(error), 200)}); without internet give "
+            "the path of its folder"
         ) from error
+    network, loading = loaded
+    missing = sorted(loading["missing_keys"])
+    if missing:  # transformers would draw them at random
+        raise InputError(f"--detector {name}: {source} lacks {len(missing)} of its weights, such as {missing[0]}")
+    network = network.to(device, torch.float32).eval()
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
     def extract(images: Tensor) -> Tensor:

@@ -39,8 +39,12 @@ def frechet_distance_of_features(features: Tensor, reference: Tensor) -> float:
     return (means + sum(x.square().sum() for x in centred) - 2 * cross).item()
 
 
+KID_SUBSETS, KID_SUBSET = 100, 1000
+"""How many subsets there are, and of how many images."""
+
+
 def kernel_distance(
-    features: Tensor, reference: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0
+    features: Tensor, reference: Tensor, subsets: int = KID_SUBSETS, size: int = KID_SUBSET, seed: int = 0
 ) -> tuple[float, float]:
     """KID: the squared maximum mean discrepancy with the kernel (xᵀy / d + 1)³, unbiased.
 
@@ -52,22 +56,50 @@ def kernel_distance(
         seed: of the draws.
 
     Returns:
-        Mean and standard deviation over the subsets.
+        Mean and standard deviation over the subsets. Of no more images than a subset has the deviation is no error, for
+        all subsets are the same then; `kernel_distance_error` gives one.
 
     Source: Binkowski et al. 2018 (arXiv 1801.01401), equation 3 and section 4.
     """
     size = min(size, len(features), len(reference))
+    values = _of_subsets(features, reference, (size, size), subsets, seed)
+    return float(np.mean(values)), float(np.std(values))
+
+
+def kernel_distance_error(features: Tensor, reference: Tensor, subsets: int = KID_SUBSETS, seed: int = 0) -> float:
+    """Standard error of the KID of all images at once, from random halves of both sides: a delete-half jackknife.
+
+    A half has twice the variance of the whole, so halves scatter about the whole as much as that does about the truth.
+
+    Args:
+        features: [N, d], N at least 4.
+        reference: [M, d], M at least 4; halves of it have no more images than a subset of KID.
+        subsets: random halves.
+        seed: of the draws.
+
+    Source: Shao and Wu 1989, the delete-d jackknife with d = N / 2.
+    """
+    halves = (len(features) // 2, min(len(reference) // 2, KID_SUBSET))
+    return float(np.std(_of_subsets(features, reference, halves, subsets, seed)))
+
+
+def _of_subsets(features: Tensor, reference: Tensor, sizes: tuple[int, int], subsets: int, seed: int) -> list[float]:
+    """KID of random subsets of these sizes."""
     random = np.random.default_rng(seed)
     values = []
     for _ in range(subsets):
         x, y = (
             side[torch.from_numpy(random.choice(len(side), size, replace=False)).to(side.device)].double()
-            for side in (features, reference)
+            for side, size in zip((features, reference), sizes, strict=True)
         )
-        xx, yy, xy = (_kernel(*pair) for pair in ((x, x), (y, y), (x, y)))
-        within = (xx.sum() - xx.trace() + yy.sum() - yy.trace()) / (size * (size - 1))
-        values.append((within - 2 * xy.mean()).item())
-    return float(np.mean(values)), float(np.std(values))
+        values.append((_within(x) + _within(y) - 2 * _kernel(x, y).mean()).item())
+    return values
+
+
+def _within(x: Tensor) -> Tensor:
+    """Mean of the kernel over pairs of different images."""
+    pairs = _kernel(x, x)
+    return (pairs.sum() - pairs.trace()) / (len(x) * (len(x) - 1))
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import Detector
-from restart_sampling.evaluation.metrics import NEED_FEATURES, check_count, compute_metrics
+from restart_sampling.evaluation.metrics import NEED_FEATURES, check_count, compute_metrics, notes_on
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.images.image_set import ImageSet
@@ -41,6 +41,7 @@ def measure(
     metrics: Sequence[str] = ("fd",),
     blocks: int = 1,
     partial: PartialSums | None = None,
+    name: Callable[[int], str] = "image {}, counted from 0,".format,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
     """Measures a set of images in one pass.
@@ -54,18 +55,20 @@ def measure(
         metrics: of `evaluation.metrics.METRICS`.
         blocks: runs of neighbours (blocks of seeds) that are measured by themselves.
         partial: where the sums are saved on the way; loaded, and `batches` are then without the images in it.
+        name: of the image at a place, for messages.
         advance: called with the number of images after each batch.
 
     Returns:
-        JSON: what `compute_metrics` gives, `images` and `seconds`. The same on all processes.
+        JSON: what `compute_metrics` gives, `images`, `seconds` and, where there are any, `notes` on the values;
+        the same on all processes.
 
     Raises:
-        InputError: too few images for the blocks.
+        InputError: too few images for the blocks; the detector fails, or features are not finite.
     """
     groups = check_count(images, blocks)
     start = time.perf_counter()
     keep = bool(NEED_FEATURES & set(metrics))
-    collector = Collector(detector, images, groups, neighbours=blocks > 1, keep=keep)
+    collector = Collector(detector, images, groups, neighbours=blocks > 1, keep=keep, name=name)
     if partial and partial.earlier:
         collector.restore(partial.earlier)
     with ranks.failing_together():
@@ -78,7 +81,14 @@ def measure(
     features = collector.features(ranks.gather) if collector.keep else None
     seconds = time.perf_counter() - start
     values = compute_metrics(metrics, moments, features, reference, blocks)
-    return {"images": images, "pixels_sha256": collector.digest(ranks.gather), **values, "seconds": round(seconds, 3)}
+    notes = notes_on(images, blocks, collector.size(ranks.gather), metrics, reference)
+    return {
+        "images": images,
+        "pixels_sha256": collector.digest(ranks.gather),
+        **values,
+        **({"notes": notes} if notes else {}),
+        "seconds": round(seconds, 3),
+    }
 
 
 def make_reference(
@@ -88,6 +98,7 @@ def make_reference(
     ranks: Ranks,
     *,
     keep_features: bool = False,
+    name: Callable[[int], str] = "image {}, counted from 0,".format,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Reference:
     """Statistics of a set of images to compare others with; arguments as of `measure`.
@@ -95,7 +106,7 @@ def make_reference(
     Args:
         keep_features: keep the features too, for the metrics that need them.
     """
-    collector = Collector(detector, images, groups=1, keep=keep_features)
+    collector = Collector(detector, images, groups=1, keep=keep_features, name=name)
     for places, batch, labels in batches:
         collector.add(batch, places, labels)
         advance(len(places))
@@ -107,4 +118,5 @@ def make_reference(
         collector.digest(ranks.gather),
         features.values if features else None,
         features.labels if features else None,
+        collector.size(ranks.gather),
     )

@@ -1,5 +1,6 @@
 """`METRICS` of one set of images, each with its standard error."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,13 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.distances import (
+    KID_SUBSET,
     frechet_distance,
     frechet_distance_infinity,
     frechet_distance_of_features,
     jackknife,
     kernel_distance,
+    kernel_distance_error,
     precision_recall,
 )
 from restart_sampling.evaluation.reference import Reference
@@ -22,6 +25,8 @@ from restart_sampling.evaluation.statistics import Moments
 
 GROUPS = 10
 """Of the jackknife."""
+
+_LEAST = 4
 
 
 def check_metrics(metrics: Sequence[str], reference: Reference) -> None:
@@ -39,6 +44,21 @@ def check_metrics(metrics: Sequence[str], reference: Reference) -> None:
             )
         if METRICS[metric].classes and reference.labels is None:
             raise InputError(f"metric '{metric}' needs a reference with classes, and this one has none")
+        if METRICS[metric].reference_features:
+            _check_enough(f"metric '{metric}'", reference, classes=METRICS[metric].classes)
+
+
+def _check_enough(what: str, reference: Reference, classes: bool) -> None:
+    """A covariance needs two images, halves of a set for KID and three nearest neighbours need four."""
+    assert reference.features is not None
+    if len(reference.features) < _LEAST:
+        raise InputError(
+            f"{what} needs at least {_LEAST} images of the reference, and it has {len(reference.features)}"
+        )
+    if classes and reference.labels is not None:
+        label, count = min(Counter(reference.labels.tolist()).items(), key=lambda item: item[1])
+        if count < 2:
+            raise InputError(f"{what} needs at least 2 images of each class of the reference, and class {label} has 1")
 
 
 def check_count(images: int, blocks: int) -> int:
@@ -53,6 +73,42 @@ def check_count(images: int, blocks: int) -> int:
             f"{images} images cannot be cut into {groups} groups of at least 2; give at least {2 * groups}"
         )
     return groups
+
+
+def notes_on(
+    images: int, blocks: int, size: Sequence[int] | None, metrics: Sequence[str], reference: Reference
+) -> list[str]:
+    """What has to be known of values beside their errors, a sentence each.
+
+    Args:
+        images: how many there are.
+        blocks: that they are cut into.
+        size: height and width of the images; None: not known yet.
+        metrics: that are asked for.
+        reference: that they are compared with.
+    """
+    few = {"images of each block" if blocks > 1 else "images": images // blocks}
+    if "per-class" in metrics and reference.labels is not None:
+        few["images of a class"] = images // len(set(reference.labels.tolist()))
+    if reference.statistics.count is not None:
+        few["images of the reference"] = reference.statistics.count
+    notes = [
+        f"there are {count} {what} for {reference.width} features, so that the Fréchet distance is too high by more "
+        f"than its error says; give more than {reference.width}, or compare it only with distances of as many images"
+        for what, count in few.items()
+        if count <= reference.width
+    ]
+    if size and reference.size and tuple(size) != reference.size:
+        own, other = (f"{width}x{height}" for height, width in (size, reference.size))
+        notes.append(f"the images are {own} and those of the reference {other}, which moves all values")
+    if "kid" in metrics and reference.features is not None:
+        least = min(images, len(reference.features))
+        if least <= KID_SUBSET:
+            notes.append(
+                f"KID is the mean over subsets of {KID_SUBSET} images where there are more; here each holds all "
+                f"{least} images of the smaller side, and the error is the spread over random halves"
+            )
+    return notes
 
 
 def compute_metrics(
@@ -71,12 +127,6 @@ def compute_metrics(
         reference: to compare with.
         blocks: blocks of seeds, each measured by itself; 1: the spread is a jackknife's.
     """
-    statistics = moments.statistics()
-    if len(statistics.mu) != len(reference.statistics.mu):
-        raise InputError(
-            f"the detector gives {len(statistics.mu)} features and the reference has {len(reference.statistics.mu)}; "
-            f"use the detector that the reference was made with"
-        )
     result: dict[str, Any] = _blocks(moments, reference, blocks) if blocks > 1 else _whole(moments, reference)
     for metric in metrics:
         if compute := METRICS[metric].compute:
@@ -114,7 +164,10 @@ def _blocks(moments: Moments, reference: Reference, blocks: int) -> dict[str, An
 def _kid(features: Features, reference: Reference) -> dict[str, Any]:
     assert reference.features is not None
     mean, std = kernel_distance(features.values, reference.features)
-    return {"kernel_distance": mean, "kernel_distance_std": std}
+    result = {"kernel_distance": mean, "kernel_distance_std": std}
+    if min(len(features.values), len(reference.features)) <= KID_SUBSET:
+        result["kernel_distance_error"] = kernel_distance_error(features.values, reference.features)
+    return result
 
 
 def _pr(features: Features, reference: Reference) -> dict[str, Any]:
@@ -141,8 +194,10 @@ def _per_class(features: Features, reference: Reference) -> dict[str, Any]:
     classes = sorted(set(features.labels.tolist()) & set(reference.labels.tolist()))
     for label in classes:
         count = int((features.labels == label).sum())
-        if count < 4:
-            raise InputError(f"metric 'per-class' needs at least 4 images of each class, and class {label} has {count}")
+        if count < _LEAST:
+            raise InputError(
+                f"metric 'per-class' needs at least {_LEAST} images of each class, and class {label} has {count}"
+            )
     distances = {
         str(label): _class_distance(
             features.values[features.labels == label], reference.features[reference.labels == label]

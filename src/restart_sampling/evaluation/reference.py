@@ -22,6 +22,7 @@ class Reference:
         source: hash of the images; None likewise.
         features: float32 [N, d], for the metrics that need more than mean and covariance; None: not kept.
         labels: int64 [N]; None: no classes, or not kept.
+        size: height and width of the images; None in files that do not say.
     """
 
     statistics: Statistics
@@ -29,6 +30,12 @@ class Reference:
     source: str | None = None
     features: Tensor | None = None
     labels: Tensor | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def width(self) -> int:
+        """Number of features of an image."""
+        return len(self.statistics.mu)
 
     def check_detector(self, identity: str) -> str | None:
         """Makes sure that features of this detector may be compared with the reference.
@@ -54,6 +61,7 @@ _FORMS = {
     "mu": ("f", range(9)),
     "sigma": ("f", range(9)),
     "images": ("iu", [0]),
+    "size": ("iu", [1]),
     "detector": ("U", [0]),
     "source": ("U", [0]),
     "features": ("f", [2]),
@@ -67,6 +75,8 @@ def save_reference(reference: Reference, path: Path) -> None:
     arrays = {"mu": statistics.mu.numpy(), "sigma": statistics.sigma.numpy()}
     if statistics.count is not None:
         arrays["images"] = np.array(statistics.count)
+    if reference.size is not None:
+        arrays["size"] = np.array(reference.size)
     if reference.features is not None:
         arrays["features"] = reference.features.numpy()
         if reference.labels is not None:
@@ -81,14 +91,15 @@ def load_reference(path: Path) -> Reference:
     """Reads our npz, or EDM's. Nothing in it is unpickled.
 
     Raises:
-        InputError: not such a file, or its statistics have wrong shapes or are not finite.
+        InputError: not such a file, or what it holds is not finite or has shapes that do not fit.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except FileNotFoundError as error:
+    except OSError as error:
+        reason = error.strerror or "it is damaged"
         raise InputError(
-            f"reference {path} cannot be read, as there is no such file; make one with 'restart-sampling reference'"
+            f"reference {path} cannot be read ({reason}); make one with 'restart-sampling reference'"
         ) from error
     except Exception as error:  # a damaged file can fail in any way
         raise InputError(f"reference {path} cannot be read; make one with 'restart-sampling reference'") from error
@@ -104,7 +115,14 @@ def load_reference(path: Path) -> Reference:
         raise InputError(
             f"reference {path}: mu has shape {mu.shape} and sigma {sigma.shape}; they must be [d] and [d, d]"
         )
-    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+    features, labels, size = (arrays.get(key) for key in ("features", "labels", "size"))
+    if (
+        (features is not None and features.shape[1] != len(mu))
+        or (labels is not None and (features is None or len(labels) != len(features)))
+        or (size is not None and len(size) != 2)
+    ):
+        raise InputError(f"reference {path}: its features, labels and size do not fit its statistics; make it again")
+    if not all(np.isfinite(each).all() for each in (mu, sigma, features) if each is not None):
         raise InputError(f"reference {path}: its statistics are not finite; make it again")
     statistics = Statistics(
         int(arrays["images"]) if "images" in arrays else None,
@@ -115,6 +133,7 @@ def load_reference(path: Path) -> Reference:
         statistics,
         detector=str(arrays["detector"]) if "detector" in arrays else None,
         source=str(arrays["source"]) if "source" in arrays else None,
-        features=torch.from_numpy(arrays["features"].astype(np.float32)) if "features" in arrays else None,
-        labels=torch.from_numpy(arrays["labels"].astype(np.int64)) if "labels" in arrays else None,
+        features=None if features is None else torch.from_numpy(features.astype(np.float32)),
+        labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
+        size=None if size is None else (int(size[0]), int(size[1])),
     )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from restart_sampling.base.download import fetch
+from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import sha256
 from restart_sampling.evaluation.detectors import Detector, load_detector
 from restart_sampling.evaluation.metrics import NEED_FEATURES, check_metrics
@@ -35,6 +36,19 @@ class EvaluationSetup:
     about: dict[str, Any]
     note: str | None
 
+    def try_detector(self, shape: Sequence[int] | None) -> None:
+        """Tries the detector on an image [C, H, W], before any work; None: of the reference's size, or any.
+
+        Raises:
+            InputError: it fails, or gives another number of features than the reference has.
+        """
+        found, expected = self.detector.try_on(shape or (3, *(self.reference.size or (64, 64)))), self.reference.width
+        if found != expected:
+            raise InputError(
+                f"the detector gives {found} features and the reference has {expected}; "
+                f"use the detector that the reference was made with"
+            )
+
     def partial(
         self, folder: Path, run: Mapping[str, Any], batch: int, versions: Mapping[str, str], rank: int
     ) -> PartialSums:
@@ -59,7 +73,13 @@ class EvaluationSetup:
 
 
 def open_setup(
-    reference_name: str, detector_name: str, metrics: Sequence[str] | str, blocks: int, device: torch.device
+    reference_name: str,
+    detector_name: str,
+    metrics: Sequence[str] | str,
+    blocks: int,
+    device: torch.device,
+    *,
+    trust_detector: bool | str = False,
 ) -> EvaluationSetup:
     """Loads what the metrics need, and checks that it fits together.
 
@@ -69,6 +89,7 @@ def open_setup(
         metrics: names, or a text with commas between them.
         blocks: of seeds.
         device: where the detector computes.
+        trust_detector: for `load_detector`.
 
     Raises:
         InputError: a file is missing or damaged, or the reference was made with another detector, or lacks what a
@@ -78,7 +99,7 @@ def open_setup(
     reference = load_reference(path)
     metrics = [metric.strip() for metric in metrics.split(",")] if isinstance(metrics, str) else metrics
     check_metrics(metrics, reference)
-    detector = load_detector(detector_name, device)
+    detector = load_detector(detector_name, device, trust=trust_detector)
     note = reference.check_detector(detector.identity)
     about = {
         "detector": detector.identity,

@@ -65,6 +65,11 @@ class Drawing(Protocol):
         ...
 
     @property
+    def shape(self) -> tuple[int, ...] | None:
+        """[C, H, W] of an image; None: known when one was drawn."""
+        ...
+
+    @property
     def about(self) -> dict[str, Any]:
         """JSON, all that determines the images but their seeds."""
         ...

@@ -49,6 +49,10 @@ class ImageSet:
         """Whether there are JPEG or WebP files, which move a Fréchet distance."""
         return self.source.lossy
 
+    def where(self, place: int) -> str:
+        """Names the image at a place, in messages."""
+        return self.source.where(int(self.indices[place]))
+
     def take(self, places: Sequence[int] | np.ndarray) -> "ImageSet":
         """Takes the images at these places, such as range(rank, len(images), world) for a process among many."""
         return ImageSet(self.source, self.indices[np.asarray(places, np.int64)], self.shape, self.workers)

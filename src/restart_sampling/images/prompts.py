@@ -1,8 +1,9 @@
 """Prompts and the images that were made of them: image number i is that of the i-th prompt of a CSV."""
 
 import csv
+import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,9 @@ from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.images.sources import Source
 
 _MAX_WORKERS = 8
+_HEADER = ["", "caption"]
+_ONE_COLUMN = re.compile(r'("?)caption\1[\r\n]')
+_LINE = re.compile(r'(?:"((?:[^"]|"")*+)"|([^\r\n]*))(?:\r\n?|\n|\Z)')
 
 T = TypeVar("T")
 
@@ -62,46 +66,79 @@ class PromptedImages:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Reads the column `caption` of a CSV with a header, in order.
+    """Reads the column `caption` of a CSV with a header: a prompt a row, in order.
+
+    In a file with no other column each line is a prompt, commas and all, unless it is quoted as a whole. In the table
+    that `write_prompts` makes the first column numbers the images; where they are 0, 1, 2 and so on in another order,
+    that of the numbers counts.
 
     Raises:
-        InputError: the file cannot be read, has no such column, no prompts, or one without text.
+        InputError: the file cannot be read, has no such column, no prompts, one without text, or a row whose length is
+            not that of the header.
     """
+    return list(read_numbered_prompts(path).values())
+
+
+def read_numbered_prompts(path: Path) -> dict[int, str]:
+    """Does the same, and gives the number of each prompt's image, which is that of its row where the file says none."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            columns = rows.fieldnames or []
-            prompts = [row["caption"] for row in rows] if "caption" in columns else None
+            text = file.read()
+        header, *rows = _whole_lines(text) if _ONE_COLUMN.match(text) else _csv_rows(path, text)
     except OSError as error:
         raise InputError(f"prompts {path} cannot be read ({error.strerror}); give a CSV such as subset.csv") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"prompts {path} is not a CSV in UTF-8 ({error}); give one such as subset.csv") from error
-    if prompts is None:
-        named = ", ".join(repr(shorten(column, 40)) for column in columns)
-        raise InputError(f"prompts {path} has no column 'caption' (it has: {named or 'none'}); name the column so")
+    column = header.index("caption")
+    prompts = [row[column] if column < len(row) else "" for row in rows]
     if not prompts:
         raise InputError(f"prompts {path} holds no prompts, only a header; give one a row")
-    for number, prompt in enumerate(prompts):
-        if not (prompt or "").strip():  # None in a row that is too short
+    for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        if not prompt.strip():
             raise InputError(f"prompts {path}: number {number}, counted from 0, has no text; write one or leave it out")
-    return prompts
+        if len(row) != len(header):
+            raise InputError(
+                f"prompts {path}: number {number}, counted from 0, does not have the header's {len(header)} fields "
+                f"but {len(row)} ('{shorten(','.join(row), 60)}'); put a text with commas in quotes"
+            )
+    numbers = [row[0] for row in rows] if header == _HEADER else []
+    if not all(re.fullmatch("[0-9]{1,18}", number) for number in numbers) or len({*map(int, numbers)}) < len(prompts):
+        return dict(enumerate(prompts))
+    numbered = dict(zip(map(int, numbers), prompts, strict=True))
+    return dict(sorted(numbered.items())) if numbered.keys() == {*range(len(prompts))} else numbered
+
+
+def _csv_rows(path: Path, text: str) -> list[list[str]]:
+    header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row] or [[]]
+    if header.count("caption") != 1:
+        what = "more than one" if "caption" in header else "no"
+        named = ", ".join(repr(shorten(column, 40)) for column in header)
+        raise InputError(f"prompts {path} has {what} column 'caption' (it has: {named or 'none'}); name the column so")
+    return [header, *rows]
+
+
+def _whole_lines(text: str) -> list[list[str]]:
+    """The rows of a file of one column: no comma divides, and quotes count where they hold a whole line."""
+    lines = (line.groups() for line in _LINE.finditer(text))
+    return [[quoted.replace('""', '"') if plain is None else plain] for quoted, plain in lines if plain != ""]
 
 
 def write_prompts(prompts: Sequence[str], path: Path) -> None:
     """Writes the original's table beside its images: the columns `` (the number of the image) and `caption`."""
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([["", "caption"], *enumerate(prompts)])
+        csv.writer(file, lineterminator="\n").writerows([_HEADER, *enumerate(prompts)])
 
 
-def match_images(source: Source, prompts: Sequence[str]) -> PromptedImages:
-    """Finds each prompt's image: the one whose file name is the prompt's number, counted from 0.
+def match_images(source: Source, prompts: Sequence[str] | Mapping[int, str]) -> PromptedImages:
+    """Finds each prompt's image: the one whose file name is the prompt's number.
 
-    Zeros before the number and folders do not matter: 17.png, 000017.png and 000000/000017.png are all number 17. Files
-    with other names are no images of prompts.
+    Prompts without numbers are counted from 0. Zeros before the number and folders do not matter: 17.png, 000017.png
+    and 000000/000017.png are all number 17. Files with other names are no images of prompts.
 
     Raises:
         InputError: a prompt has no image or two, or a numbered image has no prompt; the message names it.
     """
+    numbered = prompts if isinstance(prompts, Mapping) else dict(enumerate(prompts))
     places: dict[int, int] = {}
     for place, name in enumerate(source.names):
         stem = PurePosixPath(name).stem
@@ -111,17 +148,17 @@ def match_images(source: Source, prompts: Sequence[str]) -> PromptedImages:
         if number in places:
             raise InputError(f"{source.where(places[number])} and {source.where(place)} are both number {number}")
         places[number] = place
-    missing = [number for number in range(len(prompts)) if number not in places]
+    missing = [number for number in numbered if number not in places]
     if missing:
         others = f", nor for {len(missing) - 1} others" if len(missing) > 1 else ""
         raise InputError(
-            f"{source.path} has no image for prompt {missing[0]} ('{shorten(prompts[missing[0]], 60)}'){others}; its "
+            f"{source.path} has no image for prompt {missing[0]} ('{shorten(numbered[missing[0]], 60)}'){others}; its "
             f"name has to be {missing[0]}.png, or that with zeros before it"
         )
-    extra = [number for number in places if number >= len(prompts)]
+    extra = [number for number in places if number not in numbered]
     if extra:
         raise InputError(
-            f"{source.where(places[min(extra)])} has no prompt: there are {len(prompts)}, counted from 0; give the CSV "
-            "that the images were made of"
+            f"{source.where(places[min(extra)])} has no prompt: there are {len(numbered)}, counted from "
+            f"{min(numbered)}; give the CSV that the images were made of"
         )
-    return PromptedImages(source, [places[number] for number in range(len(prompts))], prompts)
+    return PromptedImages(source, [places[number] for number in numbered], list(numbered.values()))

@@ -74,6 +74,12 @@ class TextDrawing:
     note: str | None
 
     @property
+    def shape(self) -> tuple[int, ...] | None:
+        """[3, height, width] of an image, where they were asked for."""
+        height, width = self.request.height, self.request.width
+        return None if height is None or width is None else (3, height, width)
+
+    @property
     def about(self) -> dict[str, Any]:
         """All that determines the images but their numbers, as JSON."""
         asked = self.request

@@ -72,6 +72,7 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
             from diffusers.utils import is_accelerate_available
 
             parts = AutoPipelineForText2Image.load_config(name)
+            _check_parts(parts)
             without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in parts else {}
             pipe = AutoPipelineForText2Image.from_pretrained(
                 name,
@@ -97,6 +98,19 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
         raise InputError(f"--model {name} does not fit on {device} in {dtype}; give another device") from error
     config = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
     return TextToImage(name, pipe, config, digest, device, unchecked=any(parts.get("safety_checker", ())))
+
+
+def _check_parts(parts: Mapping[str, Any]) -> None:
+    """Makes sure that all parts of a pipeline are of diffusers and transformers: diffusers imports what is named."""
+    import diffusers.pipelines
+
+    for part, home in parts.items():
+        if isinstance(home, list) and home and not part.startswith("_"):
+            module = home[0]
+            if module not in (None, "diffusers", "transformers") and not hasattr(diffusers.pipelines, str(module)):
+                raise InputError(
+                    f"its {part} is of the module {shorten(str(module))}, not of diffusers or transformers"
+                )
 
 
 def _reason(name: str, error: BaseException) -> str:

@@ -11,14 +11,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.cli.options import device_option, json_option, pick_device, print_json, print_settings
+from restart_sampling.cli.options import (
+    detector_option,
+    device_option,
+    json_option,
+    pick_device,
+    print_json,
+    print_settings,
+    trust_option,
+)
 from restart_sampling.cli.row_options import (
     describe_rows,
     describe_setup,
-    detector_option,
     metric_columns,
     per_result,
     print_end,
+    print_notes,
     print_table,
     reference_option,
     watching,
@@ -48,6 +56,7 @@ SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100",
 @prompts_option
 @reference_option
 @detector_option
+@trust_option
 @click.option(
     "--guidance",
     "guidance_text",
@@ -83,6 +92,7 @@ def compare(
     prompts_path: Path,
     reference_name: str,
     detector_name: str,
+    trust: bool | str,
     guidance_text: str,
     sampler_texts: tuple[str, ...],
     out: Path,
@@ -128,9 +138,8 @@ def compare(
                     f"{prompts_path} gives {len(prompts)} prompts, too few for a distance with its spread; "
                     f"give at least {2 * GROUPS}"
                 )
-            setup = open_setup(
-                reference_name, detector_name, [each for each in METRICS if each in (*metrics, "fd")], 1, ranks.device
-            )
+            own = [each for each in METRICS if each in (*metrics, "fd")]
+            setup = open_setup(reference_name, detector_name, own, 1, ranks.device, trust_detector=trust)
             scores = models.load(metrics, ranks.device)
             model = asked.load(ranks.device)
             samplers = pick_samplers(sampler_texts, model, SAMPLERS, guidances)
@@ -154,6 +163,7 @@ def compare(
                     **describe_setup(comparison, f", networks in {model.dtype}"),
                 }
             )
+            print_notes({row.name: comparison.notes(row) for row in rows})
         with watching(rows, there, ranks.first) as watch:
             outcomes = comparison.run(rows, there, watch)
         if ranks.first:

@@ -28,7 +28,8 @@ from restart_sampling.cli.text.score_options import ScoreModels, describe_score,
     required=True,
     metavar="CSV",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="What the images were made of: a CSV with a column 'caption'; row 0 is that of 0.png, row 1 of 1.png.",
+    help="What the images were made of: a CSV with a column 'caption'; row 0 is that of 0.png, row 1 of 1.png, unless "
+    "a first column without a name numbers them, as in the table of 'text generate'.",
 )
 @click.option(
     "--metrics",
@@ -74,13 +75,13 @@ def score(
     from restart_sampling.base.ranks import distributed
     from restart_sampling.evaluation.results_file import append_result
     from restart_sampling.evaluation.scores import measure_scores
-    from restart_sampling.images.prompts import match_images, read_prompts
+    from restart_sampling.images.prompts import match_images, read_numbered_prompts
     from restart_sampling.images.sources import open_source
 
     metrics = models.metrics(metrics_text)
     with distributed(chip) as ranks:
         with ranks.one_goes_first():
-            prompted = match_images(open_source(images), read_prompts(prompts_path))
+            prompted = match_images(open_source(images), read_numbered_prompts(prompts_path))
             check_writable(results)
             scores = models.load(metrics, ranks.device)
         about = {
