@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.base.files import atomic, sha256
+from restart_sampling.base.files import FullDiskError, sha256, write_bytes
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
 from restart_sampling.models.edm_network import NetworkRecord
@@ -219,8 +219,9 @@ def write_safetensors(checkpoint: Checkpoint, path: str | os.PathLike[str], *, o
     if checkpoint.classes:
         metadata["classes"] = ",".join(checkpoint.classes)
     try:
-        with atomic(path) as temporary:
-            temporary.write_bytes(_in_order(save(checkpoint.state, metadata)))
+        write_bytes(path, _in_order(save(checkpoint.state, metadata)))
+    except FullDiskError:
+        raise
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be written ({error})") from error
 
