@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import LOCK
@@ -32,7 +32,7 @@ def locked(path: Path, what: str, option: str = "--out") -> Iterator[None]:
     Raises:
         InputError: another run has it.
     """
-    lock = FileLock(path, timeout=_PATIENCE)
+    lock: BaseFileLock = FileLock(path, timeout=_PATIENCE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()

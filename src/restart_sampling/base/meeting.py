@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
 
-import torch.distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from restart_sampling.base.errors import InputError
 
@@ -32,7 +32,7 @@ class Meeting:
         patience: seconds that a process may do nothing while others wait for it.
     """
 
-    def __init__(self, store: dist.Store, rank: int, size: int, patience: float) -> None:
+    def __init__(self, store: Store, rank: int, size: int, patience: float) -> None:
         self._store, self._rank, self._size, self._patience = store, rank, size, patience
         self._met = self._signs = 0
         self._next_sign = 0.0

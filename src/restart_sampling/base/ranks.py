@@ -162,7 +162,8 @@ def distributed(device: torch.device, rank_timeout: float = RANK_TIMEOUT) -> Ite
     # destroy_process_group does not end the group's threads, and they crash the process, now and then, as it exits.
     import_module("torch.distributed.nn.functional")
     store, rank, size = next(rendezvous("env://", timeout=_START))
-    meeting = Meeting(dist.PrefixStore("meeting", store), rank, size, 60 * rank_timeout)
+    own = dist.PrefixStore("meeting", store)  # type: ignore[attr-defined]
+    meeting = Meeting(own, rank, size, 60 * rank_timeout)
     backend = "nccl" if device.type == "cuda" else "gloo"
     patience = timedelta(minutes=rank_timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
