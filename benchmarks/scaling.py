@@ -50,10 +50,10 @@ def worker(network: str, plan: rs.Plan, batch: int, images: int, name: str, repe
 
 def run(model: Denoiser, plan: rs.Plan, batch: int, images: int, out: Path, ranks: Ranks) -> float:
     """Seconds from where all processes are ready to where all are done."""
-    store = BlockStore(out, cut(range(images), batch))
+    store = BlockStore(out, cut(range(images), batch), {})
     draw = partial(rs.generate, model, plan, batch_size=batch)
     if ranks.first:
-        store.check({}, batch)
+        store.check(batch)
     ranks.wait()
     start = time.perf_counter()
     write_missing(store, {"run": {}, "batch": batch}, draw, ranks)

@@ -122,7 +122,7 @@ def plain_way(model: Denoiser, plan: rs.Plan, batch: int, images: int, folder: P
 
 def our_way(model: Denoiser, plan: rs.Plan, batch: int, images: int, out: Path) -> None:
     seeds = range(images)
-    store = BlockStore(out, cut(seeds, batch))
+    store = BlockStore(out, cut(seeds, batch), {})
     draw = partial(rs.generate, model, plan, batch_size=batch)
     assert write_missing(store, {"run": {}, "batch": batch}, draw, Ranks(0, 1, CUDA)) == images
 

@@ -209,8 +209,8 @@ def test_batches_that_are_under_way_come_in_order_and_one_ahead():
 def test_a_run_that_failed_before_its_first_image_does_not_lock_its_folder(tmp_path):
     blocks = [range(4)]
     for out in (tmp_path / "images", tmp_path / "images.zip"):
-        BlockStore(out, blocks).start({"run": {"model_sha256": "training"}, "batch": 4})
-        BlockStore(out, blocks).check({"model_sha256": "mended"}, 4)
+        BlockStore(out, blocks, {"model_sha256": "training"}).start({"run": {"model_sha256": "training"}, "batch": 4})
+        BlockStore(out, blocks, {"model_sha256": "mended"}).check(4)
     (tmp_path / "images" / "000000").mkdir()
     with pytest.raises(rs.InputError, match="holds another run, with model_sha256"):
-        BlockStore(tmp_path / "images", blocks).check({"model_sha256": "mended"}, 4)
+        BlockStore(tmp_path / "images", blocks, {"model_sha256": "mended"}).check(4)

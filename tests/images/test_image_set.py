@@ -69,7 +69,7 @@ def test_archives_give_what_the_folder_gives(name, tmp_path):
 def test_what_generate_writes_reads_back(name, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), np.uint8)
     seeds = (1200, 3, 40, 5, 1999)
-    store = BlockStore(tmp_path / name, [seeds])
+    store = BlockStore(tmp_path / name, [seeds], {})
     with ThreadPoolExecutor() as threads:
         store.write(0, [images[seed % 5] for seed in seeds], [seed % 3 for seed in seeds], threads)
     store.finish({"run": {}, "batch": 5})

@@ -25,8 +25,8 @@ def image(seed, channels=3):
 
 
 def write(out, labels=((3, 1), (4,)), order=(0, 1)):
-    store = BlockStore(out, BLOCKS)
-    store.check(RUN, 2)
+    store = BlockStore(out, BLOCKS, RUN)
+    store.check(2)
     store.clean()
     store.start(MANIFEST)
     with ThreadPoolExecutor(2) as threads:
@@ -89,7 +89,7 @@ def test_an_unfinished_zip_is_only_its_blocks(tmp_path):
         ".blocks",
         "000000",
     }
-    assert [BlockStore(out, BLOCKS).intact(number) for number in (0, 1)] == [False, True]
+    assert [BlockStore(out, BLOCKS, RUN).intact(number) for number in (0, 1)] == [False, True]
     write(out)
     assert {path.name for path in tmp_path.iterdir()} == {"images.zip"}
 
@@ -114,11 +114,11 @@ def test_an_unfinished_zip_of_version_0_1_0_is_taken_up(damaged, tmp_path):
     as_version_0_1_0(work)
     assert {path.name for path in work.iterdir()} == {"manifest.json", "000000.zip"}
     with pytest.raises(InputError, match="made with --batch 2, not 3"):
-        BlockStore(out, BLOCKS).check(RUN, 3)
+        BlockStore(out, BLOCKS, RUN).check(3)
     if damaged:
         os.truncate(work / "000000.zip", 50)
-    store = BlockStore(out, BLOCKS)
-    store.check(RUN, 2)
+    store = BlockStore(out, BLOCKS, RUN)
+    store.check(2)
     store.clean()
     assert [store.intact(number) for number in (0, 1)] == [not damaged, False]
     assert not list(work.glob("*.zip"))
@@ -160,8 +160,8 @@ def test_a_zip_is_checked_against_its_records(change, tmp_path):
     write(out)
     make, intact = CHANGES[change]
     rewrite(out, make)
-    store = BlockStore(out, BLOCKS)
-    store.check(RUN, 2)
+    store = BlockStore(out, BLOCKS, RUN)
+    store.check(2)
     assert [store.intact(number) for number in (0, 1)] == [intact] * 2
     assert store.finished() is intact
 
@@ -183,7 +183,7 @@ def test_what_a_killed_process_left_is_removed(name, tmp_path):
     other = tmp_path / ".thesis.tex.0a1b.partial"
     for path in (*left, other):
         path.write_text("half")
-    BlockStore(out, BLOCKS).clean()
+    BlockStore(out, BLOCKS, RUN).clean()
     assert [path for path in left if path.exists()] == []
     assert other.exists()
 
@@ -199,14 +199,14 @@ def test_a_run_that_was_killed_before_its_manifest_is_none(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["images", "images.zip"])
 def test_another_run_is_refused_with_what_differs(name, tmp_path):
-    store = BlockStore(tmp_path / name, BLOCKS)
-    store.check(RUN, 2)
+    store = BlockStore(tmp_path / name, BLOCKS, RUN)
+    store.check(2)
     write(tmp_path / name)
-    store.check(RUN, 2)
+    store.check(2)
     with pytest.raises(InputError, match='another run, with plan "18", not "20"'):
-        store.check({**RUN, "plan": "20"}, 2)
+        BlockStore(tmp_path / name, BLOCKS, {**RUN, "plan": "20"}).check(2)
     with pytest.raises(InputError, match="made with --batch 2, not 3; give --batch 2"):
-        store.check(RUN, 3)
+        store.check(3)
 
 
 def test_what_is_not_a_run_is_refused(tmp_path):
@@ -218,9 +218,9 @@ def test_what_is_not_a_run_is_refused(tmp_path):
     (tmp_path / "other.zip.blocks" / "thesis.tex").write_text("precious")
     for name in ("full", "file", "file.zip", "other.zip"):
         with pytest.raises(InputError, match="is not a run of generate"):
-            BlockStore(tmp_path / name, BLOCKS).check(RUN, 2)
+            BlockStore(tmp_path / name, BLOCKS, RUN).check(2)
     (tmp_path / "empty").mkdir()
-    BlockStore(tmp_path / "empty", BLOCKS).check(RUN, 2)
+    BlockStore(tmp_path / "empty", BLOCKS, RUN).check(2)
 
 
 def test_a_file_has_the_usual_permissions(tmp_path):

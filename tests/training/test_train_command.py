@@ -278,7 +278,7 @@ def test_images_that_differ(size, mode, tmp_path, run):
 
 def test_a_batch_that_the_processes_cannot_share(folder, tmp_path, capsys, monkeypatch):
     two = nullcontext(Ranks(0, 2, torch.device("cpu")))
-    monkeypatch.setattr("restart_sampling.base.ranks.distributed", lambda device: two)
+    monkeypatch.setattr("restart_sampling.base.ranks.distributed", lambda device, rank_timeout: two)
     words = (folder, "--out", tmp_path / "run", "--parametrization", "edm", "--images", "64", "--batch", "33")
     assert "--batch 33 cannot be shared by 2 processes; give a multiple of that" in answer(*words, capsys=capsys)
 

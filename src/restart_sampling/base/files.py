@@ -2,32 +2,51 @@
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EISDIR
+from errno import EDQUOT, EFBIG, EISDIR, ENOSPC
 from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
 
+LOCK = ".lock.partial"
+"""The lock of a folder, in it; that of a file ends so. See `locked`."""
+
+
+class FullDiskError(InputError, OSError):
+    """There is no room for a file; the message says for which, and how many bytes it takes."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+_FULL = {ENOSPC, EDQUOT, EFBIG}
+
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, size: int | None = None) -> Iterator[Path]:
     """Gives a temporary name beside `path` to write to; renames it to `path` at the end, removes it after an exception.
 
+    Args:
+        path: of the file.
+        size: its bytes, where they are known before, for the message about a full disk.
+
     Raises:
-        OSError: it could not be written; its `filename` says which file, also where the system does not.
+        FullDiskError: the disk is full.
+        OSError: it could not be written for another reason; its `filename` says which file, also where the system does
+            not.
     """
     temporary = _temporary(path)
     try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+        with _room_for(path, temporary, size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -36,17 +55,59 @@ def atomic(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Does the same for a folder: gives a temporary one beside `path` to fill; `path` must not exist, or be empty."""
     temporary = _temporary(path)
-    temporary.mkdir()
     try:
-        yield temporary
-        temporary.replace(path)
+        with _room_for(path, temporary):
+            temporary.mkdir(parents=True)
+            yield temporary
+            temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _temporary(path: Path) -> Path:
-    """Makes up a name that nobody else has, beside `path`; makes the folder for it."""
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file atomically, as `atomic` does."""
+    with atomic(path, len(content)) as temporary:
+        temporary.write_bytes(content)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Adds a line to a file in one write; a line that a killed process left unfinished is ended first.
+
+    Raises:
+        FullDiskError, OSError: as `atomic`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _room_for(path, path, len(line)), path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _room_for(path: Path, temporary: Path, size: int | None = None) -> Iterator[None]:
+    """Says of a full disk, in one sentence, for which file it has no room and how many bytes that takes."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        if error.errno not in _FULL:
+            raise
+        parts = temporary.rglob("*") if temporary.is_dir() else [temporary] if temporary.exists() else []
+        bytes_ = f"{size:,}" if size else f"more than {sum(part.stat().st_size for part in parts):,}"
+        full = FullDiskError(
+            f"{path}: {bytes_} bytes cannot be written ({error.strerror}); make room, then the same command goes on "
+            "from here"
+        )
+        full.filename = str(path)
+        raise full from error
+
+
+def _temporary(path: Path) -> Path:
+    """Makes up a name that nobody else has, beside `path`."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
 
 
@@ -56,8 +117,11 @@ def is_partial(path: Path, name: str = "") -> bool:
 
 
 def remove_partials(folder: Path, name: str = "") -> None:
-    """Removes from a folder what ended processes left there, of the file `name` or of all; nobody may be writing it."""
-    for path in [path for path in folder.iterdir() if is_partial(path, name)]:
+    """Removes from a folder what ended processes left there, of the file `name` or of all; nobody may be writing it.
+
+    Locks stay, of which one is our own.
+    """
+    for path in [path for path in folder.iterdir() if is_partial(path, name) and not path.name.endswith(LOCK)]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -89,8 +153,7 @@ def check_writable(path: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes indented JSON atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def sha256(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from restart_sampling.base.errors import InputError, one_line
+from restart_sampling.base.meeting import HangingRankError, Meeting
 
 T = TypeVar("T")
 
-# To find one another. After that, a process that is done waits for the slowest, whose GPU may be another's half of the
-# time; nobody waits for a process that died, because torchrun ends them all.
-_START = timedelta(minutes=10)
-_PATIENCE = timedelta(days=7)
+_START = timedelta(minutes=10)  # to find one another
+RANK_TIMEOUT = 30.0
+"""Minutes that a process may do nothing while others wait for it."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,14 @@ class Ranks:
         size: how many there are; 1 without torchrun.
         device: of this process.
         forgiving: whether the run goes on after work that failed, see `failing_together`.
+        meeting: of many processes.
     """
 
     rank: int
     size: int
     device: torch.device
     forgiving: bool = False
+    meeting: Meeting | None = None
 
     @property
     def first(self) -> bool:
@@ -54,30 +56,36 @@ class Ranks:
         return [index for start in starts for index in range(start, min(start + block, count))]
 
     def all_reduce(self, tensor: Tensor) -> None:
-        """Adds up a tensor over all processes, in place."""
-        if self.size > 1:
-            dist.all_reduce(tensor)
+        """Adds up a tensor over all processes, in place; raises as `gather`."""
+        if self.meeting:
+            with _together(self.meeting):
+                dist.all_reduce(tensor)
 
     def gather(self, value: T) -> list[T]:
         """Returns the values of all processes, in the order of the ranks; of tensors on the CPU, the shapes may differ.
 
         Raises:
-            InputError: a process has ended.
+            InputError: a process hangs, or was killed.
+            SystemExit: a process has ended, which says why.
         """
-        if self.size == 1:
-            return [value]
         gathered = [value] * self.size
-        try:
-            dist.all_gather_object(gathered, value)
-        except RuntimeError as error:
-            raise InputError(
-                "another process of this run has ended, and its message says why; then give the same command again"
-            ) from error
+        if self.meeting:
+            with _together(self.meeting):
+                dist.all_gather_object(gathered, value)
         return gathered
 
     def wait(self) -> None:
         """Waits until all processes are here."""
         self.gather(None)
+
+    def alive(self) -> None:
+        """Says to the others, who may wait for this process, that it is at work."""
+        if self.meeting:
+            self.meeting.alive()
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Around work that takes long and has no steps after which `alive` could be called."""
+        return self.meeting.at_work() if self.meeting else nullcontext()
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
@@ -95,6 +103,8 @@ class Ranks:
         failure = ""
         try:
             yield
+        except HangingRankError:
+            raise
         except Exception as error:
             failure = one_line(error)
         for each in self.gather(failure):
@@ -114,18 +124,32 @@ class Ranks:
             return
         passed = False
         try:
-            yield
+            with self.at_work():
+                yield
             passed = True
         finally:
             self.gather(passed)
 
 
 @contextmanager
-def distributed(device: torch.device) -> Iterator[Ranks]:
+def _together(meeting: Meeting) -> Iterator[None]:
+    """Around a collective operation: nobody waits in it for a process that is late."""
+    try:
+        meeting.wait()
+        yield
+    except RuntimeError as error:
+        raise InputError(
+            "another process of this run has ended without a word, or hangs; give the same command again"
+        ) from error
+
+
+@contextmanager
+def distributed(device: torch.device, rank_timeout: float = RANK_TIMEOUT) -> Iterator[Ranks]:
     """The process group that torchrun's environment describes, or one process.
 
     Args:
         device: cuda gives each process of a machine its own.
+        rank_timeout: minutes that a process may do nothing while others wait for it.
 
     Raises:
         InputError: the environment describes a part of a process group, or there are more processes than GPUs.
@@ -149,11 +173,18 @@ def distributed(device: torch.device) -> Iterator[Ranks]:
     # destroy_process_group does not end the group's threads, and they crash the process, now and then, as it exits.
     import_module("torch.distributed.nn.functional")
     store, rank, size = next(rendezvous("env://", timeout=_START))
-    store.set_timeout(_PATIENCE)
+    meeting_store = dist.PrefixStore("meeting", store)  # type: ignore[attr-defined]
+    meeting = Meeting(meeting_store, rank, size, 60 * rank_timeout)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+    patience = timedelta(minutes=rank_timeout)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
     try:
-        yield Ranks(rank, size, device)
+        yield Ranks(rank, size, device, meeting=meeting)
+    except BaseException as error:
+        # All are interrupted together, and all wait for one that hangs: one line is enough.
+        if not meeting.end() and isinstance(error, KeyboardInterrupt | HangingRankError):
+            raise SystemExit(2) from None
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -3,8 +3,10 @@
 The modules of the commands import torch and everything heavy inside their functions, so that help comes at once.
 """
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
@@ -48,10 +50,34 @@ def cli() -> None:
     """Restart, ODE and SDE samplers for diffusion models: a sampler is a path of noise levels."""
 
 
+@contextmanager
+def _tidy_end() -> Iterator[None]:
+    """Lets SIGTERM, as SIGINT, end the body by an exception, so that it gives back what it has taken.
+
+    torchrun sends the one right after the other: only the first counts.
+    """
+    ended = False
+
+    def end(number: int, _: object) -> None:
+        nonlocal ended
+        if number == signal.SIGTERM and ended:
+            return
+        ended = True
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line. Bad input ends with one sentence on standard error and exit code 2."""
     try:
-        status = cli.main(arguments, prog_name="restart-sampling", standalone_mode=False)
+        with _tidy_end():
+            status = cli.main(arguments, prog_name="restart-sampling", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)

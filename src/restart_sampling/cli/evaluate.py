@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from restart_sampling.cli.options import (
     pick_plan,
     print_json,
     print_settings,
+    rank_timeout_option,
 )
 from restart_sampling.cli.row_options import (
     SetupOptions,
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 )
 @batch_option
 @device_option
+@rank_timeout_option
 @json_option
 def evaluate(
     sources: tuple[Path, ...],
@@ -75,6 +78,7 @@ def evaluate(
     results: Path,
     batch: int,
     device: str,
+    rank_timeout: float,
     as_json: bool,
 ) -> None:
     """Compare IMAGES (folders, zips, tars), or the images of a sampler, with a reference.
@@ -99,7 +103,7 @@ def evaluate(
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.generation.seeds import parse_seeds
 
-    with distributed(chip) as ranks:
+    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch, results)
             if name is not None and seeds_text is not None:
@@ -109,7 +113,7 @@ def evaluate(
                 rows = plan_rows(named, draw, seeds, seeds_text, name)
             else:
                 rows = [_row_of_files(path, max_images) for path in sources]
-            there = comparison.take_up(rows) if ranks.first else {}
+            there = held.enter_context(comparison.claimed(rows)) if ranks.first else {}
         if ranks.first:
             print_settings(describe_setup(comparison))
             print_notes({row.name: comparison.notes(row) for row in rows})

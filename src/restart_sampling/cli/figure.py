@@ -55,6 +55,7 @@ def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: st
 
     from restart_sampling.base.files import check_writable
     from restart_sampling.comparison.comparable import read_sweep, read_text_rows
+    from restart_sampling.evaluation.results_file import describe_damage
     from restart_sampling.pictures.kinds import plot
     from restart_sampling.pictures.style import FORMATS, save_figure
 
@@ -62,5 +63,8 @@ def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: st
         raise InputError(f"--out {out}: the suffix can be {', '.join(f'.{kind}' for kind in FORMATS)}, or none")
     check_writable(out)
     read = read_text_rows if kind == "text" else read_sweep
-    for path in save_figure(plot(kind, read(results), paper, rows), out):
+    found = read(results)
+    for path in save_figure(plot(kind, found, paper, rows), out):
         click.echo(path, err=True)
+    if found.damaged:
+        click.echo(f"{results}: {describe_damage(found.damaged)}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from restart_sampling.cli.options import (
     pick_plan,
     print_json,
     print_settings,
+    rank_timeout_option,
     write_images,
 )
 from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, sampler_options
@@ -31,6 +33,7 @@ from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, sam
 @batch_option
 @sampler_options
 @device_option
+@rank_timeout_option
 @json_option
 def generate(
     name: str,
@@ -41,6 +44,7 @@ def generate(
     batch: int,
     asked: SamplerOptions,
     device: str,
+    rank_timeout: float,
     as_json: bool,
 ) -> None:
     """Draw one image for each seed. After an interruption the same command goes on; also under torchrun.
@@ -58,7 +62,7 @@ def generate(
     from restart_sampling.generation.seeds import cut, parse_seeds
     from restart_sampling.generation.store import BlockStore
 
-    with distributed(chip) as ranks:
+    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             plan = pick_plan(plan_text, settings, name)
             seeds = parse_seeds(seeds_text)
@@ -67,9 +71,9 @@ def generate(
             run = {**drawing.about, "seeds": seeds_text}
             check_identity(run)
             check_channels(drawing)
-            store = BlockStore(out, cut(seeds, batch))
+            store = BlockStore(out, cut(seeds, batch), run)
             if ranks.first:
-                store.check(run, batch)
+                held.enter_context(store.claimed(batch))
         if ranks.first:
             print_settings(
                 {

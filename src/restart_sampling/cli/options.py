@@ -37,6 +37,14 @@ device_option = click.option(
     show_default=True,
     help="Where to compute; auto takes cuda, then mps, then cpu.",
 )
+rank_timeout_option = click.option(
+    "--rank-timeout",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    metavar="MINUTES",
+    help="Under torchrun: end the run where a process does nothing for so long while others wait for it.",
+)
 batch_option = click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
 json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on standard output.")
 detector_option = click.option(

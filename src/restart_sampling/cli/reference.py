@@ -17,6 +17,7 @@ from restart_sampling.cli.options import (
     pick_device,
     print_json,
     print_settings,
+    rank_timeout_option,
     trust_option,
 )
 
@@ -30,6 +31,7 @@ from restart_sampling.cli.options import (
 @click.option("--max-images", type=click.IntRange(2), help="Use so many, drawn as EDM does; default: all.")
 @batch_option
 @device_option
+@rank_timeout_option
 @json_option
 def reference(
     data: Path,
@@ -40,6 +42,7 @@ def reference(
     max_images: int | None,
     batch: int,
     device: str,
+    rank_timeout: float,
     as_json: bool,
 ) -> None:
     """Write the statistics of the images in DATA: a folder, a zip or a tar.
@@ -58,7 +61,7 @@ def reference(
 
     images = read_images(data, count=max_images)
     check_writable(out)
-    with distributed(chip) as ranks:
+    with distributed(chip, rank_timeout) as ranks:
         with ranks.one_goes_first():
             detector = load_detector(detector_name, ranks.device, trust=trust)
             detector.try_on(images.shape)

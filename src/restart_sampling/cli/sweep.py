@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from restart_sampling.cli.options import (
     pick_device,
     print_json,
     print_settings,
+    rank_timeout_option,
 )
 from restart_sampling.cli.row_options import (
     SetupOptions,
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 @sampler_options
 @batch_option
 @device_option
+@rank_timeout_option
 @json_option
 def sweep(
     name: str,
@@ -72,6 +75,7 @@ def sweep(
     asked: SamplerOptions,
     batch: int,
     device: str,
+    rank_timeout: float,
     as_json: bool,
 ) -> int:
     """Compare many plans of a model on the same seeds. The same command goes on after an interruption.
@@ -94,13 +98,13 @@ def sweep(
 
     if blocks == 1 and images < 2 * GROUPS:
         raise InputError(f"--images {images} is too few for a spread from one block; give at least {2 * GROUPS}")
-    with distributed(chip) as ranks:
+    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             model = asked.load(name, ranks.device, ranks.first)
             seeds = range(images * blocks)
             rows = plan_rows(plans, partial(model.drawing, batch=batch), seeds, f"0-{len(seeds) - 1}", name)
             comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch, out / RESULTS, out)
-            there = comparison.take_up(rows) if ranks.first else {}
+            there = held.enter_context(comparison.claimed(rows)) if ranks.first else {}
         if ranks.first:
             print_settings(
                 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from restart_sampling.cli.options import (
     pick_device,
     print_json,
     print_settings,
+    rank_timeout_option,
 )
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ _D = 2048  # of PFGM++ where the user gives none
 )
 @click.option("--dropout", default=0.05, show_default=True, type=click.FloatRange(0, 1, max_open=True))
 @device_option
+@rank_timeout_option
 @json_option
 def train(
     source: Path,
@@ -124,6 +127,7 @@ def train(
     attention_text: str | None,
     dropout: float,
     device: str,
+    rank_timeout: float,
     as_json: bool,
 ) -> None:
     """Train a denoiser on DATA: a folder, a zip or a tar of square images of one size.
@@ -152,7 +156,7 @@ def train(
     from restart_sampling.training.settings import Settings
     from restart_sampling.training.training_set import class_names, count_classes, read_training_set, square_side
 
-    with distributed(chip) as ranks:
+    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         if batch % ranks.size:
             raise InputError(f"--batch {batch} cannot be shared by {ranks.size} processes; give a multiple of that")
         pictures = read_images(source)
@@ -179,6 +183,9 @@ def train(
         )
         parameters = settings.check_network()
         folder = RunFolder(out)
+        if ranks.first:
+            held.enter_context(folder.claimed(settings.run()))
+        ranks.wait()
         folder.check(settings.run())  # before the images are read, and once more when their hash is known
         dataset = _describe(pictures, settings)
         if ranks.first:

@@ -10,7 +10,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.named_plans import family_of
-from restart_sampling.evaluation.results_file import SCORES, read_results
+from restart_sampling.evaluation.results_file import SCORES, describe_damage, read_results
 from restart_sampling.sampling.plan import Plan
 
 RESULTS = "results.jsonl"
@@ -19,6 +19,16 @@ SAMPLES = "samples"
 _NAMES = {"model_sha256": "model"}
 
 Result = Mapping[str, Any]
+
+
+class Rows(dict[str, dict[str, Any]]):
+    """Rows of a results file by their keys, in the order of the file; of two alike the last.
+
+    Attributes:
+        damaged: numbers of the lines that were left out.
+    """
+
+    damaged: Sequence[int] = ()
 
 
 def comparison(result: Result) -> dict[str, Any]:
@@ -67,8 +77,8 @@ def check_comparable(path: Path, results: Iterable[Result], other: Result | None
             raise InputError(f"{path} holds a row with different {names} ({values}); {advice}")
 
 
-def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
-    """Reads the rows of plans in a results file, by their keys, in the order of the file; of two alike the last.
+def read_sweep(path: Path) -> Rows:
+    """Reads the rows of plans in a results file.
 
     Raises:
         InputError: the file cannot be read, has no such row, or rows that cannot be compared.
@@ -76,7 +86,7 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
     return _read(path, "plan", "row of a sampler; make some with 'restart-sampling sweep'")
 
 
-def read_text_rows(path: Path) -> dict[str, dict[str, Any]]:
+def read_text_rows(path: Path) -> Rows:
     """Reads the rows of text-to-image samplers in a results file, as `read_sweep` gives those of plans.
 
     Raises:
@@ -85,12 +95,15 @@ def read_text_rows(path: Path) -> dict[str, dict[str, Any]]:
     return _read(path, "sampler", "row of a text-to-image sampler; make some with 'restart-sampling text compare'")
 
 
-def _read(path: Path, kind: str, what: str) -> dict[str, dict[str, Any]]:
-    results = [result for result in read_results(path) if result.get(kind) is not None]
+def _read(path: Path, kind: str, what: str) -> Rows:
+    file = read_results(path)
+    results = [result for result in file if result.get(kind) is not None]
     if not results:
-        raise InputError(f"{path} has no {what}")
+        raise InputError(f"{path} has no {what}" + f" ({describe_damage(file.damaged)})" * bool(file.damaged))
     check_comparable(path, results)
-    return {row_key(result): result for result in results}
+    rows = Rows({row_key(result): result for result in results})
+    rows.damaged = file.damaged
+    return rows
 
 
 def chosen(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Result]:

@@ -190,4 +190,5 @@ def _compare(
 
     rows = plan_rows(named, draw, seeds, format_seeds(seeds), "own")
     comparison = Comparison(setup(), Ranks(0, 1, net.device), batch_size, results, folder)
-    return finished(comparison.run(rows, comparison.take_up(rows)))
+    with comparison.claimed(rows) as there:
+        return finished(comparison.run(rows, there))

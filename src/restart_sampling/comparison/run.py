@@ -1,7 +1,8 @@
 """`Comparison`: the loop that draws and measures each row, and adds its line to the results file."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import isfinite
@@ -13,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError, one_line
-from restart_sampling.base.files import atomic, check_writable
+from restart_sampling.base.files import check_writable, write_bytes
+from restart_sampling.base.lock import lock_beside, lock_in, locked
 from restart_sampling.base.machine import describe_device, versions
+from restart_sampling.base.meeting import HangingRankError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.comparable import SAMPLES, check_comparable, row_key
 from restart_sampling.comparison.rows import Outcome, Row, Watch
@@ -68,6 +71,30 @@ class Comparison:
     def line(self, row: Row) -> dict[str, Any]:
         """What the line of a row says before it is measured."""
         return {**row.about, **self.about()}
+
+    @contextmanager
+    def claimed(self, rows: Sequence[Row]) -> Iterator[dict[str, dict[str, Any]]]:
+        """Keeps other runs from the folder, or from the rows alone where the results file may hold others.
+
+        The first process calls this; `run` belongs in here.
+
+        Returns:
+            What `take_up` does.
+
+        Raises:
+            InputError: another run measures them, or as `take_up`.
+        """
+        there = self.take_up(rows)
+        with ExitStack() as held:
+            if self.folder:
+                held.enter_context(locked(lock_in(self.folder), str(self.folder)))
+            elif self.results:
+                for row in rows:
+                    if row.drawing and row.name not in there:
+                        own = self.results.with_name(f"{self.results.name}.{row_key(self.line(row))}")
+                        what = f"row '{row.name}' of {self.results}"
+                        held.enter_context(locked(lock_beside(own), what, "--results"))
+            yield self.take_up(rows)  # another run may have finished some meanwhile
 
     def take_up(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         """Finds what earlier starts finished, and makes sure that more can be written. The first process calls this.
@@ -124,6 +151,8 @@ class Comparison:
                 continue
             try:
                 outcome = Outcome(row, forgiving._finish(row, watch))
+            except HangingRankError:
+                raise
             except Exception as error:  # whatever it is, the other rows can be measured
                 outcome = Outcome(row, None, one_line(error))
             watch.end(outcome)
@@ -228,5 +257,4 @@ def _keep_first(batches: Batches, path: Path) -> Batches:
 def _write_strip(images: Tensor, path: Path) -> None:
     strip = np.concatenate(list(images.numpy()), axis=2)
     picture = Image.fromarray(strip[0] if len(strip) == 1 else strip.transpose(1, 2, 0))
-    with atomic(path) as temporary:
-        temporary.write_bytes(picture_png(picture))
+    write_bytes(path, picture_png(picture))

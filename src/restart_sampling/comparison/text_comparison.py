@@ -79,10 +79,10 @@ class TextComparison(Comparison):
         assert row.drawing is not None
         watch.begin(row, 0)
         folder, ranks, line = self._images(row), self.ranks, self.line(row)
-        store = BlockStore(folder, cut(row.seeds, self.batch))
+        store = BlockStore(folder, cut(row.seeds, self.batch), line["run"])
         with ranks.failing_together():
             if ranks.first:
-                store.check(line["run"], self.batch)
+                store.check(self.batch)
         said = manifest(row.drawing, line["run"], line["model"], row.images, ranks.device, line["versions"])
         drawn = write_missing(store, said, row.drawing.draw, ranks, lambda count: watch.advance(row, count))
         with ranks.failing_together():

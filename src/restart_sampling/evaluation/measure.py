@@ -76,6 +76,7 @@ def measure(
             collector.add(batch, places, labels)
             if partial:
                 partial.save_if_due(collector.state)
+            ranks.alive()
             advance(len(places))
     moments = collector.reduced(ranks.all_reduce, ranks.gather)
     features = collector.features(ranks.gather) if collector.keep else None
@@ -109,6 +110,7 @@ def make_reference(
     collector = Collector(detector, images, groups=1, keep=keep_features, name=name)
     for places, batch, labels in batches:
         collector.add(batch, places, labels)
+        ranks.alive()
         advance(len(places))
     moments = collector.reduced(ranks.all_reduce, ranks.gather)
     features = collector.features(ranks.gather) if keep_features else None

@@ -1,18 +1,16 @@
 """`PartialSums`: an unfinished evaluation on the disk, so that it goes on after a kill."""
 
 import hashlib
-import io
 import json
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from restart_sampling.base.files import atomic, remove_partials
+from restart_sampling.base.files import remove_partials
+from restart_sampling.base.tensors import load_tensors, save_tensors
 from restart_sampling.evaluation.collect import Gather, State, merged
 
 _SHARE = 1 / 50  # of the time, at most, for saving
@@ -52,7 +50,7 @@ class PartialSums:
             files = self._files()
             self.earlier = _union([state for state in map(_read, files) if state is not None])
             if self.earlier is not None:
-                _write(self._own, self.earlier)
+                save_tensors(self._own, self.earlier)
             for file in files:
                 if self.earlier is None or file != self._own:
                     file.unlink()
@@ -63,7 +61,7 @@ class PartialSums:
         """Saves the sums of this process, where the last time is long enough ago for what it took."""
         start = time.monotonic()
         if start >= self._next_save:
-            _write(self._own, state())
+            save_tensors(self._own, state())
             end = time.monotonic()
             self._next_save = end + (end - start) / _SHARE
 
@@ -90,21 +88,10 @@ def _union(states: Sequence[State]) -> State | None:
     return merged(chosen) if chosen else None
 
 
-def _write(path: Path, state: State) -> None:
-    # By way of memory, because torch.save answers a full disk with an error of its own kind.
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    with atomic(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
 def _read(path: Path) -> State | None:
     """Reads sums; None where the file is damaged."""
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.save writes a zip with checksums, torch.load does not check them
-            if archive.testzip() is not None:
-                return None
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state: State = load_tensors(path)
     except Exception:  # a damaged file can fail in any way
         return None
     return state

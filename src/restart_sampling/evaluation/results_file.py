@@ -21,47 +21,104 @@ read this file.
 """
 
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import append_line
 
 SCHEMA = "restart-sampling-results/1"
 SCORES = {"clip": "CLIP score", "aesthetic": "aesthetic score"}
 """Titles of the scores of prompted images, by name: a line has `<name>_score`, and what made it under `<name>`."""
 
+_LISTS = ("frechet_distance_blocks", "frechet_distance_without_group")
+_TYPES = {
+    **dict.fromkeys(("run", "versions", *SCORES), dict),
+    **dict.fromkeys(("metrics", *_LISTS), list),
+    **dict.fromkeys(("name", "family", "sampler"), str),
+    **dict.fromkeys(("model", "plan"), str | None),
+    **dict.fromkeys(("reference", "published"), dict | None),
+}
+_OF_ROWS = {"run", "images", "detector", "reference", "metrics", "versions", "device"}
+
 
 def append_result(path: Path, result: Mapping[str, Any]) -> None:
     """Adds one line, in one write; a line that a killed run left unfinished is closed first."""
-    line = json.dumps({"schema": SCHEMA, **result}, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                line = "\n" + line
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(path, (json.dumps({"schema": SCHEMA, **result}, allow_nan=False) + "\n").encode())
 
 
-def read_results(path: Path) -> Iterator[dict[str, Any]]:
-    """The results of a file, in order; an unfinished line, which only a killed run leaves, is passed over.
+@dataclass(frozen=True)
+class Results:
+    """What a results file holds; iterating gives its lines.
+
+    Attributes:
+        lines: in their order.
+        damaged: numbers, from 1, of what is no line: a killed process, a full disk or an editor left it.
+    """
+
+    lines: Sequence[dict[str, Any]]
+    damaged: Sequence[int]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.lines)
+
+
+def read_results(path: Path) -> Results:
+    """Reads a results file, once.
 
     Raises:
         InputError: the file cannot be read, or a line is of another schema.
     """
     try:
-        text = path.read_text()
+        texts = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(f"results {path} cannot be read ({error.strerror})") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            result = json.loads(line)
-        except json.JSONDecodeError:
+    lines, damaged = [], []
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
             continue
-        if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        try:
+            line = json.loads(text, parse_constant=_no_number, parse_int=_moderate)
+        except (ValueError, RecursionError):
+            damaged.append(number)
+            continue
+        if not isinstance(line, dict) or line.get("schema") != SCHEMA:
             raise InputError(f"results {path}, line {number}: its schema is not {SCHEMA}; it is another kind of file")
-        yield result
+        if _is_sound(line):
+            lines.append(line)
+        else:
+            damaged.append(number)
+    return Results(lines, damaged)
+
+
+def describe_damage(damaged: Sequence[int]) -> str:
+    """Says which lines of a results file were left out; nothing, where none was."""
+    if not damaged:
+        return ""
+    s = "s" * (len(damaged) > 1)
+    return f"{len(damaged)} damaged line{s} left out, number{s} {', '.join(map(str, damaged))}"
+
+
+def _is_sound(line: Mapping[str, Any]) -> bool:
+    """Checks that what a line says is of the type that its readers expect, and that a row of samples is complete.
+
+    Numbers are left to those who want them: their messages name the row.
+    """
+    if (line.get("plan") or line.get("sampler")) and not line.keys() >= _OF_ROWS:
+        return False
+    lists = (value for name in _LISTS for value in line.get(name, ()))
+    return all(isinstance(line[name], kind) for name, kind in _TYPES.items() if name in line) and (
+        all(isinstance(value, int | float) and not isinstance(value, bool) for value in lists)
+    )
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _moderate(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError("no integer of a results file is so long")
+    return int(text)

@@ -56,6 +56,7 @@ def measure_scores(
             for column, score in enumerate(scores.values()):
                 values[done : done + len(prompts), column] = score(batch[score.clip.side], prompts).cpu()
             done += len(prompts)
+            ranks.alive()
             advance(len(prompts))
 
     # In the order of the images, so that the number of processes does not change how the sums are rounded.

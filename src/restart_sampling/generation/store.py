@@ -1,7 +1,8 @@
 """`BlockStore`: a folder or zip of images, block by block, from the first to the last.
 
 A block is what one batch makes, and is done or not done as a whole. Its record, written after its images, has their
-SHA-256, so that a run that goes on after a kill trusts nothing: what is not there byte for byte is made again.
+SHA-256 and the run that they belong to, so that a run that goes on after a kill trusts nothing: what is not there byte
+for byte, or is another run's, is made again.
 
 Images appear in the folder as they are made, their records in `.blocks` there. For OUT.zip the folder is
 `OUT.zip.blocks`, until the zip is made of it, whole and with the records.
@@ -19,9 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import atomic, check_writable, is_partial, remove_folder, remove_partials, write_json
+from restart_sampling.base.errors import InputError, one_line
+from restart_sampling.base.files import (
+    atomic,
+    check_writable,
+    is_partial,
+    remove_folder,
+    remove_partials,
+    write_bytes,
+    write_json,
+)
+from restart_sampling.base.lock import lock_beside, lock_in, locked
 from restart_sampling.images.writers import LABELS, MANIFEST, add_entry, encode_png, image_name
+
+_RECORDS = ".blocks"
 
 Read = Callable[[str], bytes]
 """The content of a file of the store, by its name."""
@@ -33,25 +45,43 @@ class BlockStore:
     Args:
         out: a folder, or a file that ends in .zip.
         blocks: seeds of the images of each block.
+        run: what defines the images, as in the manifest.
     """
 
-    def __init__(self, out: Path, blocks: Sequence[Sequence[int]]) -> None:
+    def __init__(self, out: Path, blocks: Sequence[Sequence[int]], run: Mapping[str, Any]) -> None:
         self.out = out
         self.blocks = blocks
+        self._run = run
+        # Without the seeds, which the names of the images say.
+        own = {key: value for key, value in run.items() if key != "seeds"}
+        self._run_sha256 = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
         self._zipped = out.suffix == ".zip"
         self._folder = out.with_name(f"{out.name}.blocks") if self._zipped else out
 
-    def check(self, run: Mapping[str, Any], batch: int) -> None:
+    @contextmanager
+    def claimed(self, batch: int) -> Iterator[None]:
+        """Keeps other runs away, after a check and with another: all that follows belongs in here.
+
+        Raises:
+            InputError: another run is writing, or as `check`.
+        """
+        self.check(batch)
+        path = lock_beside(self.out) if self._zipped else lock_in(self._folder / _RECORDS)
+        with locked(path, str(self.out)):
+            self.check(batch)  # another run may have come first
+            yield
+
+    def check(self, batch: int) -> None:
         """Makes sure that writing destroys nothing but an earlier go at the same run.
 
         Args:
-            run: what defines the images, as in the manifest.
             batch: images in a block.
 
         Raises:
             InputError: there is another run (the message says what differs), blocks of another size or something else,
                 or it cannot be written.
         """
+        run = self._run
         for found, has_blocks in self._earlier():
             differs = [key for key in {**found["run"], **run} if found["run"].get(key) != run.get(key)]
             if differs:
@@ -107,20 +137,32 @@ class BlockStore:
         record = {
             name: {"sha256": digest, "label": label} for name, digest, label in zip(names, digests, labels, strict=True)
         }
-        self._write(_record_name(number), json.dumps({"images": record, "sha256": _digest(record)}, indent=2).encode())
+        content = {"run_sha256": self._run_sha256, "images": record}
+        self._write(_record_name(number), json.dumps({**content, "sha256": _digest(content)}, indent=2).encode())
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
-        """Writes what belongs to the whole, when all blocks are there."""
+        """Writes what belongs to the whole, when all blocks are there.
+
+        Raises:
+            InputError: a block is another run's, or gone.
+        """
         manifest = {**manifest, "complete": True}
+        try:
+            labels = self._labels(self._read)
+        except (OSError, LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self._folder} was changed by something else meanwhile ({one_line(error)}); see that nothing else "
+                "writes there, then give the same command again"
+            ) from error
         if not self._zipped:
-            self._write(LABELS, self._labels(self._read))
+            self._write(LABELS, labels)
             write_json(self.out / MANIFEST, manifest)
             return
         numbers = range(len(self.blocks))
         with atomic(self.out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name in (name for number in numbers for name in self._names(number)):
                 add_entry(archive, name, self._read(name))
-            add_entry(archive, LABELS, self._labels(self._read))
+            add_entry(archive, LABELS, labels)
             add_entry(archive, MANIFEST, json.dumps(manifest, indent=2).encode())
             for name in map(_record_name, numbers):
                 add_entry(archive, name, self._read(name))
@@ -148,13 +190,12 @@ class BlockStore:
 
     def _write(self, name: str, content: bytes) -> str:
         """Writes a file; returns its SHA-256."""
-        with atomic(self._folder / name) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(self._folder / name, content)
         return hashlib.sha256(content).hexdigest()
 
     def _is_intact(self, number: int, read: Read) -> bool:
         try:
-            images = _read_record(number, read)
+            images = self._read_record(number, read)
             return list(images) == self._names(number) and all(
                 hashlib.sha256(read(name)).hexdigest() == image["sha256"] for name, image in images.items()
             )
@@ -169,9 +210,20 @@ class BlockStore:
 
     def _labels(self, read: Read) -> bytes:
         """Makes the dataset.json of all blocks, in their order."""
-        records = (_read_record(number, read) for number in range(len(self.blocks)))
+        records = (self._read_record(number, read) for number in range(len(self.blocks)))
         labels = [(name, image["label"]) for record in records for name, image in record.items()]
         return json.dumps({"labels": [pair for pair in labels if pair[1] is not None] or None}).encode()
+
+    def _read_record(self, number: int, read: Read) -> dict[str, Any]:
+        """Reads the images of a block; raises ValueError where they are another run's, or the record is damaged."""
+        record = json.loads(read(_record_name(number)))
+        digest = record.pop("sha256")
+        # Records of version 0.1.0 do not name their run, and their digest is that of the images alone.
+        if record.get("run_sha256", self._run_sha256) != self._run_sha256:
+            raise ValueError("the images are another run's")
+        if digest != _digest(record if "run_sha256" in record else record["images"]):
+            raise ValueError("the record is damaged")
+        return dict(record["images"])
 
     def _earlier(self) -> Iterator[tuple[dict[str, Any], bool]]:
         """Yields the manifests that are there, and whether there are blocks of theirs."""
@@ -182,7 +234,7 @@ class BlockStore:
         with _refused(self._folder):
             unfinished = _folder_manifest(self._folder)
         if unfinished is not None:
-            blocks = (*self._folder.glob(".blocks/*.json"), *(self._folder.glob("*.zip") if self._zipped else ()))
+            blocks = (*self._folder.glob(f"{_RECORDS}/*.json"), *(self._folder.glob("*.zip") if self._zipped else ()))
             yield unfinished, bool(blocks)
 
     def _adopt(self) -> None:
@@ -197,27 +249,27 @@ class BlockStore:
 
 
 def _record_name(number: int) -> str:
-    return f".blocks/{number:06d}.json"
+    return f"{_RECORDS}/{number:06d}.json"
 
 
-def _read_record(number: int, read: Read) -> dict[str, Any]:
-    record = json.loads(read(_record_name(number)))
-    if record["sha256"] != _digest(record["images"]):
-        raise ValueError("the record is damaged")
-    return dict(record["images"])
-
-
-def _digest(images: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(images).encode()).hexdigest()
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _folder_manifest(folder: Path) -> dict[str, Any] | None:
     """Reads a folder's manifest; None where there is nothing beside it, which a run that failed at once leaves."""
-    if not folder.exists() or (folder.is_dir() and all(map(is_partial, folder.iterdir()))):
+    if not folder.exists() or (folder.is_dir() and _is_bare(folder)):
         return None
     found = _parse_manifest((folder / MANIFEST).read_bytes())
-    alone = all(is_partial(path) or path.name == MANIFEST for path in folder.iterdir())
-    return None if alone else found
+    return None if _is_bare(folder, MANIFEST) else found
+
+
+def _is_bare(folder: Path, *names: str) -> bool:
+    """Checks whether a folder holds no more than files of these names, what an ended process left, and a lock."""
+    return all(
+        is_partial(path) or path.name in names or (path.name == _RECORDS and path.is_dir() and _is_bare(path))
+        for path in folder.iterdir()
+    )
 
 
 def _parse_manifest(text: bytes) -> dict[str, Any]:

@@ -1,12 +1,9 @@
 """The missing images of a folder or zip, made block by block."""
 
-import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
-from restart_sampling.base.errors import InputError
 from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.generation.drawing import Batch
@@ -14,7 +11,6 @@ from restart_sampling.generation.seeds import joined
 from restart_sampling.generation.store import BlockStore
 
 _MAX_WORKERS = 4  # of each process; they share the cores
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_missing(
@@ -39,25 +35,27 @@ def write_missing(
         How many images were drawn, by all processes.
 
     Raises:
-        InputError: the disk is full, or an image is not finite.
+        InputError: the disk is full, an image is not finite, or another run has written here.
     """
     missing: list[int] = []
     finished = False
-    with ranks.failing_together(), _disk_has_room():
+    with ranks.failing_together():
         if ranks.first:
-            missing = _missing(store)
-            finished = not missing and store.finished()
+            with ranks.at_work():
+                missing = _missing(store)
+                finished = not missing and store.finished()
             if not finished:
                 store.start(manifest)
     missing = ranks.gather(missing)[0]
     left = sum(len(store.blocks[number]) for number in missing)
     advance(sum(map(len, store.blocks)) - left)
-    with ranks.failing_together(), _disk_has_room():
+    with ranks.failing_together():
         _write_share(store, missing, draw, ranks, advance)
     ranks.wait()
-    with ranks.failing_together(), _disk_has_room():
+    with ranks.failing_together():
         if ranks.first and not finished:
-            store.finish(manifest)
+            with ranks.at_work():
+                store.finish(manifest)
     return left
 
 
@@ -80,6 +78,7 @@ def _write_share(
 
         for round_, _ in enumerate(in_order(writer, write, batches, ahead=1)):
             dealt = missing[round_ * ranks.size : (round_ + 1) * ranks.size]  # the others are about as far
+            ranks.alive()
             advance(sum(len(store.blocks[number]) for number in dealt))
 
 
@@ -91,15 +90,3 @@ def _missing(store: BlockStore) -> list[int]:
         return [
             number for number, intact in zip(numbers, threads.map(store.intact, numbers), strict=True) if not intact
         ]
-
-
-@contextmanager
-def _disk_has_room() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise InputError(
-            f"{error.filename} cannot be written ({error.strerror}); make room, then the same command goes on from here"
-        ) from error

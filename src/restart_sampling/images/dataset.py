@@ -16,6 +16,7 @@ import numpy as np
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import atomic, atomic_folder
+from restart_sampling.base.lock import lock_beside, locked
 from restart_sampling.base.parallel import in_order
 from restart_sampling.images.decode import Raw, decode, describe
 from restart_sampling.images.sources import Source
@@ -75,15 +76,19 @@ def plan_dataset(source: Source, out: Path, transform: Transform, count: int | N
     Raises:
         InputError: something is at `out`, or the first image cannot be part of such a dataset.
     """
-    empty = out.is_dir() and out.suffix != ".zip" and not any(out.iterdir())
-    if (out.exists() or out.is_symlink()) and not empty:
-        raise InputError(f"{out} exists; remove it, or choose another place")
+    _check_new(out)
     image = source.image(0)
     width, height = transform.output(image.size)
     check_size(width, height, source.where(0))
     channels = 1 if image.mode == "L" and transform.crop is None else 3
     count = len(source) if count is None else min(count, len(source))
     return Conversion(source, out, transform, count, (channels, height, width))
+
+
+def _check_new(out: Path) -> None:
+    empty = out.is_dir() and out.suffix != ".zip" and not any(out.iterdir())
+    if (out.exists() or out.is_symlink()) and not empty:
+        raise InputError(f"{out} exists; remove it, or choose another place")
 
 
 def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], None] = lambda count: None) -> Dataset:
@@ -97,11 +102,12 @@ def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], No
         advance: is told how many more images are done.
 
     Raises:
-        InputError: a file is damaged, or does not become an image of the shape of the first; the message names it.
+        InputError: a file is damaged, or does not become an image of the shape of the first, and the message names it;
+            or another process writes the same, or has written it.
     """
     labels = plan.source.labels
     written = array("q")
-    with _output(plan.out) as add:
+    with locked(lock_beside(plan.out), str(plan.out), "place"), _output(plan.out) as add:
         with closing(_converted(plan, workers)) as chunks:
             for results in chunks:
                 for place, png in results:
@@ -169,6 +175,7 @@ def _ignore_interrupt() -> None:
 @contextmanager
 def _output(out: Path) -> Iterator[Callable[[str, bytes], None]]:
     """Takes names and contents for a zip or folder that gets its name at the end, and is removed after an exception."""
+    _check_new(out)  # another process may have come first
     if out.suffix == ".zip":
         with atomic(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             yield partial(add_entry, archive)

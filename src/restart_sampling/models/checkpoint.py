@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.base.files import atomic, sha256, stand_in
+from restart_sampling.base.files import FullDiskError, sha256, stand_in, write_bytes
 from restart_sampling.base.numerics import torchs_own_defaults
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
@@ -265,8 +265,9 @@ def write_safetensors(checkpoint: Checkpoint, path: str | os.PathLike[str], *, o
     if checkpoint.classes:
         metadata["classes"] = ",".join(checkpoint.classes)
     try:
-        with atomic(path) as temporary:
-            temporary.write_bytes(_in_order(save(checkpoint.state, metadata)))
+        write_bytes(path, _in_order(save(checkpoint.state, metadata)))
+    except FullDiskError:
+        raise
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be written ({error})") from error
 

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import atomic, check_writable
+from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.comparison.comparable import RESULTS, SAMPLES, Result, read_sweep
 from restart_sampling.comparison.published import CHECKPOINTS, NOTES
 from restart_sampling.evaluation.metrics import paired_difference
+from restart_sampling.evaluation.results_file import describe_damage
 from restart_sampling.pictures.kinds import KINDS, plot
 from restart_sampling.pictures.points import pareto_front, points_of
 from restart_sampling.pictures.style import style
@@ -55,8 +56,7 @@ def report(folder: str | Path, out: str | Path, paper: str | None = None) -> int
     results = read_sweep(Path(folder) / RESULTS)
     check_writable(Path(out))
     page = make_report(Path(folder), results, paper)
-    with atomic(Path(out)) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+    write_bytes(Path(out), page.encode(errors="backslashreplace"))
     return len(results)
 
 
@@ -91,6 +91,7 @@ def make_report(folder: Path, results: Mapping[str, Result], paper: str | None =
         figures=_figures(results, paper),
         rows=rows,
         columns={name: form for name, form in _COLUMNS.items() if any(row[name] is not None for row in rows)},
+        damage=describe_damage(getattr(results, "damaged", ())),
         seeds=max(map(_count, strips), default=0),
         paper=CHECKPOINTS[paper] if paper else None,
         notes=NOTES[paper] if paper else (),
@@ -157,7 +158,7 @@ def _rows(folder: Path, results: Mapping[str, Result]) -> list[dict[str, Any]]:
                 "published FID": result.get("published_fid"),
                 "difference": difference,
                 "error of it": its_error,
-                "seconds": result["seconds"],
+                "seconds": result.get("seconds"),
             }
         )
     return rows

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from restart_sampling.base.files import atomic
+from restart_sampling.base.files import write_bytes
 from restart_sampling.generation.drawing import generate
 from restart_sampling.images.writers import encode_png
 from restart_sampling.models.denoiser import Denoiser
@@ -32,8 +32,7 @@ def draw_samples(model: Denoiser, out: Path) -> None:
     classes = [seed % _COLUMNS % model.label_dim for seed in seeds] if model.label_dim else None
     batches = generate(model, _PLAN, seeds, batch_size=len(seeds), classes=classes)
     images = torch.cat([batch.images for batch in batches]).numpy()
-    with atomic(out) as temporary:
-        temporary.write_bytes(encode_png(_grid(images)))
+    write_bytes(out, encode_png(_grid(images)))
 
 
 def _grid(images: np.ndarray) -> np.ndarray:

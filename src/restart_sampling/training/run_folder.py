@@ -3,14 +3,17 @@
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.base.files import atomic, check_writable, is_partial, remove_partials, write_json
+from restart_sampling.base.files import check_writable, is_partial, remove_partials, write_bytes, write_json
+from restart_sampling.base.lock import lock_in, locked
+from restart_sampling.base.tensors import load_tensors, save_tensors
 
 FORMAT = "restart-sampling-training/1"
 _RUN, _STATE, _LOSS, _MODEL = "run.json", "state.pt", "loss.jsonl", "model.safetensors"
@@ -51,6 +54,18 @@ class RunFolder:
             raise InputError(f"{self.path} holds another run, with {differs[0]} {old}, not {new}; choose another --out")
         check_writable(self.path / _RUN)
 
+    @contextmanager
+    def claimed(self, run: Mapping[str, Any]) -> Iterator[None]:
+        """Keeps other runs away, after a check and with another: all that follows belongs in here.
+
+        Raises:
+            InputError: another run is writing, or as `check`.
+        """
+        self.check(run)
+        with locked(lock_in(self.path), str(self.path)):
+            self.check(run)  # another run may have come first
+            yield
+
     def _read_run(self) -> dict[str, Any] | None:
         try:
             if not self.path.exists() or (self.path.is_dir() and all(map(is_partial, self.path.iterdir()))):
@@ -79,11 +94,7 @@ class RunFolder:
         if not file.exists():
             return None
         try:
-            with zipfile.ZipFile(file) as archive:
-                broken = archive.testzip()
-            if broken is not None:
-                raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
-            state = torch.load(file, map_location=device, weights_only=True)
+            state = load_tensors(file, device)
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise ValueError(f"it has no format {FORMAT}")
             return state
@@ -94,10 +105,8 @@ class RunFolder:
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replaces the last state."""
-        with atomic(self.path / _STATE) as temporary:
-            torch.save({"format": FORMAT, **state}, temporary)
+        save_tensors(self.path / _STATE, {"format": FORMAT, **state})
 
     def save_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Writes the values of all rounds so far, one JSON line each."""
-        with atomic(self.path / _LOSS) as temporary:
-            temporary.write_text("".join(f"{json.dumps(line)}\n" for line in history))
+        write_bytes(self.path / _LOSS, "".join(f"{json.dumps(line)}\n" for line in history).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -18,6 +19,7 @@ from restart_sampling.cli.options import (
     pick_device,
     print_json,
     print_settings,
+    rank_timeout_option,
     trust_option,
 )
 from restart_sampling.cli.row_options import (
@@ -87,6 +89,7 @@ SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100",
 @drawing_options
 @batch_option
 @device_option
+@rank_timeout_option
 @json_option
 def compare(
     prompts_path: Path,
@@ -104,6 +107,7 @@ def compare(
     asked: PipelineOptions,
     batch: int,
     device: str,
+    rank_timeout: float,
     as_json: bool,
 ) -> int:
     """Compare samplers on the prompts of a CSV: Fréchet distance, CLIP and aesthetic score at each guidance scale.
@@ -130,7 +134,7 @@ def compare(
     for text in sampler_texts:
         Sampler.parse(text)  # what can be wrong without the models comes before them
     metrics = models.metrics(metrics_text, more=[metric for metric in METRICS if metric != "per-class"])
-    with distributed(chip) as ranks:
+    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             prompts = read_captions(prompts_path, count)
             if len(prompts) < 2 * GROUPS:
@@ -150,7 +154,7 @@ def compare(
             ]
             rows = [text_row(drawing, prompts_path) for drawing in drawings]
             comparison = TextComparison(setup, ranks, batch, out / RESULTS, out, prompts, scores, keep_images)
-            there = comparison.take_up(rows) if ranks.first else {}
+            there = held.enter_context(comparison.claimed(rows)) if ranks.first else {}
         if ranks.first:
             evaluations = sum(drawing.network_evaluations for drawing in drawings)
             print_settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from restart_sampling.cli.options import (
     pick_device,
     print_json,
     print_settings,
+    rank_timeout_option,
     write_images,
 )
 from restart_sampling.cli.text.pipeline_options import (
@@ -45,6 +47,7 @@ from restart_sampling.cli.text.pipeline_options import (
 @drawing_options
 @batch_option
 @device_option
+@rank_timeout_option
 @json_option
 def generate(
     prompts_path: Path,
@@ -57,6 +60,7 @@ def generate(
     asked: PipelineOptions,
     batch: int,
     device: str,
+    rank_timeout: float,
     as_json: bool,
 ) -> None:
     """Draw an image of each prompt of a CSV. After an interruption the same command goes on; also under torchrun.
@@ -77,14 +81,14 @@ def generate(
     from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
 
-    with distributed(chip) as ranks:
+    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             sampler = Sampler.parse(scheduler_text, steps)
             prompts = read_captions(prompts_path, count)
             drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, batch)
-            store = BlockStore(out, cut(range(len(prompts)), batch))
+            store = BlockStore(out, cut(range(len(prompts)), batch), drawing.about)
             if ranks.first:
-                store.check(drawing.about, batch)
+                held.enter_context(store.claimed(batch))
         model = drawing.model
         if ranks.first:
             print_settings(

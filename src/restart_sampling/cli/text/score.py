@@ -16,6 +16,7 @@ from restart_sampling.cli.options import (
     pick_device,
     print_json,
     print_settings,
+    rank_timeout_option,
 )
 from restart_sampling.cli.text.score_options import ScoreModels, describe_score, score_options
 
@@ -48,6 +49,7 @@ from restart_sampling.cli.text.score_options import ScoreModels, describe_score,
 )
 @batch_option
 @device_option
+@rank_timeout_option
 @json_option
 def score(
     images: Path,
@@ -57,6 +59,7 @@ def score(
     results: Path,
     batch: int,
     device: str,
+    rank_timeout: float,
     as_json: bool,
 ) -> None:
     """CLIP and aesthetic scores of IMAGES (a folder, zip or tar), which were made of the prompts in a CSV.
@@ -79,7 +82,7 @@ def score(
     from restart_sampling.images.sources import open_source
 
     metrics = models.metrics(metrics_text)
-    with distributed(chip) as ranks:
+    with distributed(chip, rank_timeout) as ranks:
         with ranks.one_goes_first():
             prompted = match_images(open_source(images), read_numbered_prompts(prompts_path))
             check_writable(results)
