@@ -18,14 +18,17 @@ import multiprocessing
 import os
 import re
 import resource
-import signal
 import sys
+import time
 import traceback
 import types
 import unittest
 import warnings
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from functools import partial, wraps
+from dataclasses import dataclass
+from functools import wraps
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -133,26 +136,86 @@ def prepare() -> None:
     torch.set_num_threads(1)
 
 
-def stop(*_: Any) -> None:
-    raise TimeoutError("its test module took more than 120 seconds")
-
-
-def judge_module(tests: Path, module: str) -> list[dict[str, Any]]:
-    """What becomes of the pipelines of a test module."""
+def judge_module(tests: Path, module: str, skip: int, answers: Connection) -> None:
+    """Sends what becomes of the pipelines of a test module, each with its place; before each, its name."""
     import torch
 
     torch.set_grad_enabled(False)
-    signal.signal(signal.SIGALRM, stop)  # else the alarm ends the process, and the pool waits for it forever
-    signal.alarm(120)
-    try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        try:
             found = cases(tests, module)
-            return [
-                {"pipeline": each.pipeline_class.__name__, "test": f"{module}.{each.__name__}", **judge(each)}
-                for each in found
-            ]
-    except BaseException as error:  # whatever a test module imports
-        return [{"pipeline": module, "state": "not built", "why": short(error)}]
+        except BaseException as error:  # whatever a test module imports
+            answers.send({"pipeline": module, "state": "not built", "why": short(error)})
+            return
+        for each in found[skip:]:
+            about = {"pipeline": each.pipeline_class.__name__, "test": f"{module}.{each.__name__}"}
+            answers.send(about)
+            answers.send(about | judge(each))
+    if not found:
+        answers.send({"pipeline": module, "state": "none", "why": "no class of it tests a pipeline with a scheduler"})
+
+
+def judged(tests: Path, modules: list[str], processes: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """Yields what becomes of the pipelines of test modules, each module in a process of its own.
+
+    A process that dies, or is at one pipeline for too long, is ended, and another goes on with the next pipeline.
+    """
+    fork = multiprocessing.get_context("fork")
+    waiting = [(module, 0) for module in reversed(modules)]
+    running: list[Running] = []
+    while waiting or running:
+        while waiting and len(running) < processes:
+            module, skip = waiting.pop()
+            answers, sending = fork.Pipe(duplex=False)
+            process = fork.Process(target=judge_module, args=(tests, module, skip, sending))
+            process.start()
+            sending.close()
+            running.append(Running(module, process, answers, skip, time.monotonic() + seconds))
+        ready = wait([each.answers for each in running], timeout=1)
+        for each in list(running):
+            why = f"it took more than {seconds:g} seconds" if time.monotonic() > each.deadline else ""
+            if each.answers in ready:
+                try:
+                    answer = each.answers.recv()
+                    each.deadline = time.monotonic() + seconds
+                    each.at = None if "state" in answer else answer
+                    if each.at is None:
+                        each.done += 1
+                        yield answer
+                    continue
+                except EOFError:
+                    each.process.join()
+                    why = f"its process ended with exit code {each.process.exitcode}" if each.process.exitcode else ""
+                    if not why:
+                        running.remove(each)
+                        continue
+            if why:
+                each.process.kill()
+                running.remove(each)
+                yield (each.at or {"pipeline": each.module}) | {"state": "not built", "why": why}
+                if each.at:
+                    waiting.append((each.module, each.done + 1))
+
+
+@dataclass
+class Running:
+    """A test module that is at work.
+
+    Attributes:
+        module: its name.
+        process: of its own.
+        answers: where it sends.
+        done: pipelines that are finished.
+        deadline: when the one that it is at has taken too long.
+        at: the pipeline that it is at; None while it is imported.
+    """
+
+    module: str
+    process: Any
+    answers: Connection
+    done: int
+    deadline: float
+    at: dict[str, Any] | None = None
 
 
 def short(error: BaseException) -> str:
@@ -321,13 +384,14 @@ def module_of(result: dict[str, Any]) -> str:
 @click.argument("tests", type=click.Path(exists=True, path_type=Path))
 @click.option("--only", default="", help="Test modules whose names have one of these words, between commas.")
 @click.option("--processes", default=2, show_default=True)
+@click.option("--seconds", default=120.0, show_default=True, help="That a pipeline may take.")
 @click.option(
     "--results",
     default=None,
     type=click.Path(path_type=Path),
     help="Lines of JSON, one for each pipeline; those of test modules that are not run stay.",
 )
-def main(tests: Path, only: str, processes: int, results: Path | None) -> None:
+def main(tests: Path, only: str, processes: int, seconds: float, results: Path | None) -> None:
     tests = tests.resolve()
     if tests.is_file():  # results of a run before
         print(table([json.loads(line) for line in tests.read_text().splitlines()]))
@@ -338,17 +402,12 @@ def main(tests: Path, only: str, processes: int, results: Path | None) -> None:
     prepare()
     kept = results.read_text().splitlines() if results and results.exists() else []
     lines = [line for line in kept if module_of(json.loads(line)) not in chosen]
-    with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
-        for found in pool.imap_unordered(partial(judge_module, tests), chosen):
-            for each in found:
-                lines.append(json.dumps(each))
-                if results:
-                    results.write_text("".join(f"{line}\n" for line in sorted(lines)))
-                said = f"{each.get('scheduler', ''):32s} {each['state']:12s} {each.get('why', '')[:200]}"
-                print(
-                    f"{each['pipeline']:50s} {said}",
-                    flush=True,
-                )
+    for each in judged(tests, chosen, processes, seconds):
+        lines.append(json.dumps(each))
+        if results:
+            results.write_text("".join(f"{line}\n" for line in sorted(lines)))
+        said = f"{each.get('scheduler', ''):32s} {each['state']:12s} {each.get('why', '')[:200]}"
+        print(f"{each['pipeline']:50s} {said}", flush=True)
 
 
 if __name__ == "__main__":

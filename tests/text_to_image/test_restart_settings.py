@@ -8,6 +8,7 @@ from tiny_pipelines import SD, generators
 
 import restart_sampling as rs
 from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.solvers.by_name import SOLVERS
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
 
 FORMS = [
@@ -57,8 +58,9 @@ def test_none(form):
         ({"restart": ["1234"]}, "the entry 1234"),
         ({"restart": "10,2,0.1,2.0"}, "restart is '10,2,0.1,2.0'"),
         ({"restart": "[10,2,0.1]"}, "has 3 entries"),
-        ({"solver": None}, "solver None does not exist; give one of euler, heun, midpoint, dpm2, dpm3, ddim, ddpm"),
-        ({"solver": "rk9"}, "solver 'rk9' does not exist; give one of euler, heun"),
+        ({"solver": None}, f"solver None does not exist; give one of {', '.join(SOLVERS)}, or with a setting"),
+        ({"solver": "dpmpp"}, "solver 'dpmpp' does not exist; give one of euler, heun"),
+        ({"solver": "unipc:order=2"}, "solver unipc has no setting 'order=2'; its settings: p"),
         ({"restart_solver": 3}, "solver 3 does not exist"),
         ({"euler_below": float("nan")}, "euler_below is nan"),
         ({"euler_below": -1.0}, "euler_below is -1.0"),
@@ -70,7 +72,12 @@ def test_what_is_none_of_these_is_answered_in_a_sentence(settings, said):
     with pytest.raises(InputError, match=said.replace("[", r"\[")) as error:
         RestartScheduler(**SD, **settings)
     assert "\n" not in str(error.value)
-    assert "dpmpp" not in str(error.value)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_solvers_that_are_listed_work(solver):
+    scheduler = RestartScheduler(**SD, solver=solver, restart=[[4, 2, 0.1, 2.0]], restart_budget="extra")
+    assert run(scheduler, start(14), generator=generators([1, 2]), num_inference_steps=12)[-1].isfinite().all()
 
 
 def lines(scheduler):

@@ -178,7 +178,7 @@ def test_a_plan_that_the_pipeline_came_with_is_not_taken_over():
         ("dpmpp use_karras_sigmas=1", SD15, "use_karras_sigmas is 1; give true or false"),
         ("dpmpp solver_order=true", SD15, "solver_order is true; give a number"),
         ("dpmpp solver_type=3", SD15, "solver_type is 3; give a word"),
-        ("restart solver=unipc", SD15, "unipc"),
+        ("restart solver=unipcc", SD15, "unipc"),
         ("restart restart_budget=free", SD15, "restart_budget is 'free'"),
         ("dpmpp algorithm_type=magic", SD15, "magic"),
     ],

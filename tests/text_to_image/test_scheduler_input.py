@@ -23,7 +23,7 @@ SENTENCES = [
     (RestartScheduler, {"restart": [[4, 2, 0.1]]}, r"the entry \[4, 2, 0.1\]; give lists"),
     (RestartScheduler, {"restart": [4, 2, 0.1, 2.0]}, "the entry 4; give lists"),
     (RestartScheduler, {"restart": [[1, 2, 0.1, 2.0]]}, "give at least 2"),
-    (RestartScheduler, {"solver": "unipc"}, "remembers the steps before"),
+    (RestartScheduler, {"solver": "unipc:p=4"}, "give p from 1 to 3"),
     (RestartScheduler, {"solver": "rk9"}, "does not exist"),
     (RestartScheduler, {"restart_budget": "half"}, "restart_budget is 'half'"),
     (RestartScheduler, {"restart_grid": "cosine"}, "restart_grid is 'cosine'"),

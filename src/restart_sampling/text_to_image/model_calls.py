@@ -1,25 +1,36 @@
 """The calls of the model along a noise path, as a table for diffusers schedulers.
 
-diffusers pipelines call the model themselves, once for each step of a scheduler. A single-step solver is linear in the
-slopes dx/dlevel that the model gives it, and moves no state that has none. So `follow` is run once, fall by fall, on
-displacements in multiples of the slopes, and a scheduler repeats with tensors what it does with those.
+diffusers pipelines call the model themselves, once for each step of a scheduler, and may change the sample between two
+steps. Solvers are linear in the states that they are given, in the slopes dx/dlevel that the model answers with, and in
+what they remember of both. So the loop of `follow` is run once on unknowns, a state for each fall and a slope for each
+call; where a fall arrives then tells a scheduler what to do with tensors.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.sampling.follow import follow
+from restart_sampling.sampling.follow import walk
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.by_name import SOLVERS, make_solver
 from restart_sampling.sampling.solvers.protocol import Denoise, Solver, SolverDefaults
 from restart_sampling.sampling.solvers.single_step import Euler
+
+STATE, SLOPE, DATA = range(3)
+"""The tensors of a call: the state that the model saw, its answer as dx/dlevel, and as x0 = x - level dx/dlevel."""
+
+Key = tuple[int, int]
+"""(number of the call, which of its tensors)"""
+
+_ROUNDING = 1e-12
+"""Of a weight that is 0 or 1 but for the rounding of the solver's arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +39,36 @@ class Evaluation:
 
     Attributes:
         level: where the model is called.
+        number: of the call, from 0.
+        move: index of its fall among the path's moves.
         stage: how many calls of this fall come before it.
-        weights: the state after it lies at the fall's start, plus these multiples of the slopes of the fall's calls;
-            none: the state stays, whatever the network answers.
+        terms: the state after it is the sum of these tensors times these weights; none: the state stays, whatever the
+            network answers.
+        needs: the tensors, of it and of the calls before it, that it or a later one needs.
         rises: (low, high) of the noise that is added then; none until the fall is complete.
         restart: whether it belongs to a restart interval.
         lands: whether it is made where the fall ends, as Heun's second call is.
     """
 
     level: float
+    number: int
+    move: int
     stage: int
-    weights: tuple[float, ...]
-    rises: tuple[tuple[float, float], ...]
-    restart: bool
-    lands: bool
+    terms: tuple[tuple[Key, float], ...] = ()
+    needs: tuple[Key, ...] = ()
+    rises: tuple[tuple[float, float], ...] = ()
+    restart: bool = False
+    lands: bool = False
+
+    @property
+    def begins(self) -> bool:
+        """Whether a step begins with it."""
+        return self.stage == 0 and bool(self.terms)
+
+    @property
+    def in_vain(self) -> "Evaluation":
+        """The same call, whose answer is not used."""
+        return Evaluation(self.level, self.number, self.move, self.stage, restart=self.restart, lands=self.lands)
 
 
 @dataclass(frozen=True)
@@ -69,7 +96,7 @@ class EulerBelow(SolverDefaults):
         return self._active(move).landing(move, process)
 
     def step(
-        self, denoise: Denoise, x: Tensor, move: Move, memory: None = None, process: Process = VE
+        self, denoise: Denoise, x: Tensor, move: Move, memory: Any = None, process: Process = VE
     ) -> tuple[Tensor, Any]:
         """Takes a step of the solver, or of Euler."""
         return self._active(move).step(denoise, x, move, memory, process)
@@ -78,69 +105,104 @@ class EulerBelow(SolverDefaults):
         return self.solver if move.then > self.level else Euler()
 
 
-def single_step_solver(text: str) -> Solver:
-    """Makes a solver by name that keeps nothing from one step to the next.
+def scheduler_solver(text: str) -> Solver:
+    """Makes a solver by name.
 
     Raises:
-        InputError: there is no such solver, or it uses the steps before.
+        InputError: there is no such solver.
     """
     if not isinstance(text, str) or text.partition(":")[0] not in SOLVERS:
-        raise InputError(f"solver {text!r} does not exist; {_allowed()}")
-    solver = make_solver(text)
-    if _remembers(solver):
         raise InputError(
-            f"solver {text} remembers the steps before, which a diffusers pipeline may change; {_allowed()}"
+            f"solver {text!r} does not exist; give one of {', '.join(SOLVERS)}, or with a setting, such as ddim:eta=0.5"
         )
-    return solver
+    return make_solver(text)
 
 
-def _remembers(solver: Solver) -> bool:
-    """Whether a step in the middle of a grid leaves something for the next one."""
-    x = torch.zeros(1, device="cpu")
-    return solver.step(lambda x, level: x, x, Move(2.0, 1.0, left=9))[1] is not None
+@dataclass(frozen=True)
+class _FromUnknown(SolverDefaults):
+    """Another solver, each step of which begins at an unknown state, as callbacks may have changed it."""
+
+    solver: Solver
+    state: Callable[[], Tensor] = field(compare=False)
+    name: ClassVar[str] = "from_unknown"
+
+    @property
+    def order(self) -> int:
+        """The order of the solver."""
+        return self.solver.order
+
+    def landing(self, move: Move, process: Process = VE) -> float:
+        """Returns where the solver arrives."""
+        return self.solver.landing(move, process)
+
+    def step(
+        self, denoise: Denoise, x: Tensor, move: Move, memory: Any = None, process: Process = VE
+    ) -> tuple[Tensor, Any]:
+        """Takes a step of the solver from an unknown state."""
+        return self.solver.step(denoise, self.state(), move, memory, process)
 
 
-def _allowed() -> str:
-    names = [name for name in SOLVERS if not _remembers(make_solver(name))]
-    return f"give one of {', '.join(names)}, or with a setting, such as ddim:eta=0.5"
+def evaluations(
+    path: NoisePath, solver: Solver, restart_solver: Solver, process: Process, first: int = 0
+) -> list[Evaluation]:
+    """Lists the calls of the model that `follow` makes along a path, in order.
 
-
-def evaluations(path: NoisePath, solver: Solver, restart_solver: Solver, process: Process) -> list[Evaluation]:
-    """Lists the calls of the model that `follow` makes along a path that begins with a fall, in order."""
-    falls = [index for index, move in enumerate(path.moves) if not move.rises]
-    return [
-        call
-        for first, end in zip(falls, [*falls[1:], len(path.moves)], strict=True)
-        for call in _calls(path.moves[first:end], solver, restart_solver, process)
-    ]
-
-
-def _calls(moves: Sequence[Move], solver: Solver, restart_solver: Solver, process: Process) -> Iterator[Evaluation]:
-    """Yields the calls of a fall, the last of them with the rises after it."""
+    Args:
+        path: it begins with a fall.
+        solver: of the main grid.
+        restart_solver: of the restarts.
+        process: of the model.
+        first: index of the move to begin at, a fall.
+    """
+    part = NoisePath(path.moves[first:])
+    width = 2 * part.nfe(solver, restart_solver)
     asked: list[tuple[float, Tensor]] = []
-    rises: list[tuple[float, float]] = []
+    rises: dict[int, list[tuple[float, float]]] = {}  # by the number of calls before them
+
+    def unknown(which: int) -> Tensor:
+        vector = torch.zeros(1, width, dtype=torch.float64, device="cpu")
+        vector[0, 2 * len(asked) + which] = 1.0
+        return vector
 
     def denoise(x: Tensor, level: Tensor) -> Tensor:
-        slope = slopes[[len(asked)]]
+        slope = unknown(SLOPE)
         asked.append((level.item(), x))
         return x - level * slope
 
     def perturb(x: Tensor, low: float, high: float) -> Tensor:
-        rises.append((low, high))
+        rises.setdefault(len(asked), []).append((low, high))
         return x
 
-    count = (restart_solver if moves[0].restart else solver).evaluations(moves[0])
-    slopes = torch.eye(count, dtype=torch.float64, device="cpu")
-    start = torch.zeros_like(slopes[:1])
-    end = follow(denoise, start, NoisePath(tuple(moves)), solver, restart_solver, process, perturb)
-    places = [*(place for _, place in asked[1:]), end]
-    for stage, ((level, _), place) in enumerate(zip(asked, places, strict=True)):
-        complete = stage + 1 == len(asked)
-        yield Evaluation(
-            level,
-            stage,
-            tuple(place[0, : stage + 1].tolist()),
-            tuple(rises) if complete else (),
-            moves[0].restart,
-            level == moves[0].then,
-        )
+    main, restart = (_FromUnknown(each, lambda: unknown(STATE)) for each in (solver, restart_solver))
+    made: list[Evaluation] = []
+    for index, move, x in walk(denoise, unknown(STATE), part, main, restart, process, perturb):
+        calls = asked[len(made) :]  # none in a rise
+        for stage, (level, _) in enumerate(calls):
+            place = calls[stage + 1][1] if stage + 1 < len(calls) else x
+            terms = _terms(place, asked)
+            made.append(
+                Evaluation(
+                    level, len(made), first + index, stage, terms, restart=move.restart, lands=level == move.then
+                )
+            )
+    needs: set[Key] = set()
+    for call in reversed(made):
+        needs = {key for key in needs.union(key for key, _ in call.terms) if key[0] <= call.number}
+        made[call.number] = replace(call, needs=tuple(sorted(needs)), rises=tuple(rises.get(call.number + 1, ())))
+    return made
+
+
+def _terms(place: Tensor, asked: Sequence[tuple[float, Tensor]]) -> tuple[tuple[Key, float], ...]:
+    """Reads the sum of states and slopes off its vector; the data, where it has both as x0 has."""
+    terms: list[tuple[Key, float]] = []
+    weights = place.numpy().reshape(-1, 2)
+    for number in np.flatnonzero(weights.any(axis=1)).tolist():
+        (state, slope), level = weights[number].tolist(), asked[number][0]
+        if abs(slope + level * state) <= _ROUNDING * level * abs(state):
+            terms.append(((number, DATA), state))
+            continue
+        if level * abs(state) > _ROUNDING * abs(slope):
+            terms.append(((number, STATE), state if abs(state - 1) > _ROUNDING else 1.0))
+        if abs(slope) > _ROUNDING * level * abs(state):
+            terms.append(((number, SLOPE), slope))
+    return tuple(sorted(terms, key=lambda term: term[1] != 1))  # what needs no product is the first

@@ -84,6 +84,6 @@ class Restarts:
     def _cost(self, path: NoisePath) -> int:
         return path.nfe(self.solver, self.restart_solver)
 
-    def evaluations(self, path: NoisePath, process: Process) -> list[Evaluation]:
-        """The calls of the model along a path."""
-        return evaluations(path, self.solver, self.restart_solver, process)
+    def evaluations(self, path: NoisePath, process: Process, first: int = 0) -> list[Evaluation]:
+        """The calls of the model along a path, from a move on."""
+        return evaluations(path, self.solver, self.restart_solver, process, first)

@@ -1,6 +1,6 @@
 """What the two schedulers share: their settings, the beginning of a run, and the step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any, ClassVar, Literal, get_args
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image.intervals import as_lists, read_intervals
-from restart_sampling.text_to_image.model_calls import EulerBelow, Evaluation, single_step_solver
+from restart_sampling.text_to_image.model_calls import DATA, EulerBelow, Evaluation, Key, scheduler_solver
 from restart_sampling.text_to_image.restart_paths import Restarts
 from restart_sampling.text_to_image.row_layout import RowLayout
 from restart_sampling.text_to_image.step_noise import Generators, check_generators, latent_seeds, seeded_noise
@@ -59,8 +59,8 @@ class RestartSteps(RowLayout):
         intervals = read_intervals(config.restart)
         if config.restart is not None:
             self.register_to_config(restart=as_lists(intervals))  # as JSON keeps it
-        solver = single_step_solver(config.solver)
-        restart_solver = solver if config.restart_solver is None else single_step_solver(config.restart_solver)
+        solver = scheduler_solver(config.solver)
+        restart_solver = solver if config.restart_solver is None else scheduler_solver(config.restart_solver)
         self._restarts = Restarts(
             tuple(map(self._known, intervals)),
             self._grids()[config.restart_grid],
@@ -80,8 +80,8 @@ class RestartSteps(RowLayout):
 
     def _forget_steps(self) -> None:
         super()._forget_steps()
-        self._start: Tensor | None = None
-        self._slopes: list[Tensor] = []
+        self._run: Sequence[Evaluation] = ()
+        self._memory: dict[Key, Tensor] = {}
         self._seeds: Tensor | None = None
 
     def _begins_again(self, timestep: float | Tensor) -> bool:
@@ -100,10 +100,17 @@ class RestartSteps(RowLayout):
         row = self._row_of(timestep) if self._begin_index is None else self._begin_index
         if row >= len(self._calls) or not self._is_at(row, timestep):
             raise self._other_row(row, timestep)
-        if row != self._laid_out_from:
+        if row < self._laid_out_from:
+            raise InputError(
+                f"the rows were laid out for a start at row {self._laid_out_from}, and the run begins at row {row}; "
+                f"call set_timesteps before it"
+            )
+        self._run = self._calls
+        if row > self._laid_out_from:
             self._check_entry(row, sample)
+            self._run = self._entered(row)
         self._begin_index = self._step_index = row
-        self._start, self._seeds = None, None
+        self._memory, self._seeds = {}, None
         return row
 
     def _other_row(self, row: int, timestep: float | Tensor) -> InputError:
@@ -171,7 +178,7 @@ class RestartSteps(RowLayout):
                 f"the pipeline sets {', '.join(wanted)} of another scheduler's step; use that scheduler in it"
             )
         generator = self.generator if generator is None else generator
-        check_generators(generator, len(sample))
+        check_generators(generator, sample)
         row = self._step_index
         if row is None or self._begins_again(timestep):
             row = self._enter(timestep, sample)
@@ -183,22 +190,24 @@ class RestartSteps(RowLayout):
         if row == self._begin_index:
             self._check_tokens(per_token_timesteps, timestep)
             self._seeds = latent_seeds(sample) if generator is None and self.path.rises else None
-        call, self._step_index = self._calls[row], row + 1
+        call, self._step_index = self._run[row], row + 1
         if model_output.shape != sample.shape and model_output.shape[1] == 2 * sample.shape[1]:
             model_output = model_output[:, : sample.shape[1]]  # without the variance that the network learned
         # float32 as in diffusers' schedulers; half precision is too coarse for the small steps.
-        x = sample.to(torch.promote_types(sample.dtype, torch.float32))
+        x = _in(sample, torch.promote_types(sample.dtype, torch.float32))
         if call.level == 0:
             return self._unmoved(sample, return_dict)
         # Of the sample that the network saw, which a callback may have changed since the last call.
         if pred_original_sample is None:
-            slope = self._slope(model_output.to(x.dtype), x, call.level)
+            slope = self._slope(_in(model_output, x.dtype), x, call.level)
         else:
             slope = (x - pred_original_sample.to(x.dtype)) / call.level
-        after = self._advance(row, call, slope, x, generator).to(model_output.dtype)
-        if not (return_dict or self._tuples_have_x0):
+        previewed = return_dict or self._tuples_have_x0
+        x0 = torch.add(x, slope, alpha=-call.level) if previewed or (call.number, DATA) in call.needs else x
+        after = _in(self._advance(row, call, (x, slope, x0), generator), model_output.dtype)
+        if not previewed:
             return (after,)
-        x0 = torch.add(x, slope, alpha=-call.level).to(model_output.dtype)
+        x0 = _in(x0, model_output.dtype)
         return EulerDiscreteSchedulerOutput(after, x0) if return_dict else (after, x0)
 
     def _unmoved(self, x: Tensor, return_dict: bool) -> EulerDiscreteSchedulerOutput | tuple[Tensor, ...]:
@@ -222,16 +231,22 @@ class RestartSteps(RowLayout):
                 "restarts cannot follow; use FlowMatchEulerDiscreteScheduler"
             )
 
-    def _advance(self, row: int, call: Evaluation, slope: Tensor, x: Tensor, generator: Generators) -> Tensor:
-        if call.stage == 0:
-            self._start = x
-        if self._start is None or not call.weights:  # entered where a step ends, or called in vain
+    def _advance(self, row: int, call: Evaluation, own: tuple[Tensor, ...], generator: Generators) -> Tensor:
+        x, before = own[0], self._memory
+        if not call.terms:
             return x
-        del self._slopes[call.stage :]  # Cosmos makes a step twice
-        self._slopes.append(slope)
-        x = self._start
-        for weight, slope in zip(call.weights, self._slopes, strict=True):
-            x = torch.add(x, slope, alpha=weight)
+        # Kept as if for the first time, since Cosmos makes a step twice.
+        memory = self._memory = {key: own[key[1]] if key[0] == call.number else before[key] for key in call.needs}
+        oldest = call.needs[0]
+        if oldest[0] != call.number and memory[oldest].shape != x.shape:
+            raise InputError(
+                f"the sample is {list(x.shape)}, and that of the steps before, which solver {self.config.solver} uses, "
+                f"was {list(memory[oldest].shape)}; keep the batch through a run"
+            )
+        (key, weight), *terms = call.terms
+        x = memory[key] if weight == 1 else weight * memory[key]
+        for key, weight in terms:
+            x = torch.add(x, memory[key], alpha=weight)
         for number, (low, high) in enumerate(call.rises):
             keep, std = self.process.rise(low, high)
             if generator is None:
@@ -239,5 +254,10 @@ class RestartSteps(RowLayout):
                 noise = seeded_noise(x, self._seeds_of(x), draw)
             else:
                 noise = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-            x = torch.add(keep * x, noise, alpha=std)
+            x = torch.add(x if keep == 1 else keep * x, noise, alpha=std)
         return x
+
+
+def _in(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in a dtype; without a call of torch where it has it."""
+    return x if x.dtype is dtype else x.to(dtype)

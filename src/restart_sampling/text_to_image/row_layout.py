@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -128,7 +127,7 @@ class RowLayout(RowTensors):
         times = self._times(calls)
         for level, time in reversed(self._main.repeated):  # the network is called there in vain
             place = next((row for row, call in enumerate(calls) if call.level <= level), len(calls))
-            calls.insert(place, Evaluation(level, 0, (), (), restart=False, lands=False))
+            calls.insert(place, Evaluation(level, 0, 0, 0))
             times.insert(place, time)
         self._set_rows(calls, times, self.path.levels[-1], device)
         rows = len(calls)
@@ -207,13 +206,27 @@ class RowLayout(RowTensors):
             raise TooFewSteps(f"{error}; use more steps or a higher strength, or fewer points or repeats") from None
         calls = self._restarts.evaluations(self.path, self.process)
         # Where no whole step is left, the network is called in vain.
-        calls = [replace(calls[0], weights=(), rises=())] * (left - len(calls)) + calls
+        calls = [calls[0].in_vain] * (left - len(calls)) + calls
         times = torch.tensor(self._times(calls), dtype=torch.float32)
         self._timesteps[begin:] = times.to(self._timesteps.device)
         self._sigmas[begin:-1] = torch.tensor([call.level for call in calls])
         self._calls = [*self._calls[:begin], *calls]
         self._laid_out_from = begin
         self._mark(self._kept[0][:begin] + times.tolist(), self._sigmas.tolist())
+
+    def _entered(self, begin: int) -> list[Evaluation]:
+        """The rows of a run that begins at one of them, with a solver that remembers nothing.
+
+        What is left of a step that begins before is called in vain.
+        """
+        whole = next((row for row in range(begin, len(self._calls)) if self._calls[row].begins), len(self._calls))
+        after = self._calls[whole:]
+        calls = iter(self._restarts.evaluations(self.path, self.process, after[0].move) if after else ())
+        return [
+            *self._calls[:begin],
+            *(call.in_vain for call in self._calls[begin:whole]),
+            *(next(calls) if call.terms else call for call in after),
+        ]
 
     def _given_step(self, begin: int) -> int:
         """The step of the main grid where a pipeline that begins at this row would begin without restarts."""

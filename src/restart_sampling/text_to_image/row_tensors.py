@@ -1,7 +1,6 @@
 """The public tensors of a scheduler, one entry a row: read and moved at will, but not edited behind its back."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, SupportsIndex
 
 import torch
@@ -81,7 +80,7 @@ class RowTensors:
         if levels != self._kept[1]:
             if levels[-1] != levels[-2] or self._calls[-1].stage:
                 raise InputError(_EDITED.format("sigmas"))
-            self._calls = [*self._calls[:-1], replace(self._calls[-1], weights=())]
+            self._calls = [*self._calls[:-1], self._calls[-1].in_vain]
         self._mark(times, levels)
 
     def _is_at(self, row: int, timestep: float | Tensor) -> bool:

@@ -9,13 +9,13 @@ from restart_sampling.sampling.noise import noise
 Generators = torch.Generator | list[torch.Generator] | None
 
 
-def check_generators(generators: Generators, images: int) -> None:
+def check_generators(generators: Generators, sample: Tensor) -> None:
     """Refuses a list of generators that is not as long as the batch.
 
     Raises:
         InputError: it is not.
     """
-    if isinstance(generators, list) and len(generators) != images:
+    if isinstance(generators, list) and len(generators) != (images := sample.shape[0]):
         raise InputError(
             f"{len(generators)} generators for {images} images; give one, or one for each image (also in the "
             f"attribute scheduler.generator, which is that of the call before until it is set anew)"
