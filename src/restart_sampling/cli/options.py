@@ -55,7 +55,7 @@ def as_one(name: str, kind: type, options: Sequence[Callable[..., Any]]) -> Call
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def with_one(**values: Any) -> Any:
-            one = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
+            one = kind(**{each.name: values.pop(each.name) for each in fields(kind) if each.name in values})
             return command(**values, **{name: one})
 
         for option in reversed(options):

@@ -34,8 +34,13 @@ SCORES = {"clip": "CLIP score", "aesthetic": "aesthetic score"}
 
 
 def append_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Adds one line, in one write; a line that a killed run left unfinished is closed first."""
-    line = json.dumps({"schema": SCHEMA, **result}, allow_nan=False) + "\n"
+    """Adds the line of a result."""
+    append_line(path, {"schema": SCHEMA, **result})
+
+
+def append_line(path: Path, content: Mapping[str, Any]) -> None:
+    """Adds one line of JSON, in one write; a line that a killed run left unfinished is closed first."""
+    line = json.dumps(content, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell():
