@@ -141,13 +141,14 @@ def by_name(setups: Sequence[EvaluationSetup]) -> dict[str, EvaluationSetup]:
         InputError: two are the same.
     """
     found: dict[str, EvaluationSetup] = {}
+    seen = set()
     for setup in setups:
         name, reference = Path(setup.about["detector_name"]).name, setup.about["reference"]
-        if name in found:
-            name = f"{name} on {reference['path']}"
-        if name in found:
-            raise InputError(f"{name} is there twice; give each pair of detector and reference once")
-        found[name] = setup
+        pair = (setup.detector.identity, reference["sha256"])
+        if pair in seen:
+            raise InputError(f"detector {name} with {reference['path']} is there twice; give each pair once")
+        seen.add(pair)
+        found[f"{name} on {reference['path']}" if name in found else name] = setup
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.net import Net
-from restart_sampling.sampling.path import MAX_FALLS, RestartInterval, ode_path
+from restart_sampling.sampling.path import MAX_FALLS, RestartInterval, format_number, ode_path
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
 from restart_sampling.sampling.solvers.by_name import make_solver
@@ -219,7 +219,9 @@ def _smaller(parts: Sequence[_Part]) -> list[_Part]:
 def with_levels(plan: Plan, levels: Sequence[float]) -> Plan:
     """Returns the plan with a main grid of its own levels, which rule out the settings of a rule."""
     plain = {name: getattr(Plan(1), name) for name in ("rho", "sigma_min", "sigma_max")}
-    return replace(plan, steps=len(levels) - 1, grid="/".join(f"{level:.4g}" for level in levels), **plain)
+    first, *between, last, end = levels  # the ends in full: rounded, they could be beyond the net's
+    words = [format_number(first), *(f"{level:.4g}" for level in between), format_number(last), format_number(end)]
+    return replace(plan, steps=len(levels) - 1, grid="/".join(words), **plain)
 
 
 def restart_calls(solver: str) -> int:
