@@ -17,7 +17,8 @@ ABOVE = {
     "text_to_image": {"base", "sampling", "models", "images", "evaluation", "generation"},
     "comparison": {"base", "sampling", "models", "images", "evaluation", "generation", "text_to_image"},
 }
-ABOVE["pictures"] = {*ABOVE["comparison"], "comparison"}
+ABOVE["tuning"] = {*ABOVE["comparison"], "comparison"}
+ABOVE["pictures"] = {*ABOVE["tuning"], "tuning"}
 ABOVE["training"] = {*ABOVE["pictures"], "pictures"}
 ABOVE["cli"] = {*ABOVE["training"], "training"}
 """Of each room, those that it may import."""

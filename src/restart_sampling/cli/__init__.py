@@ -27,6 +27,7 @@ _COMMANDS = (
     "sweep",
     "text",
     "train",
+    "tune",
 )
 """Each is in a module of its name beside this one."""
 

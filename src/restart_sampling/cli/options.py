@@ -29,6 +29,7 @@ SECONDS_BETWEEN_LINES = 30.0
 _ANY = "any"
 PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
 """Settings of the paper: the keys of `comparison.published.CHECKPOINTS`."""
+DETECTOR_HELP = "inception, dinov2-hf, or the path of a TorchScript file."
 
 device_option = click.option(
     "--device",
@@ -48,11 +49,7 @@ rank_timeout_option = click.option(
 batch_option = click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
 json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on standard output.")
 detector_option = click.option(
-    "--detector",
-    "detector_name",
-    default="inception",
-    show_default=True,
-    help="inception, dinov2-hf, or the path of a TorchScript file.",
+    "--detector", "detector_name", default="inception", show_default=True, help=DETECTOR_HELP
 )
 
 
@@ -92,7 +89,7 @@ def as_one(name: str, kind: type, options: Sequence[Callable[..., Any]]) -> Call
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def with_one(**values: Any) -> Any:
-            one = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
+            one = kind(**{each.name: values.pop(each.name) for each in fields(kind) if each.name in values})
             return command(**values, **{name: one})
 
         for option in reversed(options):

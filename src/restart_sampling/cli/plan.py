@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from restart_sampling.cli.options import json_option, print_json, set_option
-from restart_sampling.cli.sampler_options import open_net
+from restart_sampling.cli.sampler_options import any_model_option, open_net
 
 
 @click.command()
@@ -18,13 +18,20 @@ from restart_sampling.cli.sampler_options import open_net
     "--model", "source", metavar="MODEL", help="Explain it for this model: its levels, its rounding, its noise."
 )
 @click.option("--list", "list_presets", is_flag=True, help="List the presets.")
+@any_model_option
 @json_option
 def plan(
-    words: tuple[str, ...], settings: tuple[str, ...], source: str | None, list_presets: bool, as_json: bool
+    words: tuple[str, ...],
+    settings: tuple[str, ...],
+    source: str | None,
+    list_presets: bool,
+    any_model: bool,
+    as_json: bool,
 ) -> None:
     """Explain PLAN: grid, restarts, noise of each rise, NFE.
 
-    PLAN is a number of steps, restart intervals [N_restart,K,t_min,t_max] and key=value settings, or a preset.
+    PLAN is a number of steps, restart intervals [N_restart,K,t_min,t_max] and key=value settings, or a preset, or the
+    .json of a plan that 'tune' found.
 
     \b
       restart-sampling plan "18 [3,2,0.06,0.30]"
@@ -37,9 +44,12 @@ def plan(
     if not words:
         raise click.UsageError('give a plan, such as "18 [3,2,0.06,0.30]", or --list for the presets')
     from restart_sampling.sampling.plan import Plan
+    from restart_sampling.sampling.sample import check_made_for
 
     parsed = Plan.parse(" ".join(words)).set(*settings)
     net = None if source is None else open_net(source)
+    if net and not any_model:
+        check_made_for(net, parsed)
     limits = (net.sigma_min, net.sigma_max, net.round_level) if net else ()
     process = (net.process,) if net else ()
     if as_json:

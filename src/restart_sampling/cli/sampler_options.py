@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from restart_sampling.sampling.plan import Plan
 
 MODEL_HELP = "A bundled or published name, URL or file; or file.py:make, a function of yours, which is run."
-_OPTIONS = (
-    set_option,
+_NET_OPTIONS = (
     click.option("--class", "class_text", metavar="CLASS", help="Class of all images, number or name; default: drawn."),
     click.option("--guidance", default=1.0, show_default=True, help="Classifier-free guidance scale; 1 is none."),
     click.option(
@@ -56,12 +55,14 @@ class NamedNet:
         net: ready to draw images.
         description: of the net, for the user.
         options: those of `NetDrawing`, but for the plan and the batch.
+        any_model: whether it may have a plan that was found for another.
     """
 
     name: str
     net: Net
     description: str
     options: dict[str, Any]
+    any_model: bool = False
 
     def drawing(self, plan: Plan, batch: int) -> NetDrawing:
         """What the user asks, with a plan.
@@ -71,6 +72,7 @@ class NamedNet:
         """
         from restart_sampling.generation.drawing import NetDrawing
 
+        plan = replace(plan, made_for=None) if self.any_model else plan
         return NetDrawing(self.net, plan, batch=batch, **self.options)
 
 
@@ -85,6 +87,7 @@ class SamplerOptions:
     dtype: str
     compiled: bool
     exact: bool
+    any_model: bool = False
 
     def load(self, name: str, device: torch.device, shown: bool = True) -> NamedNet:
         """Finds, reads and builds a model, and makes it fast on the device.
@@ -124,7 +127,7 @@ class SamplerOptions:
             description = f"{name} ({checkpoint.class_name}, sha256 {checkpoint.sha256[:12]})"
         if self.class_text is not None:
             options["classes"] = _class_number(self.class_text, classes)
-        return NamedNet(name, net, description, options)
+        return NamedNet(name, net, description, options, self.any_model)
 
     def _dtype(self, device: torch.device) -> str:
         if self.exact and (self.dtype not in ("auto", "float32") or self.compiled):
@@ -136,7 +139,12 @@ class SamplerOptions:
         return "float16" if device.type == "cuda" and not self.exact else "float32"
 
 
-sampler_options = as_one("asked", SamplerOptions, _OPTIONS)
+any_model_option = click.option(
+    "--any-model", is_flag=True, help="Use the .json of a plan that 'tune' found for another model."
+)
+net_options = as_one("asked", SamplerOptions, _NET_OPTIONS)
+"""Adds the options of a model, which come to the command as `asked`."""
+sampler_options = as_one("asked", SamplerOptions, (set_option, *_NET_OPTIONS, any_model_option))
 """Adds the options of a sampler, which come to the command as `asked`, and --set, as `settings`."""
 
 

@@ -5,22 +5,23 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.sampling.plan import SETTINGS as PLAN_SETTINGS
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 
-SETTINGS = tuple(entry.name for entry in fields(Plan) if entry.name not in ("steps", "intervals"))
+SETTINGS = tuple(entry.name for entry in PLAN_SETTINGS)
 CHECKED = ("nfe",)
 REMARKS = ("dataset", "checkpoint", "note")
 COLUMNS = ("name", "plan", "family", "steps", "intervals", *SETTINGS, "fid_paper", *CHECKED, *REMARKS)
 """Of a CSV or a TOML file. A row has `plan`, or `steps` and `intervals`; the settings come over it."""
 
-_FORMS = "a text file with a plan a line, a .csv, a .toml, presets such as 'cifar10-vp-*', or a plan"
+_FORMS = "a text file with a plan a line, a .csv, a .toml, a .json of tune, presets such as 'cifar10-vp-*', or a plan"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def read_rows(source: str) -> list[NamedPlan]:
                 return [row_of(str(plan), plan)]
             raise InputError(f"--plans {source}: there is no such file, and no preset of that name; give {_FORMS}")
         return [row_of(preset.name, Plan.parse(preset.plan)) for preset in presets]
+    if path.suffix == ".json":
+        return [row_of(str(plan := Plan.parse(source)), plan)]
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -184,7 +184,7 @@ class Comparison:
     ) -> dict[str, Any]:
         """Measures this process's share of the images of a row, and keeps the first ones where there is a folder."""
         if self.folder:
-            batches = _keep_first(batches, self.folder / self.samples(row))
+            batches = keep_first(batches, self.folder / self.samples(row))
         return measure(
             batches,
             row.images,
@@ -246,7 +246,7 @@ def own_batches(drawing: Drawing, seeds: Sequence[int], ranks: Ranks, done: froz
     return ((block, batch.images, batch.labels) for block, batch in zip(own, drawn, strict=True))
 
 
-def _keep_first(batches: Batches, path: Path) -> Batches:
+def keep_first(batches: Batches, path: Path) -> Batches:
     """The batches; of that which begins the set the first images are written side by side to a PNG file."""
     for places, images, labels in batches:
         if places[0] == 0:

@@ -192,6 +192,16 @@ class NetDrawing:
         # One batch ahead, so that the device has work while the host reads the images of the one before.
         return _finish_batches(self._start_batches(seeds), ahead=1 if self.net.device.type == "cuda" else 0)
 
+    def begin(self, seeds: Sequence[int]) -> tuple[Denoise, Noise, Tensor]:
+        """Starts these seeds by hand, for a loop of one's own.
+
+        Returns:
+            Their denoiser (with their classes and the guidance), their noise, and their states at the first level.
+        """
+        noise = self._noise_of(seeds)
+        x = noise.start(self.shape, self.path.levels[0])
+        return self._denoise(self._labels(seeds, noise)), noise, x
+
     def _check_classes(self) -> None:
         given = self._classes
         if self._label_dim == 0:

@@ -8,8 +8,11 @@ number of processes nor an interruption changes a bit.
 import re
 from collections.abc import Iterable, Sequence
 from operator import index
+from typing import TypeVar
 
 from restart_sampling.base.errors import InputError
+
+T = TypeVar("T")
 
 MAX_SEEDS = 10_000_000
 
@@ -53,8 +56,8 @@ def format_seeds(seeds: Sequence[int]) -> str:
     return ",".join(map(str, seeds))
 
 
-def cut(seeds: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Cuts the seeds into blocks of this size; the last one may be shorter."""
+def cut(seeds: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Cuts the seeds, or other things, into blocks of this size; the last one may be shorter."""
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 

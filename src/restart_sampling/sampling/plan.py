@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
 from itertools import pairwise
 from math import inf, isfinite
+from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
@@ -18,6 +19,9 @@ from restart_sampling.sampling.presets import PRESETS
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.sampling.solvers.protocol import Solver
+
+PLAN_FORMAT = "restart-sampling-plan/1"
+"""Of the files that `tune` writes, which are plans too."""
 
 DEFAULT_STEPS = 18
 """Of EDM and of the Restart authors' script, for intervals that are written without a number of steps."""
@@ -47,6 +51,7 @@ class Plan:
         rho: spacing of Karras's grids (`power_grid`).
         sigma_min: last level before 0, raised to the model's own where that is higher.
         sigma_max: first level, lowered to the model's own where that is lower.
+        made_for: identity of the only net that may have it, from the file of a plan that was found for one; None: any.
 
     Raises:
         InputError: a setting is of another type or out of its range, or no such solver or grid.
@@ -65,6 +70,7 @@ class Plan:
     rho: float = 7.0
     sigma_min: float = 0.002
     sigma_max: float = 80.0
+    made_for: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", whole_number("steps", self.steps))
@@ -94,7 +100,7 @@ class Plan:
 
     @classmethod
     def parse(cls, text: str) -> "Plan":
-        """Reads a plan, or the name of a preset with settings over it.
+        """Reads a plan, or the name of a preset with settings over it, or the path of a .json file that `tune` wrote.
 
         Also reads the original's forms: intervals as JSON, `18 {"0": [3, 2, 0.06, 0.30]}`, and intervals with commas
         between them or without a number of steps (then 18), `[3,2,0.06,0.30],[3,1,0.30,0.59]`.
@@ -103,6 +109,13 @@ class Plan:
             InputError: not a plan, an unknown preset, key or solver, or a setting out of its range.
         """
         text = text.strip()
+        if text.endswith(".json"):
+            found, made_for = _read_file(Path(text))
+            return replace(cls._parse(found), made_for=made_for)
+        return cls._parse(text)
+
+    @classmethod
+    def _parse(cls, text: str) -> "Plan":
         name = re.match(r"[A-Za-z][\w.+-]*(?![\w=])", text)
         grammar = _preset_text(name.group()) + text[name.end() :] if name else text
         try:
@@ -121,7 +134,7 @@ class Plan:
 
     def __str__(self) -> str:
         words = [str(self.steps), *map(str, self.intervals)]
-        for entry in fields(self)[2:]:
+        for entry in SETTINGS:
             value = getattr(self, entry.name)
             if value != entry.default:
                 words.append(f"{entry.name}={format_number(value) if isinstance(value, float) else value}")
@@ -247,8 +260,11 @@ def _require(name: str, value: float, allowed: str, holds: Callable[[float], boo
         raise InputError(f"{name} is {value:g}; give {allowed}")
 
 
+SETTINGS = tuple(entry for entry in fields(Plan)[2:] if entry.compare)
+"""The fields that are written `key=value`."""
 _CONVERT: dict[str, Callable[[str], Any]] = {
-    entry.name: entry.type if entry.type in (int, float) else str for entry in fields(Plan) if entry.name != "intervals"
+    "steps": int,
+    **{entry.name: entry.type if entry.type is float else str for entry in SETTINGS},
 }
 _TOKEN = re.compile(r"[\s,]*(?:(?P<json>\{[^{}]*\})|(?P<interval>\[[^\[\]]*\])|(?P<word>[^\s,{}\[\]]+))")
 
@@ -337,3 +353,21 @@ def _preset_text(name: str) -> str:
             f"'restart-sampling plan --list' shows all"
         )
     return PRESETS[name].plan
+
+
+def _read_file(path: Path) -> tuple[str, str | None]:
+    """Reads the text of a plan, and the identity of its net, from a file that `tune` wrote."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"plan {path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(
+            f"plan {path} is not JSON ({error}); give a file that 'restart-sampling tune' wrote"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != PLAN_FORMAT:
+        raise InputError(f"plan {path} has no format {PLAN_FORMAT}; give a file that 'restart-sampling tune' wrote")
+    plan, made_for = content.get("plan"), content.get("model_sha256")
+    if not isinstance(plan, str) or not isinstance(made_for, str | None):
+        raise InputError(f"plan {path} is damaged: its plan and its model_sha256 have to be texts; tune again")
+    return plan, made_for

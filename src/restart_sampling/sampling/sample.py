@@ -132,10 +132,25 @@ def net_path(net: Net, plan: Plan) -> NoisePath:
     """Makes the noise path of a plan on the levels that a net knows.
 
     Raises:
-        InputError: the plan does not fit the net, or it is no net.
+        InputError: the plan does not fit the net, or was found for another, or it is no net.
     """
     require_net(net)
+    check_made_for(net, plan)
     return plan.path(net.sigma_min, net.sigma_max, net.round_level)
+
+
+def check_made_for(net: Net, plan: Plan) -> None:
+    """Makes sure that a plan that was found for one net is not given to another.
+
+    Raises:
+        InputError: it was found for another.
+    """
+    if plan.made_for is not None and plan.made_for != net.identity:
+        raise InputError(
+            f"the plan '{plan}' was found for another model, of identity {plan.made_for[:12]} and not "
+            f"{(net.identity or 'unknown')[:12]}, and one that helps a model can harm another; give --any-model, or in "
+            f"Python the text of the plan, to use it all the same"
+        )
 
 
 def net_noise(net: Net, seeds: Sequence[int], s_noise: float = 1.0) -> Noise:

@@ -1,0 +1,190 @@
+"""`restart-sampling tune`: the plan that suits a model, found and defended with figures."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.cli.options import (
+    batch_option,
+    describe_device,
+    detector_option,
+    device_option,
+    json_option,
+    pick_device,
+    print_json,
+    print_settings,
+    rank_timeout_option,
+    trust_option,
+)
+from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, net_options
+
+if TYPE_CHECKING:
+    from restart_sampling.generation.drawing import NetDrawing
+
+
+@click.command()
+@click.option("--model", "name", required=True, metavar="MODEL", help=MODEL_HELP)
+@click.option(
+    "--nfe", "nfe_text", required=True, metavar="NFE", help="Evaluations of an image, such as 20 or 10,20,40."
+)
+@click.option("--reference", metavar="NPZ", help="Statistics that plans are judged by: a file or an https URL.")
+@detector_option
+@trust_option
+@click.option(
+    "--confirm-detector",
+    "confirm_detectors",
+    multiple=True,
+    help="Another detector, which the search never sees; may be repeated, each with a --confirm-reference.",
+)
+@click.option("--confirm-reference", "confirm_references", multiple=True, metavar="NPZ", help="Its reference.")
+@click.option("--without-reference", is_flag=True, help="Tune the grid and the solver only, by a fine ODE.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="A folder.")
+@click.option("--minutes", default=10.0, show_default=True, help="For each NFE, with all stages.")
+@click.option("--trials", type=click.IntRange(1), help="At most so many plans are searched for each NFE.")
+@click.option("--images", default=1000, show_default=True, help="Of a trial; twice as many more for a good one.")
+@click.option("--race-images", "race", default=10_000, show_default=True, help="Of each plan of the race.")
+@click.option(
+    "--confirm-images",
+    "confirm",
+    default=10_000,
+    show_default=True,
+    help="Of each of the three blocks of the confirmation.",
+)
+@click.option(
+    "--search",
+    "sampler",
+    default="tpe",
+    show_default=True,
+    type=click.Choice(["tpe", "cma-es", "random"]),
+    help="Who suggests plans; random is for comparison.",
+)
+@click.option("--start", default=0, show_default=True, type=click.IntRange(0), help="Another one is another search.")
+@click.option("--no-rises", is_flag=True, help="Without restarts and other noise, for comparison.")
+@net_options
+@batch_option
+@device_option
+@rank_timeout_option
+@json_option
+def tune(
+    name: str,
+    nfe_text: str,
+    reference: str | None,
+    detector_name: str,
+    trust: bool | str,
+    confirm_detectors: tuple[str, ...],
+    confirm_references: tuple[str, ...],
+    without_reference: bool,
+    out: Path,
+    minutes: float,
+    trials: int | None,
+    images: int,
+    race: int,
+    confirm: int,
+    sampler: str,
+    start: int,
+    no_rises: bool,
+    asked: SamplerOptions,
+    batch: int,
+    device: str,
+    rank_timeout: float,
+    as_json: bool,
+) -> None:
+    """Find the plan that suits a model: usual plans, search, race, and a confirmation on seeds that nothing used.
+
+    The same command goes on after an interruption; also under torchrun. OUT/plan-20.json is then a plan.
+
+    \b
+      restart-sampling tune --model cifar10-small --reference cifar10-32x32.npz --nfe 10,20,40 --out tuned
+      restart-sampling generate --model cifar10-small --plan tuned/plan-20.json --seeds 0-63 --out images
+      restart-sampling report tuned --out tuned.html
+    """
+    require_extra("optuna", "tune")
+    nfes = _numbers(nfe_text)
+    if without_reference == (reference is not None):
+        raise InputError(
+            "give either --reference, by which plans are judged, or --without-reference, for the grid only"
+        )
+    if len(confirm_detectors) != len(confirm_references):
+        raise InputError(
+            f"--confirm-detector is given {len(confirm_detectors)} times and --confirm-reference "
+            f"{len(confirm_references)} times; give a reference for each detector"
+        )
+    chip = pick_device(device)
+
+    from restart_sampling.base.lock import lock_in, locked
+    from restart_sampling.base.ranks import distributed
+    from restart_sampling.evaluation.setup import open_setup
+    from restart_sampling.generation.drawing import check_channels, check_identity
+    from restart_sampling.sampling.plan import Plan
+    from restart_sampling.tuning.objective import Distance, by_name
+    from restart_sampling.tuning.run import Run
+    from restart_sampling.tuning.settings import Settings
+    from restart_sampling.tuning.space import LEAST_NFE
+    from restart_sampling.tuning.tune import begin_drawing
+
+    settings = Settings(minutes, trials, images, race, confirm, sampler, start, not no_rises)
+    pairs = [(detector_name, reference), *zip(confirm_detectors, confirm_references, strict=True)]
+    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+        with ranks.one_goes_first():
+            setups = [
+                open_setup(each, detector, ("fd",), 1, ranks.device, trust_detector=trust)
+                for detector, each in pairs
+                if each is not None
+            ]
+            model = asked.load(name, ranks.device, ranks.first)
+
+            def draw(text: str) -> NetDrawing:
+                return model.drawing(Plan.parse(text), batch)
+
+            first = draw(f"{LEAST_NFE} solver=euler")
+            check_identity(first.about)
+            check_channels(first)
+            objective = Distance(draw, by_name(setups))
+            say = partial(click.echo, err=True) if ranks.first else _say_nothing
+            run = Run(model.net, name, objective, settings, ranks, out, begin_drawing(draw), batch, say)
+            if ranks.first:
+                held.enter_context(locked(lock_in(out), str(out)))
+                run.check(nfes)
+        if ranks.first:
+            notes = [setup.note for setup in setups if setup.note]
+            print_settings(
+                {
+                    "model": f"{model.description}, network in {first.about['arithmetic']}",
+                    "NFE": ", ".join(map(str, nfes)),
+                    "judged by": ", ".join(objective.setups) or "a fine ODE: the grid only",
+                    "time": f"{minutes:g} minutes for each NFE" + (f", at most {trials} trials" if trials else ""),
+                    "device": f"{ranks.size} x {describe_device(ranks.device)}",
+                    "out": out,
+                    **({"note": notes[0]} if notes else {}),
+                }
+            )
+        if without_reference:
+            found = {nfe: run.tune_grid(nfe) for nfe in nfes}
+        else:
+            grids = run.grids(nfes)
+            found = {nfe: run.tune(nfe, grids) for nfe in nfes}
+        if ranks.first:
+            for nfe, content in found.items():
+                click.echo(f"{out / f'plan-{nfe}.json'}: {content['plan']}", err=as_json)
+            if as_json:
+                print_json({"plans": {str(nfe): content for nfe, content in found.items()}})
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise InputError(f"--nfe {text}: give different whole numbers with commas between, such as 10,20,40")
+    return numbers

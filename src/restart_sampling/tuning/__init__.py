@@ -1,0 +1,1 @@
+"""The plan that suits a model: search, race, confirmation, and what they say."""

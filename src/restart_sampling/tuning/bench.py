@@ -1,0 +1,197 @@
+"""`Bench`: measures plans, keeps each result in a file, and never measures the same twice."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import append_line
+from restart_sampling.base.ranks import Ranks
+from restart_sampling.generation.seeds import cut
+from restart_sampling.tuning.objective import Objective, ObjectiveError, Scores
+from restart_sampling.tuning.score import Score
+
+
+class Key(NamedTuple):
+    """What a result is of.
+
+    Attributes:
+        plan: its text.
+        seeds: first, and the one after the last.
+        blocks, groups, confirm: of `Objective.measure`.
+    """
+
+    plan: str
+    seeds: tuple[int, int]
+    blocks: int
+    groups: int
+    confirm: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A result.
+
+    Attributes:
+        stage: that asked for it first.
+        nfe: of the plan.
+        scores: None: its samples were not finite.
+        error: why.
+        seconds: of all processes together, as the clock on the wall has it.
+    """
+
+    stage: str
+    nfe: int
+    scores: Scores | None
+    error: str
+    seconds: float
+
+    @property
+    def score(self) -> Score | None:
+        """What the search goes by."""
+        return next(iter(self.scores.values())) if self.scores else None
+
+    @property
+    def value(self) -> float:
+        """Its value; inf where there is none."""
+        return self.score.value if self.score else inf
+
+
+@dataclass
+class Bench:
+    """Measures plans with all processes, which all call the same methods in the same order.
+
+    Attributes:
+        objective: gives the scores.
+        ranks: the processes.
+        path: a line for each result is added to this file, by the first process.
+        told: called with each new result and what it is of.
+        found: all results.
+    """
+
+    objective: Objective
+    ranks: Ranks
+    path: Path
+    told: Callable[[Key, Measured], None] = lambda key, result: None
+    found: dict[Key, Measured] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ranks = replace(self.ranks, forgiving=self.ranks.size > 1)
+        lines = list(_read(self.path)) if self.ranks.first and self.path.exists() else []
+        self.found |= dict(self.ranks.gather(lines)[0])
+
+    def each(
+        self,
+        stage: str,
+        plans: Sequence[str],
+        seeds: range,
+        *,
+        groups: int = 0,
+        until: Callable[[], bool] = lambda: False,
+    ) -> list[Measured]:
+        """Measures plans on the same seeds, each on one process; where it is time to stop, only the first of them.
+
+        Args:
+            stage: asks.
+            plans: their texts.
+            seeds: of each.
+            groups: of `Objective.measure`.
+            until: says whether it is time to stop; the first process is asked before each round.
+        """
+        keys = [Key(plan, (seeds.start, seeds.stop), 1, groups, False) for plan in plans]
+        alone = Ranks(0, 1, self.ranks.device)
+        missing = [key for key in dict.fromkeys(keys) if key not in self.found]
+        for dealt in cut(missing, self.ranks.size):
+            if self.ranks.gather(self.ranks.first and until())[0]:
+                break
+            own = [self._measure(stage, key, alone) for key in self.ranks.deal(dealt)]
+            for key, result in zip(dealt, (one for many in self.ranks.gather(own) for one in many), strict=True):
+                self._add(key, replace(result, seconds=result.seconds / len(dealt)))
+        return [self.found[key] for key in keys if key in self.found]
+
+    def together(
+        self,
+        stage: str,
+        plan: str,
+        seeds: range,
+        *,
+        blocks: int = 1,
+        groups: int = 0,
+        confirm: bool = False,
+        keep: Path | None = None,
+    ) -> Measured:
+        """Measures a plan on seeds that are shared by the processes."""
+        key = Key(plan, (seeds.start, seeds.stop), blocks, groups, confirm)
+        if key not in self.found:
+            self._add(key, self._measure(stage, key, self.ranks, keep))
+        return self.found[key]
+
+    def seconds(self, nfe: int) -> float:
+        """Sums up the time that the plans of an NFE took, on this start and earlier ones."""
+        return sum(each.seconds for each in self.found.values() if nfe - each.nfe in (0, 1))
+
+    def evaluations(self, nfe: int, stage: str | None = None) -> int:
+        """Sums up the evaluations that the plans of an NFE took."""
+        return sum(
+            each.nfe * (key.seeds[1] - key.seeds[0])
+            for key, each in self.found.items()
+            if nfe - each.nfe in (0, 1) and stage in (None, each.stage)
+        )
+
+    @property
+    def speed(self) -> float:
+        """Evaluations a second of all processes; the median, so that a compilation does not count."""
+        return median(
+            each.nfe * (key.seeds[1] - key.seeds[0]) / each.seconds for key, each in self.found.items() if each.scores
+        )
+
+    def _measure(self, stage: str, key: Key, ranks: Ranks, keep: Path | None = None) -> Measured:
+        start = time.perf_counter()
+        scores, error = None, ""
+        nfe = self.objective.nfe(key.plan)
+        try:
+            scores = self.objective.measure(
+                key.plan,
+                range(*key.seeds),
+                ranks,
+                blocks=key.blocks,
+                groups=key.groups,
+                confirm=key.confirm,
+                keep=keep,
+            )
+        except ObjectiveError:
+            raise
+        except InputError as failure:  # such as a network that overflows with this plan: others are not concerned
+            error = str(failure)
+        return Measured(stage, nfe, scores, error, max(time.perf_counter() - start, 1e-6))
+
+    def _add(self, key: Key, result: Measured) -> None:
+        self.found[key] = result
+        if self.ranks.first:
+            append_line(self.path, (json.dumps(_line(key, result), allow_nan=False) + "\n").encode())
+            self.told(key, result)
+
+
+def _line(key: Key, result: Measured) -> dict[str, Any]:
+    scores = None if result.scores is None else {name: score.json() for name, score in result.scores.items()}
+    return {**key._asdict(), **vars(result), "scores": scores}
+
+
+def _read(path: Path) -> Iterator[tuple[Key, Measured]]:
+    """Reads the results of a file; an unfinished line, which only a killed run leaves, is passed over."""
+    for number, text in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        try:
+            key = Key(**{name: line.pop(name) for name in Key._fields})
+            scores = line["scores"] and {name: Score.read(score) for name, score in line["scores"].items()}
+            yield key._replace(seeds=(key.seeds[0], key.seeds[1])), Measured(**{**line, "scores": scores})
+        except (KeyError, TypeError, AttributeError):
+            raise InputError(f"{path}, line {number}: it is no result of tune; choose another folder") from None

@@ -1,0 +1,282 @@
+"""`Objective`: gives plans their scores, by the distance of images to a reference or by a function of the user's."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from math import isfinite, nan
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.ranks import Ranks
+from restart_sampling.comparison.run import keep_first, own_batches
+from restart_sampling.evaluation.collect import Collector, Features
+from restart_sampling.evaluation.distances import frechet_distance
+from restart_sampling.evaluation.metrics import METRICS
+from restart_sampling.evaluation.reference import Reference
+from restart_sampling.evaluation.setup import EvaluationSetup
+from restart_sampling.evaluation.statistics import Moments
+from restart_sampling.generation.drawing import Drawing
+from restart_sampling.generation.seeds import cut
+from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.sample import net_path, sample
+from restart_sampling.tuning.score import Score
+
+GROUPS = 10
+"""Of each block of seeds, for its jackknife."""
+NEIGHBOURS = 5000
+"""Images on either side of recall, whose cost grows with their product; the same for all plans."""
+
+Scores = Mapping[str, Score]
+"""By what it was measured with; the first is what the search goes by."""
+
+
+class Objective(Protocol):
+    """Gives plans their scores."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """JSON, all that the scores depend on but plans and seeds."""
+        ...
+
+    def nfe(self, plan: str) -> int:
+        """Returns the cost of a sample.
+
+        Raises:
+            InputError: the plan does not fit.
+        """
+        ...
+
+    def measure(
+        self,
+        plan: str,
+        seeds: Sequence[int],
+        ranks: Ranks,
+        *,
+        blocks: int = 1,
+        groups: int = 0,
+        confirm: bool = False,
+        keep: Path | None = None,
+    ) -> Scores:
+        """Draws the samples of the seeds and measures them; all of `ranks` call this, and get the same.
+
+        Args:
+            plan: its text.
+            seeds: a multiple of blocks x groups of them.
+            ranks: the processes that share the work.
+            blocks: of neighbouring seeds, each measured by itself.
+            groups: of each block, for errors; 0: none are asked for.
+            confirm: measure with everything there is; otherwise with what the search goes by.
+            keep: a PNG file for the first images.
+
+        Raises:
+            InputError: a sample is not finite.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Distance:
+    """The Fréchet distance of images to a reference.
+
+    Attributes:
+        draw: makes the drawing of a plan.
+        setups: detectors with their references, by name; the search goes by the first.
+    """
+
+    draw: Callable[[str], Drawing]
+    setups: Mapping[str, EvaluationSetup]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The references and the detectors."""
+        known = ("detector", "reference")
+        return {"detectors": {name: {key: each.about[key] for key in known} for name, each in self.setups.items()}}
+
+    def nfe(self, plan: str) -> int:
+        """Returns the calls of the denoiser for an image."""
+        return self.draw(plan).nfe
+
+    def measure(
+        self,
+        plan: str,
+        seeds: Sequence[int],
+        ranks: Ranks,
+        *,
+        blocks: int = 1,
+        groups: int = 0,
+        confirm: bool = False,
+        keep: Path | None = None,
+    ) -> Scores:
+        """Measures as `Objective.measure` says; the confirmation has further metrics as the references allow."""
+        setups = dict(islice(self.setups.items(), None if confirm else 1))
+        total = blocks * max(groups, 1)
+        collectors = {
+            name: Collector(setup.detector, len(seeds), total, neighbours=True, keep=confirm)
+            for name, setup in setups.items()
+        }
+        batches = own_batches(self.draw(plan), seeds, ranks)
+        with ranks.failing_together():
+            for places, images, labels in keep_first(batches, keep) if keep else batches:
+                for collector in collectors.values():
+                    collector.add(images, places, labels)
+        scores = {}
+        for name, collector in collectors.items():
+            reference, moments = setups[name].reference, collector.reduced(ranks.all_reduce, ranks.gather)
+            metrics = _more(collector.features(ranks.gather), reference) if confirm else {}
+            scores[name] = _score(moments, reference, blocks, groups, metrics)
+        return scores
+
+
+def by_name(setups: Sequence[EvaluationSetup]) -> dict[str, EvaluationSetup]:
+    """Names each setup by its detector, and where that is taken by its reference too.
+
+    Raises:
+        InputError: two are the same.
+    """
+    found: dict[str, EvaluationSetup] = {}
+    seen = set()
+    for setup in setups:
+        name, reference = Path(setup.about["detector_name"]).name, setup.about["reference"]
+        pair = (setup.detector.identity, reference["sha256"])
+        if pair in seen:
+            raise InputError(f"detector {name} with {reference['path']} is there twice; give each pair once")
+        seen.add(pair)
+        found[f"{name} on {reference['path']}" if name in found else name] = setup
+    return found
+
+
+def _score(moments: Moments, reference: Reference, blocks: int, groups: int, metrics: Mapping[str, Any]) -> Score:
+    """Scores sums in blocks x groups groups."""
+
+    def distance(chosen: Sequence[int]) -> float:
+        return frechet_distance(moments.statistics(chosen), reference.statistics)
+
+    width = max(groups, 1)
+    runs = [range(block * width, (block + 1) * width) for block in range(blocks)]
+    without = [tuple(distance([each for each in run if each != left]) for left in run) for run in runs if groups]
+    return Score(tuple(distance(run) for run in runs), tuple(without), metrics)
+
+
+def _more(features: Features, reference: Reference) -> dict[str, Any]:
+    """Metrics beside the distance, as far as the reference allows them."""
+    values = _compute("fd-infinity", features, reference)
+    if reference.features is None:
+        return values
+    step, reference_step = (max(1, len(each) // NEIGHBOURS) for each in (features.values, reference.features))
+    few = replace(reference, features=reference.features[::reference_step])
+    values |= _compute("pr", Features(features.values[::step], None), few)
+    if reference.labels is not None and features.labels is not None:
+        with suppress(InputError):  # too few images of a class
+            values |= _compute("per-class", features, reference)
+    return values
+
+
+def _compute(metric: str, features: Features, reference: Reference) -> dict[str, Any]:
+    compute = METRICS[metric].compute
+    assert compute is not None
+    return compute(features, reference)
+
+
+@dataclass(frozen=True)
+class OfSamples:
+    """A function of the user's on samples, such as `sliced_wasserstein(data)`.
+
+    Attributes:
+        net: draws the samples.
+        shape: of one sample.
+        function: of samples [n, *shape], float, on the net's device; lower is better. It is called for each group of
+            seeds, of which all that are compared have the same size.
+        batch: samples at a time.
+    """
+
+    net: Net
+    shape: Sequence[int]
+    function: Callable[[Tensor], float]
+    batch: int = 1024
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The name of the function, which is all that is known of it."""
+        return {"objective": getattr(self.function, "__qualname__", type(self.function).__name__)}
+
+    def nfe(self, plan: str) -> int:
+        """Returns the calls of the denoiser for a sample."""
+        parsed = Plan.parse(plan)
+        return net_path(self.net, parsed).nfe(*parsed.solvers)
+
+    def measure(
+        self,
+        plan: str,
+        seeds: Sequence[int],
+        ranks: Ranks,
+        *,
+        blocks: int = 1,
+        groups: int = 0,
+        confirm: bool = False,
+        keep: Path | None = None,
+    ) -> Scores:
+        """Measures as `Objective.measure` says; there are no images to keep.
+
+        Raises:
+            ObjectiveError: the function returned what is no finite number.
+        """
+        parts = cut(seeds, len(seeds) // (blocks * max(groups, 1)))
+        with ranks.failing_together():
+            own = [(place, self._value(plan, parts[place])) for place in ranks.deal(range(len(parts)))]
+        values = [value for _, value in sorted(pair for pairs in ranks.gather(own) for pair in pairs)]
+        runs = cut(values, max(groups, 1))
+        without = [tuple(fmean([*run[:left], *run[left + 1 :]]) for left in range(groups)) for run in runs if groups]
+        return {"objective": Score(tuple(map(fmean, runs)), tuple(without))}
+
+    def _value(self, plan: str, seeds: Sequence[int]) -> float:
+        samples = torch.cat([sample(self.net, plan, each, self.shape) for each in cut(seeds, self.batch)])
+        value = self.function(samples)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = nan
+        if not isfinite(number):
+            raise ObjectiveError(
+                f"the objective returned {value!r} for {len(samples)} finite samples of plan '{plan}'; it has to "
+                f"return a finite number, lower where samples are better"
+            )
+        return number
+
+
+class ObjectiveError(InputError):
+    """The user's function is wrong, and not the plan."""
+
+
+def sliced_wasserstein(data: Tensor, directions: int = 128, seed: int = 0) -> Callable[[Tensor], float]:
+    """Makes an objective of data that are no images: the sliced 2-Wasserstein distance of samples to them.
+
+    Args:
+        data: [M, ...].
+        directions: random ones, the same at each call.
+        seed: of the directions.
+
+    Returns:
+        A function of samples [n, ...] of the same shape: the root of the mean over directions of the squared distance.
+
+    Source: Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures", section 3.
+    """
+    flat = data.detach().cpu().double().flatten(1)
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.randn(flat.shape[1], directions, generator=generator, dtype=torch.float64)
+    axes /= axes.norm(dim=0)
+    wanted = (flat @ axes).sort(dim=0).values
+
+    def sliced_wasserstein_distance(samples: Tensor) -> float:
+        found = (samples.detach().cpu().double().flatten(1) @ axes).sort(dim=0).values
+        # Both sets as quantile functions, read at as many places as the samples are.
+        places = (torch.arange(len(found), dtype=torch.float64) + 0.5) / len(found) * len(wanted)
+        return (found - wanted[places.long()]).square().mean().sqrt().item()
+
+    return sliced_wasserstein_distance

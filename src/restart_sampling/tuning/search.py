@@ -1,0 +1,182 @@
+"""`search`: Optuna suggests plans, on common seeds; few samples of each, more of the good ones."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.tuning.bench import Bench, Measured
+from restart_sampling.tuning.space import Space
+
+SAMPLERS = ("tpe", "cma-es", "random")
+RANDOM_TRIALS = 40
+"""Before a sampler goes by what was found."""
+PROMOTED = 3
+"""One of so many trials goes on to more samples."""
+
+
+def open_study(path: Path, name: str) -> Any:
+    """Opens the trials of an NFE in a run's file, which `optuna-dashboard` reads too.
+
+    Args:
+        path: of Optuna's journal.
+        name: of the study in it.
+    """
+    require_extra("optuna", "tune")
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # A killed process leaves its lock behind, and nobody else writes here.
+    Path(f"{path}.lock").unlink(missing_ok=True)
+    backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
+    with _quiet():
+        return optuna.create_study(storage=JournalStorage(backend), study_name=name, load_if_exists=True)
+
+
+def search(
+    space: Space,
+    bench: Bench,
+    study: Any,
+    seeds: tuple[range, range],
+    *,
+    sampler: str = "tpe",
+    start: int = 0,
+    until: Callable[[int], bool],
+) -> None:
+    """Measures plans that Optuna suggests until it is time to stop; all processes call this.
+
+    Each process takes a trial of its own on the first seeds, and all share the second ones of those that go on. A trial
+    depends on those before it and on its number, so that a killed run goes on with the trials that it would have had.
+
+    Args:
+        space: of plans.
+        bench: measures them.
+        study: of `open_study`, of the first process; None on the others.
+        seeds: of all trials, and of those that go on.
+        sampler: of `SAMPLERS`.
+        start: another one makes another search.
+        until: says whether it is time to stop, given the number of trials; the first process is asked.
+    """
+    first, second = seeds
+    trials = _rounds(space, study, bench.ranks.size, sampler, start, until) if bench.ranks.first else iter(())
+    while True:
+        dealt = next(trials, [])
+        plans = bench.ranks.gather([plan for _, plan in dealt])[0]
+        if not plans:
+            return
+        results = bench.each("search", plans, first)
+        for (trial, _), result in zip(dealt, results, strict=False):
+            _report(study, trial, result)
+        good = [_goes_on(study, trial, result) for (trial, _), result in zip(dealt, results, strict=False)]
+        good = bench.ranks.gather(good)[0]
+        more = [
+            bench.together("search", plan, second) if goes_on else None
+            for plan, goes_on in zip(plans, good, strict=True)
+        ]
+        for (trial, _), result, last in zip(dealt, results, more, strict=False):
+            _tell(study, trial, result, last)
+
+
+def best_plans(study: Any, count: int) -> list[str]:
+    """Lists the texts of the best plans that were measured on the second seeds, the best first."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+    ranked = sorted(trials, key=lambda trial: (trial.value, trial.number))
+    return list(dict.fromkeys(trial.user_attrs["plan"] for trial in ranked))[:count]
+
+
+def importances(study: Any) -> dict[str, float]:
+    """Returns how much each setting decides whether a plan is among the best; {}: too few plans to tell.
+
+    Source: Watanabe et al. 2023 (arXiv 2304.10255): PED-ANOVA.
+    """
+    import optuna
+
+    if len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))) < RANDOM_TRIALS:
+        return {}
+    with warnings.catch_warnings(action="ignore"):  # that some settings are in few plans
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {name: value for name, value in found.items() if value > 0}
+
+
+def _rounds(
+    space: Space, study: Any, size: int, sampler: str, start: int, until: Callable[[int], bool]
+) -> Iterator[list[tuple[Any, str]]]:
+    """Yields trials with their plans, one for each process; those first that an earlier start did not finish."""
+    from optuna.trial import Trial, TrialState
+
+    unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    while not until(len(study.get_trials(deepcopy=False))):
+        dealt: list[tuple[Any, str]] = []
+        while len(dealt) < size:
+            number = unfinished[0].number if unfinished else len(study.get_trials(deepcopy=False))
+            study.sampler = _sampler(sampler, 1000003 * start + number)
+            with _quiet():
+                trial = Trial(study, unfinished.pop(0)._trial_id) if unfinished else study.ask()
+                try:
+                    plan = str(space.suggest(trial))
+                except InputError:
+                    study.tell(trial, state=TrialState.FAIL)
+                    continue
+            trial.set_user_attr("plan", plan)
+            dealt.append((trial, plan))
+        yield dealt
+
+
+def _sampler(name: str, seed: int) -> Any:
+    """Makes Optuna's sampler anew for each trial: then its random numbers need not be kept for a later start."""
+    import optuna
+
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with _quiet():
+        if name == "cma-es":
+            return optuna.samplers.CmaEsSampler(
+                seed=seed, n_startup_trials=RANDOM_TRIALS, warn_independent_sampling=False
+            )
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=RANDOM_TRIALS, multivariate=True, group=True, constant_liar=True
+        )
+
+
+def _report(study: Any, trial: Any, result: Measured) -> None:
+    """Writes the value on the first seeds into the study, unless an earlier start did."""
+    if result.score and trial.number not in _reported(study):
+        trial.report(result.value, 1)
+
+
+def _goes_on(study: Any, trial: Any, result: Measured) -> bool:
+    """Whether a trial is among the best of those before it; Optuna's pruners would judge anew after a kill."""
+    before = [value for number, value in _reported(study).items() if number < trial.number]
+    return result.score is not None and PROMOTED * sum(value < result.value for value in before) <= len(before)
+
+
+def _reported(study: Any) -> dict[int, float]:
+    """Values on the first seeds, by the number of the trial."""
+    trials = study.get_trials(deepcopy=False)
+    return {trial.number: trial.intermediate_values[1] for trial in trials if 1 in trial.intermediate_values}
+
+
+def _tell(study: Any, trial: Any, result: Measured, last: Measured | None) -> None:
+    from optuna.trial import TrialState
+
+    if result.score is None or (last and last.score is None):
+        study.tell(trial, state=TrialState.FAIL)
+    elif last is None:
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, last.value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's notes that a part of it may change."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield

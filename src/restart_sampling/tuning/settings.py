@@ -1,0 +1,58 @@
+"""`Settings` of a search, and the seeds of its stages."""
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from math import inf
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.tuning.objective import GROUPS
+from restart_sampling.tuning.race import ROUNDS
+from restart_sampling.tuning.search import SAMPLERS
+
+BLOCKS = 3
+"""Of the confirmation."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a plan is looked for.
+
+    Attributes:
+        minutes: for each NFE, with all stages; inf: the trials are the limit.
+        trials: at most so many plans of the search, for each NFE; None: the minutes are the limit.
+        images: seeds of each trial; twice as many more for one that goes on.
+        race: seeds of each plan of the race.
+        confirm: seeds of each of the three blocks of the confirmation.
+        sampler: of Optuna: tpe, cma-es or random.
+        start: another one makes another search.
+        rises: whether there may be restarts, churn and stochastic solvers.
+    """
+
+    minutes: float = 10.0
+    trials: int | None = None
+    images: int = 1000
+    race: int = 10_000
+    confirm: int = 10_000
+    sampler: str = "tpe"
+    start: int = 0
+    rises: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.minutes > 0:
+            raise InputError(f"minutes is {self.minutes:g}; give a number above 0")
+        if self.minutes == inf and self.trials is None:
+            raise InputError("a search without end; give minutes, trials or both")
+        if self.sampler not in SAMPLERS:
+            raise InputError(f"there is no search '{self.sampler}'; give one of {', '.join(SAMPLERS)}")
+        if self.trials is not None and self.trials < 1:
+            raise InputError(f"trials is {self.trials}; give at least 1")
+        for name, parts in (("images", GROUPS), ("race", ROUNDS * GROUPS), ("confirm", GROUPS)):
+            if getattr(self, name) < 2 * parts or getattr(self, name) % parts:
+                raise InputError(f"{name} is {getattr(self, name)}; give a multiple of {parts}, at least {2 * parts}")
+
+    @property
+    def seeds(self) -> tuple[range, range, range, range]:
+        """Of trials, of those that go on, of the race and of the confirmation: none is in two of them."""
+        ends = list(accumulate((0, self.images, 2 * self.images, self.race, BLOCKS * self.confirm)))
+        first, second, third, last = (range(start, end) for start, end in pairwise(ends))
+        return first, second, third, last

@@ -1,0 +1,163 @@
+"""The stages of one NFE: usual plans, search, race, confirmation."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.tuning.bench import Bench, Key, Measured
+from restart_sampling.tuning.objective import GROUPS, Scores
+from restart_sampling.tuning.race import race
+from restart_sampling.tuning.search import best_plans, importances, search
+from restart_sampling.tuning.settings import BLOCKS, Settings
+from restart_sampling.tuning.space import Space
+from restart_sampling.tuning.usual import usual_plans
+from restart_sampling.tuning.verdict import Verdict, complexity, judge
+
+FOUND, USUAL, FINALISTS = 10, 5, 2
+"""Plans of the search and usual ones that race, and found ones that are confirmed."""
+SECONDS_BETWEEN_WORDS = 30.0
+
+
+@dataclass
+class Clock:
+    """The time of an NFE.
+
+    Attributes:
+        minutes: that it has.
+        spent: seconds of earlier starts.
+    """
+
+    minutes: float
+    spent: float
+    start: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return 60 * self.minutes - self.spent - (time.monotonic() - self.start)
+
+
+@dataclass
+class Stages:
+    """The stages of one NFE; all processes go through them.
+
+    Attributes:
+        space: of plans.
+        bench: measures them.
+        study: of `open_study`, of the first process; None on the others.
+        settings: how a plan is looked for.
+        samples: a folder for the first images of the plans that are confirmed.
+        tell: is told of the progress, in sentences.
+    """
+
+    space: Space
+    bench: Bench
+    study: Any
+    settings: Settings
+    samples: Path
+    tell: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.nfe = self.space.nfe
+        self.clock = Clock(self.settings.minutes, self.bench.seconds(self.nfe))
+        self.bench.told = self._told
+        self._best, self._next_word = (inf, ""), 0.0
+
+    def run(self) -> Verdict:
+        """Goes through all stages, or through what earlier starts left of them.
+
+        Raises:
+            InputError: the time does not suffice, or no usual plan could be measured.
+        """
+        first, second, third, last = self.settings.seeds
+        usual = self._usual(first, second)
+        self._say("search", f"about {self.clock.left - self._later():.0f} s" if self.settings.minutes < inf else "")
+        search(
+            self.space,
+            self.bench,
+            self.study,
+            (first, second),
+            sampler=self.settings.sampler,
+            start=self.settings.start,
+            until=self._is_over,
+        )
+        found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
+        found = [plan for plan in found if plan not in usual]
+        self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on fresh seeds")
+        return self._confirm(race(self.bench, found, third), race(self.bench, usual, third), last)
+
+    def cost(self) -> dict[str, Any]:
+        """Returns JSON: what the search took, and what mattered in it."""
+        seconds, evaluations = self.bench.seconds(self.nfe), self.bench.evaluations(self.nfe)
+        own: dict[str, Any] = {}
+        if self.study:
+            own = {"trials": len(self.study.get_trials(deepcopy=False)), "importances": importances(self.study)}
+        spent = {"evaluations": evaluations, "seconds": round(seconds, 1), "processes": self.bench.ranks.size}
+        return spent | self.bench.ranks.gather(own)[0]
+
+    def _usual(self, first: range, second: range) -> list[str]:
+        """Measures the usual plans, the better ones on more seeds; returns the best."""
+        plans = usual_plans(self.space.net, self.nfe, self.space.rises)
+        self._say("usual plans", f"{len(plans)} of them")
+        begun = self.bench.each("usual", plans[: 3 * self.bench.ranks.size], first)  # to see how long that takes
+        if any(each.score for each in begun):
+            self._check_time(len(plans) - len(begun))
+        results = dict(zip(plans, self.bench.each("usual", plans, first), strict=True))
+        if not any(each.score for each in results.values()):
+            raise InputError(f"none of the usual plans could be measured: {next(iter(results.values())).error}")
+        good = sorted((plan for plan in plans if results[plan].score), key=lambda plan: results[plan].value)
+        more = {plan: self.bench.together("usual", plan, second) for plan in good[: 2 * USUAL]}
+        return sorted((plan for plan in more if more[plan].score), key=lambda plan: more[plan].value)[:USUAL]
+
+    def _confirm(self, found: list[str], usual: list[str], seeds: range) -> Verdict:
+        """Confirms the leader of the race, the simplest of those close to it, and the best usual plan."""
+        finalists = list(dict.fromkeys([*found[:1], *sorted(found[: FOUND // 2], key=complexity)]))[:FINALISTS]
+        self._say("confirmation", f"of {len(finalists)} found, and the best usual plan, on seeds that nothing used")
+        scores: dict[str, Scores] = {}
+        for place, plan in enumerate([*usual[:1], *finalists]):
+            keep = self.samples / f"{self.nfe}-{place}.png"
+            result = self.bench.together("confirm", plan, seeds, blocks=BLOCKS, groups=GROUPS, confirm=True, keep=keep)
+            if result.scores:
+                scores[plan] = result.scores
+        if not usual or usual[0] not in scores:
+            raise InputError("the best usual plans could not be measured on the seeds of race and confirmation")
+        verdict = judge(scores, usual[0])
+        self._say("verdict", "\n" + verdict.text)
+        return verdict
+
+    def _later(self) -> float:
+        """Seconds that the race and the confirmation need."""
+        seeds = (FOUND + USUAL) * self.settings.race + (1 + FINALISTS) * BLOCKS * self.settings.confirm
+        return seeds * self.nfe / self.bench.speed
+
+    def _check_time(self, plans: int) -> None:
+        """Makes sure, while nothing is lost, that there is time for all stages."""
+        begun = self.bench.ranks.gather(bool(self.study and self.study.get_trials(deepcopy=False)))[0]
+        usual = (plans + 4 * USUAL) * self.settings.images * self.nfe / self.bench.speed
+        missing = usual + self._later() - self.clock.left
+        if self.bench.ranks.gather(missing > 0)[0] and not begun:
+            raise InputError(
+                f"{self.settings.minutes:g} minutes for NFE {self.nfe} leave no time for a search: at "
+                f"{self.bench.speed:.0f} evaluations a second the usual plans, the race and the confirmation need "
+                f"{missing / 60:.2g} minutes more; give them, and some for the search, or fewer images for each"
+            )
+
+    def _is_over(self, trials: int) -> bool:
+        enough = self.settings.trials is not None and trials >= self.settings.trials
+        return enough or (self.settings.minutes < inf and self.clock.left < self._later())
+
+    def _say(self, stage: str, more: str) -> None:
+        self.tell(f"NFE {self.nfe}, {stage}{': ' * bool(more)}{more}")
+
+    def _told(self, key: Key, result: Measured) -> None:
+        """Says at once where there is a new best plan, and now and then how it is."""
+        if key.seeds[0] == self.settings.seeds[1].start and result.value < self._best[0]:  # on the second seeds
+            self._best, self._next_word = (result.value, key.plan), 0.0
+        if self._best[1] and time.monotonic() >= self._next_word and result.stage in ("usual", "search"):
+            self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
+            left = f"; {max(self.clock.left, 0) / 60:.1f} minutes left" if self.settings.minutes < inf else ""
+            self._say(result.stage, f"best so far {self._best[0]:.4g} `{self._best[1]}`{left}")

@@ -1,0 +1,146 @@
+"""`tune`: the plan that suits a net, from Python."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import Tensor
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.lock import lock_in, locked
+from restart_sampling.base.ranks import Ranks
+from restart_sampling.evaluation.setup import open_setup
+from restart_sampling.generation.drawing import NetDrawing, check_channels
+from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.sample import net_noise, require_net
+from restart_sampling.tuning.objective import Distance, Objective, OfSamples, by_name
+from restart_sampling.tuning.run import Run
+from restart_sampling.tuning.settings import Settings
+from restart_sampling.tuning.space import LEAST_NFE
+from restart_sampling.tuning.teacher import Begin
+
+_DRAWING = ("classes", "guidance", "noise", "exact")  # of `NetDrawing`
+_SETTINGS = {"minutes", "trials", "images", "race", "confirm", "sampler", "start", "rises"}  # of `Settings`
+
+
+@dataclass(frozen=True)
+class TunedPlan(Plan):
+    """A plan that `tune` found, for the net that it was found for.
+
+    Attributes:
+        evidence: JSON, why: verdict, scores of the confirmation, cost.
+    """
+
+    evidence: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "TunedPlan":
+        """Makes one of what `tune` wrote."""
+        plan = Plan.parse(content["plan"])
+        return cls(**{**vars(plan), "made_for": content["model_sha256"], "evidence": content["evidence"]})
+
+    @property
+    def verdict(self) -> str:
+        """Says how much better it is, by what measure, and how sure that is."""
+        return str(self.evidence["verdict"])
+
+
+def tune(
+    net: Net,
+    nfe: int | Sequence[int],
+    *,
+    reference: str | Path | None = None,
+    detector: str = "inception",
+    trust_detector: bool | str = False,
+    confirm_with: Sequence[tuple[str, str | Path]] = (),
+    objective: Callable[[Tensor], float] | None = None,
+    shape: Sequence[int] | None = None,
+    out: str | Path | None = None,
+    batch_size: int = 64,
+    tell: Callable[[str], None] = lambda text: None,
+    **options: Any,
+) -> TunedPlan | dict[int, TunedPlan]:
+    """Finds the plan that suits a net, and says how much better it is than the best usual one.
+
+    Usual plans first, then a search, a race of the best on fresh seeds, and one confirmation on seeds that nothing
+    used. Where a plan cannot be told apart from a simpler one, the simpler is taken.
+
+    Args:
+        net: from `load_model`, `from_eps` and the like, on the device to use.
+        nfe: calls of the denoiser for a sample, or several such numbers.
+        reference: of images, whose values are -1 to 1: statistics as `restart-sampling reference` makes them, a file or
+            an https URL. The Fréchet distance to it is what plans are judged by.
+        detector: of the reference, as of `evaluate`.
+        trust_detector: whether detectors that are TorchScript files of one's own may run their code, as of `evaluate`.
+        confirm_with: further (detector, reference), by which the search does not go.
+        objective: in place of a reference, for samples of any kind: a function of samples [n, *shape] to a number,
+            lower where they are better, such as `sliced_wasserstein(data)`.
+        shape: of one sample, where the net has none of its own.
+        out: a folder, in which a later call goes on where one was interrupted, and for `report`; None: nothing is kept.
+        batch_size: samples at a time.
+        tell: is told of the progress, in sentences.
+        **options: of the search (minutes, trials, images, race, confirm, sampler, start, rises: see
+            `tuning.settings.Settings`); of images classes, guidance, noise and exact, as of `generate`.
+
+    Returns:
+        The plan, with its `verdict` and `evidence`; of several NFE one for each, by NFE.
+
+    Raises:
+        InputError: what is given does not fit together (before any work), the time does not suffice, or the objective
+            returns no finite number.
+    """
+    require_net(net)
+    unknown = options.keys() - {*_DRAWING, *_SETTINGS}
+    if unknown:
+        raise TypeError(f"{', '.join(sorted(unknown))}: no such option; there are {', '.join((*_SETTINGS, *_DRAWING))}")
+    if (reference is None) == (objective is None):
+        raise InputError("give either a reference of images or an objective, by which plans are judged")
+    settings = Settings(**{key: value for key, value in options.items() if key in _SETTINGS})
+    drawing = {key: value for key, value in options.items() if key in _DRAWING}
+    judge: Objective
+    if objective is None:
+
+        def draw(text: str) -> NetDrawing:
+            return NetDrawing(net, text, batch=batch_size, shape=shape, **drawing)
+
+        check_channels(draw(f"{LEAST_NFE} solver=euler"))
+        pairs = [(detector, reference), *confirm_with]
+        setups = [
+            open_setup(str(reference), detector, ("fd",), 1, net.device, trust_detector=trust_detector)
+            for detector, reference in pairs
+        ]
+        judge, begin = Distance(draw, by_name(setups)), begin_drawing(draw)
+    else:
+        if shape is None or drawing:
+            raise InputError(
+                "an objective needs the shape of one sample, such as shape=(2,), and takes no options of images"
+            )
+        judge, begin = OfSamples(net, shape, objective, max(batch_size, 1024)), begin_net(net, shape)
+    nfes = [nfe] if isinstance(nfe, int) else list(nfe)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "run" if out is None else Path(out)
+        run = Run(net, "own", judge, settings, Ranks(0, 1, net.device), folder, begin, batch_size, tell)
+        with locked(lock_in(folder), str(folder), "out"):
+            run.check(nfes)
+            grids = run.grids(nfes)
+            found = {each: TunedPlan.of(run.tune(each, grids)) for each in nfes}
+    return found[nfe] if isinstance(nfe, int) else found
+
+
+def begin_drawing(draw: Callable[[str], NetDrawing]) -> Begin:
+    """Starts seeds as a drawing does, with its classes and its guidance."""
+    drawing = draw(f"{LEAST_NFE} solver=euler")
+
+    def begin(seeds: Sequence[int]) -> Any:
+        denoise, noise, _ = drawing.begin(seeds)
+        return denoise, noise, drawing.shape
+
+    return begin
+
+
+def begin_net(net: Net, shape: Sequence[int]) -> Begin:
+    """Starts seeds as `sample` does."""
+    return lambda seeds: (net, net_noise(net, seeds), tuple(shape))

@@ -1,0 +1,66 @@
+"""The usual plans of an NFE: what one would try without a search."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.presets import PRESETS
+from restart_sampling.sampling.sample import net_path
+from restart_sampling.sampling.solvers.by_name import SOLVERS
+from restart_sampling.tuning.space import LEAST_STEPS, main_steps, restart_calls
+
+_SOLVERS = (*(name for name in SOLVERS if name != "ddim"), "unipc:p=2")  # ddim is euler, on the levels of VE
+
+
+def usual_plans(net: Net, nfe: int, rises: bool = True) -> list[str]:
+    """Lists the texts of plans that take `nfe` calls, or one less where a solver's steps do not divide it.
+
+    These are the net's own default, every solver on EDM's grid by itself and with each published choice of
+    intervals, and the published stochastic samplers; of each, what fits the net.
+
+    Args:
+        net: that is tuned.
+        nfe: calls of the denoiser.
+        rises: whether there may be restarts, churn and stochastic solvers.
+    """
+    found: dict[str, None] = {}
+    for plan in _plans(net, nfe):
+        with suppress(InputError):
+            path = net_path(net, plan)
+            if path.nfe(*plan.solvers) in (nfe - 1, nfe) and (rises or _falls_only(plan)):
+                found[str(plan)] = None
+    return list(found)
+
+
+def _plans(net: Net, nfe: int) -> Iterator[Plan]:
+    default = getattr(net, "default_plan", None)
+    if default is not None:
+        yield Plan.parse(default)
+    restarts = {
+        tuple((each.t_min, each.t_max) for each in plan.intervals): plan.intervals
+        for plan in map(Plan.parse, reversed(PRESETS))  # of those with the same levels the first
+    }
+    churns = dict.fromkeys(
+        (plan.churn, plan.s_min, plan.s_max, plan.s_noise)
+        for plan in (Plan.parse(each.plan) for each in PRESETS.values())
+        if plan.churn
+    )
+    for solver in _SOLVERS:
+        for intervals in restarts.values():
+            falls = sum(each.repeats * (each.points - 1) for each in intervals)
+            steps = main_steps(solver, nfe - falls * restart_calls(solver))
+            if steps is not None and (not intervals or steps >= LEAST_STEPS):
+                yield Plan(steps, intervals, solver=solver)
+    for solver in ("heun", "euler"):
+        for churn, s_min, s_max, s_noise in churns:
+            if (steps := main_steps(solver, nfe)) is not None:
+                yield Plan(steps, solver=solver, churn=churn, s_min=s_min, s_max=s_max, s_noise=s_noise)
+
+
+def _falls_only(plan: Plan) -> bool:
+    landing = plan.solvers[0].landing
+    falls = replace(plan, intervals=(), churn=0.0).path().moves
+    return not plan.intervals and not plan.churn and all(landing(move) == move.then for move in falls)

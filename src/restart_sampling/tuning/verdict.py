@@ -1,0 +1,145 @@
+"""`Verdict`: which plan to take, and how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot
+from typing import Any
+
+from restart_sampling.sampling.plan import SETTINGS, Plan
+from restart_sampling.tuning.objective import Scores
+from restart_sampling.tuning.race import ALPHA
+from restart_sampling.tuning.score import Difference, Score, difference
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the confirmation says.
+
+    Attributes:
+        plan: to take.
+        usual: the best of the usual plans.
+        better: whether `plan` is told apart from `usual` by what the search went by.
+        differences: of `plan` to `usual`, by what they were measured with; {}: they are the same.
+        scores: of all that were confirmed.
+        finalists: how many plans were compared with `usual`.
+    """
+
+    plan: str
+    usual: str
+    better: bool
+    differences: Mapping[str, Difference]
+    scores: Mapping[str, Scores]
+    finalists: int
+
+    @property
+    def text(self) -> str:
+        """The verdict in words and numbers."""
+        if not self.differences:
+            return (
+                f"No plan was found that is told apart from the best usual one, `{self.usual}`, as better, and no "
+                f"simpler one that is as good: take that.\n{self._rivals()}"
+            ).rstrip()
+        lines = [f"`{self.plan}` against the best usual plan, `{self.usual}`:"]
+        lines += [self._line(name) for name in self.differences]
+        if not self.better:
+            lines.append("They cannot be told apart, and it is the simpler one.")
+        return "\n".join(lines)
+
+    def _line(self, name: str) -> str:
+        ours, theirs, found = self.scores[self.plan][name], self.scores[self.usual][name], self.differences[name]
+        sure = "" if found.told_apart(ALPHA / self.finalists) else ": cannot be told apart"
+        words = [
+            f"- {name}: {ours.value:.4g} against {theirs.value:.4g}, {found.value:+.4g} +- {found.error:.2g} "
+            f"({found.value / theirs.value:+.1%}){sure}"
+        ]
+        words += [f"{what} {a:.4g} against {b:.4g}{note}" for what, a, b, note in _metrics(ours, theirs)]
+        return "; ".join(words)
+
+    def _rivals(self) -> str:
+        """What was found, beside the best usual plan."""
+        lines = []
+        for plan in self.scores:
+            if plan != self.usual:
+                name, score = next(iter(self.scores[plan].items()))
+                found = difference(score, self.scores[self.usual][name])
+                lines.append(f"- `{plan}`, {name}: {score.value:.4g}, {found.value:+.4g} +- {found.error:.2g}")
+        return "\n".join(lines)
+
+    def json(self) -> dict[str, Any]:
+        """Returns JSON with everything."""
+        return {
+            "verdict": self.text,
+            "usual": self.usual,
+            "better": self.better,
+            "finalists": self.finalists,
+            "alpha": ALPHA,
+            "gain": {
+                name: {
+                    "difference": each.value,
+                    "error": each.error,
+                    "relative": each.value / self.scores[self.usual][name].value,
+                    "told_apart": each.told_apart(ALPHA / self.finalists),
+                }
+                for name, each in self.differences.items()
+            },
+            "scores": {
+                plan: {name: each.json() for name, each in found.items()} for plan, found in self.scores.items()
+            },
+        }
+
+
+def judge(scores: Mapping[str, Scores], usual: str) -> Verdict:
+    """Chooses a plan: of those that cannot be told apart from the best, the simplest.
+
+    A plan counts as better than the best usual one only where a test says so, at a level that is divided by the number
+    of plans that are compared with it.
+
+    Args:
+        scores: of the confirmation, on the same seeds for all plans.
+        usual: the best of the usual plans, which is one of them.
+    """
+    (name, *_) = scores[usual]
+    rivals = [plan for plan in scores if plan != usual]
+    alpha = ALPHA / max(1, len(rivals))
+
+    def to(base: str, plan: str) -> Difference:
+        return difference(scores[plan][name], scores[base][name])
+
+    better = [plan for plan in rivals if to(usual, plan).value < 0 and to(usual, plan).told_apart(alpha)]
+    best = min(better or [usual], key=lambda plan: scores[plan][name].value)
+    pool = better or [usual, *(plan for plan in rivals if not to(usual, plan).told_apart(alpha))]
+    plan = min((each for each in pool if not to(best, each).told_apart(alpha)), key=complexity)
+    differences = {each: difference(scores[plan][each], scores[usual][each]) for each in scores[usual] if plan != usual}
+    return Verdict(plan, usual, plan in better, differences, scores, max(1, len(rivals)))
+
+
+def complexity(plan: str) -> tuple[int, int]:
+    """Orders plans from the simplest: numbers that a user would have to understand, then the length of the text."""
+    parsed = Plan.parse(plan)
+    settings = sum(getattr(parsed, entry.name) != entry.default for entry in SETTINGS)
+    return settings + len(parsed.own_levels) + 4 * len(parsed.intervals), len(plan)
+
+
+def _metrics(ours: Score, theirs: Score) -> list[tuple[str, float, float, str]]:
+    """Lists title, our value, theirs and a note, where ours is worse beyond the error."""
+    found = []
+    titles: Sequence[tuple[str, str, int]] = (
+        ("frechet_distance_infinity", "at infinity", 1),
+        ("precision", "precision", -1),
+        ("recall", "recall", -1),
+    )
+    for key, title, sign in titles:
+        if key in ours.metrics:
+            a, b = ours.metrics[key], theirs.metrics[key]
+            error = hypot(ours.metrics[f"{key}_error"], theirs.metrics[f"{key}_error"])
+            found.append((title, a, b, " (WORSE beyond its error)" if sign * (a - b) > 2 * error else ""))
+    if "frechet_distance_per_class" in ours.metrics:
+        mine, other = (each.metrics["frechet_distance_per_class"] for each in (ours, theirs))
+        errors = [
+            hypot(ours.metrics["frechet_distance_per_class_error"][key], error)
+            for key, error in theirs.metrics["frechet_distance_per_class_error"].items()
+        ]
+        worse = sum(mine[key] - other[key] > 2 * error for key, error in zip(other, errors, strict=True))
+        mean, mean_other = (sum(each.values()) / len(each) for each in (mine, other))
+        found.append(("mean over classes", mean, mean_other, f" ({worse} of {len(other)} worse beyond their error)"))
+    return found

@@ -1,0 +1,120 @@
+"""Scores, paired differences, and what is made of them."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from restart_sampling.tuning.score import Score, difference, student
+from restart_sampling.tuning.verdict import complexity, judge
+
+GROUPS = 10
+
+
+def score(values):
+    """The score of a mean over [blocks, groups]."""
+    without = [[np.delete(run, left).mean() for left in range(len(run))] for run in values]
+    return Score(tuple(map(np.mean, values)), tuple(map(tuple, without)))
+
+
+def test_quantiles_of_student():
+    for freedom in (9, 27, 36, 100):
+        for probability in (0.9, 0.975, 0.995, 0.9995):
+            assert student(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=3e-3)
+
+
+def test_the_difference_of_two_means_is_that_of_a_paired_test():
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 3, GROUPS))
+    found = difference(score(a), score(b))
+    assert found.value == pytest.approx((a - b).mean())
+    assert found.error == pytest.approx(np.sqrt(((a - b).var(axis=1, ddof=1) / GROUPS).sum()) / 3)
+    assert found.freedom == 27
+    assert score(a).error == pytest.approx(np.sqrt((a.var(axis=1, ddof=1) / GROUPS).sum()) / 3)
+
+
+def test_what_the_seeds_share_cancels():
+    random = np.random.default_rng(1)
+    shared = 5 * random.normal(size=(3, GROUPS))
+    a, b = (score(shared + shift + 0.01 * random.normal(size=shared.shape)) for shift in (0.9, 1.0))
+    found = difference(a, b)
+    assert found.value == pytest.approx(-0.1, abs=0.01)
+    assert found.told_apart(0.001)
+    assert a.error > 50 * found.error
+    assert not difference(a, a).told_apart(0.05)
+
+
+def confirmed(**shifts):
+    """Scores of plans whose means lie so far from that of the usual one, with errors of 0.01."""
+    random = np.random.default_rng(2)
+    noise = 0.01 * 30**0.5 / 2**0.5
+    return {
+        plan: {"A": score(1 + shift + noise * random.normal(size=(3, GROUPS))), "B": score(random.normal(size=(3, 10)))}
+        for plan, shift in shifts.items()
+    }
+
+
+USUAL, SIMPLE, OTHER = "20", "18 [3,1,1,3] solver=deis", "15 [3,2,1,3] [2,1,0.1,0.3] s_noise=1.01 solver=deis"
+
+
+def test_of_plans_that_are_told_apart_as_better_the_simplest_of_the_best_is_taken():
+    verdict = judge(confirmed(**{USUAL: 0, SIMPLE: -0.3, OTHER: -0.31}), USUAL)
+    assert (verdict.plan, verdict.better) == (SIMPLE, True)
+    verdict = judge(confirmed(**{USUAL: 0, SIMPLE: -0.3, OTHER: -0.5}), USUAL)
+    assert (verdict.plan, verdict.better) == (OTHER, True)
+    assert verdict.finalists == 2
+    first, *lines = verdict.text.splitlines()
+    assert first == f"`{OTHER}` against the best usual plan, `{USUAL}`:"
+    assert lines[0].startswith("- A: 0.")
+    assert "cannot be told apart" not in lines[0]
+    assert lines[1].endswith("cannot be told apart")  # the other detector's is said too
+    gain = verdict.json()["gain"]
+    assert gain["A"]["relative"] == pytest.approx(-0.5, abs=0.05)
+    assert (gain["A"]["told_apart"], gain["B"]["told_apart"]) == (True, False)
+
+
+def test_what_cannot_be_told_apart_goes_to_the_simplest():
+    verdict = judge(confirmed(**{USUAL: 0, OTHER: -0.01}), USUAL)
+    assert (verdict.plan, verdict.better, verdict.differences) == (USUAL, False, {})
+    assert "No plan was found that is told apart" in verdict.text
+    assert OTHER in verdict.text
+    verdict = judge(confirmed(**{SIMPLE: 0, "20": 0.005}), SIMPLE)
+    assert (verdict.plan, verdict.better) == ("20", False)
+    assert verdict.text.endswith("They cannot be told apart, and it is the simpler one.")
+
+
+def test_a_worse_plan_is_not_taken_for_being_simpler():
+    assert judge(confirmed(**{SIMPLE: 0, "20": 0.3}), SIMPLE).plan == SIMPLE
+
+
+def test_the_level_is_divided_by_the_number_of_plans():
+    values = np.random.default_rng(3).normal(size=(3, GROUPS))
+    usual = {"A": score(values)}
+    for shift in np.linspace(0.3, 0.5, 60):  # somewhere here lies what one comparison tells apart, and eight do not
+        rival = {"A": score(values - shift + np.random.default_rng(4).normal(size=values.shape))}
+        alone = judge({USUAL: usual, SIMPLE: rival}, USUAL).better
+        others = {f"{SIMPLE} s_noise=1.00{k}": usual for k in range(1, 8)}
+        if alone and not judge({USUAL: usual, SIMPLE: rival, **others}, USUAL).better:
+            return
+    pytest.fail("the number of plans made no difference")
+
+
+def test_complexity():
+    plans = ["20", "20 solver=deis", SIMPLE, f"{SIMPLE} s_noise=1.01", OTHER]
+    assert sorted(reversed(plans), key=complexity) == plans
+
+
+def test_what_falls_beside_the_distance_is_said():
+    scores = confirmed(**{USUAL: 0, SIMPLE: -0.3})
+    classes = {str(label): 2.0 for label in range(3)}
+    for plan, recall in ((USUAL, 0.6), (SIMPLE, 0.5)):
+        metrics = {
+            "recall": recall,
+            "recall_error": 0.01,
+            "frechet_distance_per_class": {**classes, "0": 2.0 + (plan == SIMPLE)},
+            "frechet_distance_per_class_error": dict.fromkeys(classes, 0.1),
+        }
+        found = scores[plan]["A"]
+        scores[plan]["A"] = Score(found.values, found.without, metrics)
+    text = judge(scores, USUAL).text
+    assert "recall 0.5 against 0.6 (WORSE beyond its error)" in text
+    assert "(1 of 3 worse beyond their error)" in text

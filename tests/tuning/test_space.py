@@ -1,0 +1,115 @@
+"""The search space: plans of exactly the evaluations asked for, which parse, and fit the net."""
+
+import random
+from collections import Counter
+from math import exp, log
+
+import pytest
+import torch
+
+import restart_sampling as rs
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.sample import net_path
+from restart_sampling.tuning.space import LEAST_NFE, OWN, Space
+from restart_sampling.tuning.usual import usual_plans
+
+NETS = {
+    "any level": rs.from_edm(lambda x, sigma: x, sigma_min=0.002, sigma_max=80),
+    "a flow": rs.from_flow(lambda x, t: x),
+    "timesteps": rs.from_eps(lambda x, t: x, torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)),
+}
+
+
+class Drawn:
+    """A trial whose every suggestion is drawn."""
+
+    def __init__(self, seed, **fixed):
+        self.random, self.fixed = random.Random(seed), fixed
+
+    def suggest_float(self, name, low, high, log=False):
+        assert low < high
+        drawn = self.random.uniform(*map(_log, (low, high))) if log else self.random.uniform(low, high)
+        return self.fixed.get(name, exp(drawn) if log else drawn)
+
+    def suggest_int(self, name, low, high):
+        return self.fixed.get(name, self.random.randint(low, high))
+
+    def suggest_categorical(self, name, choices):
+        return self.fixed.get(name, self.random.choice(choices))
+
+
+_log = log
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("nfe", [LEAST_NFE, 7, 20])
+def test_plans_take_the_evaluations_asked_for_and_parse_back(net, nfe):
+    space, intervals = Space(net, nfe), Counter()
+    for seed in range(80):
+        plan = space.suggest(Drawn(seed))
+        assert Plan.parse(str(plan)) == plan
+        nfe_found = net_path(net, plan).nfe(*plan.solvers)
+        assert nfe_found == nfe or (nfe_found == nfe - 1 and plan.solver in ("heun", "midpoint", "dpm2")), plan
+        intervals[len(plan.intervals)] += 1
+    assert intervals[0]
+    assert intervals[1]
+    assert nfe < 10 or intervals[3]
+
+
+def test_without_rises_nothing_adds_noise():
+    for seed in range(60):
+        plan = Space(NETS["any level"], 12, rises=False).suggest(Drawn(seed))
+        assert all(not move.rises and plan.solvers[0].landing(move) == move.then for move in plan.path().moves)
+
+
+def test_settings_that_do_nothing_are_not_in_the_plan():
+    plan = Space(NETS["any level"], 12).suggest(Drawn(0, intervals=0, churn=False, solver="deis", s_noise=1.02))
+    assert "s_noise" not in str(plan)
+    plan = Space(NETS["any level"], 12).suggest(Drawn(0, intervals=0, churn=False, solver="ddpm", s_noise=1.02))
+    assert plan.s_noise == 1.02
+
+
+def test_an_interval_begins_where_it_was_asked_for():
+    fixed = {"intervals": 1, "churn": False, "solver": "euler", "restart_solver": "the same", "grid": "exponential"}
+    trial = Drawn(0, **fixed, level_0=1.0, width_0=3.0, K_0=2, share_0=0.4, sigma_min=0.01, sigma_max=100.0)
+    plan = Space(NETS["any level"], 20).suggest(trial)
+    (interval,) = plan.intervals
+    levels = plan.levels()
+    assert interval.snap(levels) == min((x for x in levels if x > 0), key=lambda x: abs(log(x)))
+    assert interval.t_max == pytest.approx(3 * interval.t_min, rel=1e-3)
+    assert (interval.repeats, interval.points) == (2, 5)  # two passes of four steps are 40 % of 20
+
+
+def test_levels_of_its_own():
+    own = {"deis": {12: (80.0, *(1.7**-k for k in range(10)), 0.00200012345, 0.0)}, "euler": {}}
+    trial = Drawn(0, intervals=0, churn=False, solver="deis", grid=OWN)
+    plan = Space(NETS["any level"], 12, own).suggest(trial)
+    levels = own["deis"][12]
+    assert plan.own_levels == (80.0, *(float(f"{x:.4g}") for x in levels[1:-2]), 0.00200012345, 0.0)
+
+
+def test_an_nfe_below_what_any_plan_needs():
+    with pytest.raises(InputError, match="NFE 3 is too little to choose from; give at least 4"):
+        Space(NETS["any level"], 3)
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+def test_usual_plans(net):
+    plans = [Plan.parse(text) for text in usual_plans(net, 20)]
+    assert all(net_path(net, plan).nfe(*plan.solvers) in (19, 20) for plan in plans)
+    alone = {plan.solver for plan in plans if not plan.intervals and not plan.churn}
+    assert {"heun", "deis", "unipc", "ddpm", "sde_dpmpp_2m", "sa"} <= alone
+    assert any(plan.churn for plan in plans)
+    falls = [Plan.parse(text) for text in usual_plans(net, 20, rises=False)]
+    assert 0 < len(falls) < len(plans)
+    assert not any(plan.intervals or plan.churn for plan in falls)
+    assert "ddpm" not in {plan.solver for plan in falls}
+
+
+def test_the_usual_plans_have_published_intervals_and_the_default():
+    net = rs.load_model("cifar10-small")
+    plans = usual_plans(net, 20)
+    assert plans[0] == "16 [5,1,1.09,3.2] solver=ab"
+    assert "6 [3,2,0.06,0.3]" in plans
+    assert not any("[3,20," in plan for plan in plans)

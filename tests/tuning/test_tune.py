@@ -1,0 +1,255 @@
+"""`rs.tune` from end to end: on an exact mixture, killed and resumed, on a pipeline of diffusers; and its controls."""
+
+import json
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import restart_sampling as rs
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.ranks import Ranks
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.sample import net_noise
+from restart_sampling.tuning.bench import Bench
+from restart_sampling.tuning.score import Score
+from restart_sampling.tuning.search import open_study
+from restart_sampling.tuning.settings import Settings
+from restart_sampling.tuning.space import Space, with_levels
+from restart_sampling.tuning.stages import Stages
+from restart_sampling.tuning.teacher import Teacher
+
+LIMIT = {"minutes": inf, "images": 200, "race": 400, "confirm": 200}
+
+
+def mixture(std=0.05):
+    means = torch.tensor([[1.0, 0.5], [-1.0, 0.2], [0.3, -1.2]], dtype=torch.float64)
+    return rs.GaussianMixture(means, std)
+
+
+def spread(samples):
+    """How far samples are from the mixture's nearest mean, compared with what is right: no noise of its own."""
+    distances = (samples[:, None] - mixture().means).square().sum(-1).min(dim=1).values
+    return abs(distances.mean().item() - 2 * 0.05**2) + abs(distances.std().item() - 2 * 0.05**2)
+
+
+def objective():
+    data = mixture().draw(20_000, generator=torch.Generator().manual_seed(0))
+    return rs.sliced_wasserstein(data, directions=32)
+
+
+def trials_of(folder, nfe):
+    trials = open_study(Path(folder) / "trials.journal", f"NFE {nfe}").get_trials(deepcopy=False)
+    return [(trial.number, trial.user_attrs["plan"], trial.state.name, trial.value) for trial in trials]
+
+
+def test_the_search_comes_near_the_best_of_an_exhaustive_grid(tmp_path):
+    net, distance, nfe = mixture(), objective(), 6
+    plan = rs.tune(
+        net, nfe, objective=distance, shape=(2,), trials=60, out=tmp_path / "run", **{**LIMIT, "images": 500}
+    )
+    grid = [
+        Plan(nfe, solver=solver, grid=rule, rho=rho, sigma_max=sigma_max, sigma_min=sigma_min)
+        for solver in ("euler", "ab", "deis", "dpmpp_2m", "unipc")
+        for rule, rho in (("exponential", 7.0), ("karras", 3.0), ("karras", 7.0))
+        for sigma_max in (5.0, 20.0, 80.0)
+        for sigma_min in (0.01, 0.03, 0.1)
+    ]
+
+    def value(each):
+        return distance(rs.sample(net, each, range(5000, 9000), (2,)))
+
+    # What the search found, not what the confirmation chose: that takes the simplest of those that are close.
+    found = min(value(text) for _, text, state, _ in trials_of(tmp_path / "run", nfe) if state == "COMPLETE")
+    values = sorted(map(value, grid))
+    assert found <= 1.1 * values[0]
+    assert sum(each <= 1.1 * values[0] for each in values) < len(values) / 8  # not everything is near it
+    assert plan.made_for is None  # the mixture has no identity
+    assert rs.sample(net, plan, range(4), (2,)).shape == (4, 2)
+
+
+def test_a_killed_run_goes_on_with_the_trials_that_it_would_have_had(tmp_path):
+    asked = {"objective": spread, "shape": (2,), **LIMIT, "trials": 14}
+    whole = rs.tune(mixture(), 5, out=tmp_path / "whole", **asked)
+    calls, limit = [], []
+
+    def dies(samples):
+        calls.append(len(samples))
+        if len(calls) == limit[-1]:
+            raise KeyboardInterrupt
+        return spread(samples)
+
+    dies.__qualname__ = spread.__qualname__
+    lines = (tmp_path / "whole/measured.jsonl").read_text().splitlines()
+    stages = [json.loads(line)["stage"] for line in lines]
+    for later in (4, 9):
+        limit.append(stages.index("search") + later)
+        with pytest.raises(KeyboardInterrupt):
+            rs.tune(mixture(), 5, out=tmp_path / "killed", **{**asked, "objective": dies})
+        calls.clear()
+    again = rs.tune(mixture(), 5, out=tmp_path / "killed", **asked)
+    assert trials_of(tmp_path / "killed", 5) == trials_of(tmp_path / "whole", 5)
+    assert (again, again.verdict) == (whole, whole.verdict)
+    keys = [
+        tuple(json.dumps(json.loads(line)[name]) for name in ("plan", "seeds", "groups", "confirm"))
+        for line in (tmp_path / "killed/measured.jsonl").read_text().splitlines()
+    ]
+    assert len(set(keys)) == len(keys) == len(lines)  # nothing was measured twice
+    rs.tune(mixture(), 5, out=tmp_path / "killed", **{**asked, "objective": dies})
+    assert not calls  # a plan that is there is final
+
+
+def test_search_race_and_confirmation_share_no_seed():
+    parts = Settings().seeds
+    assert sum(map(len, parts)) == len(set().union(*parts)) == parts[-1].stop
+
+
+def test_where_the_denoiser_is_exact_no_restart_is_chosen():
+    plan = rs.tune(mixture(0.3), 20, objective=objective_of(0.3), shape=(2,), **LIMIT, trials=10)
+    assert not plan.intervals or not plan.evidence["better"]
+
+
+def objective_of(std):
+    data = mixture(std).draw(20_000, generator=torch.Generator().manual_seed(0))
+    return rs.sliced_wasserstein(data, directions=32)
+
+
+class AllAlike:
+    """An objective for which all plans are the same, each with draws of its own."""
+
+    about = {"objective": "none"}  # noqa: RUF012
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def nfe(self, plan):
+        return 6
+
+    def measure(self, plan, seeds, ranks, *, blocks=1, groups=0, confirm=False, keep=None):
+        key = [self.seed, seeds.start, *plan.encode()]
+        values = np.random.default_rng(key).normal(1, 1, (blocks, max(groups, 1)))
+        if not groups:
+            return {"none": Score(tuple(values.mean(axis=1)))}
+        without = [[np.delete(run, left).mean() for left in range(groups)] for run in values]
+        return {"none": Score(tuple(map(np.mean, values)), tuple(map(tuple, without)))}
+
+
+def winners(runs, tmp_path, trials):
+    net, found = rs.from_edm(lambda x, sigma: x, sigma_min=0.002, sigma_max=80), 0
+    for seed in runs:
+        folder = tmp_path / f"{seed}"
+        folder.mkdir()
+        bench = Bench(AllAlike(seed), Ranks(0, 1, torch.device("cpu")), folder / "measured.jsonl")
+        settings = Settings(minutes=inf, trials=trials, images=20, race=80, confirm=20, sampler="random", start=seed)
+        study = open_study(folder / "trials.journal", "A/A")
+        found += Stages(Space(net, 6), bench, study, settings, folder, lambda text: None).run().better
+    return found
+
+
+def test_plans_that_are_all_alike_have_no_winner(tmp_path):
+    assert winners(range(5), tmp_path, 8) <= 1
+
+
+@pytest.mark.slow
+def test_plans_that_are_all_alike_have_a_winner_in_at_most_one_run_of_twenty(tmp_path):
+    assert winners(range(200), tmp_path, 12) <= 10
+
+
+def test_a_pipeline_of_diffusers_is_tuned_from_end_to_end(place, run):
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    settings = {"block_out_channels": [32], "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    pipe = DDPMPipeline(UNet2DModel(sample_size=8, layers_per_block=1, **settings).eval(), DDPMScheduler())
+    net = rs.from_eps(pipe.unet, pipe.scheduler.alphas_cumprod, clip=True, identity="a" * 64)
+    plan = rs.tune(
+        net,
+        4,
+        reference="ref.npz",
+        detector="tiny.pt",
+        shape=(3, 8, 8),
+        out="run",
+        minutes=inf,
+        trials=3,
+        images=20,
+        race=80,
+        confirm=20,
+        rises=False,
+    )
+    assert plan.path(net.sigma_min, net.sigma_max, net.round_level).nfe(*plan.solvers) in (3, 4)
+    written = json.loads(Path("run/plan-4.json").read_text())
+    assert (written["plan"], written["model_sha256"], written["nfe"]) == (str(plan), net.identity, 4)
+    assert rs.sample(net, "run/plan-4.json", [0], (3, 8, 8)).isfinite().all()
+    other = rs.from_eps(pipe.unet, pipe.scheduler.alphas_cumprod, identity="b" * 64)
+    for given in (plan, "run/plan-4.json"):
+        with pytest.raises(InputError, match="was found for another model"):
+            rs.sample(other, given, [0], (3, 8, 8))
+    assert "precision" in str(plan.evidence["scores"])
+    assert len(list(Path("run/samples").glob("*.png"))) >= 1
+
+
+def test_an_objective_that_returns_nan():
+    with pytest.raises(InputError, match=r"the objective returned nan for 200 finite samples of plan '.*'; it has to"):
+        rs.tune(mixture(), 5, objective=lambda samples: float("nan"), shape=(2,), trials=3, **LIMIT)
+    with pytest.raises(InputError, match="the objective returned None"):
+        rs.tune(mixture(), 5, objective=lambda samples: None, shape=(2,), trials=3, **LIMIT)
+
+
+def test_no_time_left_for_a_stage():
+    with pytest.raises(InputError, match=r"^0.001 minutes for NFE 5 leave no time for a search: at .* minutes more"):
+        rs.tune(mixture(), 5, objective=spread, shape=(2,), **{**LIMIT, "minutes": 0.001})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"nfe": 3}, "NFE 3 is too little"),
+        ({"minutes": 0}, "minutes is 0"),
+        ({"trials": None}, "without end"),
+        ({"sampler": "grid"}, "there is no search 'grid'"),
+        ({"images": 15}, "images is 15; give a multiple of 10"),
+        ({"shape": None}, "needs the shape"),
+        ({"objective": None}, "either a reference"),
+    ],
+)
+def test_bad_input_from_python(given, said):
+    asked = {"nfe": 5, "objective": spread, "shape": (2,), "trials": 3, **LIMIT, **given}
+    with pytest.raises(InputError, match=said):
+        rs.tune(mixture(), **asked)
+
+
+def test_another_run_in_the_same_folder(tmp_path):
+    asked = {"objective": spread, "shape": (2,), **LIMIT, "trials": 1}
+    rs.tune(mixture(), 5, out=tmp_path / "run", **asked)
+    with pytest.raises(InputError, match=r'holds another run, with settings .*"race": 400'):
+        rs.tune(mixture(), 6, out=tmp_path / "run", **{**asked, "race": 800})
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else/file").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        rs.tune(mixture(), 6, out=tmp_path / "else", **asked)
+
+
+def test_levels_by_dynamic_programming_stay_closer_to_the_fine_ode():
+    means = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    net = rs.GaussianMixture(means, 0.1)
+    own, judge = (
+        Teacher(net, lambda seeds: (net, net_noise(net, seeds), (8,)), 5, seeds)
+        for seeds in (range(64), range(99, 163))
+    )
+    for solver in ("euler", "dpmpp_2m", "midpoint"):
+        grids = own.grids(solver)
+        assert grids.keys() == set(range(2, 6))
+        assert all(levels[0] == 80 and levels[-1] == 0 and len(levels) == n + 1 for n, levels in grids.items())
+        usual = min(judge.distance(Plan(5, solver=solver, grid=rule)) for rule in ("karras", "exponential"))
+        assert judge.distance(with_levels(Plan(5, solver=solver), grids[5])) < 0.7 * usual
+
+
+def test_sliced_wasserstein_of_shifted_data_is_the_shift():
+    data = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    distance = rs.sliced_wasserstein(data, directions=2000)
+    assert distance(data) == 0
+    shift = torch.tensor([0.6, 0.0, -0.8])
+    assert distance(data + shift) == pytest.approx(1 / 3**0.5, rel=0.03)  # of a unit shift, seen from all directions
+    assert distance(data[:1000]) < 0.1

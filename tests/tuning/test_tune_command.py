@@ -1,0 +1,157 @@
+"""`restart-sampling tune`, and the plans that it writes, as other commands take them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from restart_sampling.base.ranks import Ranks
+from restart_sampling.evaluation.detectors import load_detector
+from restart_sampling.evaluation.measure import make_reference
+from restart_sampling.evaluation.reference import save_reference
+from tiny import detector_file, pictures
+from tiny_model import TORCHRUN, start
+
+TUNE = (
+    *("tune", "--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--nfe", "4"),
+    *("--images", "20", "--race-images", "80", "--confirm-images", "20", "--trials", "3", "--no-rises", "--out", "run"),
+)
+
+
+def test_a_run_and_its_plan_in_every_command(place, run):
+    half = make_reference(iter([(range(30), torch.from_numpy(pictures(30, 1)), None)]), 30, *measured_with())
+    save_reference(half, Path("half.npz"))
+    more = ("--confirm-detector", "tiny.pt", "--confirm-reference", "half.npz")
+    code, out, err = run(*TUNE, *more, "--json")
+    assert code == 0, err
+    content = json.loads(out)["plans"]["4"]
+    assert json.loads(Path("run/plan-4.json").read_text()) == content
+    assert list(content["detectors"]) == ["tiny.pt", "tiny.pt on half.npz"]
+    scores = content["evidence"]["scores"][content["plan"]]
+    assert [len(score["values"]) for score in scores.values()] == [3, 3]
+    assert content["evidence"]["cost"]["evaluations"] > 0
+    assert "confirmation" in err
+    assert content["evidence"]["verdict"] in err
+    code, _, err = run(*TUNE, *more)
+    assert code == 0
+    assert "run/plan-4.json is there already" in err
+
+    plan = content["plan"]
+    draw = ("generate", "--model", "tiny.safetensors", "--seeds", "0-1", "--plan")
+    assert run(*draw, "run/plan-4.json", "--out", "a")[0] == 0
+    assert run(*draw, plan, "--out", "b")[0] == 0
+    for name in ("000000/000000.png", "000000/000001.png"):
+        assert (Path("a") / name).read_bytes() == (Path("b") / name).read_bytes()
+    code, out, _ = run("plan", "run/plan-4.json", "--model", "tiny.safetensors", "--json")
+    assert (code, json.loads(out)["plan"]) == (0, plan)
+    measure = ("--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--json")
+    code, out, err = run("evaluate", *measure, "--plan", "run/plan-4.json", "--seeds", "0-19")
+    assert code == 0, err
+    assert json.loads(out)["plan"] == plan
+    code, out, err = run(
+        "sweep", *measure, "--plans", "run/plan-4.json", "--images", "20", "--blocks", "1", "--out", "s"
+    )
+    assert code == 0, err
+    assert json.loads(out)["results"][0]["plan"] == plan
+
+
+def measured_with():
+    return load_detector("tiny.pt"), Ranks(0, 1, torch.device("cpu"))
+
+
+def test_a_plan_of_another_model(place, run):
+    written = {"format": "restart-sampling-plan/1", "plan": "2", "model_sha256": "ab" * 32}
+    Path("plan-4.json").write_text(json.dumps(written))
+    draw = ("generate", "--model", "tiny.safetensors", "--seeds", "0", "--plan", "plan-4.json", "--out", "other")
+    code, _, err = run(*draw)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "was found for another model" in err
+    assert "--any-model" in err
+    assert not Path("other").exists()
+    code, _, err = run("plan", "plan-4.json", "--model", "tiny.safetensors")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert run("plan", "plan-4.json", "--model", "tiny.safetensors", "--any-model")[0] == 0
+    assert run("plan", "plan-4.json")[0] == 0
+    assert run(*draw, "--any-model")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read (No such file"),
+        ("{", "is not JSON"),
+        ("[]", "has no format restart-sampling-plan/1"),
+        ('{"format": "restart-sampling-plan/1"}', "is damaged"),
+        ('{"format": "restart-sampling-plan/1", "plan": "plan-4.json", "model_sha256": null}', "there is no preset"),
+    ],
+)
+def test_a_file_that_is_no_plan(text, said, tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("plan-4.json").write_text(text)
+    code, _, err = run("plan", "plan-4.json")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert said in err
+
+
+def without(option):
+    at = TUNE.index(option)
+    return TUNE[:at] + TUNE[at + 2 :]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((*TUNE, "--nfe", "3"), "NFE 3 is too little to choose from; give at least 4"),
+        ((*TUNE, "--nfe", "10,x"), "--nfe 10,x: give different whole numbers"),
+        ((*TUNE, "--detector", "other.pt"), "the reference was made with the detector"),
+        (
+            (*TUNE, "--confirm-detector", "other.pt", "--confirm-reference", "ref.npz"),
+            "the reference was made with the",
+        ),
+        ((*TUNE, "--confirm-detector", "tiny.pt"), "give a reference for each detector"),
+        ((*TUNE, "--confirm-detector", "tiny.pt", "--confirm-reference", "ref.npz"), "is there twice"),
+        ((*TUNE, "--without-reference"), "give either --reference"),
+        (without("--reference"), "give either --reference"),
+        ((*TUNE, "--minutes", "0"), "minutes is 0; give a number above 0"),
+        ((*TUNE, "--minutes", "0.0001"), "leave no time for a search"),
+    ],
+)
+def test_bad_input(words, said, place, run):
+    detector_file(Path("other.pt"), width=5)
+    code, _, err = run(*words)
+    assert code == 2
+    assert said in err.splitlines()[-1]
+    if "leave no time" not in said:
+        assert not Path("run/measured.jsonl").exists()  # nothing was drawn
+
+
+def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):
+    from restart_sampling.tuning import run as run_module
+
+    monkeypatch.setattr(run_module, "ODE_SOLVERS", ("euler", "heun"))
+    code, out, err = run(
+        *("tune", "--model", "tiny.safetensors", "--without-reference", "--nfe", "5", "--out", "run", "--json"),
+        *("--batch", "256"),
+    )
+    assert code == 0, err
+    content = json.loads(out)["plans"]["5"]
+    assert "Restarts cannot be judged so" in err
+    distances = content["evidence"]["distances"]
+    assert content["plan"] == min(distances, key=distances.get)
+    assert {"5 solver=euler", "3"} <= distances.keys()
+    assert any("/" in plan for plan in distances)
+
+
+@pytest.mark.parametrize("processes", [2])
+def test_under_torchrun(processes, place, run):
+    words = (*TORCHRUN, f"--nproc_per_node={processes}", "-m", "restart_sampling", *TUNE, "--device", "cpu")
+    process = start(*words)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    lines = [json.loads(line) for line in Path("run/measured.jsonl").read_text().splitlines()]
+    keys = [(line["plan"], *line["seeds"], line["groups"], line["confirm"]) for line in lines]
+    assert len(set(keys)) == len(keys)
+    assert {line["stage"] for line in lines} >= {"usual", "search", "confirm"}
+    assert json.loads(Path("run/plan-4.json").read_text())["evidence"]["cost"]["processes"] == 2
