@@ -54,9 +54,14 @@ class Ranks:
         return [index for start in starts for index in range(start, min(start + block, count))]
 
     def all_reduce(self, tensor: Tensor) -> None:
-        """Adds up a tensor over all processes, in place."""
+        """Adds up a tensor over all processes, in place.
+
+        Raises:
+            InputError: a process has ended.
+        """
         if self.size > 1:
-            dist.all_reduce(tensor)
+            with _others_there():
+                dist.all_reduce(tensor)
 
     def gather(self, value: T) -> list[T]:
         """Returns the values of all processes, in the order of the ranks; of tensors on the CPU, the shapes may differ.
@@ -67,12 +72,8 @@ class Ranks:
         if self.size == 1:
             return [value]
         gathered = [value] * self.size
-        try:
+        with _others_there():
             dist.all_gather_object(gathered, value)
-        except RuntimeError as error:
-            raise InputError(
-                "another process of this run has ended, and its message says why; then give the same command again"
-            ) from error
         return gathered
 
     def wait(self) -> None:
@@ -118,6 +119,16 @@ class Ranks:
             passed = True
         finally:
             self.gather(passed)
+
+
+@contextmanager
+def _others_there() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(
+            "another process of this run has ended, and its message says why; then give the same command again"
+        ) from error
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import numpy as np
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import atomic, check_writable, is_partial, remove_folder, remove_partials, write_json
+from restart_sampling.generation.seeds import joined, parse_seeds
 from restart_sampling.images.writers import LABELS, MANIFEST, add_entry, encode_png, image_name
 
 Read = Callable[[str], bytes]
@@ -42,7 +43,7 @@ class BlockStore:
         self._folder = out.with_name(f"{out.name}.blocks") if self._zipped else out
 
     def check(self, run: Mapping[str, Any], batch: int) -> None:
-        """Makes sure that writing destroys nothing but an earlier go at the same run.
+        """Makes sure that writing destroys nothing but an earlier go at the same run, or at the first of its seeds.
 
         Args:
             run: what defines the images, as in the manifest.
@@ -54,7 +55,7 @@ class BlockStore:
         """
         for found, has_blocks in self._earlier():
             differs = [key for key in {**found["run"], **run} if found["run"].get(key) != run.get(key)]
-            if differs:
+            if differs and not (differs == ["seeds"] and self._begins_with(found["run"]["seeds"])):
                 old, new = (json.dumps(each.get(differs[0])) for each in (found["run"], run))
                 raise InputError(
                     f"{self.out} holds another run, with {differs[0]} {old}, not {new}; choose another --out"
@@ -73,6 +74,7 @@ class BlockStore:
             if self._sealed and self._folder.exists():
                 remove_folder(self._folder)
             self._adopt()
+            self._unpack()
         if self._folder.exists():
             for folder in (self._folder, *(path for path in self._folder.iterdir() if path.is_dir())):
                 remove_partials(folder)
@@ -185,6 +187,21 @@ class BlockStore:
             blocks = (*self._folder.glob(".blocks/*.json"), *(self._folder.glob("*.zip") if self._zipped else ()))
             yield unfinished, bool(blocks)
 
+    def _begins_with(self, seeds: object) -> bool:
+        """Checks whether the seeds of the blocks begin with these, written as a user writes them."""
+        first = parse_seeds(seeds) if isinstance(seeds, str) else ()
+        return tuple(joined(self.blocks)[: len(first)]) == first
+
+    def _unpack(self) -> None:
+        """Takes up the blocks of a whole zip of fewer seeds, which stays until there is one of all."""
+        with suppress(Exception), zipfile.ZipFile(self.out) as archive:  # what is damaged is made again
+            if json.loads(archive.read(MANIFEST))["images"] >= sum(map(len, self.blocks)):
+                return
+            for number in range(len(self.blocks)):
+                if self._is_intact(number, archive.read) and not self._is_intact(number, self._read):
+                    for name in (*self._names(number), _record_name(number)):
+                        self._write(name, archive.read(name))
+
     def _adopt(self) -> None:
         """Takes up the blocks of a zip that version 0.1.0 left unfinished: each is a small zip."""
         for path in sorted(self._folder.glob("[0-9]*.zip")):
@@ -215,8 +232,11 @@ def _folder_manifest(folder: Path) -> dict[str, Any] | None:
     """Reads a folder's manifest; None where there is nothing beside it, which a run that failed at once leaves."""
     if not folder.exists() or (folder.is_dir() and all(map(is_partial, folder.iterdir()))):
         return None
-    found = _parse_manifest((folder / MANIFEST).read_bytes())
+    manifest = (folder / MANIFEST).read_bytes()
     alone = all(is_partial(path) or path.name == MANIFEST for path in folder.iterdir())
+    if alone and not manifest.strip(b"\0"):  # as a machine that went down leaves it
+        return None
+    found = _parse_manifest(manifest)
     return None if alone else found
 
 
