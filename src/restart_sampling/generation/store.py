@@ -43,7 +43,7 @@ class BlockStore:
         self._folder = out.with_name(f"{out.name}.blocks") if self._zipped else out
 
     def check(self, run: Mapping[str, Any], batch: int) -> None:
-        """Makes sure that writing destroys nothing but an earlier go at the same run, or at the first of its seeds.
+        """Makes sure that writing destroys nothing but an earlier go at this run, or a finished one of its first seeds.
 
         Args:
             run: what defines the images, as in the manifest.
@@ -55,7 +55,7 @@ class BlockStore:
         """
         for found, has_blocks in self._earlier():
             differs = [key for key in {**found["run"], **run} if found["run"].get(key) != run.get(key)]
-            if differs and not (differs == ["seeds"] and self._begins_with(found["run"]["seeds"])):
+            if differs and not (differs == ["seeds"] and self._extends(found)):
                 old, new = (json.dumps(each.get(differs[0])) for each in (found["run"], run))
                 raise InputError(
                     f"{self.out} holds another run, with {differs[0]} {old}, not {new}; choose another --out"
@@ -187,10 +187,11 @@ class BlockStore:
             blocks = (*self._folder.glob(".blocks/*.json"), *(self._folder.glob("*.zip") if self._zipped else ()))
             yield unfinished, bool(blocks)
 
-    def _begins_with(self, seeds: object) -> bool:
-        """Checks whether the seeds of the blocks begin with these, written as a user writes them."""
+    def _extends(self, found: Mapping[str, Any]) -> bool:
+        """Checks whether the seeds of the blocks begin with all those of a finished run."""
+        seeds = found["run"]["seeds"]
         first = parse_seeds(seeds) if isinstance(seeds, str) else ()
-        return tuple(joined(self.blocks)[: len(first)]) == first
+        return found["finished"] == len(first) and tuple(joined(self.blocks)[: len(first)]) == first
 
     def _unpack(self) -> None:
         """Takes up the blocks of a whole zip of fewer seeds, which stays until there is one of all."""
@@ -242,7 +243,8 @@ def _folder_manifest(folder: Path) -> dict[str, Any] | None:
 
 def _parse_manifest(text: bytes) -> dict[str, Any]:
     manifest = json.loads(text)
-    return {"run": dict(manifest["run"]), "batch": int(manifest["batch"])}
+    finished = manifest["images"] if manifest.get("complete") is True else None
+    return {"run": dict(manifest["run"]), "batch": int(manifest["batch"]), "finished": finished}
 
 
 @contextmanager
