@@ -258,7 +258,10 @@ def test_an_interruption_ends_with_130(run, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("restart_sampling.generation.seeds.parse_seeds", interrupt)
-    assert run("generate", "--model", "cifar10-small", "--seeds", "0", "--out", tmp_path / "a")[0] == 130
+    code, _, err = run("generate", "--model", "cifar10-small", "--seeds", "0", "--out", tmp_path / "a")
+    assert (code, err.strip()) == (130, "restart-sampling: interrupted; the same command goes on from here")
+    code, _, err = run("demo", "--seeds", "0", "--out", tmp_path / "demo.png")
+    assert (code, err.splitlines()[-1]) == (130, "restart-sampling: interrupted")
 
 
 def test_nothing_is_imported_from_the_current_folder(tmp_path):

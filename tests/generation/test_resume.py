@@ -362,6 +362,28 @@ def test_labels_that_are_missing_are_written_again(place, run):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", [8, 10], ids=["whole blocks", "a part of a block"])
+def test_more_seeds_draw_what_is_missing(first, kind, place, run):
+    """A block that was cut short is drawn anew: a network rounds differently in batches of another size."""
+    out, whole = Path(kind), Path(f"whole-{kind}")
+    generate(run, whole)
+    assert generate(run, out, seeds=first)["drawn"] == first
+    assert generate(run, out)["drawn"] == SEEDS - 8
+    assert contents(out) == contents(whole)
+    code, _, stderr = run(*words(out, seeds=first))
+    assert code == 2
+    assert f'holds another run, with seeds "0-{SEEDS - 1}", not "0-{first - 1}"' in stderr
+
+
+@pytest.mark.parametrize("content", [b"", bytes(300)], ids=["empty", "zeros"])
+def test_an_empty_manifest_locks_no_folder_out(content, place, run):
+    out = Path("images")
+    out.mkdir()
+    (out / "manifest.json").write_bytes(content)
+    assert generate(run, out)["drawn"] == SEEDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_another_batch_is_refused_where_blocks_are_done(kind, place, run, monkeypatch):
     out = Path(kind)
     interrupt_at(2, run, out, monkeypatch)

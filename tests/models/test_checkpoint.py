@@ -241,6 +241,14 @@ def test_dimension_is_for_edm_only(write):
         load_model(write(pickled(snapshot(network("vp_ddpmpp")))), D=2048)
 
 
+def test_nobody_is_told_to_leave_out_what_the_file_says(write):
+    path = write(pickled(snapshot(network("ve_ncsnpp", numbers={"D": 2048, "pfgmpp": True}))))
+    with pytest.raises(
+        InputError, match=r"it is a PFGM\+\+ model \(D=2048\) with VEPrecond, and such are read with EDMPrecond only"
+    ):
+        load_model(path)
+
+
 def test_given_dimension_is_checked():
     with pytest.raises(InputError, match="D is 0, and has to be a positive integer"):
         load_model("cifar10-small", D=0)

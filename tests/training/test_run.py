@@ -1,11 +1,17 @@
 """A run in one process: when it reports and saves, and how it leaves cuDNN."""
 
+import json
+import signal
+from dataclasses import replace
+
 import pytest
 import torch
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.models.checkpoint import read_checkpoint
 from restart_sampling.training import run as run_module
-from restart_sampling.training.run import Run
+from restart_sampling.training.run import Run, _interrupts
 from restart_sampling.training.run_folder import RunFolder
 from restart_sampling.training.trainer import Trainer
 
@@ -76,3 +82,45 @@ def test_the_state_is_never_ahead_of_the_model_and_the_losses(run, monkeypatch):
     monkeypatch.setattr(RunFolder, "save_state", stop)
     with pytest.raises(KeyboardInterrupt):
         run.train(0, lambda report: None)
+
+
+def test_an_interruption_saves_first_and_the_same_run_goes_on(run, settings, data):
+    """Ctrl-C, twice as under torchrun, at the first report: the round is ended, and what is saved is that state."""
+
+    def interrupt(report):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run.train(1e9, interrupt)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    state = run.folder.load_state(torch.device("cpu"))
+    assert state["trainer"]["steps"] == run.trainer.steps == run.progress.steps > 0
+    again = Run(settings, data, "data", (), run.folder, run.ranks)
+    assert again.trainer.steps == run.trainer.steps
+    assert not [*run.folder.path.glob("*.png")]
+
+
+def test_a_second_interruption_after_a_while_ends_at_once(run, monkeypatch):
+    monkeypatch.setattr("restart_sampling.training.run.PATIENCE", -1.0)
+    with _interrupts() as times:
+        signal.raise_signal(signal.SIGINT)
+        assert len(times) == 1
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_finished_run_is_extended(run, settings, data):
+    run.train(1e9, lambda report: None)
+    longer = replace(settings, images=2 * settings.images)
+    run.folder.check(longer.run())
+    more = Run(longer, data, "data", (), RunFolder(run.folder.path), run.ranks)
+    assert (more.trainer.images, more.progress.finished) == (settings.images, False)
+    more.train(1e9, lambda report: None)
+    assert more.trainer.images == longer.images
+    written = json.loads((run.folder.path / "run.json").read_text())
+    assert (written["run"]["images"], written["extended_from"]) == (longer.images, [settings.images])
+    told = read_checkpoint(run.folder.model).metadata["training"]
+    assert f"in a run of {longer.images} images, extended from {settings.images}" in told
+    with pytest.raises(InputError, match=f"with images {longer.images}, not {settings.images}"):
+        run.folder.check(settings.run())

@@ -31,6 +31,9 @@ _COMMANDS = (
 )
 """Each is in a module of its name beside this one."""
 
+_GO_ON = {"compare", "evaluate", "generate", "sweep", "train"}
+"""Commands (of `text`, too) that take up what they have done before."""
+
 
 class _Commands(click.Group):
     """Imports a command's module when the command is needed."""
@@ -90,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"restart-sampling: {error.filename or 'a file'}: {error.strerror or error}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("restart-sampling: interrupted", err=True)
+        words = sys.argv[1:] if arguments is None else [str(word) for word in arguments]
+        goes_on = "; the same command goes on from here" if _GO_ON.intersection(words[:2]) else ""
+        click.echo(f"restart-sampling: interrupted{goes_on}", err=True)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)

@@ -138,7 +138,7 @@ def train(
           --out run --parametrization pfgmpp --D 128 --images 20000000
 
     RUN gets model.safetensors, which all commands read, samples and the curve of the loss, anew at each save. The same
-    command goes on where the run stopped.
+    command goes on where the run stopped (Ctrl-C saves first), and with more minutes or images it extends the run.
     """
     require_extra("matplotlib", "figures")
     if (minutes is None) == (images is None):

@@ -31,6 +31,7 @@ from restart_sampling.base.files import (
     write_json,
 )
 from restart_sampling.base.lock import lock_beside, lock_in, locked
+from restart_sampling.generation.seeds import joined, parse_seeds
 from restart_sampling.images.writers import LABELS, MANIFEST, add_entry, encode_png, image_name
 
 _RECORDS = ".blocks"
@@ -72,7 +73,7 @@ class BlockStore:
             yield
 
     def check(self, batch: int) -> None:
-        """Makes sure that writing destroys nothing but an earlier go at the same run.
+        """Makes sure that writing destroys nothing but an earlier go at this run, or a finished one of its first seeds.
 
         Args:
             batch: images in a block.
@@ -84,7 +85,7 @@ class BlockStore:
         run = self._run
         for found, has_blocks in self._earlier():
             differs = [key for key in {**found["run"], **run} if found["run"].get(key) != run.get(key)]
-            if differs:
+            if differs and not (differs == ["seeds"] and self._extends(found)):
                 old, new = (json.dumps(each.get(differs[0])) for each in (found["run"], run))
                 raise InputError(
                     f"{self.out} holds another run, with {differs[0]} {old}, not {new}; choose another --out"
@@ -103,6 +104,7 @@ class BlockStore:
             if self._sealed and self._folder.exists():
                 remove_folder(self._folder)
             self._adopt()
+            self._unpack()
         if self._folder.exists():
             for folder in (self._folder, *(path for path in self._folder.iterdir() if path.is_dir())):
                 remove_partials(folder)
@@ -237,6 +239,22 @@ class BlockStore:
             blocks = (*self._folder.glob(f"{_RECORDS}/*.json"), *(self._folder.glob("*.zip") if self._zipped else ()))
             yield unfinished, bool(blocks)
 
+    def _extends(self, found: Mapping[str, Any]) -> bool:
+        """Checks whether the seeds of the blocks begin with all those of a finished run."""
+        seeds = found["run"]["seeds"]
+        first = parse_seeds(seeds) if isinstance(seeds, str) else ()
+        return found["finished"] == len(first) and tuple(joined(self.blocks)[: len(first)]) == first
+
+    def _unpack(self) -> None:
+        """Takes up the blocks of a whole zip of fewer seeds, which stays until there is one of all."""
+        with suppress(Exception), zipfile.ZipFile(self.out) as archive:  # what is damaged is made again
+            if json.loads(archive.read(MANIFEST))["images"] >= sum(map(len, self.blocks)):
+                return
+            for number in range(len(self.blocks)):
+                if self._is_intact(number, archive.read) and not self._is_intact(number, self._read):
+                    for name in (*self._names(number), _record_name(number)):
+                        self._write(name, archive.read(name))
+
     def _adopt(self) -> None:
         """Takes up the blocks of a zip that version 0.1.0 left unfinished: each is a small zip."""
         for path in sorted(self._folder.glob("[0-9]*.zip")):
@@ -260,8 +278,12 @@ def _folder_manifest(folder: Path) -> dict[str, Any] | None:
     """Reads a folder's manifest; None where there is nothing beside it, which a run that failed at once leaves."""
     if not folder.exists() or (folder.is_dir() and _is_bare(folder)):
         return None
-    found = _parse_manifest((folder / MANIFEST).read_bytes())
-    return None if _is_bare(folder, MANIFEST) else found
+    text = (folder / MANIFEST).read_bytes()
+    alone = _is_bare(folder, MANIFEST)
+    if alone and not text.strip(b"\0"):  # as a machine that went down leaves it
+        return None
+    found = _parse_manifest(text)
+    return None if alone else found
 
 
 def _is_bare(folder: Path, *names: str) -> bool:
@@ -274,7 +296,8 @@ def _is_bare(folder: Path, *names: str) -> bool:
 
 def _parse_manifest(text: bytes) -> dict[str, Any]:
     manifest = json.loads(text)
-    return {"run": dict(manifest["run"]), "batch": int(manifest["batch"])}
+    finished = manifest["images"] if manifest.get("complete") is True else None
+    return {"run": dict(manifest["run"]), "batch": int(manifest["batch"]), "finished": finished}
 
 
 @contextmanager

@@ -109,6 +109,10 @@ class Checkpoint:
             raise InputError(f"D is {D}, and has to be a positive integer")
         if None not in (D, self.D) and D != self.D:
             raise self._error(f"it was trained with D={self.D}, but D={D} was given; leave D out")
+        if self.D is not None and DENOISERS[self.class_name] is not EDMPrecond:
+            raise self._error(
+                f"it is a PFGM++ model (D={self.D}) with {self.class_name}, and such are read with EDMPrecond only"
+            )
         D = self.D if D is None else D
         if D is not None and DENOISERS[self.class_name] is not EDMPrecond:
             raise self._error(f"D={D} was given, but a {self.class_name} model has none; leave D out")

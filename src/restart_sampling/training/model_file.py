@@ -1,5 +1,6 @@
 """The trained model as a file that `load_model` and all commands read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +11,13 @@ from restart_sampling.training.settings import LABEL_DROPOUT, Settings
 
 
 def write_model(
-    model: Denoiser, settings: Settings, images: int, dataset: str, classes: tuple[str, ...], out: Path
+    model: Denoiser,
+    settings: Settings,
+    images: int,
+    dataset: str,
+    classes: tuple[str, ...],
+    out: Path,
+    earlier: Sequence[float] = (),
 ) -> None:
     """Writes a model in float16; the same run writes the same bytes.
 
@@ -21,11 +28,12 @@ def write_model(
         dataset: what the data is, in words.
         classes: names of the classes, or ().
         out: a .safetensors file; is replaced.
+        earlier: lengths of the run before it was extended.
     """
     length = f"of {settings.images} images" if settings.images is not None else f"of {settings.minutes:g} min"
     training = [
         f"{settings.parametrization} loss",
-        f"{images} images in a run {length}",
+        f"{images} images in a run {length}" + "".join(f", extended from {each:g}" for each in reversed(earlier)),
         f"batch {settings.batch}",
         f"Adam {settings.lr:g} with warm-up and cosine decay",
         *([f"label dropout {LABEL_DROPOUT:g}"] if settings.label_dim else []),

@@ -1,8 +1,11 @@
 """`Run`: trains from where a run stopped to its end, in rounds of steps, and saves now and then."""
 
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, isnan
 from typing import Any
@@ -22,6 +25,8 @@ from restart_sampling.training.trainer import Trainer, own_random
 from restart_sampling.training.training_set import TrainingSet
 
 REPORT_SECONDS = 30.0
+PATIENCE = 3.0
+"""Seconds after a Ctrl-C, in which it can save, before another ends it at once."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,12 @@ class Run:
             self.trainer.load_state(state["trainer"])
             self.progress.steps, self.progress.seconds = self.trainer.steps, state["seconds"]
             self.history = state["history"]
+        self._earlier = folder.earlier_lengths(settings.run())
         if ranks.first:
             folder.begin(settings.run())
 
     def train(self, save_seconds: float, report: Callable[[Report], None]) -> None:
-        """Trains to the end of the run.
+        """Trains to the end of the run. Ctrl-C ends it after the round, when the state is saved; a second one at once.
 
         Args:
             save_seconds: between two saves; the first step, which may compile, is before that.
@@ -95,12 +101,22 @@ class Run:
 
         Raises:
             InputError: the loss is no longer finite.
+            KeyboardInterrupt: there was a Ctrl-C.
         """
         saved_at = reported_at = None
         reported = len(self.history)
-        with own_random(self.ranks.device), torch.backends.cudnn.flags(enabled=True, benchmark=True), full_float32():
+        with (
+            own_random(self.ranks.device),
+            torch.backends.cudnn.flags(enabled=True, benchmark=True),
+            full_float32(),
+            _interrupts() as interrupts,
+        ):
             while not self.progress.finished:
-                self._round()
+                stopped = self._round(bool(interrupts))
+                if stopped:
+                    if self.ranks.first:
+                        self._save(pictures=False)
+                    raise KeyboardInterrupt
                 if not self.ranks.first:
                     continue
                 now = time.perf_counter()
@@ -113,7 +129,8 @@ class Run:
                     report(self._report(reported))
                     reported_at, reported = now, len(self.history)
 
-    def _round(self) -> None:
+    def _round(self, interrupted: bool) -> bool:
+        """Takes the steps of a round; returns whether a process was interrupted before it, as all of them learn."""
         start = time.perf_counter()
         parts = self.progress.next_round()
         for part in parts:
@@ -124,7 +141,8 @@ class Run:
                 f"the loss is not finite after {self.trainer.images} images; what {self.folder.path} holds was saved "
                 f"before that; lower --lr (it is {self.settings.lr:g}) in a run with another --out"
             )
-        self.progress.advance(len(parts), self._agreed(time.perf_counter() - start))
+        seconds, stopped = self._agreed(time.perf_counter() - start, interrupted)
+        self.progress.advance(len(parts), seconds)
         self.history.append(
             {
                 "images": self.trainer.images,
@@ -134,18 +152,21 @@ class Run:
                 "seconds": round(self.progress.seconds, 3),
             }
         )
+        return stopped > 0
 
-    def _agreed(self, seconds: float) -> float:
-        """The mean over the processes, whose clocks differ: what follows from it has to be the same on all."""
-        shared = torch.tensor(seconds / self.ranks.size, device=self.ranks.device)
+    def _agreed(self, *values: float) -> list[float]:
+        """The means over the processes, which differ: what follows from them has to be the same on all."""
+        shared = torch.tensor(values, dtype=torch.float32, device=self.ranks.device) / self.ranks.size
         self.ranks.all_reduce(shared)
-        return shared.item()
+        return shared.tolist()
 
-    def _save(self) -> None:
+    def _save(self, pictures: bool = True) -> None:
         folder, ema = self.folder, self.trainer.ema.model
-        write_model(ema, self.settings, self.trainer.images, self._dataset, self._classes, folder.model)
+        write_model(ema, self.settings, self.trainer.images, self._dataset, self._classes, folder.model, self._earlier)
         folder.save_history(self.history)
         folder.save_state({"trainer": self.trainer.state(), "seconds": self.progress.seconds, "history": self.history})
+        if not pictures:
+            return
         try:
             draw_samples(ema, folder.path / f"samples-{self.trainer.images}.png")
             plot_loss(self.history, folder.path / "loss.png")
@@ -162,3 +183,26 @@ class Run:
             self.progress.seconds,
             self.progress.seconds_left(),
         )
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[float]]:
+    """Collects the times of Ctrl-C; one raises KeyboardInterrupt if another was more than `PATIENCE` before it.
+
+    Under torchrun a process gets two at a time, from the terminal and from torchrun.
+    """
+    times: list[float] = []
+
+    def note(*_: object) -> None:
+        if times and time.monotonic() - times[0] > PATIENCE:
+            raise KeyboardInterrupt
+        times.append(time.monotonic())
+
+    if threading.current_thread() is not threading.main_thread():  # which alone learns of signals
+        yield times
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield times
+    finally:
+        signal.signal(signal.SIGINT, before)

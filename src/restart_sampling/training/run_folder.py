@@ -17,6 +17,7 @@ from restart_sampling.base.tensors import load_tensors, save_tensors
 
 FORMAT = "restart-sampling-training/1"
 _RUN, _STATE, _LOSS, _MODEL = "run.json", "state.pt", "loss.jsonl", "model.safetensors"
+_LENGTHS = ("images", "minutes")
 _EARLIER = {"augment": 0.0, "ema_images": 500_000}  # what runs had before these were settings
 
 
@@ -39,7 +40,7 @@ class RunFolder:
         return self.path / _MODEL
 
     def check(self, run: Mapping[str, Any]) -> None:
-        """Makes sure that the folder is new, or holds this run, and that it can be written.
+        """Makes sure that the folder is new, or holds this run or a shorter one, and that it can be written.
 
         Args:
             run: JSON of what defines the run, or what of it is known so far.
@@ -49,7 +50,7 @@ class RunFolder:
         """
         found = self._read_run() or run
         differs = [key for key in run if found.get(key) != run[key]]
-        if differs:
+        if differs and not _is_longer(run, found, differs):
             old, new = (shorten(json.dumps(each.get(differs[0]))) for each in (found, run))
             raise InputError(f"{self.path} holds another run, with {differs[0]} {old}, not {new}; choose another --out")
         check_writable(self.path / _RUN)
@@ -82,7 +83,16 @@ class RunFolder:
     def begin(self, run: Mapping[str, Any]) -> None:
         """Says whose folder it is, and removes what a killed process left half-written."""
         remove_partials(self.path)
-        write_json(self.path / _RUN, {"format": FORMAT, "run": run})
+        earlier = self.earlier_lengths(run)
+        write_json(self.path / _RUN, {"format": FORMAT, "run": run, **({"extended_from": earlier} if earlier else {})})
+
+    def earlier_lengths(self, run: Mapping[str, Any]) -> list[float]:
+        """Lists the lengths, in images or minutes, that the run had before it was extended to this one."""
+        if not (self.path / _RUN).exists():
+            return []
+        content = json.loads((self.path / _RUN).read_text())
+        lengths = [content["run"][key] for key in _LENGTHS if content["run"].get(key) != run.get(key)]
+        return [*content.get("extended_from", []), *lengths]
 
     def load_state(self, device: torch.device) -> dict[str, Any] | None:
         """Loads the last state that was saved; None where there is none yet. Nothing in it is run.
@@ -110,3 +120,11 @@ class RunFolder:
     def save_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Writes the values of all rounds so far, one JSON line each."""
         write_bytes(self.path / _LOSS, "".join(f"{json.dumps(line)}\n" for line in history).encode())
+
+
+def _is_longer(run: Mapping[str, Any], found: Mapping[str, Any], differs: Sequence[str]) -> bool:
+    """Tells a run that is like another but goes on for more images or minutes."""
+    lengths = [(found.get(key), run[key]) for key in differs if key in _LENGTHS]
+    return len(differs) == len(lengths) == 1 and all(
+        isinstance(old, int | float) and isinstance(new, int | float) and old < new for old, new in lengths
+    )

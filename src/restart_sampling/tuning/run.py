@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import check_writable, write_json
+from restart_sampling.base.files import check_writable, write_json, is_partial
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.net import Net
@@ -83,7 +83,7 @@ class Run:
                 raise InputError(
                     f"{self.folder} holds another run, with {differs[0]} {old}, not {new}; choose another folder"
                 )
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and not all(map(is_partial, self.folder.iterdir())):
             raise InputError(f"{self.folder} holds something else than a run of tune; choose another folder")
         write_json(path, {**self.about, "model": self.model, "versions": versions("optuna")})
 
