@@ -84,6 +84,12 @@ class RestartSteps(RowLayout):
         self._memory: dict[Key, Tensor] = {}
         self._seeds: Tensor | None = None
 
+    @property
+    def has_risen(self) -> bool:
+        """Whether the last step ended at a higher level than it began at, as a restart begins."""
+        row = self._step_index or 0
+        return 0 < row < len(self._calls) and self._calls[row].level > self._calls[row - 1].level
+
     def _begins_again(self, timestep: float | Tensor) -> bool:
         """Whether a run is over, and this is the timestep where it began."""
         return self._step_index == len(self._calls) and self._is_at(self._begin_index or 0, timestep)
