@@ -1,6 +1,7 @@
 """Which pipelines of diffusers run with the schedulers: its own tiny test pipelines, built offline, with restarts.
 
     git clone --depth 1 https://github.com/huggingface/diffusers
+    pip install accelerate peft ftfy sentencepiece protobuf parameterized  # which its tests import
     python benchmarks/pipelines.py diffusers/tests --results pipelines.jsonl
     python benchmarks/pipelines.py pipelines.jsonl  # the table of docs/text-to-image.md
 
@@ -360,17 +361,40 @@ def judge(case_class: Any) -> dict[str, Any]:
         return result | {"state": "error", "why": short(error), "trace": traceback.format_exc()[-1500:]}
 
 
+NEEDS = (
+    (r"Can't load (.*?) for '(.*?)'|(?:OSError: )([\w.-]+/[\w.-]+) does not appear", "needs files of the hub"),
+    (r"couldn't connect to 'https://huggingface.co'", "needs files of the hub"),
+    (r"'transforms' is not defined|MultiModalProcessor", "needs torchvision"),
+    (r"cannot reshape tensor of 0 elements|image_token_id", "needs the tokenizer of its own language model"),
+    (r"took more than", "needs more than the time that a pipeline may take"),
+    (r"invert. an? |need to invert", "needs an image that was inverted first"),
+    (r"for SCM", "needs two steps, and its scheduler is for distilled networks"),
+    (r"Deprecated Pipeline", "is no longer tested by diffusers"),
+    (r"missing 1 required positional argument", "needs an argument that its tests vary"),
+    (r"No module named '(\w+)'", "needs a Python package"),
+)
+"""What a pipeline that could not be built needs, by what its test said."""
+
+
+def needs(why: str) -> str:
+    """What a pipeline needs that could not be built; what its test said, if that is not known."""
+    return next((said for pattern, said in NEEDS if re.search(pattern, why)), why)
+
+
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: what runs, and what is refused and why."""
+    """Markdown: what runs, what is refused and why, and what the others need to be built."""
     rows: dict[tuple[str, str], set[str]] = {}
     for each in results:
         why = each.get("why", "") if each["state"] != "runs" else ""
-        if each["state"] != "not built":
-            said = re.sub(r" \(\w+\.py:\d+\)$", "", re.sub(r"a sample of std [0-9.e+]+", "a sample of a std", why))
+        said = re.sub(r" \(\w+\.py:\d+\)$", "", re.sub(r"a sample of std [0-9.e+]+", "a sample of a std", why))
+        if each["state"] == "not built":
+            said = needs(said)
+        if each["state"] not in ("none", "no pipeline"):
             name = each["pipeline"].removesuffix("Wrapper").removesuffix("Pipeline")
             rows.setdefault((each["state"], said), set()).add(name)
+    order = ["runs", "not Euler's", "refused", "replaced", "wrong", "error", "not built"]
     lines = ["| pipelines | | |", "|---|---|---|"]
-    for (state, why), names in sorted(rows.items(), key=lambda row: (row[0][0] != "runs", row[0])):
+    for (state, why), names in sorted(rows.items(), key=lambda row: (order.index(row[0][0]), row[0])):
         lines.append(f"| {', '.join(sorted(names))} | {state} ({len(names)}) | {why} |")
     return "\n".join(lines)
 

@@ -35,6 +35,8 @@ PAIRS: list[tuple[str, list[tuple[str, Any]]]] = [
             ("with restarts", RestartScheduler(solver="heun", restart=RESTART)),
         ],
     ),
+    ("DPMSolverMultistepScheduler", [("RestartScheduler, dpmpp_2m", RestartScheduler(solver="dpmpp_2m"))]),
+    ("UniPCMultistepScheduler", [("RestartScheduler, unipc:p=2", RestartScheduler(solver="unipc:p=2"))]),
     (
         "FlowMatchEulerDiscreteScheduler",
         [

@@ -1,5 +1,6 @@
 """Slips of hand-written loops and edits behind a scheduler's back: right, or one error at the first wrong step."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
@@ -7,7 +8,12 @@ from scheduler_runs import FLOW_PLAN, PLAN, network, start
 from tiny_pipelines import SD, generators
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
+from restart_sampling.text_to_image import (
+    FlowMatchRestartScheduler,
+    RestartScheduler,
+    guidance_preset,
+    steps_preset,
+)
 
 MADE = [
     lambda: RestartScheduler(**SD, solver="euler"),
@@ -153,3 +159,19 @@ def test_levels_of_single_tokens_must_be_those_of_the_row():
     with pytest.raises(InputError, match="per_token_timesteps"):
         scheduler.step(x, timestep, x, per_token_timesteps=torch.tensor([[1000.0, 0.0]]))
     scheduler.step(x, timestep, x, per_token_timesteps=torch.tensor([[1000.0, 1000.0]]))
+
+
+@pytest.mark.parametrize("steps", [0, -3, 25.5, "25", True])
+@pytest.mark.parametrize("class_", [RestartScheduler, FlowMatchRestartScheduler])
+def test_a_number_of_steps_that_is_none(class_, steps):
+    with pytest.raises(InputError, match="num_inference_steps"):
+        class_().set_timesteps(steps)
+
+
+def test_numbers_of_numpy_are_saved_and_truth_values_are_none():
+    assert RestartScheduler(euler_below=np.float32(0.5)).config.euler_below == 0.5
+    with pytest.raises(InputError, match="euler_below is True"):
+        RestartScheduler(euler_below=True)
+    for call in (lambda: guidance_preset("7.5"), lambda: steps_preset("25")):
+        with pytest.raises(InputError):
+            call()

@@ -199,7 +199,11 @@ def test_a_sampler_that_a_pipeline_cannot_feed_is_refused_before_the_network_is_
             with pytest.raises(InputError, match="KandinskyV22CombinedPipeline never scales the input of its network"):
                 prepare(kandinsky, asked(sampler))
         assert count() == 0
-    assert prepare(kandinsky, asked("ddim:5")).nfe == 5
+    pipe.decoder_pipe = copy(model().pipe)
+    pipe.decoder_pipe.scheduler = pipe.scheduler
+    drawing = prepare(kandinsky, asked("ddim:5"))
+    assert drawing.nfe == 5
+    assert pipe.decoder_pipe.scheduler is pipe.scheduler is drawing.scheduler
 
 
 def test_the_papers_restarts_in_another_model_are_noted(model):

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from restart_sampling.base.errors import require_extra
+from restart_sampling.text_to_image.caches import reset_caches as reset_caches
 from restart_sampling.text_to_image.presets import guidance_preset as guidance_preset
 from restart_sampling.text_to_image.presets import steps_preset as steps_preset
 
@@ -24,7 +25,7 @@ _HOME = {
     "SchedulerMixin": "diffusers.schedulers.scheduling_utils",
 }
 
-__all__ = ["FlowMatchRestartScheduler", "RestartScheduler", "guidance_preset", "steps_preset"]
+__all__ = ["FlowMatchRestartScheduler", "RestartScheduler", "guidance_preset", "reset_caches", "steps_preset"]
 
 
 def __getattr__(name: str) -> Any:

@@ -197,7 +197,10 @@ def _call(
     """Runs the pipeline: images from 0 to 1, float32 [B, H, W, C]."""
     generators = [torch.Generator().manual_seed(request.seed + number) for number in numbers]
     scheduler.generator = generators  # ours draws from these where the pipeline passes none
-    model.pipe.scheduler = scheduler
+    own = model.pipe.scheduler
+    for pipe in (model.pipe, *vars(model.pipe).values()):  # also the pipelines inside Kandinsky's combined ones
+        if getattr(pipe, "scheduler", None) is own:
+            pipe.scheduler = scheduler
     size = {name: value for name in ("height", "width") if (value := getattr(request, name)) is not None}
     negative = {} if request.negative_prompt is None else {"negative_prompt": [request.negative_prompt] * len(prompts)}
     with quiet(), full_float32():

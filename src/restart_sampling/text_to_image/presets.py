@@ -4,6 +4,7 @@ from math import isfinite
 from typing import Any
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number, whole_number
 
 _RESTARTS: dict[float, list[list[float]]] = {
     2.0: [[5, 2, 1.0, 9.0], [5, 2, 5.0, 10.0]],
@@ -46,7 +47,7 @@ def guidance_preset(guidance: float, evaluations: int | None = None) -> dict[str
 
     Source: Restart sampling (arXiv 2306.14878), section 5.3 and table 6, and the authors' pipeline.
     """
-    if not isfinite(guidance):
+    if not isfinite(guidance := real_number("guidance", guidance)):
         raise InputError(f"guidance is {guidance:g}; give a finite scale, such as 7.5")
     nearest = min(_RESTARTS, key=lambda scale: abs(scale - guidance))
     if evaluations is not None:
@@ -99,6 +100,7 @@ def steps_preset(steps: int, solver: str = "heun") -> dict[str, Any]:
         Keyword arguments of `RestartScheduler`.
     """
     restart: list[list[float]] = []
+    steps = whole_number("steps", steps)
     if steps >= 36:
         restart = [[steps // 4 + 1, 2, 0.1, 2.0]]
     elif steps >= 20:

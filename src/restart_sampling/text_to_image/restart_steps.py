@@ -1,8 +1,8 @@
 """What the two schedulers share: their settings, the beginning of a run, and the step."""
 
 from collections.abc import Callable, Sequence
-from math import isfinite
-from typing import Any, ClassVar, Literal, get_args
+from math import inf
+from typing import Any, ClassVar, Literal, SupportsFloat, get_args
 
 import torch
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedulerOutput
@@ -54,8 +54,11 @@ class RestartSteps(RowLayout):
         if config.restart_grid not in self._grids():
             raise InputError(f"restart_grid is {config.restart_grid!r}; give one of {', '.join(self._grids())}")
         below = config.euler_below
-        if not (isinstance(below, (int, float)) and isfinite(below) and below >= 0):
+        if isinstance(below, (bool, str)) or not (isinstance(below, SupportsFloat) and 0 <= float(below) < inf):
             raise InputError(f"euler_below is {below!r}; give a level, 0 or above")
+        if not isinstance(below, int | float):
+            below = float(below)
+            self.register_to_config(euler_below=below)  # as JSON keeps it
         intervals = read_intervals(config.restart)
         if config.restart is not None:
             self.register_to_config(restart=as_lists(intervals))  # as JSON keeps it
@@ -83,6 +86,12 @@ class RestartSteps(RowLayout):
         self._run: Sequence[Evaluation] = ()
         self._memory: dict[Key, Tensor] = {}
         self._seeds: Tensor | None = None
+
+    @property
+    def has_risen(self) -> bool:
+        """Whether the last step ended at a higher level than it began at, as a restart begins."""
+        row = self._step_index or 0
+        return 0 < row < len(self._calls) and self._calls[row].level > self._calls[row - 1].level
 
     def _begins_again(self, timestep: float | Tensor) -> bool:
         """Whether a run is over, and this is the timestep where it began."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import whole_number
 from restart_sampling.sampling.levels import Grid, log_grid, power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath, RestartInterval
@@ -95,6 +96,10 @@ class RowLayout(RowTensors):
         Raises:
             InputError: the restarts do not fit the levels or the number of steps.
         """
+        if steps is not None:
+            steps = whole_number("num_inference_steps", steps)
+            if steps < 1:
+                raise InputError(f"num_inference_steps is {steps}; give at least 1")
         self._read_settings()
         self._forget_steps()
         self._own_times: dict[float, float] = {}
