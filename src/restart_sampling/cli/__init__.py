@@ -4,6 +4,7 @@ The modules of the commands import torch and everything heavy inside their funct
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -50,6 +51,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line. Bad input ends with one sentence on standard error and exit code 2."""
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's; ours is lower, and an error
     try:
         status = cli.main(arguments, prog_name="restart-sampling", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
