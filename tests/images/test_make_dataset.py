@@ -32,6 +32,7 @@ def test_the_layout_is_edms(tmp_path):
         assert archive.namelist() == [*names, "dataset.json"]
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
         labels = json.loads(archive.read("dataset.json"))
+        assert labels.pop("classes") == ["a", "b"]
         assert labels == {"labels": [[name, int(place >= 10)] for place, name in enumerate(names)]}
     assert dataset.image_name(12_345_678) == "12345/img12345678.png"
     assert np.array_equal(*(np.concatenate(list(read_images(path))) for path in (source, tmp_path / "out.zip")))

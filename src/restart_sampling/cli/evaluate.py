@@ -12,6 +12,7 @@ import click
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import (
     batch_option,
+    describe_source,
     device_option,
     json_option,
     pick_device,
@@ -110,6 +111,9 @@ def evaluate(
             there = comparison.take_up(rows) if ranks.first else {}
         if ranks.first:
             print_settings(describe_setup(comparison))
+            for row in rows:
+                if row.files:
+                    print_settings(describe_source(row.files.source))
             for row in rows:
                 if row.name in there:
                     click.echo(f"{describe_row(row)}: it is in {results} already", err=True)

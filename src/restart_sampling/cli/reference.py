@@ -12,6 +12,7 @@ from restart_sampling.cli.options import (
     ProgressBar,
     batch_option,
     describe_device,
+    describe_source,
     device_option,
     json_option,
     pick_device,
@@ -62,6 +63,7 @@ def reference(
             print_settings(
                 {
                     "images": f"{len(images)} from {data}",
+                    **describe_source(images.source, with_classes=keep_features),
                     "detector": f"{detector_name} ({detector.identity[:32]}), float32 without TF32",
                     "device": f"{ranks.size} x {describe_device(ranks.device)}",
                     "out": out,

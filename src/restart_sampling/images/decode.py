@@ -1,11 +1,12 @@
 """One image from the bytes of its file: what is kept of its modes, and what is refused."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.errors import InputError, shorten
 
 # Not all that Pillow can open: some of its readers start other programs (EPS) or read from the network.
 FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF"]
@@ -36,14 +37,17 @@ def is_hidden(name: str) -> bool:
     return "__MACOSX" in parts or any(part.startswith(".") and part.strip(".") for part in parts)
 
 
-def check_file(size: int, where: str) -> None:
+def check_file(size: int, source: Path, name: str) -> None:
     """Checks a file's size before it is read.
 
     Raises:
         InputError: it is larger than that of an image.
     """
     if size > MAX_FILE:
-        raise InputError(f"{where} has {size:,} bytes, and a file of an image can have {MAX_FILE:,}; take it out")
+        raise InputError(
+            f"{source}: {shorten(name, 200)} has {size:,} bytes, and a file of an image can have {MAX_FILE:,}; "
+            "take it out"
+        )
 
 
 def decode(raw: Raw, where: str) -> Image.Image:
@@ -83,8 +87,9 @@ def decode(raw: Raw, where: str) -> Image.Image:
 
 def pixels(image: Image.Image) -> np.ndarray:
     """Makes uint8 [C, H, W] of a picture in mode L (C = 1) or RGB (C = 3)."""
-    array = np.asarray(image)
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    # What np.asarray does, in half the time for small pictures.
+    array = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+    return array.transpose(2, 0, 1)
 
 
 def describe(shape: tuple[int, ...]) -> str:

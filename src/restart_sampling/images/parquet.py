@@ -66,7 +66,7 @@ class ParquetFiles:
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
             raise InputError(f"{where} holds no image, but at most its path; save the data set with its images")
-        check_file(len(content), where)
+        check_file(len(content), self._path, f"row {number}")
         return content
 
 

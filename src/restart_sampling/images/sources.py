@@ -150,6 +150,8 @@ def _from_files(path: Path, files: Files) -> Source:
 
 
 def _from_arrays(path: Path, images: np.ndarray, labels: np.ndarray | None) -> Source:
+    if not images.size:
+        raise InputError(f"{path} holds no images")
     return Source(path, _Numbers(len(images)), labels, raw=lambda index: np.asarray(images[index]), lossy=False)
 
 

@@ -65,7 +65,7 @@ class TarFiles:
     def read(self, name: str, place: bytes) -> bytes:
         """Reads a file."""
         number, start, size = _PLACE.unpack(place)
-        check_file(size, f"{self._path}: {shorten(name, 200)}")
+        check_file(size, self._path, name)
         with self._lock:
             file = self._shard(number)
             file.seek(start)

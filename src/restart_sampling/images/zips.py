@@ -1,11 +1,12 @@
-"""Zips of images. Nothing is extracted, and no record of each file is kept in memory, as `zipfile` does."""
+"""Zips of images, read and written with no record of each file in memory, as `zipfile` keeps one."""
 
 import os
 import struct
+import tempfile
 import weakref
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from typing import BinaryIO
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.images.decode import check_file
 from restart_sampling.images.file_index import FileIndex
+from restart_sampling.images.writers import new_entry
 
 _END = struct.Struct("<4s4H2LH")  # of the directory: signature, two disks, two counts, size, offset, length of comment
 _END64 = struct.Struct("<4sQ2H2L4Q")  # signature, its size, two versions, two disks, two counts, size, offset
@@ -22,6 +24,51 @@ _LOCAL = struct.Struct("<4s2B4HL2L2H")  # before its content
 _PLACE = struct.Struct("<3QLHH")  # offset, packed and unpacked size, CRC-32, method, flags
 
 _ENCRYPTED, _UTF8 = 0x1, 0x800
+
+
+class ZipWriter:
+    """Writes files that are not compressed, with a fixed date; gives a function of names and contents in parts."""
+
+    def __init__(self, path: Path) -> None:
+        self._archive = zipfile.ZipFile(path, "w")
+        self._records = self._archive.filelist = _Records()
+
+    def __enter__(self) -> Callable[[str, Iterable[bytes]], None]:
+        return self._add
+
+    def __exit__(self, *error: object) -> None:
+        self._archive.close()
+        self._records.file.close()
+
+    def _add(self, name: str, parts: Iterable[bytes]) -> None:
+        with self._archive.open(new_entry(name), "w") as file:
+            for part in parts:
+                file.write(part)
+        self._archive.NameToInfo.clear()
+
+
+class _Records(list[zipfile.ZipInfo]):
+    """What a ZipFile keeps of each file until it writes the directory: here, in a temporary file."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, info: zipfile.ZipInfo) -> None:
+        self.file.write(f"{info.header_offset} {info.file_size} {info.CRC} {info.external_attr} {info.filename}\n")
+        self._count += 1
+
+    def __iter__(self) -> Iterator[zipfile.ZipInfo]:
+        self.file.seek(0)
+        for line in self.file:
+            *numbers, name = line.rstrip("\n").split(" ", 4)
+            info = new_entry(name)
+            info.header_offset, info.file_size, info.CRC, info.external_attr = map(int, numbers)
+            info.compress_size = info.file_size
+            yield info
 
 
 class ZipFiles:
@@ -47,7 +94,7 @@ class ZipFiles:
     def read(self, name: str, place: bytes) -> bytes:
         """Reads a file, and checks its CRC-32."""
         offset, packed_size, size, checksum, method, flags = _PLACE.unpack(place)
-        check_file(max(size, packed_size), self._where(name))
+        check_file(max(size, packed_size), self._path, name)
         try:
             if flags & _ENCRYPTED:
                 raise ValueError("it is encrypted")
