@@ -27,7 +27,7 @@ from restart_sampling.images.zips import ZipWriter
 
 _CHUNK_FILES = 64  # at once to a worker: enough that sending them costs little
 _CHUNK_BYTES = 2**22
-_PART = 2**20  # bytes of the labels that are copied at once
+_PART = 2**14  # bytes of the labels that are copied at once
 _FEW = 512  # images that are done before a worker process has started
 
 Item = tuple[int, str, Raw]

@@ -43,7 +43,7 @@ def folder_labels(names: Sequence[str]) -> np.ndarray | None:
     """
     start = len(root(names))
     numbers = {folder: number for number, folder in enumerate(folder_classes(names))}
-    return np.fromiter((numbers[_folder(name, start)] for name in names), np.int64) if numbers else None
+    return np.fromiter((numbers[_folder(name, start)] for name in names), np.int64, len(names)) if numbers else None
 
 
 def listed_labels(
