@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -32,6 +33,7 @@ def test_the_layout_is_edms(tmp_path):
         assert archive.namelist() == [*names, "dataset.json"]
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
         labels = json.loads(archive.read("dataset.json"))
+        assert labels.pop("classes") == ["a", "b"]
         assert labels == {"labels": [[name, int(place >= 10)] for place, name in enumerate(names)]}
     assert dataset.image_name(12_345_678) == "12345/img12345678.png"
     assert np.array_equal(*(np.concatenate(list(read_images(path))) for path in (source, tmp_path / "out.zip")))
@@ -152,6 +154,41 @@ def test_a_worker_that_is_ended_is_told(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"a worker process was ended, .*try --workers 1"):
         make(write_folder(tmp_path / "in", FILES), tmp_path / "out.zip", workers=2)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_a_killed_run_left_goes_and_nothing_else(tmp_path):
+    source = write_folder(tmp_path / "in", FILES)
+    mine, others = (f".{name}.{'0' * 16}.partial" for name in ("out", "out.zip"))
+    write_folder(tmp_path / mine, {"00000/img00000000.png": b"left"})
+    (tmp_path / others).write_bytes(b"of a run that goes on")
+    make(source, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [others, "in", "out"]
+    make(source, tmp_path / "out.zip")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "out.zip"]
+
+
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
+    def peak(count):
+        with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+            for number in range(count):
+                archive.writestr(f"{number % 3}/{number:08d}.png", png_1)
+        tracemalloc.start()
+        make(tmp_path / "in.zip", tmp_path / f"{count}.zip")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    png_1 = png(0, (1, 1))
+    peak(500)
+    assert peak(5000) - peak(1000) < 4000 * 30  # bytes; 8 are its label
+
+
+def test_the_zip_is_that_of_zipfile(tmp_path):
+    make(write_folder(tmp_path / "in", FILES), tmp_path / "out.zip")
+    with zipfile.ZipFile(tmp_path / "out.zip") as made, zipfile.ZipFile(tmp_path / "again.zip", "w") as again:
+        for name in made.namelist():
+            again.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), made.read(name))
+    assert (tmp_path / "out.zip").read_bytes() == (tmp_path / "again.zip").read_bytes()
 
 
 def test_what_is_there_is_not_overwritten(tmp_path):

@@ -107,7 +107,6 @@ def test_labels_are_dense_and_follow_the_order_of_the_folders(names):
     [
         ("", [["a/0.png", 7], ["b/1.png", 3], ["c/2.png", 7]], [7, 3]),
         ("set/", [["a/0.png", 7], ["b/1.png", 3]], [7, 3]),
-        ("", [["a/0.png", 7]], None),
         ("", [], None),
         ("", None, None),
     ],
@@ -129,6 +128,11 @@ def test_labels_of_dataset_json(name, prefix, stated, labels, tmp_path):
         ('{"labels": [["a.png", 1.5]]}', "labels a.png with 1.5, and a class is 0, 1"),
         ('{"labels": [["a.png", -1]]}', "with -1"),
         ('{"labels": [["a.png", true]]}', "with True"),
+        ('{"labels": [["b.png", 0]]}', "has no class for a.png, but one for b.png, which is no image there"),
+        ('{"labels": [["./a.png", 0]]}', r"no class for a.png, but one for \./a.png"),
+        (r'{"labels": [["x\\a.png", 0], ["y", 1]]}', r"no class for a.png, but one for x\\a.png"),
+        ('{"labels": [["a.png", 0]], "classes": "cat"}', "has to be a list of names"),
+        ('{"labels": [["a.png", 1]], "classes": ["cat"]}', "names 1 classes, and has a class 1"),
     ],
 )
 def test_a_wrong_dataset_json_is_named(text, message, tmp_path):

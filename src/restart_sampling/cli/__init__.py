@@ -5,6 +5,7 @@ The modules of the commands import torch and everything heavy inside their funct
 
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -79,6 +80,7 @@ def _tidy_end() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line. Bad input ends with one sentence on standard error and exit code 2."""
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's; ours is lower, and an error
     try:
         with _tidy_end():
             status = cli.main(arguments, prog_name="restart-sampling", standalone_mode=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.cli.options import ProgressBar, json_option, print_json, print_settings
+from restart_sampling.cli.options import ProgressBar, describe_source, json_option, print_json, print_settings
 
 if TYPE_CHECKING:
     from restart_sampling.images.transforms import Crop
@@ -41,15 +41,18 @@ def dataset(
 ) -> None:
     """Make a dataset in EDM's format of SOURCE: DEST is a file that ends in .zip, or a folder.
 
-    SOURCE is a folder, a zip, a tar (plain, gz, bz2, xz), CIFAR-10's cifar-10-python.tar.gz (nothing in it is run), or
-    MNIST's train-images-idx3-ubyte.gz with its labels beside it (28x28 gets a border to 32x32).
+    SOURCE is a folder, a zip, a tar (plain, gz, bz2, xz), or a folder of a WebDataset's tars (with .cls files);
+    CIFAR-10's cifar-10-python.tar.gz (nothing in it is run); MNIST's train-images-idx3-ubyte.gz with its labels beside
+    it (28x28 gets a border to 32x32); an .npz of samples (arr_0, and classes in arr_1); or Parquet of a Hugging Face
+    data set, one file or a folder of them.
 
     \b
       restart-sampling dataset cifar-10-python.tar.gz cifar10-32x32.zip
       restart-sampling dataset ILSVRC/Data/CLS-LOC/train imagenet-64x64.zip \\
           --resolution 64x64 --transform center-crop
 
-    Labels are those of SOURCE's dataset.json, else the folders of the classes in the order of their names.
+    Labels are those of SOURCE's dataset.json, else the folders of the classes in the order of their names as text: 10
+    comes before 2. The names are kept in dataset.json, and a model that is trained with --cond knows them.
 
     Images have to become squares, of one size that is a power of two. center-crop takes the square in the middle;
     center-crop-wide takes rows in the middle, scales them to WxH, adds black bars to a square, and leaves out images
@@ -71,6 +74,7 @@ def dataset(
     print_settings(
         {
             "source": f"{source} ({len(opened)} images, {_classes(opened.labels)})",
+            **describe_source(opened, with_classes=True),
             "images": f"{plan.count} of {width}x{height}, {'grey' if channels == 1 else 'RGB'}",
             "transform": transform or ("none" if size is None else "scaled"),
             "workers": workers,

@@ -13,6 +13,7 @@ import click
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import (
     batch_option,
+    describe_source,
     device_option,
     json_option,
     pick_device,
@@ -117,6 +118,9 @@ def evaluate(
         if ranks.first:
             print_settings(describe_setup(comparison))
             print_notes({row.name: comparison.notes(row) for row in rows})
+            for row in rows:
+                if row.files:
+                    print_settings(describe_source(row.files.source))
             for row in rows:
                 if row.name in there:
                     click.echo(f"{describe_row(row)}: it is in {results} already", err=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.machine import describe_device as describe_device
 from restart_sampling.base.machine import versions
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from restart_sampling.base.ranks import Ranks
     from restart_sampling.generation.drawing import Drawing
     from restart_sampling.generation.store import BlockStore
+    from restart_sampling.images.sources import Source
     from restart_sampling.sampling.plan import Plan
 
 SECONDS_BETWEEN_LINES = 30.0
 _ANY = "any"
+_MAX_CLASSES = 12  # that are listed
 PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
 """Settings of the paper: the keys of `comparison.published.CHECKPOINTS`."""
 DETECTOR_HELP = "inception, dinov2-hf, or the path of a TorchScript file."
@@ -139,9 +141,23 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
 
 def print_settings(rows: dict[str, Any]) -> None:
     """What a command will do, on standard error, so that standard output holds results only."""
-    width = max(map(len, rows)) + 2
+    width = max(map(len, rows), default=0) + 2
     for name, value in rows.items():
         click.echo(f"{name:{width}}{value}", err=True)
+
+
+def describe_source(source: Source, with_classes: bool = False) -> dict[str, Any]:
+    """Rows for `print_settings`: the classes of a source of images, what is there besides, and what looks wrong."""
+    from restart_sampling.images.labels import class_notes
+
+    rows = {"left out": source.left_out} if source.left_out else {}
+    if with_classes and source.classes:
+        named = [f"{number} {shorten(name, 40) or '(no folder)'}" for number, name in enumerate(source.classes)]
+        shown = named if len(named) <= _MAX_CLASSES else [*named[: _MAX_CLASSES - 2], "...", named[-1]]
+        rows["classes"] = ", ".join(shown)
+        if notes := class_notes(source.classes):
+            rows["note"] = "; ".join(notes)
+    return rows
 
 
 def print_json(result: dict[str, Any]) -> None:

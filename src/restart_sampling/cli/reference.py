@@ -11,6 +11,7 @@ from restart_sampling.cli.options import (
     ProgressBar,
     batch_option,
     describe_device,
+    describe_source,
     detector_option,
     device_option,
     json_option,
@@ -69,6 +70,7 @@ def reference(
             print_settings(
                 {
                     "images": f"{len(images)} from {data}",
+                    **describe_source(images.source, with_classes=keep_features),
                     "detector": f"{detector_name} ({detector.identity[:32]}), float32 without TF32",
                     "device": f"{ranks.size} x {describe_device(ranks.device)}",
                     "out": out,

@@ -13,6 +13,7 @@ from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.cli.options import (
     ProgressBar,
     describe_device,
+    describe_source,
     device_option,
     json_option,
     pick_device,
@@ -192,6 +193,7 @@ def train(
             print_settings(
                 {
                     "data": dataset,
+                    **describe_source(pictures.source, with_classes=cond),
                     "model": f"{settings.class_name}{f' with D={settings.D}' if settings.D else ''}, "
                     f"{parameters / 1e6:.2f} million parameters",
                     "length": f"{images} images" if minutes is None else f"{minutes:g} min",

@@ -15,10 +15,10 @@ SHAPE = (3, 32, 32)
 _MAX_BYTES = 2**28  # eight times the published batches
 
 
-def cifar_batches(files: TarFiles) -> list[int]:
-    """Finds the five training batches among the files: their indices, [] if there is none of them."""
-    places = {name.rpartition("/")[2]: index for index, name in enumerate(files.names)}
-    return [places[name] for name in BATCHES if name in places]
+def cifar_batches(files: TarFiles) -> list[str]:
+    """Finds the five training batches among the files: their names, [] if there is none of them."""
+    found = {name.rpartition("/")[2]: name for name in files.index.others() if name.endswith(BATCHES)}
+    return [found[name] for name in BATCHES if name in found]
 
 
 def read_cifar(files: TarFiles, where: str) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -31,9 +31,9 @@ def read_cifar(files: TarFiles, where: str) -> tuple[list[str], np.ndarray, np.n
     if len(found) != len(BATCHES):
         raise InputError(f"{where} has {len(found)} of CIFAR-10's batches {BATCHES[0]} to {BATCHES[-1]}; get it again")
     names, images, labels = [], [], []
-    for batch, index in zip(BATCHES, found, strict=True):
+    for batch, name in zip(BATCHES, found, strict=True):
         try:
-            some, classes = _batch(files.read(index))
+            some, classes = _batch(files.read(name, files.index.find(name) or b""))
         except UnreadableError as error:
             raise InputError(f"{where}: {batch} cannot be read: {error}") from error
         names += [f"{batch}/{number:05d}" for number in range(len(some))]

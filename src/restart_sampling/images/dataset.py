@@ -1,9 +1,11 @@
 """Datasets in EDM's format: `00000/img00000000.png` with labels in dataset.json, in a zip or a folder."""
 
+import glob
+import json
+import shutil
 import signal
-import zipfile
-from array import array
-from collections.abc import Callable, Generator, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -11,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-
-import numpy as np
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import atomic, atomic_folder
@@ -21,10 +23,12 @@ from restart_sampling.base.parallel import in_order
 from restart_sampling.images.decode import Raw, decode, describe
 from restart_sampling.images.sources import Source
 from restart_sampling.images.transforms import Transform, check_size
-from restart_sampling.images.writers import LABELS, add_entry, picture_png
+from restart_sampling.images.writers import LABELS, picture_png
+from restart_sampling.images.zips import ZipWriter
 
 _CHUNK_FILES = 64  # at once to a worker: enough that sending them costs little
 _CHUNK_BYTES = 2**22
+_PART = 2**14  # bytes of the labels that are copied at once
 _FEW = 512  # images that are done before a worker process has started
 
 Item = tuple[int, str, Raw]
@@ -94,7 +98,7 @@ def _check_new(out: Path) -> None:
 def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], None] = lambda count: None) -> Dataset:
     """Writes the dataset. The same source makes the same bytes, whatever the number of workers.
 
-    It appears whole at the end, or not at all. Memory is that of a few hundred images and of the names.
+    It appears whole at the end, or not at all. Memory does not grow with their number, but for 8 bytes of each label.
 
     Args:
         plan: from `plan_dataset`.
@@ -106,20 +110,26 @@ def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], No
             or another process writes the same, or has written it.
     """
     labels = plan.source.labels
-    written = array("q")
-    with locked(lock_beside(plan.out), str(plan.out), "place"), _output(plan.out) as add:
+    count, classes = 0, set()
+    with (
+        locked(lock_beside(plan.out), str(plan.out), "place"),
+        _output(plan.out) as add,
+        TemporaryFile("w+b") as pairs,  # a million lists would take more than all else
+    ):
         with closing(_converted(plan, workers)) as chunks:
             for results in chunks:
                 for place, png in results:
                     if png is not None:
-                        add(image_name(place), png)
-                        written.append(place)
+                        add(image_name(place), [png])
+                        count += 1
+                        if labels is not None:
+                            classes.add(int(labels[place]))
+                            pairs.write(f'["{image_name(place)}", {labels[place]}], '.encode())
                 advance(len(results))
-        if not written:
+        if not count:
             raise InputError(f"{plan.source.path}: all {plan.count} images are smaller than the --resolution")
-        add(LABELS, _labels_json(written, labels))
-    classes = None if labels is None else len(np.unique(labels[np.asarray(written)]))
-    return Dataset(len(written), plan.count - len(written), plan.shape, classes)
+        add(LABELS, _labels_json(pairs, plan.source.classes))
+    return Dataset(count, plan.count - count, plan.shape, None if labels is None else len(classes))
 
 
 def _converted(plan: Conversion, workers: int) -> Generator[list[tuple[int, bytes | None]]]:
@@ -129,7 +139,7 @@ def _converted(plan: Conversion, workers: int) -> Generator[list[tuple[int, byte
         return
     try:
         # A fresh process, not a copy of this one: copies of a process with threads may hang.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_ignore_interrupt) as processes:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as processes:
             yield from in_order(processes, convert, _chunks(plan), ahead=2 * workers)
     except BrokenProcessPool as error:
         raise InputError("a worker process was ended, perhaps for want of memory; try --workers 1") from error
@@ -167,32 +177,48 @@ def _convert(items: list[Item], transform: Transform, shape: tuple[int, int, int
     return results
 
 
-def _ignore_interrupt() -> None:
-    """Ignores Ctrl-C, which reaches all processes of the terminal: the first one tidies up."""
+def _start_worker() -> None:
+    """Ignores Ctrl-C, which reaches all processes of the terminal: the first one tidies up; and Pillow's warning."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")
 
 
 @contextmanager
-def _output(out: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Takes names and contents for a zip or folder that gets its name at the end, and is removed after an exception."""
+def _output(out: Path) -> Iterator[Callable[[str, Iterable[bytes]], None]]:
+    """Takes names and contents, in parts, for a zip or folder that gets its name at the end.
+
+    It is removed after an exception, and what a run that was killed has left of the same output at the beginning.
+    """
     _check_new(out)  # another process may have come first
+    # Not all that begin like it: beside `a`, `a.zip` may just be written.
+    for left in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 16}.partial"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     if out.suffix == ".zip":
-        with atomic(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            yield partial(add_entry, archive)
+        with atomic(out) as temporary, ZipWriter(temporary) as add:
+            yield add
         return
     with atomic_folder(out) as folder:
 
-        def add(name: str, content: bytes) -> None:
+        def add_file(name: str, parts: Iterable[bytes]) -> None:
             path = folder / name
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content)
+            with path.open("wb") as file:
+                file.writelines(parts)
 
-        yield add
+        yield add_file
 
 
-def _labels_json(written: array, labels: np.ndarray | None) -> bytes:  # type: ignore[type-arg]
-    if labels is None:
-        return b'{"labels": null}'
-    # As text at once: a million lists would take more memory than all else.
-    pairs = ", ".join(f'["{image_name(place)}", {labels[place]}]' for place in written)
-    return f'{{"labels": [{pairs}]}}'.encode()
+def _labels_json(pairs: BinaryIO, classes: Sequence[str]) -> Iterator[bytes]:
+    """Writes the labels and the names of the classes around the pairs that are in a file, each with a comma behind."""
+    length = pairs.tell() - len(", ")
+    if length < 0:
+        yield b'{"labels": null}'
+        return
+    yield b'{"labels": ['
+    pairs.seek(0)
+    while part := pairs.read(min(_PART, length - pairs.tell())):
+        yield part
+    yield b"]"
+    if classes:
+        yield f', "classes": {json.dumps(classes)}'.encode()
+    yield b"}"

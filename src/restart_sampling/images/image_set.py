@@ -10,6 +10,7 @@ import numpy as np
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.images.decode import decode, describe, pixels
+from restart_sampling.images.png import decode_plain
 from restart_sampling.images.sources import Source, open_source
 
 _MAX_WORKERS = 8
@@ -116,7 +117,7 @@ def _pixels(source: Source, index: int) -> np.ndarray:
     raw = source.raw(index)
     if isinstance(raw, np.ndarray):
         return raw
-    image = decode(raw, source.where(index))
+    image = decode_plain(raw) or decode(raw, source.where(index))
     if image.mode == "RGBA":
         raise InputError(
             f"{source.where(index)} has transparency, and images have to be RGB or grey here; "

@@ -1,11 +1,14 @@
 """Labels of an image set: from EDM's dataset.json, or from the folders of the classes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from restart_sampling.base.errors import InputError, shorten
+
+_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+_MAX_DIGITS = 12
 
 
 def root(names: Sequence[str]) -> str:
@@ -16,10 +19,21 @@ def root(names: Sequence[str]) -> str:
     return first[: first.rfind("/", 0, shared) + 1]
 
 
-def folder_labels(names: Sequence[str]) -> np.ndarray | None:
-    """Numbers the folders within the root, sorted: classes 0, 1, ...; None where there is only one.
+def folder_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """Lists the folders within the root, sorted: the classes 0, 1, ...; () where there is only one.
 
     Files beside those folders are a class too, whose name is empty, as in EDM.
+
+    Args:
+        names: sorted.
+    """
+    start = len(root(names))
+    folders = sorted({_folder(name, start) for name in names})
+    return tuple(folders) if len(folders) > 1 else ()
+
+
+def folder_labels(names: Sequence[str]) -> np.ndarray | None:
+    """Numbers the images by `folder_classes`.
 
     Args:
         names: sorted.
@@ -28,34 +42,101 @@ def folder_labels(names: Sequence[str]) -> np.ndarray | None:
         int64 [N], or None.
     """
     start = len(root(names))
-    folders = [name[start:].partition("/")[0] if "/" in name[start:] else "" for name in names]
-    numbers = {folder: number for number, folder in enumerate(sorted(set(folders)))}
-    return np.array([numbers[folder] for folder in folders], np.int64) if len(numbers) > 1 else None
+    numbers = {folder: number for number, folder in enumerate(folder_classes(names))}
+    return np.fromiter((numbers[_folder(name, start)] for name in names), np.int64, len(names)) if numbers else None
 
 
-def listed_labels(text: bytes, names: Sequence[str], folder: str, where: str) -> np.ndarray | None:
+def listed_labels(
+    text: bytes, names: Sequence[str], folder: str, where: str
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Reads the classes that a dataset.json states as {"labels": [["00000/img00000000.png", 6], ...]}, or as null.
 
     Args:
-        text: the file.
+        text: the file. Under "classes" it may name them: ["cat", "dog"], as the command dataset writes.
         names: of the images.
         folder: where the file is; the names in it are relative to that.
         where: the file's name for messages.
 
     Returns:
-        int64 [N]; None where it states none, or leaves one image out (EDM's rule).
+        int64 [N], None where it states none; and the names of the classes, ().
 
     Raises:
-        InputError: it is no such file, or a label is no class number.
+        InputError: it is no such file, leaves an image out, or a label is no class number.
     """
     try:
-        stated = json.loads(text)["labels"]
-        labels = {folder + name: label for name, label in stated} if stated is not None else {}
+        content = json.loads(text)
+        stated = content["labels"]
+        labels = {folder + name: label for name, label in stated} if stated else {}
+        classes = content.get("classes", [])
     except (ValueError, TypeError, KeyError, RecursionError):
         raise InputError(f'{where} is not of the form {{"labels": [[name, class], ...]}}; mend or remove it') from None
     for name, label in labels.items():
         if type(label) is not int or not 0 <= label < 2**31:
             raise InputError(f"{where} labels {shorten(name)} with {shorten(repr(label))}, and a class is 0, 1, ...")
-    if any(name not in labels for name in names):
+    if not labels:
+        return None, ()
+    missing = next((name for name in names if name not in labels), None)
+    if missing is not None:
+        strangers = (name.removeprefix(folder) for name in labels.keys() - set(names))
+        stranger = min(strangers, default=None)
+        instead = "" if stranger is None else f", but one for {shorten(stranger)}, which is no image there"
+        raise InputError(
+            f"{where} has no class for {shorten(missing.removeprefix(folder))}{instead}; list every image by its path "
+            "from there, with / and no ./ before it, or remove the file"
+        )
+    if not isinstance(classes, list) or any(type(name) is not str for name in classes):
+        raise InputError(f'{where}: "classes" has to be a list of names; mend it or take it out')
+    labels_of = np.fromiter((labels[name] for name in names), np.int64, len(names))
+    if classes and labels_of.max() >= len(classes):
+        raise InputError(f"{where} names {len(classes)} classes, and has a class {labels_of.max()}; name all or none")
+    return labels_of, tuple(classes)
+
+
+def stated_classes(read: Callable[[str], bytes | None], names: Sequence[str], where: str) -> np.ndarray | None:
+    """Reads the classes of a WebDataset: `0001.cls` beside `0001.jpg` holds the number of its class.
+
+    Args:
+        read: reads the file of a name, None if there is none.
+        names: of the images.
+        where: the source, for messages.
+
+    Returns:
+        int64 [N], or None where the first image has no such file.
+
+    Raises:
+        InputError: another image has none, or one holds no class.
+    """
+    if read(_class_file(names[0])) is None:
         return None
-    return np.array([labels[name] for name in names], np.int64)
+    labels = np.empty(len(names), np.int64)
+    for place, name in enumerate(names):
+        text = read(_class_file(name))
+        if text is None or not text.strip().isdigit() or len(text) > _MAX_DIGITS:
+            held = "is missing" if text is None else f"holds {shorten(repr(text))}"
+            raise InputError(f"{where}: {shorten(_class_file(name))} {held}; every image needs a class 0, 1, ...")
+        labels[place] = int(text)
+    return labels
+
+
+def class_notes(classes: Sequence[str]) -> list[str]:
+    """Says what of these names, in the order of their numbers, is perhaps not what was meant."""
+    notes = []
+    moved = [(name, number) for number, name in enumerate(classes) if name.isdigit() and int(name) != number]
+    if moved:
+        name, number = moved[0]
+        notes.append(
+            f"folder {name} is class {number}: classes are numbered in the order of the names as text, as in EDM; "
+            "write numbers with zeros before them, or state the classes in a dataset.json"
+        )
+    if classes and {name.lower() for name in classes} <= _SPLITS:
+        notes.append(f"the classes are {', '.join(classes)}, which look like parts of a data set; give one of them")
+    return notes
+
+
+def _folder(name: str, start: int) -> str:
+    return name[start:].partition("/")[0] if "/" in name[start:] else ""
+
+
+def _class_file(name: str) -> str:
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{file.partition('.')[0]}.cls"

@@ -1,28 +1,30 @@
-"""Sources of images: folders, zips, tars, CIFAR-10's and MNIST's files, each as one sorted sequence, read lazily."""
+"""Sources of images: folders, archives and files of arrays, each as one sorted sequence, read lazily."""
 
 import json
-import os
-import struct
-import zipfile
-from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from threading import Lock
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Protocol, overload
 
 import numpy as np
 from PIL import Image
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.images.arrays import read_samples
 from restart_sampling.images.cifar import cifar_batches, read_cifar
-from restart_sampling.images.decode import LOSSY, SUFFIXES, Raw, decode, is_image
-from restart_sampling.images.labels import folder_labels, listed_labels, root
+from restart_sampling.images.decode import LOSSY, SUFFIXES, Raw, decode, is_hidden
+from restart_sampling.images.file_index import FileIndex
+from restart_sampling.images.folders import FolderFiles
+from restart_sampling.images.labels import folder_classes, folder_labels, listed_labels, root, stated_classes
 from restart_sampling.images.mnist import is_mnist, read_mnist
+from restart_sampling.images.parquet import SUFFIX, ParquetFiles
 from restart_sampling.images.tars import TarFiles, is_tar
 from restart_sampling.images.writers import LABELS, MANIFEST
+from restart_sampling.images.zips import ZipFiles
 
-_MAX_FILE = 2**29  # bytes of one file in a zip, unpacked
+_MAX_KINDS = 5  # of files left out that are named
+_MAX_JSON, _MAX_JSON_EACH = 2**25, 2**8  # bytes, and those for each image more
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,8 @@ class Source:
         labels: int64 [N], or None.
         raw: the image of an index, as the source holds it; raises InputError where that cannot be read.
         lossy: whether a file is of a lossy format (JPEG, WebP).
+        classes: the names of the classes 0, 1, ...; () where none are known.
+        left_out: how many files are there that are no images, and of which kinds; "" where there are none.
     """
 
     path: Path
@@ -42,6 +46,8 @@ class Source:
     labels: np.ndarray | None = field(repr=False)
     raw: Callable[[int], Raw] = field(repr=False)
     lossy: bool
+    classes: tuple[str, ...] = field(default=(), repr=False)
+    left_out: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,131 +72,151 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """Opens the images in a folder, a zip, a tar (plain, gz, bz2, xz), CIFAR-10's python tar, or MNIST's idx file.
+    """Opens the images in a folder, a zip, a tar (plain, gz, bz2, xz) or a file of one of these kinds.
 
-    Labels are those of dataset.json where there is one (its null means none), else the folders of the classes in the
-    order of their names, if there is more than one; a single folder that holds all the others is looked through. What
-    `generate` has written has no classes beyond its dataset.json.
+    CIFAR-10's python tar, MNIST's idx file, samples in .npz (`read_samples`), and Parquet (`ParquetFiles`); a folder
+    without images may hold the tars of a WebDataset, or Parquet files.
+
+    Labels are those of dataset.json where there is one (its null means none), else those of the .cls files of a
+    WebDataset, else the folders of the classes in the order of their names, if there is more than one; a single folder
+    that holds all the others is looked through. What `generate` has written has no classes beyond its dataset.json.
 
     Raises:
         InputError: there is nothing of the kind, it is damaged, or it holds no images.
     """
     if path.is_dir():
-        return _from_files(path, _FolderFiles(path))
+        return _open_folder(path)
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(0, "it is a device or a pipe")
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
         raise InputError(f"{path} cannot be opened ({error.strerror}); give a folder, zip or tar of images") from error
     if is_mnist(path):
         return _from_arrays(path, *read_mnist(path))
+    if path.suffix == ".npz":
+        return _from_arrays(path, *read_samples(path))
+    if head.startswith(b"PAR1"):
+        return _from_parquet(path, [path])
     if head.startswith(b"PK"):
-        return _from_files(path, _ZipFiles(path))
+        return _from_files(path, ZipFiles(path))
     if is_tar(head):
         files = TarFiles(path)
         if cifar_batches(files):
-            return _from_arrays(path, *read_cifar(files, str(path)))
+            names, images, labels = read_cifar(files, str(path))
+            return replace(_from_arrays(path, images, labels), names=names)
         return _from_files(path, files)
     kind = "a damaged zip" if path.suffix == ".zip" else "no folder, zip, tar or idx file"
     raise InputError(f"{path} is {kind}; give a folder, zip or tar of images")
 
 
-class _Files(Protocol):
-    names: list[str]  # sorted
+class Files(Protocol):
+    """Files by name, and how to read them: those of a folder, a zip or tars."""
 
-    def read(self, index: int) -> bytes: ...
+    index: FileIndex
 
-
-class _FolderFiles:
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.names = list(_walk(folder, "", frozenset()))
-
-    def read(self, index: int) -> bytes:
-        path = self._folder / self.names[index]
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    def read(self, name: str, place: bytes) -> bytes:
+        """Reads the file of this name, at its place in the index; raises InputError."""
 
 
-class _ZipFiles:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError, struct.error) as error:
-            raise InputError(f"{path} is a damaged or truncated zip ({error}); get or make it again") from error
-        self._lock = Lock()  # ZipFile counts its readers without one
-        self.names = sorted({info.filename for info in self._archive.infolist() if not info.is_dir()})
-
-    def read(self, index: int) -> bytes:
-        name = self.names[index]
-        try:
-            info = self._archive.getinfo(name)
-            if info.file_size > _MAX_FILE:
-                raise ValueError(f"{info.file_size:,} bytes are more than an image has")
-            with self._lock:
-                return self._archive.read(info)
-        except Exception as error:  # a damaged or encrypted zip can fail in any way
-            raise InputError(f"{self._path}: {shorten(name, 200)} cannot be read ({error})") from error
+def _open_folder(path: Path) -> Source:
+    files = FolderFiles(path)
+    if not files.index.images:
+        shards = [name for name in files.index.others() if name.endswith((".tar", SUFFIX))]
+        tars = [path / name for name in shards if name.endswith(".tar")]
+        if tars:
+            return _from_files(path, TarFiles(path, tars))
+        if shards:
+            return _from_parquet(path, [path / name for name in shards])
+    return _from_files(path, files)
 
 
-def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
-    """Lists all files in and below a folder, in the order of the characters of the whole names.
-
-    Links are followed, but not round in circles.
-    """
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted((entry.name + "/") if entry.is_dir() else entry.name for entry in entries)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be listed ({error.strerror})") from error
-    for name in found:
-        if name.endswith("/"):
-            yield from _walk(folder / name, prefix + name, above | {real})
-        else:
-            yield prefix + name
-
-
-def _from_files(path: Path, files: _Files) -> Source:
-    places = [index for index, name in enumerate(files.names) if is_image(name)]
-    if not places:
-        raise InputError(f"{path} holds no images ({', '.join(SUFFIXES)})")
-    names = [files.names[index] for index in places]
+def _from_files(path: Path, files: Files) -> Source:
+    names = files.index.images
+    left_out = _left_out(files.index)
+    if not names:
+        raise InputError(f"{path} holds no images ({', '.join(SUFFIXES)}){left_out and f', only {left_out}'}")
+    labels, classes = _labels(path, files, names)
     return Source(
         path=path,
         names=names,
-        labels=_labels(path, files, names),
-        raw=lambda index: files.read(places[index]),
+        labels=labels,
+        raw=lambda number: files.read(*files.index.image(number)),
         lossy=any(name.lower().endswith(LOSSY) for name in names),
+        classes=classes,
+        left_out=left_out,
     )
 
 
-def _from_arrays(path: Path, names: list[str], images: np.ndarray, labels: np.ndarray | None) -> Source:
-    return Source(path, names, labels, raw=lambda index: images[index], lossy=False)
+def _from_arrays(path: Path, images: np.ndarray, labels: np.ndarray | None) -> Source:
+    if not images.size:
+        raise InputError(f"{path} holds no images")
+    return Source(path, _Numbers(len(images)), labels, raw=lambda index: np.asarray(images[index]), lossy=False)
 
 
-def _labels(path: Path, files: _Files, names: list[str]) -> np.ndarray | None:
+def _from_parquet(path: Path, shards: Sequence[Path]) -> Source:
+    files = ParquetFiles(path, shards)
+    if not len(files):
+        raise InputError(f"{path} holds no images")
+    # Their names, if any, are in the files; that there may be JPEGs is all that is known without reading all.
+    return Source(path, _Numbers(len(files)), files.labels, files.read, lossy=True, classes=files.classes)
+
+
+class _Numbers(Sequence[str]):
+    """Names of images that have none: 00000, 00001, ..."""
+
+    def __init__(self, count: int) -> None:
+        self._range = range(count)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        chosen = self._range[number]
+        return f"{chosen:05d}" if isinstance(chosen, int) else [f"{each:05d}" for each in chosen]
+
+
+def _left_out(index: FileIndex) -> str:
+    """Counts the files of other kinds: "2 files of other kinds (.heic 1, .txt 1)", or ""."""
+    others = (PurePosixPath(name) for name in index.others())
+    kinds = Counter(
+        shorten(path.suffix.lower(), 20) or "no suffix"
+        for path in others
+        if path.name not in (LABELS, MANIFEST) and path.suffix != ".cls" and not is_hidden(str(path))
+    )
+    if not kinds:
+        return ""
+    count = kinds.total()
+    named = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common(_MAX_KINDS))
+    return f"{count} file{'s' * (count > 1)} of other kinds ({named}{', ...' * (len(kinds) > _MAX_KINDS)})"
+
+
+def _labels(path: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    def read(name: str) -> bytes | None:
+        place = files.index.find(name)
+        content = None if place is None else files.read(name, place)
+        if content is not None and len(content) > _MAX_JSON + _MAX_JSON_EACH * len(names):
+            raise InputError(f"{path}: {name} has {len(content):,} bytes for {len(names)} images; take it out")
+        return content
+
     parts = root(names).split("/")
     for depth in range(len(parts)):
         folder = "".join(f"{part}/" for part in parts[:depth])
-        labels, manifest = _find(files, folder + LABELS), _find(files, folder + MANIFEST)
+        labels, manifest = read(folder + LABELS), read(folder + MANIFEST)
         if manifest is not None:
-            _check_complete(path, files.read(manifest))
+            _check_complete(path, manifest)
         if labels is not None:
-            return listed_labels(files.read(labels), names, folder, f"{path}: {files.names[labels]}")
+            where = f"{path}: {folder}{LABELS}"
+            return listed_labels(labels, names, folder, where)
         if manifest is not None:
-            return None
-    return folder_labels(names)
-
-
-def _find(files: _Files, name: str) -> int | None:
-    index = bisect_left(files.names, name)
-    return index if files.names[index : index + 1] == [name] else None
+            return None, ()
+    stated = stated_classes(read, names, str(path))
+    return (folder_labels(names), folder_classes(names)) if stated is None else (stated, ())
 
 
 def _check_complete(path: Path, manifest: bytes) -> None:

@@ -3,22 +3,26 @@
 import bz2
 import gzip
 import lzma
-import shutil
+import struct
 import tarfile
 import tempfile
 import weakref
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, cast
 
-import numpy as np
-
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.images.decode import is_image
+from restart_sampling.images.decode import check_file, is_image
+from restart_sampling.images.file_index import FileIndex
 
 _OPENERS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}  # by the first bytes
 _BLOCK = 512
+_PLACE = struct.Struct("<3Q")  # shard, start, size
+_FREE = 2**26  # unpacked bytes that are allowed whatever the size of the file
+_MAX_RATIO = 100
 
 
 def is_tar(head: bytes) -> bool:
@@ -26,55 +30,78 @@ def is_tar(head: bytes) -> bool:
     return head.startswith(tuple(_OPENERS)) or head[257:262] == b"ustar"
 
 
-class TarFiles:
-    """The regular files of a tar.
-
-    A compressed tar can only be read from its start, so it is unpacked into one temporary file (in TMPDIR), which goes
-    with this object: any order of reading, and no more memory than for the names.
-
-    Attributes:
-        names: Sorted; of two files of one name the later counts, as for tar.
+def check_ratio(unpacked: int, packed: int, where: str) -> None:
+    """Checks the size of what a small compressed file holds, before it takes memory or a disk.
 
     Raises:
-        InputError: the file is damaged, cut off, or has links in place of files.
+        InputError: it is out of all proportion to the file's.
+    """
+    if unpacked > max(_FREE, _MAX_RATIO * packed):
+        raise InputError(
+            f"{where} unpacks to {unpacked:,} bytes or more, over {_MAX_RATIO} times its size, which no images do; "
+            "unpack it yourself if that is right"
+        )
+
+
+class TarFiles:
+    """The regular files of a tar, or of several: shards, whose names then stand before those of their files.
+
+    A compressed tar can only be read from its start, so it is unpacked into one temporary file (in TMPDIR), which goes
+    with this object: any order of reading, and constant memory.
+
+    Raises:
+        InputError: a tar is damaged, cut off, unpacks to far too much, or has links in place of files.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shards: Sequence[Path] | None = None) -> None:
         self._path = path
-        self._file = _seekable(path)
-        weakref.finalize(self, self._file.close)
+        self._shards = shards or [path]
         self._lock = Lock()  # between seek and read
-        places = self._places()
-        self.names = sorted(places)
-        self._starts = np.array([places[name][0] for name in self.names], np.int64)
-        self._sizes = np.array([places[name][1] for name in self.names], np.int64)
+        self._opened = ExitStack()  # one at a time: there may be more shards than files that can be open
+        weakref.finalize(self, self._opened.close)
+        self._number, self._file = 0, self._opened.enter_context(_seekable(self._shards[0]))
+        self.index = FileIndex(path, self._files(prefixed=shards is not None))
 
-    def read(self, index: int) -> bytes:
+    def read(self, name: str, place: bytes) -> bytes:
         """Reads a file."""
+        number, start, size = _PLACE.unpack(place)
+        check_file(size, self._path, name)
         with self._lock:
-            self._file.seek(int(self._starts[index]))
-            return self._file.read(int(self._sizes[index]))
+            file = self._shard(number)
+            file.seek(start)
+            return file.read(size)
 
-    def _places(self) -> dict[str, tuple[int, int]]:
-        places = {}
-        try:
-            with tarfile.open(fileobj=self._file, mode="r:") as archive:
-                while member := archive.next():
-                    archive.members = []  # type: ignore[attr-defined]  # or it would keep a record of each file
-                    if (member.islnk() or member.issym()) and is_image(member.name):
-                        name = shorten(member.name)
-                        raise InputError(f"{self._path}: {name} is a link; pack with --dereference --hard-dereference")
-                    if member.isfile():
-                        places[member.name.removeprefix("./")] = (member.offset_data, member.size)
-                # tarfile takes damage between two files, and a tar cut there, for the end.
-                self._file.seek(archive.offset)
-                if self._file.read(_BLOCK) != bytes(_BLOCK):
-                    raise tarfile.ReadError("no end of the archive")
-        except InputError:
-            raise
-        except (tarfile.TarError, ValueError, OSError) as error:
-            raise _damaged(self._path, error) from error
-        return places
+    def _shard(self, number: int) -> BinaryIO:
+        if number != self._number:
+            self._opened.close()
+            self._number, self._file = number, self._opened.enter_context(_seekable(self._shards[number]))
+        return self._file
+
+    def _files(self, prefixed: bool) -> Iterator[tuple[str, bytes]]:
+        for number, path in enumerate(self._shards):
+            prefix = f"{path.relative_to(self._path).as_posix()}/" if prefixed else ""
+            for name, start, size in _members(self._shard(number), path):
+                yield prefix + name, _PLACE.pack(number, start, size)
+
+
+def _members(file: BinaryIO, path: Path) -> Iterator[tuple[str, int, int]]:
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            while member := archive.next():
+                archive.members = []  # type: ignore[attr-defined]  # or it would keep a record of each file
+                if (member.islnk() or member.issym()) and is_image(member.name):
+                    name = shorten(member.name)
+                    raise InputError(f"{path}: {name} is a link; pack with --dereference --hard-dereference")
+                if member.isfile():
+                    yield member.name.removeprefix("./"), member.offset_data, member.size
+            # tarfile takes damage between two files, and a tar cut there, for the end.
+            file.seek(archive.offset)
+            if file.read(_BLOCK) != bytes(_BLOCK):
+                raise tarfile.ReadError("no end of the archive")
+    except InputError:
+        raise
+    except (tarfile.TarError, ValueError, OSError) as error:
+        raise _damaged(path, error) from error
 
 
 def _seekable(path: Path) -> BinaryIO:
@@ -96,8 +123,13 @@ def _seekable(path: Path) -> BinaryIO:
 
 
 def _copy(packed: BinaryIO, unpacked: BinaryIO, path: Path) -> None:
+    size = path.stat().st_size
     try:
-        shutil.copyfileobj(packed, unpacked, 2**20)
+        while part := packed.read(2**20):
+            unpacked.write(part)
+            check_ratio(unpacked.tell(), size, str(path))
+    except InputError:
+        raise
     except (EOFError, lzma.LZMAError, zlib.error) as error:
         raise _damaged(path, error) from error
     except OSError as error:

@@ -32,4 +32,9 @@ def picture_png(picture: Image.Image, compress_level: int = -1) -> bytes:
 
 def add_entry(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     """Puts a file into a zip, with a fixed date and no compression (PNG has its own): same images, same bytes."""
-    archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), content)
+    archive.writestr(new_entry(name), content)
+
+
+def new_entry(name: str) -> zipfile.ZipInfo:
+    """Makes the record of a file in a zip, with a fixed date."""
+    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))

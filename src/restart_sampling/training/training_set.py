@@ -98,15 +98,22 @@ def count_classes(images: ImageSet) -> int:
 
 
 def class_names(images: ImageSet) -> tuple[str, ...]:
-    """Names of the classes, where each class is one folder; () otherwise, and where they are numbers or have commas."""
+    """Names of the classes that the labels can mean, where the source has them, or each class is one folder.
+
+    () where there are none, and where they could not be told from numbers, or have commas or no text. Bytes that are
+    not UTF-8 are written as in Python, such as caf\\xe9.
+    """
     if images.labels is None:
         return ()
+    names = images.source.classes[: int(images.labels.max()) + 1] or _folder_names(images)
+    readable = tuple(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in names)
+    unclear = any(not name.strip() or name.isdigit() or "," in name for name in readable)
+    return () if unclear or len(set(readable)) < len(readable) else readable
+
+
+def _folder_names(images: ImageSet) -> tuple[str, ...]:
     start = len(root(images.source.names))
-    pairs = {
-        (label, name[start:].partition("/")[0])
-        for label, name in zip(images.labels.tolist(), images.names, strict=True)
-    }
-    labels = [label for label, _ in sorted(pairs)]
-    names = tuple(name for _, name in sorted(pairs))
-    one_each = labels == list(range(len(labels))) and len(set(names)) == len(names)
-    return names if one_each and not any(name.isdigit() or "," in name for name in names) else ()
+    labels = images.labels.tolist() if images.labels is not None else []
+    pairs = {(label, name[start:].partition("/")[0]) for label, name in zip(labels, images.names, strict=True)}
+    one_each = [label for label, _ in sorted(pairs)] == list(range(len(pairs)))
+    return tuple(name for _, name in sorted(pairs)) if one_each else ()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import check_writable, write_json, is_partial
+from restart_sampling.base.files import check_writable, is_partial, write_json
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.net import Net

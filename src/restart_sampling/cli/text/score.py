@@ -11,6 +11,7 @@ from restart_sampling.cli.options import (
     ProgressBar,
     batch_option,
     describe_device,
+    describe_source,
     device_option,
     json_option,
     pick_device,
@@ -103,6 +104,7 @@ def score(
             print_settings(
                 {
                     "images": f"{len(prompted)} from {images}",
+                    **describe_source(prompted.source),
                     "prompts": prompts_path,
                     **{name: describe_score(loaded.about) for name, loaded in scores.items()},
                     "device": about["device"],

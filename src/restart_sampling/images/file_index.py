@@ -1,0 +1,117 @@
+"""The files of a source, sorted by name on disk: a million take no more memory than ten."""
+
+import sqlite3
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, overload
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.images.decode import is_image
+
+_CACHE_KIB = 32 * 1024
+_ROWS = 1000  # names that are fetched at once
+
+_TABLES = """
+pragma journal_mode = off;
+pragma synchronous = off;
+pragma cache_size = -{cache};
+create table file (name blob primary key, place blob, image integer) without rowid;
+create table image (number integer primary key, name blob, place blob);
+"""
+
+
+class FileIndex:
+    """Names of files, each with what its source needs to find it. It may be used from several threads at once.
+
+    The order is that of the characters, so that a folder and its zip agree. Of two files of one name the later counts,
+    as for tar. SQLite keeps them in a temporary file of its own (in TMPDIR).
+
+    Attributes:
+        images: the names of the images (`is_image`), as a sequence.
+
+    Args:
+        path: the source, for messages.
+        files: names and places, in any order; names that are not UTF-8 have surrogates for their bytes, as Python's.
+
+    Raises:
+        InputError: there is no room for the temporary file.
+    """
+
+    def __init__(self, path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+        self._database = sqlite3.connect("", check_same_thread=False)
+        weakref.finalize(self, self._database.close)
+        self._lock = Lock()
+        rows = ((_packed(name), place, is_image(name)) for name, place in files)
+        try:
+            self._database.executescript(_TABLES.format(cache=_CACHE_KIB))
+            self._database.executemany("insert or replace into file values (?, ?, ?)", rows)
+            self._database.execute(
+                "insert into image select row_number() over (order by name) - 1, name, place from file where image"
+            )
+        except sqlite3.Error as error:
+            raise InputError(
+                f"the names of the files in {path} have no room in {tempfile.gettempdir()} ({error}); "
+                "set TMPDIR to a folder with more"
+            ) from error
+        self.images: Sequence[str] = _Names(self)
+
+    def image(self, number: int) -> tuple[str, bytes]:
+        """Returns name and place of an image; raises IndexError."""
+        found = self.fetch("select name, place from image where number = ?", int(number))  # numpy's are none to SQLite
+        if not found:
+            raise IndexError(number)
+        return _unpacked(found[0][0]), found[0][1]
+
+    def find(self, name: str) -> bytes | None:
+        """Returns the place of the file of this name; None if there is none."""
+        found = self.fetch("select place from file where name = ?", _packed(name))
+        return found[0][0] if found else None
+
+    def others(self) -> Iterator[str]:
+        """Yields the names of all files that are no images, sorted."""
+        last = b""
+        query = "select name from file where not image and name > ? order by name limit ?"
+        while rows := self.fetch(query, last, _ROWS):
+            yield from (_unpacked(name) for (name,) in rows)
+            last = rows[-1][0]
+
+    def fetch(self, query: str, *values: Any) -> list[Any]:
+        """Answers a query."""
+        with self._lock:
+            return self._database.execute(query, values).fetchall()
+
+
+class _Names(Sequence[str]):
+    def __init__(self, index: FileIndex) -> None:
+        self._fetch = index.fetch
+        self._length: int = self._fetch("select count(*) from image")[0][0]
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(len(self))[number]]
+        # range knows negative numbers, and raises IndexError.
+        place = int(range(len(self))[number])
+        return _unpacked(self._fetch("select name from image where number = ?", place)[0][0])
+
+    def __iter__(self) -> Iterator[str]:
+        query = "select name from image where number >= ? order by number limit ?"
+        for start in range(0, len(self), _ROWS):
+            yield from (_unpacked(name) for (name,) in self._fetch(query, start, _ROWS))
+
+
+def _packed(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")  # in the order of the characters
+
+
+def _unpacked(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

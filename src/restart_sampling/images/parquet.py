@@ -1,0 +1,123 @@
+"""Parquet files as Hugging Face's datasets keeps images: a column of encoded files, and one of classes."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from restart_sampling.base.errors import InputError, require_extra, shorten
+from restart_sampling.images.decode import check_file
+
+SUFFIX = ".parquet"
+_IMAGES = ("image", "img")
+_LABELS = ("label", "labels", "fine_label")
+_MAX_GROUP = 2**30  # bytes of the rows that are read at once
+
+
+class ParquetFiles:
+    """The images of one file or of several, in the order of the rows; those of one row group are in memory.
+
+    Attributes:
+        labels: int64 [N], or None.
+        classes: the names of the classes, () where the files do not say.
+
+    Raises:
+        InputError: pyarrow is missing, or a file is damaged or has no images.
+    """
+
+    def __init__(self, path: Path, shards: Sequence[Path]) -> None:
+        require_extra("pyarrow", "parquet")
+        self._path = path
+        self._lock = Lock()
+        self._groups: list[tuple[Path, int, str]] = []  # file, number in it, name of the column
+        self._held: tuple[int, Any] = (-1, None)  # the group that was read last
+        rows: list[int] = []
+        labels: list[np.ndarray | None] = []
+        self.classes: tuple[str, ...] = ()
+        for shard in shards:
+            with _opened(shard) as file:
+                image, label = _columns(shard, file)
+                for group in range(file.num_row_groups):
+                    self._groups.append((shard, group, image))
+                    rows.append(file.metadata.row_group(group).num_rows)
+                if file.metadata.num_rows > shard.stat().st_size:
+                    raise ValueError(f"{file.metadata.num_rows:,} rows are announced")
+                labels.append(None if label is None else file.read([label])[label].to_numpy())
+                self.classes = _class_names(file, label)
+        self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
+        known = [each for each in labels if each is not None]
+        self.labels = _checked(path, np.concatenate(known)) if len(known) == len(labels) else None
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, number: int) -> bytes:
+        """Reads the file of an image."""
+        where = f"{self._path}: row {number}"
+        group = int(np.searchsorted(self._starts, number, "right")) - 1
+        with self._lock:
+            if group != self._held[0]:
+                self._held = (group, _read_group(*self._groups[group]))
+            value = self._held[1][number - int(self._starts[group])].as_py()
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(content, bytes):
+            raise InputError(f"{where} holds no image, but at most its path; save the data set with its images")
+        check_file(len(content), self._path, f"row {number}")
+        return content
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            yield file
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can fail in any way
+        raise InputError(f"{path} is a damaged Parquet file ({shorten(str(error))}); get it again") from error
+
+
+def _read_group(path: Path, group: int, column: str) -> Any:
+    with _opened(path) as file:
+        size = file.metadata.row_group(group).total_byte_size
+        if size > _MAX_GROUP:
+            raise InputError(
+                f"{path} has {size:,} bytes in one row group, and can have {_MAX_GROUP:,}; write it in smaller groups"
+            )
+        return file.read_row_group(group, [column])[column]
+
+
+def _columns(path: Path, file: Any) -> tuple[str, str | None]:
+    """Finds the columns of the images and of the classes."""
+    import pyarrow
+
+    schema = file.schema_arrow
+    images = [name for name in _IMAGES if name in schema.names]
+    if not images:
+        names = ", ".join(shorten(name, 40) for name in schema.names[:8])
+        raise InputError(f"{path} has the columns {names}; that of the images is {' or '.join(_IMAGES)}")
+    labels = [each for each in _LABELS if each in schema.names and pyarrow.types.is_integer(schema.field(each).type)]
+    return images[0], labels[0] if labels else None
+
+
+def _class_names(file: Any, label: str | None) -> tuple[str, ...]:
+    """Reads the names that Hugging Face writes into the schema."""
+    try:
+        names = json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]["features"][label]["names"]
+    except (TypeError, KeyError, ValueError):
+        return ()
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+
+
+def _checked(path: Path, labels: np.ndarray) -> np.ndarray | None:
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        if labels.max() == -1:  # of Hugging Face's test sets, whose classes are secret
+            return None
+        raise InputError(f"{path}: not all of its images have a class 0, 1, ...; give the part that has")
+    return labels.astype(np.int64)

@@ -1,0 +1,188 @@
+"""Samples in .npz, WebDatasets, Parquet, formats beyond PNG and JPEG; names of classes, and files left out."""
+
+import json
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from image_files import encoded, picture, png, write_folder, write_tar
+from PIL import Image
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.images.dataset import make_dataset, plan_dataset
+from restart_sampling.images.decode import decode
+from restart_sampling.images.image_set import read_images
+from restart_sampling.images.labels import class_notes
+from restart_sampling.images.png import decode_plain
+from restart_sampling.images.sources import open_source
+from restart_sampling.images.transforms import Transform
+from restart_sampling.training.training_set import class_names
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_samples_of_guided_diffusion(save, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
+    save(tmp_path / "a.npz", images, np.arange(7)[::-1], unused=np.zeros(9))
+    read = read_images(tmp_path / "a.npz")
+    assert np.array_equal(np.concatenate(list(read.batches(4))), images.transpose(0, 3, 1, 2))
+    assert read.labels.tolist() == list(range(7))[::-1]
+    save(tmp_path / "b.npz", images)
+    assert open_source(tmp_path / "b.npz").labels is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"mu": np.zeros(2)}, "holds mu, and no images"),
+        ({"arr_0": np.zeros((2, 8, 8, 3))}, r"arr_0 is float64 \[2, 8, 8, 3\], and images are uint8"),
+        ({"arr_0": np.zeros((2, 3, 8, 8), np.uint8)}, r"arr_0 is uint8 \[2, 3, 8, 8\]"),
+        ({"arr_0": np.zeros((2, 8, 8, 3), np.uint8), "arr_1": np.zeros(3, int)}, r"arr_1 is int64 \[3\]"),
+        ({"arr_0": np.zeros((2, 8, 8, 3), np.uint8), "arr_1": np.array([0, -1])}, "class 0, 1, ... of each of the 2"),
+        ({"arr_0": np.array([{}])}, "damaged or truncated"),
+    ],
+)
+def test_arrays_that_are_no_samples(arrays, message, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match=message):
+        open_source(tmp_path / "a.npz")
+
+
+def test_a_damaged_array_is_told(tmp_path):
+    np.savez(tmp_path / "a.npz", np.full((2, 8, 8, 3), 7, np.uint8))
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(content.replace(b"\7" * 9, b"\7" * 8 + b"\6", 1))
+    with pytest.raises(InputError, match="damaged or truncated"):
+        open_source(tmp_path / "a.npz")
+
+
+def samples(numbers):
+    files = {f"{number:04d}.png": png(number) for number in numbers}
+    return files | {f"{number:04d}.cls": str(number % 3).encode() for number in numbers}
+
+
+def test_the_tars_of_a_webdataset_are_one_set(tmp_path):
+    write_tar(tmp_path / "shard-1.tar", samples(range(5, 9)))
+    write_tar(tmp_path / "shard-0.tar", samples(range(5)))
+    source = open_source(tmp_path)
+    assert source.labels.tolist() == [number % 3 for number in range(9)]
+    assert source.names[5] == "shard-1.tar/0005.png"
+    assert [source.raw(place) for place in (8, 0, 5)] == [png(8), png(0), png(5)]
+    assert source.left_out == ""
+    assert open_source(tmp_path / "shard-0.tar").labels.tolist() == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(("text", "message"), [(b"x", "holds b'x'"), (b"-1", "holds b'-1'"), (None, "is missing")])
+def test_a_class_of_a_webdataset_that_is_none(text, message, tmp_path):
+    files = {**samples(range(3)), "0001.cls": text}
+    write_tar(tmp_path / "a.tar", {name: content for name, content in files.items() if content is not None})
+    with pytest.raises(InputError, match=rf"a\.tar: 0001\.cls {message}; every image needs a class"):
+        open_source(tmp_path / "a.tar")
+
+
+def test_parquet_of_a_hugging_face_data_set(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    features = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    for shard in (1, 0):
+        rows = [{"bytes": png(5 * shard + place), "path": None} for place in range(5)]
+        table = pyarrow.table({"image": rows, "label": [0, 1, 0, 1, shard]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+        parquet.write_table(table, tmp_path / f"train-{shard}.parquet", row_group_size=2)
+    source = open_source(tmp_path)
+    assert source.labels.tolist() == [0, 1, 0, 1, 0, 0, 1, 0, 1, 1]
+    assert source.classes == ("cat", "dog")
+    assert [source.raw(place) for place in (9, 0, 4, 5)] == [png(9), png(0), png(4), png(5)]
+    one = tmp_path / "train-0.parquet"
+    assert len(open_source(one)) == 5
+    one.write_bytes(one.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"train-0\.parquet is a damaged Parquet file"):
+        open_source(tmp_path)
+
+
+def test_formats_that_pillow_reads(tmp_path):
+    grey = Image.new("RGB", (8, 8), (90, 90, 90))
+    files = {f"a.{form}": encoded(grey, kind) for form, kind in (("tga", "tga"), ("jp2", "jpeg2000"), ("png", "png"))}
+    files |= {"b.heic": b"x", "c.HEIC": b"x", "d": b"x", ".hidden": b"x", "manifest.json": b"{}"}
+    source = open_source(write_folder(tmp_path, files))
+    assert [np.unique(image).tolist() for _, image, _ in source] == [[90]] * 3
+    assert source.left_out == "3 files of other kinds (.heic 2, no suffix 1)"
+
+
+def grey_png(bits, row, transparent):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">2I5B", 4, 1, bits, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"tRNS", struct.pack(">H", transparent))
+    return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "transparent", "grey"),
+    [
+        (1, b"\x40", 1, [0, 255, 0, 0]),
+        (2, b"\x1b", 1, [0, 85, 170, 255]),
+        (4, b"\x07\x9f", 7, [0, 119, 153, 255]),
+        (8, b"\x00\x07\x99\xff", 7, [0, 7, 153, 255]),
+        (16, b"\x12\x35\x12\x34\x99\x00\xff\xff", 0x1234, [18, 18, 153, 255]),
+    ],
+)
+def test_grey_of_any_depth_with_a_transparent_value(bits, row, transparent, grey):
+    made = np.asarray(decode(grey_png(bits, row, transparent), "x"))
+    assert made[0, :, 0].tolist() == grey
+    assert made[0, :, 3].tolist() == [255, 0, 255, 255]
+
+
+def test_a_pgm_of_16_bits():
+    content = b"P5\n4 1\n65535\n" + np.array([0, 256, 513, 65535], ">u2").tobytes()
+    assert np.asarray(decode(content, "x")).tolist() == [[0, 1, 2, 255]]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_short_way_gives_what_pillow_gives(mode):
+    image = picture(0, (33, 7), mode)
+    for options in ({}, {"compress_level": 0}, {"optimize": True}):
+        assert np.array_equal(decode_plain(encoded(image, **options)), image)
+    whole = encoded(image)
+    assert decode_plain(whole[:-1]) is None
+    assert decode_plain(whole + b"x") is None
+    for place in range(len(whole)):  # damage anywhere is left to Pillow
+        assert decode_plain(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]) is None
+    for other in (image.convert("RGBA"), image.convert("P"), image.convert("1")):
+        assert decode_plain(encoded(other)) is None
+
+
+# --- names of classes ---
+
+
+def test_names_of_classes_are_kept(tmp_path):
+    source = write_folder(tmp_path / "in", {"dog/1.png": png(1), "cat/0.png": png(0), "caf\xe9/2.png": png(2)})
+    assert open_source(source).classes == ("caf\xe9", "cat", "dog")
+    make_dataset(plan_dataset(open_source(source), tmp_path / "a.zip", Transform()))
+    make_dataset(plan_dataset(open_source(tmp_path / "a.zip"), tmp_path / "b.zip", Transform()))
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    assert class_names(read_images(tmp_path / "b.zip")) == ("caf\xe9", "cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("classes", "notes"),
+    [
+        (("cat", "dog"), []),
+        (("0", "1", "2"), []),
+        (("00", "01", "02"), []),
+        (("0", "1", "10", "2"), ["folder 10 is class 2"]),
+        (("train", "val"), ["the classes are train, val, which look like parts of a data set"]),
+    ],
+)
+def test_what_looks_wrong_is_said(classes, notes):
+    assert [note[: len(start)] for note, start in zip(class_notes(classes), notes, strict=True)] == notes
+
+
+def test_a_zip_made_on_windows_keeps_its_classes(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("cat\\0.png", png(0))
+        archive.writestr("dog\\0.png", png(1))
+    source = open_source(tmp_path / "a.zip")
+    assert (source.labels.tolist(), source.classes) == ([0, 1], ("cat", "dog"))
