@@ -85,7 +85,7 @@ def load_reference(path: Path) -> Reference:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+            arrays = {key: np.asarray(file[key]) for key in file.files}  # bytes, where an entry is no array
     except Exception as error:  # a damaged file can fail in any way
         raise InputError(f"reference {path} cannot be read; make one with 'restart-sampling reference'") from error
     missing = {"mu", "sigma"} - arrays.keys()
