@@ -216,7 +216,10 @@ def test_what_is_not_a_run_is_refused(tmp_path):
     (tmp_path / "file.zip").write_text("precious")
     (tmp_path / "other.zip.blocks").mkdir()
     (tmp_path / "other.zip.blocks" / "thesis.tex").write_text("precious")
-    for name in ("full", "file", "file.zip", "other.zip"):
+    for name, batch in (("infinite", "1e999"), ("deep", "[" * 100_000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(f'{{"run": {{}}, "batch": {batch}}}')
+    for name in ("full", "file", "file.zip", "other.zip", "infinite", "deep"):
         with pytest.raises(InputError, match="is not a run of generate"):
             BlockStore(tmp_path / name, BLOCKS, RUN).check(2)
     (tmp_path / "empty").mkdir()

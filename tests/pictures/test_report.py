@@ -183,6 +183,23 @@ def test_values_that_are_plotted_have_to_be_numbers(tmp_path, run):
         assert not (tmp_path / "r.html").exists()
 
 
+def test_lines_that_are_none_are_named_and_counted(tmp_path, run):
+    good = [json.dumps(each).encode() for each in made_up()[:3]]
+    no_run, wrong_type, plan = (dict(made_up()[0]) for _ in range(3))
+    del no_run["run"]
+    damaged = [b'{"schema": "restart-sampl', good[1].replace(b"made-up", b"made\xff"), b'{"a": NaN}', b"[" * 100_000]
+    damaged += [json.dumps(each).encode() for each in (no_run, {**wrong_type, "run": "x"}, {**plan, "plan": 4.0})]
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "results.jsonl").write_bytes(b"\n".join([good[0], *damaged, *good[1:]]) + b"\n")
+    assert run("report", tmp_path / "s", "--out", tmp_path / "r.html")[0] == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "3 rows, " in page
+    assert "7 damaged lines left out, numbers 2, 3, 4, 5, 6, 7, 8" in page
+    code, _, err = run("figure", tmp_path / "s" / "results.jsonl", "--out", tmp_path / "f.png")
+    assert code == 0
+    assert "results.jsonl: 7 damaged lines left out" in err
+
+
 def test_the_papers_figures_and_notes(tmp_path, run):
     (tmp_path / "s").mkdir()
     results_file(*made_up(), name=tmp_path / "s" / "results.jsonl")

@@ -30,6 +30,10 @@ def one_line(error: BaseException) -> str:
 
 def shorten(text: str, limit: int = 100) -> str:
     """Makes one printable line of text from a file; leaves out its middle where it is longer than the limit."""
-    ends = text if len(text) <= limit else text[:limit] + text[-limit:]
-    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in ends)
+    line = printable(text if len(text) <= limit else text[:limit] + text[-limit:])
     return line if len(line) <= limit else f"{line[: limit // 2]}...{line[-limit // 2 :]}"
+
+
+def printable(text: str) -> str:
+    """Writes line ends and other characters that are not printed as Python does in texts."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

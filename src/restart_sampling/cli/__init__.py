@@ -13,7 +13,7 @@ from importlib import import_module
 import click
 
 from restart_sampling import __version__
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.errors import InputError, printable
 
 _COMMANDS = (
     "dataset",
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (InputError, click.ClickException) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        message = error.format_message() if isinstance(error, click.ClickException) else printable(str(error))
         click.echo(f"restart-sampling: {message}", err=True)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that went away

@@ -56,6 +56,8 @@ class Reference:
         return None
 
 
+_FREE = 64 * 2**20  # bytes that any file may unpack to
+_MAX_RATIO = 100
 # Kinds of dtype, as numpy names them, and numbers of dimensions; mu and sigma have a message of their own.
 _FORMS = {
     "mu": ("f", range(9)),
@@ -95,7 +97,17 @@ def load_reference(path: Path) -> Reference:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+            sizes = {entry.filename: entry.file_size for entry in file.zip.infolist()}
+            known = [key for key in _FORMS if key in file.files]  # what else is there may be of any size
+            unpacked = sum(sizes[name] for key in known for name in (key, f"{key}.npy") if name in sizes)
+            if unpacked > max(_FREE, _MAX_RATIO * path.stat().st_size):
+                raise InputError(
+                    f"reference {path} unpacks to {unpacked:,} bytes, over {_MAX_RATIO} times its size, which no "
+                    "statistics do; make one with 'restart-sampling reference'"
+                )
+            arrays = {key: np.asarray(file[key]) for key in known}  # bytes, where an entry is no array
+    except InputError:
+        raise
     except OSError as error:
         reason = error.strerror or "it is damaged"
         raise InputError(

@@ -305,7 +305,7 @@ def _refused(place: Path) -> Iterator[None]:
     """Refuses in one sentence what is there and is not ours."""
     try:
         yield
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile):
+    except Exception:  # a damaged file can fail in any way
         raise InputError(
             f"{place} exists and is not a run of generate (no readable {MANIFEST}); choose another --out"
         ) from None

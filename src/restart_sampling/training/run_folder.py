@@ -75,7 +75,7 @@ class RunFolder:
             if content["format"] != FORMAT:
                 raise ValueError
             return {**_EARLIER, **content["run"]}
-        except (OSError, KeyError, TypeError, ValueError):
+        except (OSError, LookupError, TypeError, ValueError, RecursionError):
             raise InputError(
                 f"{self.path} exists and is not a run of train (no readable {_RUN}); choose another --out"
             ) from None
