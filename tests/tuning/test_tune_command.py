@@ -10,7 +10,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import make_reference
 from restart_sampling.evaluation.reference import save_reference
-from tiny import detector_file, pictures
+from tiny import detector_file, image_folder, pictures
 from tiny_model import TORCHRUN, start
 
 TUNE = (
@@ -155,3 +155,31 @@ def test_under_torchrun(processes, place, run):
     assert len(set(keys)) == len(keys)
     assert {line["stage"] for line in lines} >= {"usual", "search", "confirm"}
     assert json.loads(Path("run/plan-4.json").read_text())["evidence"]["cost"]["processes"] == 2
+
+
+def test_the_page_of_a_run_with_a_map(place, run, monkeypatch):
+    from restart_sampling.tuning import restart_map
+
+    monkeypatch.setattr(restart_map, "BASE", "4")
+    image_folder(Path("true"), pictures(130), classes=4)
+    code, _, err = run(*TUNE, "--map", "--data", "true", "--batch", "60")
+    assert code == 0, err
+    content = json.loads(Path("run/map.json").read_text())
+    assert all(cell["t_min"] < cell["t_max"] for cell in content["cells"])
+    assert {"drift", "passes"} <= content.keys()
+    assert "map: most is gained at" in err
+    code, _, err = run("report", "run", "--out", "page.html")
+    assert code == 0, err
+    page = Path("page.html").read_text()
+    plan = json.loads(Path("run/plan-4.json").read_text())
+    assert page.count("<svg") == 3  # the map, the trials, the paths
+    assert f"<code>{plan['plan']}</code>" in page
+    assert page.count('src="data:image/png;base64,') == len(plan["evidence"]["scores"])
+    assert "javascript" not in page
+    assert "style=" not in page
+
+
+def test_a_map_needs_data_that_suffice(place, run):
+    image_folder(Path("few"), pictures(30), classes=4)
+    code, _, err = run(*TUNE, "--data", "few")
+    assert (code, "--data is for the map" in err) == (2, True)

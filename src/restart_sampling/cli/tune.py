@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--model", "name", required=True, metavar="MODEL", help=MODEL_HELP)
 @click.option(
-    "--nfe", "nfe_text", required=True, metavar="NFE", help="Evaluations of an image, such as 20 or 10,20,40."
+    "--nfe", "nfe_text", metavar="NFE", help="Evaluations of an image, such as 20 or 10,20,40; with --map, none at all."
 )
 @click.option("--reference", metavar="NPZ", help="Statistics that plans are judged by: a file or an https URL.")
 @detector_option
@@ -44,6 +46,12 @@ if TYPE_CHECKING:
 )
 @click.option("--confirm-reference", "confirm_references", multiple=True, metavar="NPZ", help="Its reference.")
 @click.option("--without-reference", is_flag=True, help="Tune the grid and the solver only, by a fine ODE.")
+@click.option("--map", "with_map", is_flag=True, help="First the map of the model: one restart at each pair of levels.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="True images (and classes), for the drift of the ODE in the map.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="A folder.")
 @click.option("--minutes", default=10.0, show_default=True, help="For each NFE, with all stages.")
 @click.option("--trials", type=click.IntRange(1), help="At most so many plans are searched for each NFE.")
@@ -73,13 +81,15 @@ if TYPE_CHECKING:
 @json_option
 def tune(
     name: str,
-    nfe_text: str,
+    nfe_text: str | None,
     reference: str | None,
     detector_name: str,
     trust: bool | str,
     confirm_detectors: tuple[str, ...],
     confirm_references: tuple[str, ...],
     without_reference: bool,
+    with_map: bool,
+    data: Path | None,
     out: Path,
     minutes: float,
     trials: int | None,
@@ -105,11 +115,17 @@ def tune(
       restart-sampling report tuned --out tuned.html
     """
     require_extra("optuna", "tune")
-    nfes = _numbers(nfe_text)
+    if nfe_text is None and not with_map:
+        raise InputError("--nfe is missing: the evaluations of an image, such as 20 or 10,20,40")
+    nfes = [] if nfe_text is None else _numbers(nfe_text)
     if without_reference == (reference is not None):
         raise InputError(
             "give either --reference, by which plans are judged, or --without-reference, for the grid only"
         )
+    if data and not with_map:
+        raise InputError("--data is for the map; give --map too, or leave it out")
+    if with_map and without_reference:
+        raise InputError("--map needs --reference, by which restarts are judged")
     if len(confirm_detectors) != len(confirm_references):
         raise InputError(
             f"--confirm-detector is given {len(confirm_detectors)} times and --confirm-reference "
@@ -121,8 +137,10 @@ def tune(
     from restart_sampling.base.ranks import distributed
     from restart_sampling.evaluation.setup import open_setup
     from restart_sampling.generation.drawing import check_channels, check_identity
+    from restart_sampling.images.image_set import read_images
     from restart_sampling.sampling.plan import Plan
     from restart_sampling.tuning.objective import Distance, by_name
+    from restart_sampling.tuning.restart_map import BASE, Marginals
     from restart_sampling.tuning.run import Run
     from restart_sampling.tuning.settings import Settings
     from restart_sampling.tuning.space import LEAST_NFE
@@ -147,6 +165,15 @@ def tune(
             check_channels(first)
             objective = Distance(draw, by_name(setups))
             say = partial(click.echo, err=True) if ranks.first else _say_nothing
+            marginals = None
+            if data:
+                true = read_images(data)
+
+                def draw_classes(classes: Mapping[int, int] | None) -> NetDrawing:
+                    options = {**model.options, **({"classes": classes} if getattr(model.net, "label_dim", 0) else {})}
+                    return replace(model, options=options).drawing(Plan.parse(BASE), batch)
+
+                marginals = Marginals(draw_classes, setups[0], true, 3 * settings.images)
             run = Run(model.net, name, objective, settings, ranks, out, begin_drawing(draw), batch, say)
             if ranks.first:
                 held.enter_context(locked(lock_in(out), str(out)))
@@ -156,7 +183,7 @@ def tune(
             print_settings(
                 {
                     "model": f"{model.description}, network in {first.about['arithmetic']}",
-                    "NFE": ", ".join(map(str, nfes)),
+                    "NFE": ", ".join(map(str, nfes)) or "none: the map only",
                     "judged by": ", ".join(objective.setups) or "a fine ODE: the grid only",
                     "time": f"{minutes:g} minutes for each NFE" + (f", at most {trials} trials" if trials else ""),
                     "device": f"{ranks.size} x {describe_device(ranks.device)}",
@@ -164,10 +191,12 @@ def tune(
                     **({"note": notes[0]} if notes else {}),
                 }
             )
+        if with_map:
+            run.map(marginals)
         if without_reference:
             found = {nfe: run.tune_grid(nfe) for nfe in nfes}
         else:
-            grids = run.grids(nfes)
+            grids = run.grids(nfes or [LEAST_NFE])
             found = {nfe: run.tune(nfe, grids) for nfe in nfes}
         if ranks.first:
             for nfe, content in found.items():

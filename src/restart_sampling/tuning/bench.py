@@ -82,7 +82,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.ranks = replace(self.ranks, forgiving=self.ranks.size > 1)
-        lines = list(_read(self.path)) if self.ranks.first and self.path.exists() else []
+        lines = list(read_measured(self.path)) if self.ranks.first and self.path.exists() else []
         self.found |= dict(self.ranks.gather(lines)[0])
 
     def each(
@@ -133,15 +133,11 @@ class Bench:
 
     def seconds(self, nfe: int) -> float:
         """Sums up the time that the plans of an NFE took, on this start and earlier ones."""
-        return sum(each.seconds for each in self.found.values() if nfe - each.nfe in (0, 1))
+        return sum(each.seconds for each in self.found.values() if _is_of(nfe, each))
 
-    def evaluations(self, nfe: int, stage: str | None = None) -> int:
+    def evaluations(self, nfe: int) -> int:
         """Sums up the evaluations that the plans of an NFE took."""
-        return sum(
-            each.nfe * (key.seeds[1] - key.seeds[0])
-            for key, each in self.found.items()
-            if nfe - each.nfe in (0, 1) and stage in (None, each.stage)
-        )
+        return sum(each.nfe * (key.seeds[1] - key.seeds[0]) for key, each in self.found.items() if _is_of(nfe, each))
 
     @property
     def speed(self) -> float:
@@ -177,12 +173,17 @@ class Bench:
             self.told(key, result)
 
 
+def _is_of(nfe: int, result: Measured) -> bool:
+    """Whether a result belongs to the search of an NFE, whose plans may take one evaluation less."""
+    return result.stage != "map" and nfe - result.nfe in (0, 1)
+
+
 def _line(key: Key, result: Measured) -> dict[str, Any]:
     scores = None if result.scores is None else {name: score.json() for name, score in result.scores.items()}
     return {**key._asdict(), **vars(result), "scores": scores}
 
 
-def _read(path: Path) -> Iterator[tuple[Key, Measured]]:
+def read_measured(path: Path) -> Iterator[tuple[Key, Measured]]:
     """Reads the results of a file; an unfinished line, which only a killed run leaves, is passed over."""
     for number, text in enumerate(path.read_text().splitlines(), start=1):
         try:

@@ -15,6 +15,7 @@ from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import PLAN_FORMAT, Plan
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.objective import Objective
+from restart_sampling.tuning.restart_map import BASE, Marginals, map_levels, map_restarts
 from restart_sampling.tuning.search import open_study
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import ODE_SOLVERS, Grids, Space, main_steps, with_levels
@@ -23,7 +24,8 @@ from restart_sampling.tuning.teacher import SEEDS, Begin, KeptGrids, Teacher
 from restart_sampling.tuning.usual import usual_plans
 
 FORMAT = "restart-sampling-tune/1"
-RUN, MEASURED, TRIALS, LEVELS, SAMPLES = "run.json", "measured.jsonl", "trials.journal", "levels.json", "samples"
+RUN, MEASURED, TRIALS, LEVELS, MAP = "run.json", "measured.jsonl", "trials.journal", "levels.json", "map.json"
+SAMPLES = "samples"
 ONLY_GRID = (
     "Restarts cannot be judged so: a fine ODE has the network's error, which restarts contract. Give a reference to "
     "tune them too."
@@ -76,7 +78,7 @@ class Run:
         path = self.folder / RUN
         check_writable(path)
         if path.exists():
-            found = _read_run(path)
+            found = read_run(self.folder)
             differs = [key for key, value in _plain(self.about).items() if found.get(key) != value]
             if differs:
                 old, new = (json.dumps(each.get(differs[0])) for each in (found, self.about))
@@ -147,6 +149,26 @@ class Run:
         verdict = stages.run()
         return self._write(nfe, verdict.plan, self.objective.about, {**verdict.json(), "cost": stages.cost()})
 
+    def map(self, marginals: Marginals | None) -> None:
+        """Makes the map of the model, and writes it; all processes call this.
+
+        Args:
+            marginals: to compare the ODE's states with true data; None: without.
+        """
+        bench = Bench(self.objective, self.ranks, self.folder / MEASURED)
+        self.tell("map: one restart at each pair of levels")
+        cells = map_restarts(self.net, bench, range(self.settings.seeds[1].stop))
+        if self.ranks.first:
+            content: dict[str, Any] = {"base": BASE, "cells": cells}
+            if marginals:
+                self.tell("map: drift of the ODE, and the additional error of a pass")
+                content |= marginals.measure(map_levels(self.net))
+            write_json(self.folder / MAP, content)
+            best = max(cells, key=lambda cell: cell["gain"])
+            interval = f"[{best['t_min']:g}, {best['t_max']:g}]"
+            self.tell(f"map: most is gained at {interval}, {best['gain']:+.4g} +- {best['error']:.2g}")
+        self.ranks.wait()
+
     def _write(self, nfe: int, plan: str, about: dict[str, Any], evidence: dict[str, Any]) -> dict[str, Any]:
         """Writes the file of a plan; returns its content."""
         content = {
@@ -164,7 +186,13 @@ class Run:
         return content
 
 
-def _read_run(path: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> dict[str, Any]:
+    """Reads what a run says of itself.
+
+    Raises:
+        InputError: the folder holds no run of tune.
+    """
+    path = folder / RUN
     try:
         found = json.loads(path.read_text())
         if found["format"] == FORMAT:

@@ -1,0 +1,54 @@
+"""HTML pages with everything inside, and a policy that lets a browser run and fetch nothing else."""
+
+import base64
+import hashlib
+import io
+import re
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from restart_sampling.pictures.style import style
+
+
+def render(template: str, **values: Any) -> str:
+    """Fills a template; all values are escaped but figures of `svg`."""
+    css, js = (_file(f"report.{kind}") for kind in ("css", "js"))
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.filters["number"] = _number
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(css)}; script-src {_hash(js)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return page.from_string(_file(template)).render(policy=policy, css=Markup(css), js=Markup(js), **values)
+
+
+def _file(name: str) -> str:
+    return files("restart_sampling.pictures").joinpath(name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _number(value: Any, form: str = "") -> Any:
+    """Formats a number; what is none stays what it is, to be escaped as text."""
+    return "" if value is None else format(value, form) if isinstance(value, int | float) else value
+
+
+def svg(figure: Figure, kind: str, caption: str) -> Markup:
+    """Writes a figure for a page: names of its own for what is inside, links that stay on it, no styles in line."""
+    buffer = io.StringIO()
+    with style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<!--.*?-->|<(metadata|style)\b.*?</\1>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r' (xmlns(:xlink)?|target)="[^"]*"', "", text)
+    text = re.sub(r' style="([^"]*)"', lambda found: re.sub(r"([\w-]+): *([^;]*);? *", r' \1="\2"', found[1]), text)
+    text = text.replace("xlink:href", "href").replace(' id="', f' id="{kind}-').replace("url(#", f"url(#{kind}-")
+    text = re.sub(r'href="#(?!row-)', f'href="#{kind}-', text)
+    strokes = 'stroke-linejoin="round" stroke-linecap="butt"'  # of the style sheet that was taken out
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}" {strokes}', 1))

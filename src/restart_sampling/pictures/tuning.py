@@ -1,0 +1,76 @@
+"""Figures of a run of `tune`: distance by trial, what mattered, the paths of its plan and of the best usual one."""
+
+from collections.abc import Mapping
+from itertools import accumulate
+from math import inf
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+
+from restart_sampling.comparison.named_plans import family_of
+from restart_sampling.pictures.noise_paths import plot_paths
+from restart_sampling.pictures.points import Point
+from restart_sampling.pictures.style import SECONDARY, legend_below, stacked, style
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.tuning.bench import Key, Measured
+
+_ONE, _OTHER = "#d55e00", "#0072b2"
+_MOST = 12  # bars
+
+
+@style()
+def plot_trials(results: Mapping[Key, Measured], nfe: int) -> Figure:
+    """Plots the distance of each plan in the order of the trials, on the seeds of all and on those of the good ones.
+
+    Args:
+        results: of the run.
+        nfe: of the trials.
+    """
+    own = {key: each for key, each in results.items() if nfe - each.nfe in (0, 1) and each.scores}
+    starts = sorted({key.seeds for key, each in own.items() if each.stage in ("usual", "search")})
+    figure, (axes,) = stacked(1, 2.2)
+    handles: list[Artist] = []
+    titles = ("first seeds", "further seeds of the good ones")
+    for seeds, colour, title in zip(starts, (SECONDARY, _ONE), titles, strict=False):
+        values = {key.plan: each.value for key, each in own.items() if key.seeds == seeds and each.stage == "search"}
+        usual = [each.value for key, each in own.items() if key.seeds == seeds and each.stage == "usual"]
+        order = list(dict.fromkeys(key.plan for key, each in own.items() if each.stage == "search"))
+        places = [order.index(plan) + 1 for plan in values]
+        if values:
+            handles.append(axes.scatter(places, list(values.values()), s=5, color=colour, alpha=0.6, label=title))
+            best = list(accumulate(values.values(), min, initial=inf))[1:]
+            axes.step(places, best, where="post", color=colour, linewidth=0.9)
+        if usual:
+            line = axes.axhline(min(usual), color=colour, linestyle="--", linewidth=0.8)
+            line.set_label(f"best usual plan, {title.split()[0]} seeds")
+            handles.append(line)
+    ranked = sorted(each.value for each in own.values() if each.stage == "search")
+    if ranked:  # a plan that failed would leave nothing to see of the others
+        low, middle = ranked[0], ranked[len(ranked) // 2]
+        axes.set_ylim(low - 0.1 * (middle - low), max(middle + (middle - low), low * 1.01))
+    axes.set_xlabel("trial")
+    axes.set_ylabel("what the search went by")
+    legend_below(figure, handles)
+    return figure
+
+
+@style()
+def plot_importances(importances: Mapping[str, float]) -> Figure:
+    """Plots what decides whether a plan is among the best."""
+    shown = sorted(importances.items(), key=lambda pair: pair[1])[-_MOST:]
+    figure, (axes,) = stacked(1, 0.5 + 0.16 * len(shown))
+    axes.barh([name for name, _ in shown], [value for _, value in shown], color=_OTHER, height=0.6)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("share of what decides (PED-ANOVA)")
+    return figure
+
+
+def plot_confirmed(evidence: Mapping[str, Any]) -> Figure:
+    """Plots the noise paths of the plans that were confirmed, the best usual one first."""
+    points = []
+    for text, scores in evidence["scores"].items():
+        plan, values = Plan.parse(text), next(iter(scores.values()))["values"]
+        nfe = plan.path().nfe(*plan.solvers)
+        points.append(Point(text, text, family_of(plan), plan, nfe, sum(values) / len(values), 0.0))
+    return plot_paths(points)
