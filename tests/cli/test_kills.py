@@ -145,7 +145,9 @@ def test_a_crowd_on_one_output_never_mixes(out, other, place):
     whole = {}
     for plan in words:
         remove()
-        assert start(*package(words[plan])).wait() == 0
+        alone = start(*package(words[plan]))
+        _, stderr = alone.communicate(timeout=120)
+        assert alone.returncode == 0, stderr
         whole[plan] = hashes()
     chance = random.Random(out + other)
     outcomes = []
