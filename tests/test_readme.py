@@ -13,12 +13,13 @@ from restart_sampling.sampling.plan import Plan
 from restart_sampling.text_to_image.samplers import Sampler
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-PAGES = README + (Path(__file__).parents[1] / "docs" / "text-to-image.md").read_text()
+TUNE = (Path(__file__).parents[1] / "docs" / "tune.md").read_text()
+PAGES = README + TUNE + (Path(__file__).parents[1] / "docs" / "text-to-image.md").read_text()
 COMMANDS = re.findall(r"^(?:\$ |torchrun .* -m )?restart[-_]sampling (.+?)(?:\s+#.*)?$", PAGES, re.MULTILINE)
 INLINE = re.findall(r"`restart-sampling ((?:text )?(?:generate|preview) .+?)`", README)
 
 
-@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README + TUNE, re.DOTALL))
 def test_python_examples_run(example, capsys):
     names = {}
     exec(compile(example, "README.md", "exec"), names)
@@ -42,8 +43,9 @@ def test_commands_are_understood(command):
     while isinstance(context.command, click.Group):
         name, found, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
         context = found.make_context(name, rest, parent=context)
-    if context.params.get("plan_text") or context.params.get("text"):
-        Plan.parse(context.params.get("plan_text") or context.params["text"])
+    plan = context.params.get("plan_text") or context.params.get("text")
+    if plan and not plan.endswith(".json"):  # a file that `tune` would write
+        Plan.parse(plan)
     for sampler in context.params.get("sampler_texts", ()):
         Sampler.parse(sampler)
 

@@ -13,7 +13,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_noise
-from restart_sampling.tuning.bench import Bench
+from restart_sampling.tuning.bench import Bench, read_measured
 from restart_sampling.tuning.score import Score
 from restart_sampling.tuning.search import open_study
 from restart_sampling.tuning.settings import Settings
@@ -89,13 +89,13 @@ def test_a_killed_run_goes_on_with_the_trials_that_it_would_have_had(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             rs.tune(mixture(), 5, out=tmp_path / "killed", **{**asked, "objective": dies})
         calls.clear()
+        for file in ("measured.jsonl", "trials.journal"):  # a kill in the middle of a write
+            with (tmp_path / "killed" / file).open("a") as half:
+                half.write('{"op_code": 4, "pl')
     again = rs.tune(mixture(), 5, out=tmp_path / "killed", **asked)
     assert trials_of(tmp_path / "killed", 5) == trials_of(tmp_path / "whole", 5)
     assert (again, again.verdict) == (whole, whole.verdict)
-    keys = [
-        tuple(json.dumps(json.loads(line)[name]) for name in ("plan", "seeds", "groups", "confirm"))
-        for line in (tmp_path / "killed/measured.jsonl").read_text().splitlines()
-    ]
+    keys = [key for key, _ in read_measured(tmp_path / "killed/measured.jsonl")]
     assert len(set(keys)) == len(keys) == len(lines)  # nothing was measured twice
     rs.tune(mixture(), 5, out=tmp_path / "killed", **{**asked, "objective": dies})
     assert not calls  # a plan that is there is final

@@ -31,7 +31,7 @@ def plot_trials(results: Mapping[Key, Measured], nfe: int) -> Figure:
     starts = sorted({key.seeds for key, each in own.items() if each.stage in ("usual", "search")})
     figure, (axes,) = stacked(1, 2.2)
     handles: list[Artist] = []
-    titles = ("first seeds", "further seeds of the good ones")
+    titles = ("first seeds", "second seeds, good plans")
     for seeds, colour, title in zip(starts, (SECONDARY, _ONE), titles, strict=False):
         values = {key.plan: each.value for key, each in own.items() if key.seeds == seeds and each.stage == "search"}
         usual = [each.value for key, each in own.items() if key.seeds == seeds and each.stage == "usual"]
@@ -43,7 +43,7 @@ def plot_trials(results: Mapping[Key, Measured], nfe: int) -> Figure:
             axes.step(places, best, where="post", color=colour, linewidth=0.9)
         if usual:
             line = axes.axhline(min(usual), color=colour, linestyle="--", linewidth=0.8)
-            line.set_label(f"best usual plan, {title.split()[0]} seeds")
+            line.set_label(f"best usual, {title.split()[0]} seeds")
             handles.append(line)
     ranked = sorted(each.value for each in own.values() if each.stage == "search")
     if ranked:  # a plan that failed would leave nothing to see of the others

@@ -85,34 +85,23 @@ class Bench:
         lines = list(read_measured(self.path)) if self.ranks.first and self.path.exists() else []
         self.found |= dict(self.ranks.gather(lines)[0])
 
-    def each(
-        self,
-        stage: str,
-        plans: Sequence[str],
-        seeds: range,
-        *,
-        groups: int = 0,
-        until: Callable[[], bool] = lambda: False,
-    ) -> list[Measured]:
-        """Measures plans on the same seeds, each on one process; where it is time to stop, only the first of them.
+    def each(self, stage: str, plans: Sequence[str], seeds: range, *, groups: int = 0) -> list[Measured]:
+        """Measures plans on the same seeds, each on one process.
 
         Args:
             stage: asks.
             plans: their texts.
             seeds: of each.
             groups: of `Objective.measure`.
-            until: says whether it is time to stop; the first process is asked before each round.
         """
         keys = [Key(plan, (seeds.start, seeds.stop), 1, groups, False) for plan in plans]
         alone = Ranks(0, 1, self.ranks.device)
         missing = [key for key in dict.fromkeys(keys) if key not in self.found]
         for dealt in cut(missing, self.ranks.size):
-            if self.ranks.gather(self.ranks.first and until())[0]:
-                break
             own = [self._measure(stage, key, alone) for key in self.ranks.deal(dealt)]
             for key, result in zip(dealt, (one for many in self.ranks.gather(own) for one in many), strict=True):
                 self._add(key, replace(result, seconds=result.seconds / len(dealt)))
-        return [self.found[key] for key in keys if key in self.found]
+        return [self.found[key] for key in keys]
 
     def together(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.files import atomic
 from restart_sampling.tuning.bench import Bench, Measured
 from restart_sampling.tuning.space import Space
 
@@ -30,8 +31,11 @@ def open_study(path: Path, name: str) -> Any:
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # A killed process leaves its lock behind, and nobody else writes here.
+    # A killed process leaves its lock behind, and at times half a line; nobody else writes here.
     Path(f"{path}.lock").unlink(missing_ok=True)
+    if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
+        with atomic(path) as temporary:
+            temporary.write_bytes(text[: text.rfind(b"\n") + 1])
     backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
     with _quiet():
         return optuna.create_study(storage=JournalStorage(backend), study_name=name, load_if_exists=True)
