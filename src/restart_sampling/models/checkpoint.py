@@ -44,7 +44,7 @@ FORMATS = (
 """Of the files that load: of this package, EDM, EDM2, PFGM++ (and EDM), and the projects of these names."""
 
 _WITH_NETWORK = (
-    "give the file with it, network-snapshot-*.pkl or training-state-*.pt of EDM or PFGM++, or one of EDM2, "
+    "give the file with it: network-snapshot-*.pkl or training-state-*.pt of EDM, or one of EDM2, "
     "guided-diffusion, improved-diffusion, score_sde or diffusers"
 )
 _RESERVED = {"format", "class_name", "init_kwargs", "D", "sigma_min", "sigma_max", "classes"}
