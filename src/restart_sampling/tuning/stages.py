@@ -66,6 +66,9 @@ class Stages:
         self.clock = Clock(self.settings.minutes, self.bench.seconds(self.nfe))
         self.bench.told = self._told
         self._best, self._next_word = (inf, ""), 0.0
+        for key, result in self.bench.found.items():  # of earlier starts
+            if self.nfe - result.nfe in (0, 1):
+                self._take(key, result)
 
     def run(self) -> Verdict:
         """Goes through all stages, or through what earlier starts left of them.
@@ -153,10 +156,14 @@ class Stages:
     def _say(self, stage: str, more: str) -> None:
         self.tell(f"NFE {self.nfe}, {stage}{': ' * bool(more)}{more}")
 
+    def _take(self, key: Key, result: Measured) -> None:
+        """Takes note of a new best plan on the second seeds."""
+        if key.seeds[0] == self.settings.seeds[1].start and result.value < self._best[0]:
+            self._best, self._next_word = (result.value, key.plan), 0.0
+
     def _told(self, key: Key, result: Measured) -> None:
         """Says at once where there is a new best plan, and now and then how it is."""
-        if key.seeds[0] == self.settings.seeds[1].start and result.value < self._best[0]:  # on the second seeds
-            self._best, self._next_word = (result.value, key.plan), 0.0
+        self._take(key, result)
         if self._best[1] and time.monotonic() >= self._next_word and result.stage in ("usual", "search"):
             self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
             left = f"; {max(self.clock.left, 0) / 60:.1f} minutes left" if self.settings.minutes < inf else ""
