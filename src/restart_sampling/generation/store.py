@@ -296,7 +296,7 @@ def _is_bare(folder: Path, *names: str) -> bool:
 
 def _parse_manifest(text: bytes) -> dict[str, Any]:
     manifest = json.loads(text)
-    finished = manifest["images"] if manifest.get("complete") is True else None
+    finished = manifest.get("images") if manifest.get("complete") is True else None
     return {"run": dict(manifest["run"]), "batch": int(manifest["batch"]), "finished": finished}
 
 
