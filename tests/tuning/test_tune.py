@@ -169,6 +169,7 @@ def test_a_pipeline_of_diffusers_is_tuned_from_end_to_end(place, run):
         4,
         reference="ref.npz",
         detector="tiny.pt",
+        trust_detector=True,
         shape=(3, 8, 8),
         out="run",
         minutes=inf,

@@ -15,6 +15,7 @@ from tiny_model import TORCHRUN, start
 
 TUNE = (
     *("tune", "--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--nfe", "4"),
+    "--trust-detector",
     *("--images", "20", "--race-images", "80", "--confirm-images", "20", "--trials", "3", "--no-rises", "--out", "run"),
 )
 
@@ -45,7 +46,7 @@ def test_a_run_and_its_plan_in_every_command(place, run):
         assert (Path("a") / name).read_bytes() == (Path("b") / name).read_bytes()
     code, out, _ = run("plan", "run/plan-4.json", "--model", "tiny.safetensors", "--json")
     assert (code, json.loads(out)["plan"]) == (0, plan)
-    measure = ("--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--json")
+    measure = ("--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "--json")
     code, out, err = run("evaluate", *measure, "--plan", "run/plan-4.json", "--seeds", "0-19")
     assert code == 0, err
     assert json.loads(out)["plan"] == plan
@@ -57,7 +58,7 @@ def test_a_run_and_its_plan_in_every_command(place, run):
 
 
 def measured_with():
-    return load_detector("tiny.pt"), Ranks(0, 1, torch.device("cpu"))
+    return load_detector("tiny.pt", trust=True), Ranks(0, 1, torch.device("cpu"))
 
 
 def test_a_plan_of_another_model(place, run):
