@@ -136,8 +136,9 @@ class Run:
         )
 
     def _agreed(self, seconds: float) -> float:
-        """The mean over the processes, whose clocks differ: what follows from it has to be the same on all."""
-        shared = torch.tensor(seconds / self.ranks.size, device=self.ranks.device)
+        """The first process's seconds on all: what follows from them has to be the same, and the others' include the
+        time that they wait for its saves."""
+        shared = torch.tensor(seconds if self.ranks.first else 0.0, device=self.ranks.device)
         self.ranks.all_reduce(shared)
         return shared.item()
 
