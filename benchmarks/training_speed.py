@@ -9,6 +9,7 @@ The images are random: the time does not depend on them. "start" is the time to 
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -49,8 +50,8 @@ def make_trainer(options: argparse.Namespace, device: torch.device, mode: str) -
     data = TrainingSet(images, torch.randint(10, (2000,), generator=generator, device=device), "")
     network_compile = nn.Module.compile
 
-    def compile_in_mode(module: nn.Module, **how: bool) -> None:
-        network_compile(module, **how, mode=mode)
+    def compile_in_mode(module: nn.Module, **how: Any) -> None:
+        network_compile(module, **{**how, "mode": mode})
 
     with mock.patch.object(nn.Module, "compile", compile_in_mode):
         return Trainer(settings, data, Ranks(0, 1, device), compiled=mode != "plain")

@@ -46,7 +46,16 @@ def test_a_run_and_its_plan_in_every_command(place, run):
         assert (Path("a") / name).read_bytes() == (Path("b") / name).read_bytes()
     code, out, _ = run("plan", "run/plan-4.json", "--model", "tiny.safetensors", "--json")
     assert (code, json.loads(out)["plan"]) == (0, plan)
-    measure = ("--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "--json")
+    measure = (
+        "--model",
+        "tiny.safetensors",
+        "--reference",
+        "ref.npz",
+        "--detector",
+        "tiny.pt",
+        "--trust-detector",
+        "--json",
+    )
     code, out, err = run("evaluate", *measure, "--plan", "run/plan-4.json", "--seeds", "0-19")
     assert code == 0, err
     assert json.loads(out)["plan"] == plan

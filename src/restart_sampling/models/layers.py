@@ -79,9 +79,30 @@ def drop_labels(class_labels: Tensor, probability: float) -> Tensor:
     return class_labels * keep
 
 
-def group_norm(channels: int, eps: float) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation; in a compiled training step, written out so that it keeps the layout channels_last.
+
+    torch's own does not on CUDA, and then the gradient of each convolution is copied to another layout.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [B, C, H, W]; written out, the result is float32."""
+        if not (self.training and torch.compiler.is_compiling()):
+            return super().forward(x)
+        x = x.float()
+        groups = (self.num_groups, -1)
+        # First over each channel, then over its group: each sum runs along the memory of channels_last.
+        variances, means = (each.reshape(len(x), *groups) for each in torch.var_mean(x, dim=(2, 3), correction=0))
+        mean = means.mean(dim=2, keepdim=True)
+        variance = (variances + (means - mean) ** 2).mean(dim=2, keepdim=True)
+        scale = (variance + self.eps).rsqrt() * self.weight.view(groups)
+        shift = self.bias.view(groups) - mean * scale
+        return x * scale.flatten(1)[:, :, None, None] + shift.flatten(1)[:, :, None, None]
+
+
+def group_norm(channels: int, eps: float) -> GroupNorm:
     """Group normalisation with 32 groups, or fewer so that each has at least 4 channels."""
-    return nn.GroupNorm(min(32, channels // 4), channels, eps=eps)
+    return GroupNorm(min(32, channels // 4), channels, eps=eps)
 
 
 def low_pass(taps: Sequence[float]) -> Tensor:
@@ -93,13 +114,22 @@ def low_pass(taps: Sequence[float]) -> Tensor:
 def _resample(x: Tensor, kernel: Tensor, direction: Direction, box: bool) -> Tensor:
     """Double or halve height and width of x [B, C, H, W], each channel filtered by itself with kernel [1, 1, n, n]."""
     if box:  # the same numbers, far sooner than by a convolution of each channel
-        return F.interpolate(x, scale_factor=2, mode="nearest") if direction == "up" else F.avg_pool2d(x, 2)
+        return _doubled(x) if direction == "up" else F.avg_pool2d(x, 2)
     channels, padding = x.shape[1], (kernel.shape[-1] - 1) // 2
     filters = kernel.expand(channels, -1, -1, -1)
     if direction == "up":
         # Three of four inputs of the filter are the zeros between the old pixels: 4 keeps the mean.
         return F.conv_transpose2d(x, 4 * filters, stride=2, padding=padding, groups=channels)
     return F.conv2d(x, filters, stride=2, padding=padding, groups=channels)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Make each pixel of x [B, C, H, W] two by two."""
+    if not torch.compiler.is_compiling():
+        return F.interpolate(x, scale_factor=2, mode="nearest")
+    # The same numbers, but the gradient is a sum, which fuses; that of `interpolate` is compiled to atomic additions.
+    pixels = x.permute(0, 2, 3, 1)[:, :, None, :, None, :].expand(-1, -1, 2, -1, 2, -1)
+    return pixels.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class Resample(nn.Module):

@@ -154,9 +154,13 @@ class Run:
         )
         return stopped > 0
 
-    def _agreed(self, *values: float) -> list[float]:
-        """The means over the processes, which differ: what follows from them has to be the same on all."""
-        shared = torch.tensor(values, dtype=torch.float32, device=self.ranks.device) / self.ranks.size
+    def _agreed(self, seconds: float, interrupted: bool) -> list[float]:
+        """Returns the first process's seconds, and how many were interrupted, on all: what follows has to be the same.
+
+        The seconds of the others include the time that they wait for the first one's saves.
+        """
+        own = seconds if self.ranks.first else 0.0, float(interrupted)
+        shared = torch.tensor(own, dtype=torch.float32, device=self.ranks.device)
         self.ranks.all_reduce(shared)
         return shared.tolist()
 
