@@ -21,7 +21,8 @@ pytestmark = pytest.mark.slow
 MOMENTS = int(os.environ.get("KILLS", "20"))
 PAIRS = int(os.environ.get("PAIRS", "100"))
 MODEL = ("--model", "tiny.safetensors", "--batch", "4")
-MEASURE = ("--reference", "ref.npz", "--detector", "tiny.pt")
+TRUST = ("--detector", "tiny.pt", "--trust-detector")
+MEASURE = ("--reference", "ref.npz", *TRUST)
 SLOW = "8 [6,2,0.5,3]"
 TRAIN = ("--channels", 8, "--channel-mult", "1,1", "--blocks", 1, "--images", 3200, "--batch", 32)
 COMMANDS = {
@@ -30,7 +31,7 @@ COMMANDS = {
     "evaluate": ("evaluate", *MODEL, *MEASURE, "--plan", SLOW, "--plan", "20", "--seeds", "0-99"),
     "sweep": ("sweep", *MODEL, *MEASURE, "--plans", "plans.txt", "--images", 40, "--out", "out"),
     "train": ("train", "data", "--out", "out", "--parametrization", "edm", *TRAIN, "--save-minutes", "0.002"),
-    "reference": ("reference", "data", "--detector", "tiny.pt", "--batch", 1, "--out", "out.npz"),
+    "reference": ("reference", "data", *TRUST, "--batch", 1, "--out", "out.npz"),
     "dataset folder": ("dataset", "data", "out", "--workers", 2),
     "dataset zip": ("dataset", "data", "out.zip", "--workers", 2),
 }
@@ -128,9 +129,10 @@ def test_an_ended_run_goes_on_to_the_same_bytes(name, ranks, number, place):
         if process.poll() is None:
             stderr = end(process, number)
             assert "restart_sampling/" not in stderr or number == signal.SIGKILL, stderr  # no traceback
+        else:
+            process.communicate()
         if name in ALONE and made() and process.returncode == 0:
             continue  # it was done
-        process.communicate()
         if not (name in ALONE and any(path.name in ("out", "out.zip") for path in made())):
             check_done(name, ranks)
         assert hashes() == whole, moment

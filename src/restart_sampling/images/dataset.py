@@ -3,7 +3,6 @@
 import glob
 import json
 import shutil
-import signal
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,7 +10,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
@@ -19,7 +17,7 @@ from typing import BinaryIO
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import atomic, atomic_folder
 from restart_sampling.base.lock import lock_beside, locked
-from restart_sampling.base.parallel import in_order
+from restart_sampling.base.parallel import Workers, in_order
 from restart_sampling.images.decode import Raw, decode, describe
 from restart_sampling.images.sources import Source
 from restart_sampling.images.transforms import Transform, check_size
@@ -138,8 +136,7 @@ def _converted(plan: Conversion, workers: int) -> Generator[list[tuple[int, byte
         yield from map(convert, _chunks(plan))
         return
     try:
-        # A fresh process, not a copy of this one: copies of a process with threads may hang.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as processes:
+        with ProcessPoolExecutor(workers, mp_context=Workers(), initializer=_start_worker) as processes:
             yield from in_order(processes, convert, _chunks(plan), ahead=2 * workers)
     except BrokenProcessPool as error:
         raise InputError("a worker process was ended, perhaps for want of memory; try --workers 1") from error
@@ -178,8 +175,7 @@ def _convert(items: list[Item], transform: Transform, shape: tuple[int, int, int
 
 
 def _start_worker() -> None:
-    """Ignores Ctrl-C, which reaches all processes of the terminal: the first one tidies up; and Pillow's warning."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Silences Pillow's warning, as the command does."""
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
 
 
