@@ -231,6 +231,17 @@ def test_edms_own_statistics_are_accepted_with_a_note(place, run):
     assert "does not say which detector made it" in err
 
 
+def test_a_small_file_of_statistics_takes_little_memory(tmp_path):
+    """Zeros pack to nothing; and what is no part of a reference is not read at all."""
+    zeros = np.zeros((6000, 6000), dtype=np.float16)
+    np.savez_compressed(tmp_path / "bomb.npz", mu=zeros[0], sigma=zeros)
+    with pytest.raises(InputError, match=r"bomb.npz unpacks to 72,0.* bytes or more, over 100 times its size"):
+        load_reference(tmp_path / "bomb.npz")
+    unreadable = np.array([{}], dtype=object)
+    np.savez(tmp_path / "more.npz", mu=np.zeros(2), sigma=np.eye(2), another=unreadable)
+    assert load_reference(tmp_path / "more.npz").width == 2
+
+
 def test_reference_reads_back(tmp_path):
     x = torch.randn(9, 4, dtype=torch.float64)
     whole = Reference(Statistics(9, x.mean(dim=0), torch.cov(x.T)), "d", "s", x.float(), torch.arange(9))

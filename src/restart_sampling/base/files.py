@@ -26,6 +26,8 @@ class FullDiskError(InputError, OSError):
 
 
 _FULL = {ENOSPC, EDQUOT, EFBIG}
+_FREE = 2**26  # unpacked bytes that are allowed whatever the size of the file
+_MAX_RATIO = 100
 
 
 @contextmanager
@@ -160,6 +162,19 @@ def sha256(path: Path) -> str:
     """Computes the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_ratio(unpacked: int, packed: int, where: str, what: str = "images") -> None:
+    """Checks the size of what a small compressed file holds, before it takes memory or a disk.
+
+    Raises:
+        InputError: it is out of all proportion to the file's.
+    """
+    if unpacked > max(_FREE, _MAX_RATIO * packed):
+        raise InputError(
+            f"{where} unpacks to {unpacked:,} bytes or more, over {_MAX_RATIO} times its size, which no {what} do; "
+            "unpack it yourself if that is right"
+        )
 
 
 def stand_in(path: Path) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import atomic
+from restart_sampling.base.files import atomic, check_ratio
 from restart_sampling.evaluation.statistics import Statistics
 
 
@@ -56,8 +56,6 @@ class Reference:
         return None
 
 
-_FREE = 64 * 2**20  # bytes that any file may unpack to
-_MAX_RATIO = 100
 # Kinds of dtype, as numpy names them, and numbers of dimensions; mu and sigma have a message of their own.
 _FORMS = {
     "mu": ("f", range(9)),
@@ -100,11 +98,7 @@ def load_reference(path: Path) -> Reference:
             sizes = {entry.filename: entry.file_size for entry in file.zip.infolist()}
             known = [key for key in _FORMS if key in file.files]  # what else is there may be of any size
             unpacked = sum(sizes[name] for key in known for name in (key, f"{key}.npy") if name in sizes)
-            if unpacked > max(_FREE, _MAX_RATIO * path.stat().st_size):
-                raise InputError(
-                    f"reference {path} unpacks to {unpacked:,} bytes, over {_MAX_RATIO} times its size, which no "
-                    "statistics do; make one with 'restart-sampling reference'"
-                )
+            check_ratio(unpacked, path.stat().st_size, f"reference {path}", "statistics")
             arrays = {key: np.asarray(file[key]) for key in known}  # bytes, where an entry is no array
     except InputError:
         raise

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.images.tars import check_ratio
+from restart_sampling.base.files import check_ratio
 
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.images.tars import check_ratio
+from restart_sampling.base.files import check_ratio
 
 _IMAGES = re.compile(r"images([-.])idx3-ubyte(\.gz)?$")
 

@@ -15,32 +15,18 @@ from threading import Lock
 from typing import Any, BinaryIO, cast
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.files import check_ratio
 from restart_sampling.images.decode import check_file, is_image
 from restart_sampling.images.file_index import FileIndex
 
 _OPENERS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}  # by the first bytes
 _BLOCK = 512
 _PLACE = struct.Struct("<3Q")  # shard, start, size
-_FREE = 2**26  # unpacked bytes that are allowed whatever the size of the file
-_MAX_RATIO = 100
 
 
 def is_tar(head: bytes) -> bool:
     """Tells whether a file whose first 512 bytes are these is a tar, or compressed as tars are."""
     return head.startswith(tuple(_OPENERS)) or head[257:262] == b"ustar"
-
-
-def check_ratio(unpacked: int, packed: int, where: str) -> None:
-    """Checks the size of what a small compressed file holds, before it takes memory or a disk.
-
-    Raises:
-        InputError: it is out of all proportion to the file's.
-    """
-    if unpacked > max(_FREE, _MAX_RATIO * packed):
-        raise InputError(
-            f"{where} unpacks to {unpacked:,} bytes or more, over {_MAX_RATIO} times its size, which no images do; "
-            "unpack it yourself if that is right"
-        )
 
 
 class TarFiles:
