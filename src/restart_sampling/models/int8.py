@@ -17,7 +17,7 @@ _SMALL = 1024
 def quantized(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rounds the weights of a network to 8 bits.
 
-    A tensor W of two or more dimensions becomes two: `name`, int8, and `name:scale`, float16, such that
+    A tensor W of two or more dimensions becomes two: `name`, int8, and `name:scale`, float32, such that
     W[i] is about `name`[i] * `name:scale`[i]. The scale of a channel is that which gives the least squared error among
     a few between 0.7 and 1 times its largest number / 127. Small tensors (biases, norms, filters) stay as they are.
 
@@ -30,7 +30,7 @@ def quantized(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             files[name] = tensor
             continue
         rows = tensor.float().flatten(1)
-        scales = (rows.abs().amax(1) / _LARGEST * _SHRINKS[:, None]).to(torch.float16).clamp(min=2.0**-14)  # [7, C]
+        scales = (rows.abs().amax(1) / _LARGEST * _SHRINKS[:, None]).clamp(min=2.0**-100)  # [7, C]
         rounded = [_rounded(rows, scale) for scale in scales]
         errors = [(rows - whole * scale[:, None]).square().sum(1) for whole, scale in zip(rounded, scales, strict=True)]
         best = torch.stack(errors).argmin(0)  # [C]
