@@ -111,10 +111,8 @@ def train(
 @torch.no_grad()
 def accuracy(detector: PlainDetector, images: Tensor, labels: Tensor) -> float:
     """Returns the share of images whose class is told rightly."""
-    right = [
-        (detector(part).argmax(1) == own).sum() for part, own in zip(images.split(500), labels.split(500), strict=True)
-    ]
-    return sum(each.item() for each in right) / len(images)
+    scores = torch.cat([detector(images[start : start + 500]) for start in range(0, len(images), 500)])
+    return (scores.argmax(1) == labels).double().mean().item()
 
 
 @click.command()
