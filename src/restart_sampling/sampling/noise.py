@@ -8,6 +8,7 @@ from enum import IntEnum
 from functools import cache
 from importlib.util import find_spec
 from math import isfinite, pi, prod, sqrt
+from random import Random
 from typing import ClassVar, Protocol
 
 import torch
@@ -118,6 +119,15 @@ def seed_list(seeds: Iterable[int]) -> list[int]:
         if not 0 <= seed < 2**63:
             raise InputError(f"seed {seed} is out of range; seeds are integers from 0 to 2^63 - 1")
     return whole
+
+
+def seed_of_rises(seed: int, start: float) -> int:
+    """Makes a seed for the noise along a path, in [0, 2^63), of the one from which a host program drew its first state.
+
+    It is another one, so that no rise adds the noise of that state again; far from those of neighbouring seeds; and
+    another for each first level, so that a path that is sampled in two parts with one seed has other noise in each.
+    """
+    return Random(f"{seed} {start!r}").getrandbits(63)
 
 
 def noise_factor(s_noise: float) -> float:
