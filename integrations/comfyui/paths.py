@@ -1,5 +1,6 @@
 """Noise paths of ComfyUI's models: from the texts that nodes take, and to sigmas and back."""
 
+import re
 from dataclasses import replace
 from math import isclose
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling import FLOW, VE, InputError, NoisePath, Plan, Process
+from restart_sampling.sampling.levels import GRIDS
 from restart_sampling.sampling.plan import split_plan
 
 
@@ -90,19 +92,24 @@ def plan_path(plan: Plan, model_sampling: Any, denoise: float = 1.0) -> NoisePat
 def read_restarts(text: str) -> Plan:
     """Reads restart intervals, with settings of a plan that are about rises: `[10,2,0.1,2] gamma=0.05`, `churn=20`.
 
-    The steps of the plan that is returned, and its grid, mean nothing.
+    The steps of the plan that is returned, and its main grid, mean nothing.
 
     Raises:
         InputError: the text is of something else.
     """
-    plan = Plan.parse(f"1 {text}")
-    for setting in split_plan(f"1 {text}")[2]:
-        key = setting.partition("=")[0]
+    if re.match(r"\s*[\d.]", text):
+        raise InputError(
+            f"restarts '{text}' begin with a number; the steps are those of the sigmas, so write the restarts alone, "
+            f"such as [10,2,0.1,2]"
+        )
+    _, intervals, settings = split_plan(f"1 {text}")
+    for setting in settings:
+        key, _, value = setting.partition("=")
         if key in ("solver", "restart_solver", "s_noise"):
             raise InputError(f"'{setting}' is not of the sigmas; set it in the node 'Restart Sampler'")
-        if key in ("sigma_min", "sigma_max") or plan.own_levels:
+        if key in ("steps", "sigma_min", "sigma_max") or (key == "grid" and value not in GRIDS):
             raise InputError(f"'{setting}' is not of the restarts; the main grid is that of the sigmas")
-    return plan
+    return Plan(1, intervals).set(*settings)
 
 
 def restarts_path(restarts: Plan, sigmas: Tensor, model_sampling: Any) -> NoisePath:

@@ -50,7 +50,9 @@ import comfy.samplers
 import comfy.supported_models_base
 import comfy.utils
 import comfyui_version
+import execution
 import nodes
+from comfy.comfy_types import IO
 from comfy_extras import nodes_custom_sampler as custom
 from comfy_extras import nodes_differential_diffusion as differential
 
@@ -99,6 +101,9 @@ def exact(name):
     kind, schedule, settings = SCHEDULES[name]
     config = comfy.supported_models_base.BASE({"disable_unet_model_creation": True})
     config.sampling_settings, config.latent_format = settings, comfy.latent_formats.SD15()
+    if name == "CONST, Flux":
+        config.latent_format = comfy.latent_formats.Flux()
+        config.latent_format.shift_factor = 0.0
     config.latent_format.scale_factor = 1.0
     model = comfy.model_base.BaseModel(config, device="cpu")
     model.model_sampling = type("ModelSampling", (schedule, kind), {})(config)
@@ -112,7 +117,8 @@ CONDITIONING = [[torch.zeros(1, 1, 1), {}]]
 
 def sample(model, sampler, sigmas, latent=None, seed=0, advanced=False, add_noise=True):
     """Runs SamplerCustom or SamplerCustomAdvanced; returns the samples."""
-    latent = latent or {"samples": torch.zeros(SHAPE)}
+    channels = model.model.latent_format.latent_channels
+    latent = latent or {"samples": torch.zeros(SHAPE[0], channels, *SHAPE[2:])}
     if advanced:
         noise = custom.RandomNoise().get_noise(seed)[0] if add_noise else custom.DisableNoise().get_noise()[0]
         guider = custom.BasicGuider().get_guider(model, CONDITIONING)[0]
@@ -211,7 +217,9 @@ def check_seeds():
 def check_image_to_image():
     for name in ("EPS", "v", "EDM", "CONST", "CONST, Flux"):
         model = exact(name)
-        data = MEAN + STD * torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
+        channels = model.model.latent_format.latent_channels
+        shape = SHAPE[0], channels, *SHAPE[2:]
+        data = MEAN + STD * torch.randn(shape, generator=torch.Generator().manual_seed(9))
         kept = []
         for denoise in (0.1, 0.5, 0.9):
             out = node("RestartPlan", model=model, plan="18 [4,1,0.1,0.5] [4,2,0.3,0.9]", denoise=denoise)
@@ -293,19 +301,91 @@ def check_k_diffusion():
         )
 
 
+class Loader:
+    """In place of files: an exact model, and texts and images that cost nothing."""
+
+    RETURN_TYPES, FUNCTION = ("MODEL", "CLIP", "VAE"), "load"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"ckpt_name": ("STRING",)}}
+
+    def load(self, ckpt_name):
+        clip = types.SimpleNamespace(tokenize=str, encode_from_tokens_scheduled=lambda tokens: CONDITIONING)
+        vae = types.SimpleNamespace(
+            decode=lambda samples: samples[:, :3].movedim(1, -1),
+            encode=lambda pixels: pixels.movedim(-1, 1)[:, [0, 1, 2, 0], ::8, ::8],
+        )
+        return exact("CONST, Flux" if "flux" in ckpt_name else "EPS"), clip, vae
+
+
+class LoadedImage:
+    RETURN_TYPES, FUNCTION = ("IMAGE", "MASK"), "load"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("STRING",)}}
+
+    def load(self, image):
+        return torch.ones(1, 512, 512, 3), torch.ones(1, 512, 512)
+
+
+class Shown:
+    """Keeps what is shown or saved."""
+
+    RETURN_TYPES, FUNCTION, OUTPUT_NODE = (), "show", True
+    seen: list = []  # noqa: RUF012
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"optional": {"images": ("IMAGE",), "source": (IO.ANY,), "filename_prefix": ("STRING",)}}
+
+    def show(self, images=None, source=None, filename_prefix=""):
+        self.seen.append(source if images is None else images)
+        return {}
+
+
+def prompt_of(workflow):
+    """What ComfyUI's page sends of a workflow."""
+    links = {link: [str(source), output] for link, source, output, *_ in workflow["links"]}
+    prompt = {}
+    for each in workflow["nodes"]:
+        inputs = {entry["name"]: links[entry["link"]] for entry in each["inputs"]}
+        values = [value for value in each["widgets_values"] if value != "fixed"]
+        groups = nodes.NODE_CLASS_MAPPINGS[each["type"]].INPUT_TYPES()
+        widgets = [name for kind in ("required", "optional") for name in groups.get(kind, {}) if name not in inputs]
+        prompt[str(each["id"])] = {
+            "class_type": each["type"],
+            "inputs": inputs | dict(zip(widgets, values, strict=False)),
+        }
+    return prompt
+
+
 def check_workflows():
-    """Every node is one of ComfyUI's or ours, and every link joins an output to an input of its type."""
+    """ComfyUI finds them valid and executes them."""
+    asyncio.run(nodes.init_builtin_extra_nodes())
+    stand_ins = {"CheckpointLoaderSimple": Loader, "LoadImage": LoadedImage}
+    nodes.NODE_CLASS_MAPPINGS |= stand_ins | dict.fromkeys(("SaveImage", "PreviewImage", "PreviewAny"), Shown)
+    server = types.SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *_: None)
     for file in sorted((NODES / "example_workflows").glob("*.json")):
-        workflow = json.loads(file.read_text())
-        known = {**nodes.NODE_CLASS_MAPPINGS, **custom.NODE_CLASS_MAPPINGS}
-        kinds_of = {each["id"]: known[each["type"]] for each in workflow["nodes"]}
-        by_id = {each["id"]: each for each in workflow["nodes"]}
-        for _, source, output, target, slot, kind in workflow["links"]:
-            name = by_id[target]["inputs"][slot]["name"]
-            inputs = {k: v for group in kinds_of[target].INPUT_TYPES().values() for k, v in group.items()}
-            check(
-                f"{file.name}: {name}", kinds_of[source].RETURN_TYPES[output] == kind and inputs[name][0] in (kind, "*")
-            )
+        prompt = prompt_of(json.loads(file.read_text()))
+        valid, error, outputs, errors = asyncio.run(execution.validate_prompt("1", prompt, None))
+        check(f"{file.name} is valid", valid and not errors, error or errors)
+        Shown.seen.clear()
+        run = execution.PromptExecutor(server)
+        run.execute(prompt, "1", {}, outputs)
+        check(
+            "  and runs", run.success, [message for message in run.status_messages if message[0] == "execution_error"]
+        )
+        *_, text = sorted(Shown.seen, key=lambda each: isinstance(each, str))
+        check("  and says what it does", "NFE" in text, text.splitlines()[-1])
+    broken = {
+        **prompt,
+        "99": {"class_type": "RestartPlan", "inputs": {"model": ["1", 0], "plan": "18 [3]", "denoise": 1.0}},
+    }
+    broken["100"] = {"class_type": "PreviewAny", "inputs": {"source": ["99", 3]}}
+    *_, errors = asyncio.run(execution.validate_prompt("1", broken, None))
+    check("a bad plan is refused before the run", "99" in errors and "has 1 entries" in str(errors["99"]["errors"]))
 
 
 def main():
