@@ -354,10 +354,8 @@ def prompt_of(workflow):
         values = [value for value in each["widgets_values"] if value != "fixed"]
         groups = nodes.NODE_CLASS_MAPPINGS[each["type"]].INPUT_TYPES()
         widgets = [name for kind in ("required", "optional") for name in groups.get(kind, {}) if name not in inputs]
-        prompt[str(each["id"])] = {
-            "class_type": each["type"],
-            "inputs": inputs | dict(zip(widgets, values, strict=False)),
-        }
+        inputs |= zip(widgets, values, strict=False)
+        prompt[str(each["id"])] = {"class_type": each["type"], "inputs": inputs}
     return prompt
 
 
@@ -370,21 +368,18 @@ def check_workflows():
     for file in sorted((NODES / "example_workflows").glob("*.json")):
         prompt = prompt_of(json.loads(file.read_text()))
         valid, error, outputs, errors = asyncio.run(execution.validate_prompt("1", prompt, None))
-        check(f"{file.name} is valid", valid and not errors, error or errors)
+        check(f"{file.name} is valid", valid and not errors, error or errors or "")
         Shown.seen.clear()
         run = execution.PromptExecutor(server)
         run.execute(prompt, "1", {}, outputs)
-        check(
-            "  and runs", run.success, [message for message in run.status_messages if message[0] == "execution_error"]
-        )
+        errors = [message for message in run.status_messages if message[0] == "execution_error"]
+        check("  and runs", run.success, errors or "")
         *_, text = sorted(Shown.seen, key=lambda each: isinstance(each, str))
         check("  and says what it does", "NFE" in text, text.splitlines()[-1])
-    broken = {
-        **prompt,
-        "99": {"class_type": "RestartPlan", "inputs": {"model": ["1", 0], "plan": "18 [3]", "denoise": 1.0}},
-    }
-    broken["100"] = {"class_type": "PreviewAny", "inputs": {"source": ["99", 3]}}
-    *_, errors = asyncio.run(execution.validate_prompt("1", broken, None))
+    inputs = {"model": ["1", 0], "plan": "18 [3]", "denoise": 1.0}
+    prompt["99"] = {"class_type": "RestartPlan", "inputs": inputs}
+    prompt["100"] = {"class_type": "PreviewAny", "inputs": {"source": ["99", 3]}}
+    *_, errors = asyncio.run(execution.validate_prompt("1", prompt, None))
     check("a bad plan is refused before the run", "99" in errors and "has 1 entries" in str(errors["99"]["errors"]))
 
 

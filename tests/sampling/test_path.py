@@ -232,13 +232,11 @@ def test_a_path_is_known_by_its_levels(name):
     assert rs.NoisePath.through(path.levels) == path
 
 
-def test_a_path_of_levels_that_is_cut_short():
-    path = rs.Plan.parse("6 [4,2,0.3,3] gamma=0.1").path()
-    rise = [move.rises for move in path.moves].index(True)
-    for cut in range(rise + 2, len(path.moves)):
-        if not path.moves[cut - 1].rises:
-            moves = rs.NoisePath.through(path.levels[: cut + 1]).moves
-            assert [move.restart for move in moves] == [move.restart for move in path.moves[:cut]]
+def test_a_restart_that_is_cut_short_is_still_one():
+    levels = rs.Plan.parse("6 [4,1,0.3,3]").path().levels
+    top = levels.index(3.0)
+    restart = [move.restart for move in rs.NoisePath.through(levels[: top + 2]).moves]
+    assert restart == [False] * (top - 1) + [True] * 2
 
 
 @pytest.mark.parametrize(

@@ -158,10 +158,9 @@ class CounterNoise:
         self.s_noise = noise_factor(s_noise)
         self.device = torch.device(device)
         self.seeds = torch.tensor(seed_list(seeds), dtype=torch.int64, device="cpu")
+        # Other devices may have no float64, so their noise is made on the CPU.
         if self.device.type == "cuda":  # from pinned memory the copy waits for nothing that the device still does
             self.seeds = self.seeds.pin_memory().to(self.device, non_blocking=True)
-        elif self.device.type != "mps":  # MPS has no float64 to make the noise in
-            self.seeds = self.seeds.to(self.device)
         self.draw = 0
 
     def labels(self, label_dim: int) -> Tensor:
