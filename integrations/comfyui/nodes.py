@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 PLAN = "30 [10,2,0.1,2] solver=euler restart_solver=heun"
 """The paper's for Stable Diffusion, on Karras's grid."""
 SAME = "as solver"
-_S_NOISE = {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.001, "round": False, "tooltip": "Factor on all noise."}
 
 
 class RestartPlan:
@@ -118,11 +117,12 @@ class RestartSampler:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Lists the inputs."""
         settings = "Of the solver, such as eta=0.5 of ddim, order=3 of deis and ab, p=2 of unipc, tau=0.5:p=2 of sa."
+        s_noise = "Factor on the noise of every rise, and of stochastic solvers."
         return {
             "required": {
                 "solver": (list(SOLVERS), {"default": "heun"}),
                 "restart_solver": ([SAME, *SOLVERS], {"default": SAME, "tooltip": "In the restarts."}),
-                "s_noise": ("FLOAT", _S_NOISE),
+                "s_noise": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.001, "tooltip": s_noise}),
             },
             "optional": {"settings": ("STRING", {"default": "", "tooltip": settings})},
         }

@@ -16,21 +16,28 @@ from restart_sampling.sampling.plan import split_plan
 def process_of(model_sampling: Any) -> Process:
     """Finds how the states of a model mix data and noise: VE for EPS, v and EDM models, FLOW for CONST.
 
-    By what the model does to make its first state, so that kinds that other nodes define are known as well.
+    By what the model does to make its first state, so that flows whose noise is scaled, and kinds that other nodes
+    define, are known as well.
 
     Raises:
-        InputError: it is neither.
+        InputError: the mixture is not linear in sigma, or has no noise.
     """
-    sigma, zero, one = torch.tensor(0.25), torch.zeros(1), torch.ones(1)
-    alpha = model_sampling.noise_scaling(sigma, zero, one).item()
-    std = model_sampling.noise_scaling(sigma, one, zero).item()
-    for process in (VE, FLOW):
-        if isclose(alpha, process.alpha(0.25), rel_tol=1e-5) and isclose(std, process.std(0.25), rel_tol=1e-5):
-            return process
-    raise InputError(
-        f"the model's state at sigma 0.25 is {alpha:g} data + {std:g} noise; the samplers are for models whose state "
-        f"is data + sigma noise (EPS, v, EDM) or (1 - sigma) data + sigma noise (flows)"
-    )
+
+    def mixture(sigma: float) -> tuple[float, float]:
+        level, zero, one = torch.tensor(sigma), torch.zeros(1), torch.ones(1)
+        weights = [model_sampling.noise_scaling(level, *pair).item() for pair in ((zero, one), (one, zero))]
+        return weights[0], weights[1]
+
+    (low_alpha, low_std), (alpha, std), (high_alpha, high_std) = map(mixture, (0.25, 0.5, 0.75))
+    slopes = 2 * (high_alpha - low_alpha), 2 * (high_std - low_std)
+    numbers = low_alpha - slopes[0] / 4, slopes[0], low_std - slopes[1] / 4, slopes[1]
+    process = Process("of the model", *(round(number, 6) for number in numbers))  # those of float32
+    if not (isclose(alpha, process.alpha(0.5), abs_tol=1e-5) and isclose(std, process.std(0.5), abs_tol=1e-5)):
+        raise InputError(
+            f"the model's state at sigma 0.5 is {alpha:g} data + {std:g} noise; the samplers are for models whose "
+            f"state is data + sigma noise (EPS, v, EDM) or (1 - sigma) data + sigma noise (flows)"
+        )
+    return next((known for known in (VE, FLOW) if known == process), process)
 
 
 def sigma_range(model_sampling: Any) -> tuple[float, float]:
@@ -78,7 +85,7 @@ def plan_path(plan: Plan, model_sampling: Any, denoise: float = 1.0) -> NoisePat
         InputError: the plan does not fit the model, or denoise is not above 0, up to 1.
     """
     if not 0 < denoise <= 1:
-        raise InputError(f"denoise is {denoise:g}; give a number above 0, up to 1 (1 ignores the latent image)")
+        raise InputError(f"denoise is {denoise:g}; give a number above 0, up to 1")
     low, high = sigma_range(model_sampling)
     if denoise == 1:
         return plan.path(low, high)

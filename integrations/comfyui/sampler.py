@@ -54,7 +54,7 @@ def sample_path(
     path = path_of(sigmas, process)
     solvers = make_solver(solver), make_solver(restart_solver or solver)
     seed = arguments.get("seed")
-    first = seed_of_rises(int(torch.randint(2**63 - 1, ())) if seed is None else seed, path.levels[0])
+    first = seed_of_rises(int(torch.randint(2**63 - 1, ()) if seed is None else seed), path.levels[0])
     seeds = [(first + place) % 2**63 for place in range(len(x))]
     noise = GaussianNoise(seeds, s_noise=s_noise, process=process, device=x.device)
     calls = count()

@@ -62,6 +62,13 @@ class CONST(EPS):
         return (1 - sigma) * latent_image + sigma * noise
 
 
+class ScaledCONST(CONST):
+    """A flow whose noise has the std 1.7, which newer versions of ComfyUI have."""
+
+    def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
+        return (1 - sigma) * latent_image + sigma * (1.7 * noise)
+
+
 class Guider:
     """The exact denoiser of N(1, 0.5²), as a sampler's model has it two layers down; counts its calls."""
 

@@ -53,8 +53,6 @@ import comfyui_version
 import execution
 import nodes
 from comfy.comfy_types import IO
-from comfy_extras import nodes_custom_sampler as custom
-from comfy_extras import nodes_differential_diffusion as differential
 
 import restart_sampling as rs
 from restart_sampling.kdiffusion import sample_restart
@@ -82,6 +80,13 @@ class Network(torch.nn.Module):
         return (x0 - at_0) / (sampling.calculate_denoised(sigma, one, state) - at_0)
 
 
+class ScaledCONST(kinds.CONST):
+    """A flow whose noise is not of std 1, which newer versions have of their own."""
+
+    def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
+        return super().noise_scaling(sigma, 1.7 * noise, latent_image)
+
+
 SCHEDULES = {
     "EPS": (kinds.EPS, kinds.ModelSamplingDiscrete, {}),
     "v": (kinds.V_PREDICTION, kinds.ModelSamplingDiscrete, {}),
@@ -92,6 +97,7 @@ SCHEDULES = {
     "CONST, shift 3": (kinds.CONST, kinds.ModelSamplingDiscreteFlow, {"shift": 3.0}),
     "CONST, shift 0.01": (kinds.CONST, kinds.ModelSamplingDiscreteFlow, {"shift": 0.01}),  # sigma_max is 1 + 1e-6
     "CONST, Flux": (kinds.CONST, kinds.ModelSamplingFlux, {}),
+    "CONST, scaled noise": (ScaledCONST, kinds.ModelSamplingDiscreteFlow, {}),
     "Cosmos": (kinds.COSMOS_RFLOW, kinds.ModelSamplingCosmosRFlow, {}),
 }
 
@@ -115,16 +121,29 @@ def exact(name):
 CONDITIONING = [[torch.zeros(1, 1, 1), {}]]
 
 
+def node(name, **inputs):
+    """Runs a node of either of ComfyUI's kinds."""
+    kind = nodes.NODE_CLASS_MAPPINGS[name]
+    if hasattr(kind, "define_schema"):
+        return kind.execute(**inputs).result
+    return getattr(kind(), kind.FUNCTION)(**inputs)
+
+
+def scheduled(model, scheduler, steps, denoise=1.0):
+    return node("BasicScheduler", model=model, scheduler=scheduler, steps=steps, denoise=denoise)[0]
+
+
 def sample(model, sampler, sigmas, latent=None, seed=0, advanced=False, add_noise=True):
     """Runs SamplerCustom or SamplerCustomAdvanced; returns the samples."""
     channels = model.model.latent_format.latent_channels
     latent = latent or {"samples": torch.zeros(SHAPE[0], channels, *SHAPE[2:])}
+    inputs = {"sampler": sampler, "sigmas": sigmas, "latent_image": latent}
     if advanced:
-        noise = custom.RandomNoise().get_noise(seed)[0] if add_noise else custom.DisableNoise().get_noise()[0]
-        guider = custom.BasicGuider().get_guider(model, CONDITIONING)[0]
-        return custom.SamplerCustomAdvanced().sample(noise, guider, sampler, sigmas, latent)[0]["samples"]
-    pair = CONDITIONING, CONDITIONING
-    return custom.SamplerCustom().sample(model, add_noise, seed, 1.0, *pair, sampler, sigmas, latent)[0]["samples"]
+        [noise] = node("RandomNoise", noise_seed=seed) if add_noise else node("DisableNoise")
+        [guider] = node("BasicGuider", model=model, conditioning=CONDITIONING)
+        return node("SamplerCustomAdvanced", noise=noise, guider=guider, **inputs)[0]["samples"]
+    inputs |= {"positive": CONDITIONING, "negative": CONDITIONING, "cfg": 1.0}
+    return node("SamplerCustom", model=model, add_noise=add_noise, noise_seed=seed, **inputs)[0]["samples"]
 
 
 def check(what, holds, shown=""):
@@ -148,11 +167,6 @@ def progress():
 
     comfy.utils.set_progress_bar_global_hook(hook)
     return seen
-
-
-def node(name, **inputs):
-    kind = nodes.NODE_CLASS_MAPPINGS[name]
-    return getattr(kind(), kind.FUNCTION)(**inputs)
 
 
 def check_models():
@@ -181,7 +195,7 @@ def without_comfyui(process, sigmas, solver, restart_solver=None):
 def check_solvers():
     for name, process, restarts in (("EPS", rs.VE, "[6,2,0.1,0.6]"), ("CONST, shift 3", rs.FLOW, "[6,2,0.3,0.6]")):
         model = exact(name)
-        falling = custom.BasicScheduler().get_sigmas(model, "simple", 40, 1.0)[0]
+        falling = scheduled(model, "simple", 40, 1.0)
         [sigmas] = node("RestartSigmas", model=model, sigmas=falling, restarts=restarts)
         check(f"{name}: sigmas", len(sigmas) == 41 + 2 * 6, f"{len(sigmas)}")
         for solver in SOLVERS:
@@ -232,7 +246,7 @@ def check_image_to_image():
             kept[0] > kept[1] > kept[2],
             "correlation " + ", ".join(f"{k:.2f}" for k in kept),
         )
-        falling = custom.BasicScheduler().get_sigmas(model, "karras", 20, 0.4)[0]
+        falling = scheduled(model, "karras", 20, 0.4)
         [sigmas] = node("RestartSigmas", model=model, sigmas=falling, restarts="[8,1,0.1,5]")
         [sampler] = node("RestartSampler", solver="heun", restart_solver="as solver", s_noise=1.0)
         check_moments("  BasicScheduler's denoise", sample(model, sampler, sigmas, latent={"samples": data}))
@@ -251,7 +265,7 @@ def check_inpainting():
             off = (x - known)[..., :32].abs().max()
             check(f"{name}: {solver} keeps what is not masked", bool(off < 1e-4), f"off by {off:.1e}")
             check_moments("  and fills the mask", x[..., 32:])
-        soft = differential.DifferentialDiffusion.execute(model).result[0]
+        [soft] = node("DifferentialDiffusion", model=model)
         x = sample(soft, *out[:2], latent={"samples": known, "noise_mask": mask})
         check("  differential diffusion runs", bool(torch.isfinite(x).all()))
 
@@ -276,7 +290,7 @@ def check_two_parts():
         sampler, sigmas, *_ = node("RestartPlan", model=model, plan=plan, denoise=1.0)
         rise = (sigmas[1:] > sigmas[:-1]).nonzero()[0].item()
         for at in (5, rise, rise + 3, len(sigmas) - 1):
-            high, low = custom.SplitSigmas().get_sigmas(sigmas, at)
+            high, low = node("SplitSigmas", sigmas=sigmas, step=at)
             x = sample(model, sampler, high, advanced=True)
             x = sample(model, sampler, low, latent={"samples": x}, add_noise=False, advanced=True, seed=1)
             check_moments(f"{name}: in two parts, split at {at} of {len(sigmas) - 1}", x)
@@ -286,7 +300,7 @@ def check_k_diffusion():
     """The package's own function, as a KSAMPLER."""
     for name in ("EPS", "CONST"):
         model = exact(name)
-        sigmas = custom.BasicScheduler().get_sigmas(model, "karras", 30, 1.0)[0]
+        sigmas = scheduled(model, "karras", 30, 1.0)
         options = {"restart_list": {0.3: [6, 2, 2.0] if name == "EPS" else [6, 2, 0.6]}}
         if name == "CONST":
             try:
@@ -361,7 +375,6 @@ def prompt_of(workflow):
 
 def check_workflows():
     """ComfyUI finds them valid and executes them."""
-    asyncio.run(nodes.init_builtin_extra_nodes())
     stand_ins = {"CheckpointLoaderSimple": Loader, "LoadImage": LoadedImage}
     nodes.NODE_CLASS_MAPPINGS |= stand_ins | dict.fromkeys(("SaveImage", "PreviewImage", "PreviewAny"), Shown)
     server = types.SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *_: None)
@@ -385,6 +398,7 @@ def check_workflows():
 
 def main():
     lists = list(comfy.samplers.SAMPLER_NAMES), list(comfy.samplers.SCHEDULER_NAMES)
+    asyncio.run(nodes.init_builtin_extra_nodes())
     loaded = asyncio.run(nodes.load_custom_node(str(NODES)))
     check(f"ComfyUI {comfyui_version.__version__} loads the nodes", loaded)
     check(

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 import restart_sampling as rs
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
-KINDS = {"VE": stand_in.EPS, "FLOW": stand_in.CONST}
-RESTARTS = {"VE": "[6,2,0.1,0.6] [6,1,0.5,3]", "FLOW": "[6,2,0.3,0.6]"}
+KINDS = {"VE": stand_in.EPS, "FLOW": stand_in.CONST, "scaled FLOW": stand_in.ScaledCONST}
+RESTARTS = {"VE": "[6,2,0.1,0.6] [6,1,0.5,3]", "FLOW": "[6,2,0.3,0.6]", "scaled FLOW": "[6,2,0.3,0.6]"}
 SHAPE = (64, 4, 8, 8)
 
 
@@ -94,7 +94,7 @@ def test_samples_are_those_of_the_data(node, process, solver):
     assert picture.shape[::3] == (1, 3)
     assert 0 <= picture.min() < picture.max() <= 1
     # As the package alone samples it, but for the noise.
-    path = rs.Plan.parse(plan).path(float(guider.model_sampling.sigma_min), 1.0 if process == "FLOW" else 14.6146)
+    path = rs.Plan.parse(plan).path(float(guider.model_sampling.sigma_min), 14.6146 if process == "VE" else 1.0)
     assert sigmas.tolist() == pytest.approx(path.levels, rel=1e-6)
     assert rs.NoisePath.through(sigmas.tolist()).nfe(*sampler.solvers) == nfe
 
@@ -129,6 +129,8 @@ def test_noise_is_of_the_seed_the_image_and_the_part(node):
     assert not torch.equal(added[0][0], added[1][0])
     assert not torch.equal(added[0][1], added[1][0])
     assert not torch.equal(added[0][0], added[0][1])
+    [silent] = node("RestartSampler", solver="heun", restart_solver="as solver", s_noise=0.0)
+    assert torch.equal(*(sample(silent, sigmas, guider, seed=seed, add_noise=False) for seed in (3, 4)))
     # An image of a batch has the noise that it has alone.
     few = sampler.sample(guider, sigmas, {"seed": 3}, lambda *_: None, torch.zeros(2, 4, 8, 8), torch.zeros(2, 4, 8, 8))
     torch.testing.assert_close(few, added[0][:2])
@@ -242,8 +244,16 @@ def test_what_does_not_fit_the_model_is_refused(node):
         def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
             return torch.cos(sigma) * latent_image + torch.sin(sigma) * noise
 
-    with pytest.raises(rs.InputError, match=r"the model's state at sigma 0.25 is 0.968912 data \+ 0.247404 noise"):
-        node("RestartPlan", model=stand_in.Guider(Cosine()), plan="18", denoise=1.0)
+    class Unnoised(stand_in.CONST):
+        def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
+            return latent_image
+
+    for kind, message in (
+        (Cosine, r"state at sigma 0.5 is 0.877583 data \+ 0.479426 noise"),
+        (Unnoised, "and std rise"),
+    ):
+        with pytest.raises(rs.InputError, match=message):
+            node("RestartPlan", model=stand_in.Guider(kind()), plan="18", denoise=1.0)
 
 
 def test_the_folder_is_ready_for_the_registry(pack):
