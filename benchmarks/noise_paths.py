@@ -1,6 +1,6 @@
 """Plots the noise paths of four plans, as the page on samplers shows them.
 
-    python benchmarks/noise_paths.py [--out docs/noise-paths.png]
+python benchmarks/noise_paths.py [--out docs/noise-paths.png]
 """
 
 from pathlib import Path
@@ -27,9 +27,7 @@ def main(out: Path) -> None:
     """Plot the noise paths."""
     looks = styles(list(PLANS))
     plans = {family: rs.Plan.parse(text) for family, text in PLANS.items()}
-    paths = [
-        (str(plan), plan.path().schedule(*plan.solvers), looks[family].colour) for family, plan in plans.items()
-    ]
+    paths = [(str(plan), plan.path().schedule(*plan.solvers), looks[family].colour) for family, plan in plans.items()]
     with style():
         figure = Figure(figsize=(4.6, 4.6), facecolor="white", layout="constrained")
         panels = figure.subplots(len(paths), 1).tolist()

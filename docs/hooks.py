@@ -78,7 +78,8 @@ def describe(command: click.Command, context: click.Context, level: int) -> Iter
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         yield f"```bash\n{inspect.cleandoc(paragraph[2:])}\n```" if paragraph.startswith("\b\n") else _plain(paragraph)
     for parameter in command.get_params(context):
-        if record := parameter.get_help_record(context):
+        record = parameter.get_help_record(context)
+        if record and record[1] and parameter.name != "help":
             yield f"`{record[0]}`\n:   {_plain(record[1])}"
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
