@@ -43,10 +43,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links to what lies outside, which is at the top of the site, and writes the commands' help."""
+    """Links to what lies outside, which is at the top of the site (a folder has no page), and writes the commands' help."""
     if page.file.src_uri == "commands.md":
         markdown += "\n\n" + "\n\n".join(describe(cli, click.Context(cli, info_name="restart-sampling"), 2))
-    return markdown.replace("](../", "](") if "/" not in page.file.src_uri else markdown
+    if "/" in page.file.src_uri:
+        return markdown
+    return re.sub(r"\[([^]]+)\]\(\.\./([^)]+)\)", _link, markdown)
 
 
 def run_notebook(path: Path) -> Iterator[str]:
@@ -86,6 +88,10 @@ def describe(command: click.Command, context: click.Context, level: int) -> Iter
             below = command.get_command(context, name)
             assert below
             yield from describe(below, click.Context(below, info_name=name, parent=context), level + 1)
+
+
+def _link(found: re.Match[str]) -> str:
+    return found[1] if (ROOT / found[2]).is_dir() else f"[{found[1]}]({found[2]})"
 
 
 def _plain(text: str) -> str:
