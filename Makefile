@@ -22,7 +22,7 @@ lint: $(READY)
 	$(VENV)/bin/mypy
 
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build
 
 report-shot: $(READY)
 	PYTHONPATH=tests $(VENV)/bin/python tests/pictures/report_shot.py out/report

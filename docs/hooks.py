@@ -43,7 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links to what lies outside, which is at the top of the site (a folder has no page), and writes the commands' help."""
+    """Links to what lies outside, which is at the top of the site, and writes the commands' help."""
     if page.file.src_uri == "commands.md":
         markdown += "\n\n" + "\n\n".join(describe(cli, click.Context(cli, info_name="restart-sampling"), 2))
     if "/" in page.file.src_uri:
@@ -91,6 +91,7 @@ def describe(command: click.Command, context: click.Context, level: int) -> Iter
 
 
 def _link(found: re.Match[str]) -> str:
+    """Links to a file at the top of the site; a folder has no page."""
     return found[1] if (ROOT / found[2]).is_dir() else f"[{found[1]}]({found[2]})"
 
 
