@@ -1,5 +1,6 @@
 """The documentation: its examples run, its commands are commands, its links lead somewhere, and the site builds."""
 
+import json
 import os
 import re
 import shlex
@@ -82,6 +83,12 @@ def test_every_public_name_is_in_the_reference():
     shown = set(re.findall(r"^::: restart_sampling\.(\w+)$", PAGES["api.md"], re.MULTILINE))
     public = {*rs.__all__, "FlowMatchRestartScheduler", "RestartScheduler"} - {"__version__", "text_to_image"}
     assert shown == public
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_are_kept_without_their_outputs(path):
+    assert path.stat().st_size < 30_000
+    assert not any(cell.get("outputs") for cell in json.loads(path.read_text())["cells"])
 
 
 def test_links_of_the_readme_lead_to_files():
