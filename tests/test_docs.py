@@ -54,10 +54,11 @@ def test_commands_are_understood(command):
     while isinstance(context.command, click.Group):
         name, found, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
         context = found.make_context(name, rest, parent=context)
-    plan = context.params.get("plan_text") or context.params.get("text")
-    if plan and not plan.endswith(".json"):  # a file that `tune` would write
-        Plan.parse(plan)
-    for sampler in context.params.get("sampler_texts", ()):
+    given = context.params
+    for plan in filter(None, (given.get("plan_text"), *given.get("plan_texts", ()), " ".join(given.get("words", ())))):
+        if not plan.endswith(".json"):  # a file that `tune` would write
+            Plan.parse(plan)
+    for sampler in given.get("sampler_texts", ()):
         Sampler.parse(sampler)
 
 
