@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     batch_option,
     describe_device,
@@ -34,6 +35,7 @@ from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, sam
 @sampler_options
 @device_option
 @rank_timeout_option
+@dry_run_option
 @json_option
 def generate(
     name: str,
@@ -45,6 +47,7 @@ def generate(
     asked: SamplerOptions,
     device: str,
     rank_timeout: float,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Draw one image for each seed. After an interruption the same command goes on; also under torchrun.
@@ -72,7 +75,10 @@ def generate(
             check_identity(run)
             check_channels(drawing)
             store = BlockStore(out, cut(seeds, batch), run)
-            if ranks.first:
+            if dry_run:
+                with leaving_no_folder(out):
+                    store.check(batch)
+            elif ranks.first:
                 held.enter_context(store.claimed(batch))
         if ranks.first:
             print_settings(
@@ -86,6 +92,11 @@ def generate(
                     "out": out,
                 }
             )
+        if dry_run:
+            estimate = estimate_images(drawing, store, ranks.size)
+            if ranks.first:
+                print_estimate(out, estimate, as_json)
+            return
         written = write_images(drawing, store, run, name, ranks)
         if ranks.first and as_json:
             print_json({**written, "plan": str(plan), "nfe": drawing.nfe})

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.cli.options import ProgressBar, as_one, detector_option, trust_option
+from restart_sampling.cli.options import ProgressBar, as_one, describe_seconds, detector_option, trust_option
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +110,7 @@ def watching(rows: Sequence[Row], there: Mapping[str, Any], shown: bool, announc
 
     missing = [row for row in rows if row.name not in there]
     total = sum(row.cost for row in missing)
-    unit = "images x NFE" if any(row.drawing for row in missing) else "images"
+    unit = "evaluations" if any(row.drawing for row in missing) else "images"
     start = time.monotonic()
 
     class Shown(Watch):
@@ -123,12 +122,12 @@ def watching(rows: Sequence[Row], there: Mapping[str, Any], shown: bool, announc
             if shown and there:
                 click.echo(f"{there} images from an earlier start", err=True)
 
-        def advance(self, row: Row, images: int) -> None:
+        def advance(self, row: Row, images: float) -> None:
             advance(images * row.cost)
 
         def end(self, outcome: Outcome) -> None:
             self.work += outcome.row.cost
-            left = timedelta(seconds=round((time.monotonic() - start) * (total / self.work - 1)))
+            left = describe_seconds((time.monotonic() - start) * (total / self.work - 1))
             result = outcome.result
             said = f"distance {distance(result)} in {result['seconds']:.0f} s" if result else f"failed: {outcome.error}"
             if shown:

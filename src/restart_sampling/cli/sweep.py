@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     PAPER,
     batch_option,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 @batch_option
 @device_option
 @rank_timeout_option
+@dry_run_option
 @json_option
 def sweep(
     name: str,
@@ -76,6 +78,7 @@ def sweep(
     batch: int,
     device: str,
     rank_timeout: float,
+    dry_run: bool,
     as_json: bool,
 ) -> int:
     """Compare many plans of a model on the same seeds. The same command goes on after an interruption.
@@ -104,7 +107,7 @@ def sweep(
             seeds = range(images * blocks)
             rows = plan_rows(plans, partial(model.drawing, batch=batch), seeds, f"0-{len(seeds) - 1}", name)
             comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch, out / RESULTS, out)
-            there = held.enter_context(comparison.claimed(rows)) if ranks.first else {}
+            there = held.enter_context(looked_up(comparison, rows, out, dry_run)) if ranks.first else {}
         if ranks.first:
             print_settings(
                 {
@@ -120,6 +123,11 @@ def sweep(
                 }
             )
             print_notes({row.name: comparison.notes(row) for row in rows})
+        if dry_run:
+            estimate = estimate_rows(rows, ranks.gather(there)[0], comparison)
+            if ranks.first:
+                print_estimate(out, estimate, as_json)
+            return 0
         with watching(rows, there, ranks.first) as watch:
             outcomes = comparison.run(rows, there, watch)
         if ranks.first:

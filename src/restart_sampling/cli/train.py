@@ -13,6 +13,7 @@ from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.cli.options import (
     ProgressBar,
     describe_device,
+    describe_seconds,
     describe_source,
     device_option,
     json_option,
@@ -256,12 +257,5 @@ def _describe(pictures: ImageSet, settings: Settings) -> str:
 
 def _print_report(report: Report) -> None:
     speed = "" if report.images_per_second is None else f", {report.images_per_second:.0f} images a second"
-    left = "" if report.seconds_left is None else f", {_duration(report.seconds_left)} left"
+    left = "" if report.seconds_left is None else f", {describe_seconds(report.seconds_left)} left"
     click.echo(f"{report.images} images, loss {report.loss:.4f}{speed}{left}", err=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

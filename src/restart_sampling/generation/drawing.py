@@ -30,6 +30,13 @@ from restart_sampling.sampling.solvers.protocol import Denoise
 
 NoiseKind = Literal["counter", "edm"]
 
+Advance = Callable[[float], None]
+"""Is told of each evaluation of the network, as the part of the images that it makes; those of an image add up to 1.
+
+It is told on the host when the evaluation is launched, so nothing waits for the device, which may be behind by what it
+still has to do: a batch or two.
+"""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -74,8 +81,12 @@ class Drawing(Protocol):
         """JSON, all that determines the images but their seeds."""
         ...
 
-    def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
+    def draw(self, seeds: Sequence[int], advance: Advance = ...) -> Iterator[Batch]:
         """Images of these seeds in batches, in their order; nothing is computed before it is asked for.
+
+        Args:
+            seeds: one for each image.
+            advance: is told how it goes on.
 
         Raises:
             InputError: an image is not finite, or its cost is not what was said.
@@ -178,7 +189,7 @@ class NetDrawing:
             **({} if known else {"process": list(astuple(net.process)), "levels": levels, "shape": list(self.shape)}),
         }
 
-    def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
+    def draw(self, seeds: Sequence[int], advance: Advance = lambda images: None) -> Iterator[Batch]:
         """Images of these seeds in batches, in their order.
 
         Nothing is computed before it is asked for; on an NVIDIA device the next batch is under way when one is given.
@@ -190,7 +201,7 @@ class NetDrawing:
         if len(set(seeds)) < len(seeds):
             raise InputError("a seed is given twice; each seed makes one image")
         # One batch ahead, so that the device has work while the host reads the images of the one before.
-        return _finish_batches(self._start_batches(seeds), ahead=1 if self.net.device.type == "cuda" else 0)
+        return _finish_batches(self._start_batches(seeds, advance), ahead=1 if self.net.device.type == "cuda" else 0)
 
     def begin(self, seeds: Sequence[int]) -> tuple[Denoise, Noise, Tensor]:
         """Starts these seeds by hand, for a loop of one's own.
@@ -222,14 +233,16 @@ class NetDrawing:
                 if not 0 <= label < self._label_dim:
                     raise InputError(f"class {label} is out of range; the model has classes 0 to {self._label_dim - 1}")
 
-    def _start_batches(self, seeds: Sequence[int]) -> Iterator["_Started"]:
+    def _start_batches(self, seeds: Sequence[int], advance: Advance) -> Iterator["_Started"]:
         calls = batches = 0
         solver, restart_solver = self.plan.solvers
 
         def counted(x: Tensor, level: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
-            return denoise(x, level)
+            x0 = denoise(x, level)
+            advance(len(x) / self.nfe)
+            return x0
 
         for chosen in cut(seeds, self.batch):
             noise = self._noise_of(chosen)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     describe_device,
     describe_nfe,
@@ -48,6 +49,7 @@ from restart_sampling.cli.text.pipeline_options import (
 @batch_option
 @device_option
 @rank_timeout_option
+@dry_run_option
 @json_option
 def generate(
     prompts_path: Path,
@@ -61,6 +63,7 @@ def generate(
     batch: int,
     device: str,
     rank_timeout: float,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Draw an image of each prompt of a CSV. After an interruption the same command goes on; also under torchrun.
@@ -87,7 +90,10 @@ def generate(
             prompts = read_captions(prompts_path, count)
             drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, batch)
             store = BlockStore(out, cut(range(len(prompts)), batch), drawing.about)
-            if ranks.first:
+            if dry_run:
+                with leaving_no_folder(out):
+                    store.check(batch)
+            elif ranks.first:
                 held.enter_context(store.claimed(batch))
         model = drawing.model
         if ranks.first:
@@ -103,6 +109,11 @@ def generate(
                     "out": out,
                 }
             )
+        if dry_run:
+            estimate = estimate_images(drawing, store, ranks.size)
+            if ranks.first:
+                print_estimate(out, estimate, as_json)
+            return
         written = write_images(drawing, store, drawing.about, model.name, ranks, *PACKAGES)
         if ranks.first:
             table = out.with_suffix(".subset.csv") if out.suffix == ".zip" else out / "subset.csv"

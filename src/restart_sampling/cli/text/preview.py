@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from restart_sampling.cli.text.pipeline_options import (
 )
 
 if TYPE_CHECKING:
+    from restart_sampling.generation.drawing import Advance
     from restart_sampling.pictures.side_by_side import Sampled
     from restart_sampling.text_to_image.drawing import TextDrawing
 
@@ -133,17 +134,17 @@ def preview(
     click.echo(f"picture: {out}", err=True)
 
 
-def sample_prompt(drawing: TextDrawing, seeds: Sequence[int], advance: Callable[[int], None]) -> Sampled:
+def sample_prompt(drawing: TextDrawing, seeds: Sequence[int], advance: Advance) -> Sampled:
     """Draws a prompt with each of the seeds.
 
     Args:
         drawing: of the prompt; a seed is added to that of its request.
         seeds: one for each image.
-        advance: called with the number of images after each batch.
+        advance: is told how it goes on.
     """
     from restart_sampling.pictures.side_by_side import Sampled, take_images
 
-    taken = take_images(drawing.draw(seeds), advance)
+    taken = take_images(drawing.draw(seeds, advance))
     sampler, nfe, network = drawing.request.sampler, drawing.nfe, drawing.network_evaluations
     cost = f"NFE {nfe}" + (f", {network} network evaluations" if network != nfe else "")
     return Sampled(str(sampler), f"{sampler.family} ({sampler})", cost, nfe, drawing.path, *taken)
