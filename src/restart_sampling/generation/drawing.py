@@ -7,15 +7,19 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from math import isfinite
 from operator import index
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.base.machine import describe_device
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.generation.seeds import as_integers, cut
+from restart_sampling.images.writers import as_picture, picture_png
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.fast import CompiledNetwork
 from restart_sampling.models.guidance import guided_by_class
@@ -51,6 +55,31 @@ class Batch:
     seeds: tuple[int, ...]
     labels: Tensor | None
     images: Tensor
+
+    def pictures(self) -> list[Image.Image]:
+        """Makes a picture of PIL of each image, RGB, or L where it has one channel.
+
+        Raises:
+            InputError: the images have neither 1 nor 3 channels.
+        """
+        _require_colours(self.images.shape[1], "made pictures", "take batch.images")
+        return [as_picture(image) for image in self.images.numpy()]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Writes each image as a PNG file named by its seed, `000123.png`; one of that name is replaced.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            InputError: the images have neither 1 nor 3 channels, or the folder cannot be written.
+        """
+        paths = [Path(folder) / f"{seed:06d}.png" for seed in self.seeds]
+        pictures = self.pictures()
+        check_writable(paths[0])
+        for path, picture in zip(paths, pictures, strict=True):
+            write_bytes(path, picture_png(picture))
+        return paths
 
 
 class Drawing(Protocol):
@@ -382,10 +411,13 @@ def check_channels(drawing: NetDrawing) -> None:
     Raises:
         InputError: they have neither 1 nor 3 channels.
     """
-    if drawing.shape[0] not in (1, 3):
+    _require_colours(drawing.shape[0], "written or measured", "draw them in Python, with rs.generate or rs.sample")
+
+
+def _require_colours(channels: int, what: str, instead: str) -> None:
+    if channels not in (1, 3):
         raise InputError(
-            f"images that are written or measured have 1 or 3 channels, and those of this net have {drawing.shape[0]}; "
-            f"draw them in Python, with rs.generate or rs.sample"
+            f"images that are {what} have 1 or 3 channels, and those of this net have {channels}; {instead}"
         )
 
 

@@ -23,6 +23,7 @@ from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
     PipelineOptions,
     batch_option,
+    check_texts,
     describe_model,
     describe_notes,
     drawing_options,
@@ -95,8 +96,7 @@ def preview(
     seeds = parse_seeds(seeds_text)
     for text in sampler_texts:
         Sampler.parse(text)  # what can be wrong without the model comes before it
-    if not prompt.strip():
-        raise InputError("--prompt has no text; write what the images should show")
+    check_texts([prompt])
     model = asked.load(chip)
     samplers = pick_samplers(sampler_texts, model, SAMPLERS, [guidance])
     drawings = [prepare(model, asked.request(sampler, guidance, seed=0), prompt, batch) for sampler in samplers]
