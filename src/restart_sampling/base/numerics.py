@@ -37,7 +37,8 @@ def _tf32_switches() -> tuple[list[tuple[Any, str]], bool | str]:
     torch has old switches and new ones, and refuses to read the old where the user has set the new; elsewhere it is the
     new that could disagree with what torch itself reads.
     """
-    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    products = torch.backends.cuda.matmul
     old = [(cudnn, "allow_tf32"), (products, "allow_tf32")]
     try:
         for switch in old:

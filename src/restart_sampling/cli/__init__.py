@@ -25,6 +25,7 @@ _COMMANDS = (
     "plan",
     "reference",
     "report",
+    "results",
     "sweep",
     "text",
     "train",

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import check_writable
 from restart_sampling.cli.options import (
     ProgressBar,
     batch_option,
+    check_suffix,
     describe_device,
     device_option,
     json_option,
@@ -49,8 +50,7 @@ def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json
     from restart_sampling.generation.seeds import parse_seeds
 
     require_extra("matplotlib", "figures")
-    if out.suffix != ".png":
-        raise InputError(f"--out {out}: the picture is a PNG file; give a name that ends in .png")
+    check_suffix(out, "picture", ".png")
     check_writable(out)
     seeds = parse_seeds(seeds_text)
     chip = pick_device(device)

@@ -35,7 +35,7 @@ from restart_sampling.cli.row_options import (
     setup_options,
     watching,
 )
-from restart_sampling.cli.sampler_options import SamplerOptions, sampler_options
+from restart_sampling.cli.sampler_options import SamplerOptions, preset_notes, sampler_options
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Outcome, Row
@@ -123,6 +123,8 @@ def evaluate(
         if ranks.first:
             print_settings(describe_setup(comparison))
             print_notes({row.name: comparison.notes(row) for row in rows})
+            for note in preset_notes(plans, name or ""):
+                click.echo(f"note: {note}", err=True)
             for row in rows:
                 if row.files:
                     print_settings(describe_source(row.files.source))

@@ -10,6 +10,7 @@ import click
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     batch_option,
+    check_images_place,
     describe_device,
     describe_nfe,
     device_option,
@@ -21,7 +22,7 @@ from restart_sampling.cli.options import (
     rank_timeout_option,
     write_images,
 )
-from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, sampler_options
+from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, preset_notes, sampler_options
 
 
 @click.command()
@@ -57,6 +58,7 @@ def generate(
       restart-sampling generate --model edm-imagenet-64x64-cond-adm --plan imagenet64-edm-203 \\
           --seeds 0-49999 --out imagenet.zip
     """
+    check_images_place(out)
     chip = pick_device(device)
 
     from restart_sampling.base.numerics import state_dtype
@@ -92,6 +94,8 @@ def generate(
                     "out": out,
                 }
             )
+            for note in preset_notes([plan], name):
+                click.echo(f"note: {note}", err=True)
         if dry_run:
             estimate = estimate_images(drawing, store, ranks.size)
             if ranks.first:

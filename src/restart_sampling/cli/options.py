@@ -35,6 +35,10 @@ SECONDS_BEFORE_JUDGING = 20.0
 """Until a run is long enough to say whether it will take days."""
 SECONDS_OF_A_DAY = 86400.0
 _ANY = "any"
+_NOT_FOLDERS = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".gif"),
+    *(".npz", ".npy", ".tar", ".gz", ".tgz", ".csv", ".html", ".json", ".pdf"),
+)
 _MAX_CLASSES = 12  # that are listed
 PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
 """Settings of the paper: the keys of `comparison.published.CHECKPOINTS`."""
@@ -144,6 +148,26 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
     plan = Plan.parse(text).set(*settings)
     plan.path()  # what can be wrong with it without the model comes before the model
     return plan
+
+
+def check_suffix(out: Path, what: str, suffix: str) -> None:
+    """Makes sure that a file will be named as what it is.
+
+    Raises:
+        InputError: it will not.
+    """
+    if out.suffix.lower() != suffix:
+        raise InputError(f"--out {out}: the {what} is a {suffix[1:].upper()} file; give a name that ends in {suffix}")
+
+
+def check_images_place(out: Path) -> None:
+    """Makes sure that a place for images is not named as one file of another kind.
+
+    Raises:
+        InputError: it is, and no such folder is there.
+    """
+    if out.name.lower().endswith(_NOT_FOLDERS) and not out.is_dir():
+        raise InputError(f"--out {out}: images go to a folder or a .zip file; give a name without {out.suffix}")
 
 
 def print_settings(rows: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -180,6 +181,8 @@ def paired(outcomes: Sequence[Outcome]) -> list[str]:
 def print_table(columns: Mapping[str, Sequence[str]]) -> None:
     """A table on standard output.
 
+    Words are never cut or divided: on a terminal that is too narrow for the longest of each column, it goes on beyond.
+
     Args:
         columns: titles, and the cells below them.
     """
@@ -187,10 +190,14 @@ def print_table(columns: Mapping[str, Sequence[str]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*columns, box=None, pad_edge=False)
+    longest = [max(map(len, chain(*(cell.split() for cell in (title, *cells))))) for title, cells in columns.items()]
+    table = Table(box=None, pad_edge=False)
+    for title, width in zip(columns, longest, strict=True):
+        table.add_column(title, min_width=width)
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*map(escape, cells))
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    least = sum(longest) + 2 * len(longest)
+    Console(width=max(Console().width, least) if sys.stdout.isatty() else 240).print(table, crop=False)
 
 
 def per_result(outcomes: Sequence[Outcome], cell: Callable[[Any], str], failed: str = "") -> list[str]:

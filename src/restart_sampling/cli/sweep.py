@@ -36,7 +36,7 @@ from restart_sampling.cli.row_options import (
     setup_options,
     watching,
 )
-from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, sampler_options
+from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, preset_notes, sampler_options
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.named_plans import NamedPlan
@@ -123,6 +123,8 @@ def sweep(
                 }
             )
             print_notes({row.name: comparison.notes(row) for row in rows})
+            for note in [*preset_notes([each.plan for each in plans], name), *_paper_notes(paper, name, images)]:
+                click.echo(f"note: {note}", err=True)
         if dry_run:
             estimate = estimate_rows(rows, ranks.gather(there)[0], comparison)
             if ranks.first:
@@ -153,6 +155,23 @@ def _plans(sources: Sequence[str], paper: str | None, settings: Sequence[str]) -
     plans = [replace(each, plan=each.plan.set(*settings)) for each in plans]
     check_different(plans)
     return plans
+
+
+def _paper_notes(paper: str | None, model: str, images: int) -> list[str]:
+    """What keeps our values from being compared with the published ones; presets speak for themselves."""
+    from restart_sampling.comparison.published import CHECKPOINTS, IMAGES
+    from restart_sampling.sampling.presets import suits
+
+    if paper is None:
+        return []
+    notes = []
+    if not suits(CHECKPOINTS[paper], model):
+        notes.append(f"the published FIDs are those of {CHECKPOINTS[paper]}, and this model is {model}")
+    if images < IMAGES:
+        notes.append(
+            f"the published FIDs are of {IMAGES} images, and a distance of {images} is higher; give --images {IMAGES}"
+        )
+    return notes
 
 
 def _print_table(plans: Sequence[NamedPlan], outcomes: Sequence[Outcome]) -> None:

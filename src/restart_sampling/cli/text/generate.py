@@ -10,6 +10,7 @@ import click
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
+    check_images_place,
     describe_device,
     describe_nfe,
     device_option,
@@ -82,6 +83,7 @@ def generate(
     """
     if bool(prompt_texts) == (prompts_path is not None):
         raise InputError("give either --prompt, or --prompts with a file")
+    check_images_place(out)
     chip = pick_device(device)
 
     from restart_sampling.base.ranks import distributed

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import check_writable
 from restart_sampling.cli.options import (
     ProgressBar,
+    check_suffix,
     describe_device,
     device_option,
     json_option,
@@ -79,8 +80,7 @@ def preview(
           --sampler ddim:50 --sampler ddpm:100 --sampler restart --out preview.png
     """
     require_extra("matplotlib", "figures")
-    if out.suffix != ".png":
-        raise InputError(f"--out {out}: the picture is a PNG file; give a name that ends in .png")
+    check_suffix(out, "picture", ".png")
     check_writable(out)
     chip = pick_device(device)
 
