@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.logbook import KINDS as LOGBOOKS
 from restart_sampling.base.machine import describe_device as describe_device
 from restart_sampling.base.machine import versions
 
@@ -76,6 +77,12 @@ def _hash_or_any(_context: click.Context, _option: click.Parameter, text: str | 
     return text
 
 
+log_option = click.option(
+    "--log",
+    "log_kind",
+    type=click.Choice(LOGBOOKS),
+    help="Also write what is measured on the way to event files in RUN/tensorboard, or to a run of Weights & Biases.",
+)
 trust_option = click.option(
     "--trust-detector",
     "trust",

@@ -98,7 +98,13 @@ def describe_rows(rows: Sequence[Row], cost: str, there: Mapping[str, Any]) -> s
 
 
 @contextmanager
-def watching(rows: Sequence[Row], there: Mapping[str, Any], shown: bool, announced: bool = False) -> Iterator[Watch]:
+def watching(
+    rows: Sequence[Row],
+    there: Mapping[str, Any],
+    shown: bool,
+    announced: bool = False,
+    ended: Callable[[Outcome], None] = lambda outcome: None,
+) -> Iterator[Watch]:
     """Shows the user how a comparison goes on: progress, and a line for each row that ends.
 
     Args:
@@ -106,6 +112,7 @@ def watching(rows: Sequence[Row], there: Mapping[str, Any], shown: bool, announc
         there: those that are finished, by name.
         shown: whether this process speaks to the user.
         announced: whether each row is named when it begins, too.
+        ended: is told of each row that ends.
     """
     from restart_sampling.comparison.rows import Watch
 
@@ -127,6 +134,7 @@ def watching(rows: Sequence[Row], there: Mapping[str, Any], shown: bool, announc
             advance(images * row.cost)
 
         def end(self, outcome: Outcome) -> None:
+            ended(outcome)
             self.work += outcome.row.cost
             left = describe_seconds((time.monotonic() - start) * (total / self.work - 1))
             result = outcome.result

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     PAPER,
     batch_option,
     device_option,
     json_option,
+    log_option,
     pick_device,
     print_json,
     print_settings,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 @batch_option
 @device_option
 @rank_timeout_option
+@log_option
 @dry_run_option
 @json_option
 def sweep(
@@ -78,6 +81,7 @@ def sweep(
     batch: int,
     device: str,
     rank_timeout: float,
+    log_kind: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -88,6 +92,7 @@ def sweep(
       restart-sampling sweep --model baseline-cifar10-32x32-uncond-vp --paper cifar10-vp \\
           --reference cifar10-32x32.npz --images 50000 --blocks 3 --out paper
     """
+    require_logbook(log_kind)
     plans = _plans(plan_sources, paper, settings)
     chip = pick_device(device)
 
@@ -130,7 +135,12 @@ def sweep(
             if ranks.first:
                 print_estimate(out, estimate, as_json)
             return 0
-        with watching(rows, there, ranks.first) as watch:
+        kind = log_kind if ranks.first else None
+        config = {**rows[0].about["run"], **comparison.about()}
+        with (
+            open_logbook(kind, out, "nfe", config) as log,
+            watching(rows, there, ranks.first, ended=partial(_log_row, log, out)) as watch,
+        ):
             outcomes = comparison.run(rows, there, watch)
         if ranks.first:
             if as_json:
@@ -155,6 +165,21 @@ def _plans(sources: Sequence[str], paper: str | None, settings: Sequence[str]) -
     plans = [replace(each, plan=each.plan.set(*settings)) for each in plans]
     check_different(plans)
     return plans
+
+
+def _log_row(log: Logbook, out: Path, outcome: Outcome) -> None:
+    """Writes the values of a row, by its family, at its NFE."""
+    from PIL import Image
+
+    from restart_sampling.evaluation.metrics import METRICS
+
+    result = outcome.result
+    if result is None:
+        return
+    keys = [key for metric in METRICS.values() for key in metric.columns if key in result]
+    log.values(result["nfe"], {f"{key}/{result['family']}": result[key] for key in (*keys, "seconds")})
+    with Image.open(out / result["samples"]) as picture:
+        log.picture(result["nfe"], f"samples/{outcome.row.name}", picture)
 
 
 def _paper_notes(paper: str | None, model: str, images: int) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
 from restart_sampling.cli.options import (
     ProgressBar,
     describe_device,
@@ -17,6 +19,7 @@ from restart_sampling.cli.options import (
     describe_source,
     device_option,
     json_option,
+    log_option,
     pick_device,
     print_json,
     print_settings,
@@ -27,9 +30,10 @@ if TYPE_CHECKING:
     import torch
 
     from restart_sampling.images.image_set import ImageSet
-    from restart_sampling.training.run import Report
+    from restart_sampling.training.run import Report, Run
     from restart_sampling.training.settings import Settings
 
+_LOGGED = ("loss", "learning_rate", "gradients_replaced", "seconds")
 _D = 2048  # of PFGM++ where the user gives none
 
 
@@ -104,6 +108,7 @@ _D = 2048  # of PFGM++ where the user gives none
     "--attention", "attention_text", metavar="SIZES", help="Resolutions with attention, or none; default: 16 if there."
 )
 @click.option("--dropout", default=0.05, show_default=True, type=click.FloatRange(0, 1, max_open=True))
+@log_option
 @device_option
 @rank_timeout_option
 @json_option
@@ -128,6 +133,7 @@ def train(
     blocks: int,
     attention_text: str | None,
     dropout: float,
+    log_kind: str | None,
     device: str,
     rank_timeout: float,
     as_json: bool,
@@ -143,6 +149,7 @@ def train(
     command goes on where the run stopped (Ctrl-C saves first), and with more minutes or images it extends the run.
     """
     require_extra("matplotlib", "figures")
+    require_logbook(log_kind)
     if (minutes is None) == (images is None):
         raise InputError("give either --minutes or --images: how long to train")
     if D is not None and parametrization != "pfgmpp":
@@ -211,7 +218,14 @@ def train(
         if ranks.first and run.trainer.steps:
             state = "is finished, and nothing is left to do" if run.progress.finished else "goes on"
             click.echo(f"{out} {state}: it has trained on {run.trainer.images} images", err=True)
-        run.train(60 * save_minutes, _print_report)
+        kind, begin = log_kind if ranks.first else None, run.trainer.images
+        with open_logbook(kind, out, "images", settings.run(), begin) as log, _logged(run, log) as write:
+
+            def report(how: Report) -> None:
+                _print_report(how)
+                write()
+
+            run.train(60 * save_minutes, report)
         if ranks.first:
             click.echo(f"model: {folder.model}", err=True)
             if as_json:
@@ -253,6 +267,30 @@ def _describe(pictures: ImageSet, settings: Settings) -> str:
     augmented = f", augmentation {settings.augment:g} falling to 0" if settings.augment else ""
     shape = f"{len(pictures)} images of {side}x{side}, {colours}{classes}"
     return f"{pictures.source.path.name}, {shape}, random flips{augmented}"
+
+
+@contextmanager
+def _logged(run: Run, log: Logbook) -> Iterator[Callable[[], None]]:
+    """Yields a function that writes to the logbook what is new in a run; also called at the end, however it comes."""
+    from PIL import Image
+
+    done, pictured = len(run.history), run.trainer.images
+
+    def write() -> None:
+        nonlocal done, pictured
+        for line in run.history[done:]:
+            log.values(line["images"], {f"train/{name}": line[name] for name in _LOGGED})
+        done = len(run.history)
+        samples = run.folder.path / f"samples-{run.trainer.images}.png"
+        if samples.exists() and pictured < run.trainer.images:
+            pictured = run.trainer.images
+            with Image.open(samples) as picture:
+                log.picture(run.trainer.images, "samples", picture)
+
+    try:
+        yield write
+    finally:
+        write()
 
 
 def _print_report(report: Report) -> None:
