@@ -40,6 +40,9 @@ class _Nowhere:
     def picture(self, step: int, name: str, picture: Image.Image) -> None: ...
 
 
+NOWHERE: Logbook = _Nowhere()
+
+
 class _TensorBoard:
     """Event files in the folder `tensorboard` of a run; what another start wrote from `begin` on is hidden."""
 
@@ -117,7 +120,7 @@ def open_logbook(
         begin: the first step of this start.
     """
     if kind is None:
-        yield _Nowhere()
+        yield NOWHERE
         return
     log = _Wandb(folder, config, axis) if kind == "wandb" else _TensorBoard(folder, config, begin)
     failed = True

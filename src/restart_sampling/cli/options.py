@@ -217,7 +217,7 @@ def days_note(seconds: float) -> str:
     if seconds < SECONDS_OF_A_DAY:
         return ""
     return (
-        f"note: this takes about {describe_seconds(seconds)}; fewer images, a plan of fewer evaluations, a faster "
+        f"note: this takes about {describe_seconds(seconds)}; fewer images, a faster "
         f"device or more processes (torchrun) shorten it"
     )
 

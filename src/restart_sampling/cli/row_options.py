@@ -186,13 +186,14 @@ def paired(outcomes: Sequence[Outcome]) -> list[str]:
     ]
 
 
-def print_table(columns: Mapping[str, Sequence[str]]) -> None:
-    """A table on standard output.
+def print_table(columns: Mapping[str, Sequence[str]], err: bool = False) -> None:
+    """A table on standard output, or on standard error.
 
     Words are never cut or divided: on a terminal that is too narrow for the longest of each column, it goes on beyond.
 
     Args:
         columns: titles, and the cells below them.
+        err: whether it is for standard error.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -205,7 +206,8 @@ def print_table(columns: Mapping[str, Sequence[str]]) -> None:
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*map(escape, cells))
     least = sum(longest) + 2 * len(longest)
-    Console(width=max(Console().width, least) if sys.stdout.isatty() else 240).print(table, crop=False)
+    on_terminal = (sys.stderr if err else sys.stdout).isatty()
+    Console(stderr=err, width=max(Console().width, least) if on_terminal else 240).print(table, crop=False)
 
 
 def per_result(outcomes: Sequence[Outcome], cell: Callable[[Any], str], failed: str = "") -> list[str]:

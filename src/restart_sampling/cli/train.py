@@ -14,6 +14,7 @@ from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
 from restart_sampling.cli.options import (
     ProgressBar,
+    days_note,
     describe_device,
     describe_seconds,
     describe_source,
@@ -220,9 +221,13 @@ def train(
             click.echo(f"{out} {state}: it has trained on {run.trainer.images} images", err=True)
         kind, begin = log_kind if ranks.first else None, run.trainer.images
         with open_logbook(kind, out, "images", settings.run(), begin) as log, _logged(run, log) as write:
+            note = ""
 
             def report(how: Report) -> None:
+                nonlocal note
                 _print_report(how)
+                if how.seconds_left is not None and not note and (note := days_note(how.seconds_left)):
+                    click.echo(note, err=True)
                 write()
 
             run.train(60 * save_minutes, report)

@@ -20,6 +20,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
+from restart_sampling.cli.row_options import print_table
 from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
     PipelineOptions,
@@ -84,10 +85,6 @@ def preview(
     check_writable(out)
     chip = pick_device(device)
 
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from restart_sampling.generation.seeds import parse_seeds
     from restart_sampling.pictures.side_by_side import plot_side_by_side
     from restart_sampling.text_to_image.drawing import prepare
@@ -127,10 +124,14 @@ def preview(
         ]
         print_json({"samplers": rows, "images": len(seeds), "out": str(out)})
     else:
-        table = Table("sampler", "NFE", "network evaluations", "seconds", box=None, pad_edge=False)
-        for each, network in zip(taken, evaluations, strict=True):
-            table.add_row(escape(each.name), str(each.nfe), str(network), f"{each.seconds:.1f}")
-        Console().print(table)
+        print_table(
+            {
+                "sampler": [each.name for each in taken],
+                "NFE": [str(each.nfe) for each in taken],
+                "network evaluations": list(map(str, evaluations)),
+                "seconds": [f"{each.seconds:.1f}" for each in taken],
+            }
+        )
     click.echo(f"picture: {out}", err=True)
 
 
