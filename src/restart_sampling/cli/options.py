@@ -217,8 +217,8 @@ def days_note(seconds: float) -> str:
     if seconds < SECONDS_OF_A_DAY:
         return ""
     return (
-        f"note: this takes about {describe_seconds(seconds)}; fewer images, a faster device or more processes (torchrun) "
-        f"shorten it"
+        f"note: this takes about {describe_seconds(seconds)}; fewer images, a faster device or more processes "
+        f"(torchrun) shorten it"
     )
 
 

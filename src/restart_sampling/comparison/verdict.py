@@ -14,7 +14,7 @@ _NAMED = 3  # of those that are alike
 
 
 def verdict(results: Mapping[str, Result]) -> list[str]:
-    """Says which row has the lowest distance, which cannot be told from it, and what restarts do at their cost.
+    """Says which row has the lowest distance, which cannot be told from it, and how restarts compare at their cost.
 
     Args:
         results: of one sweep, from `read_sweep`.
@@ -52,14 +52,13 @@ def _against(ours: Result, cheaper: Sequence[Result]) -> str:
         return f"No row without restarts costs as little as the best with them, {_named(ours)}."
     rival = min(cheaper, key=_distance)
     difference, error = paired_difference(dict(ours), dict(rival))
-    judged = (
-        "which is no difference that can be told"
-        if not _apart(ours, rival)
-        else ("so restarts help" if difference < 0 else "so restarts do not help")
-    )
+    if _apart(ours, rival):
+        judged = f"{'lower' if difference < 0 else 'higher'} by {abs(difference):.4f} ± {error:.2g}"
+    else:
+        judged = f"{difference:+.4f} ± {error:.2g} from it, which cannot be told from none"
     return (
         f"With restarts the best is {_named(ours)}; against the best without, of as many evaluations or fewer, "
-        f"{_named(rival)}, it has {difference:+.4f} ± {error:.2g}, {judged}."
+        f"{_named(rival)}, its distance is {judged}."
     )
 
 
