@@ -2,13 +2,14 @@
 # make test    lint, type check and tests
 # make docs    the documentation site: out/site/index.html
 # make report-shot    a small sweep, its report and a picture of it in Chromium: out/report/report.png
+# make release    the sdist and the wheel in dist/, checked, and the wheel used in an empty environment
 # Each sets up .venv by itself when that is missing or older than pyproject.toml or constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: demo test lint docs report-shot clean
+.PHONY: demo test lint docs report-shot release clean
 
 demo: $(READY)
 	$(VENV)/bin/restart-sampling demo --out out/demo.png
@@ -26,6 +27,20 @@ docs: $(READY)
 
 report-shot: $(READY)
 	PYTHONPATH=tests $(VENV)/bin/python tests/pictures/report_shot.py out/report
+
+release:
+	rm -rf dist build/release
+	$(PYTHON) -m venv --clear build/release/tools
+	build/release/tools/bin/python -m pip install --quiet build twine check-wheel-contents
+	build/release/tools/bin/pyproject-build
+	build/release/tools/bin/twine check --strict dist/*
+	build/release/tools/bin/check-wheel-contents dist/*.whl
+	$(PYTHON) -m venv --clear build/release/empty
+	build/release/empty/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	cd build/release && empty/bin/restart-sampling --version && empty/bin/restart-sampling plan --list \
+	    && empty/bin/restart-sampling generate --model cifar10-small --plan 3 --seeds 0-3 --out images \
+	    && empty/bin/python -m restart_sampling doctor
+	ls -l dist
 
 clean:
 	rm -rf $(VENV) build dist out src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

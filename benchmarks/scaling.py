@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -24,6 +23,7 @@ from rich.table import Table
 
 import restart_sampling as rs
 from restart_sampling.base.ranks import Ranks, distributed
+from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.generation.seeds import cut
 from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing
@@ -51,7 +51,7 @@ def worker(network: str, plan: rs.Plan, batch: int, images: int, name: str, repe
 def run(model: Denoiser, plan: rs.Plan, batch: int, images: int, out: Path, ranks: Ranks) -> float:
     """Seconds from where all processes are ready to where all are done."""
     store = BlockStore(out, cut(range(images), batch), {})
-    draw = partial(rs.generate, model, plan, batch_size=batch)
+    draw = NetDrawing(model, plan, batch=batch).draw
     if ranks.first:
         store.check(batch)
     ranks.wait()

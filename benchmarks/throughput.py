@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from heapq import nlargest
 from pathlib import Path
 from statistics import median
@@ -28,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import restart_sampling as rs
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.generation.seeds import cut
 from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing
@@ -123,7 +123,7 @@ def plain_way(model: Denoiser, plan: rs.Plan, batch: int, images: int, folder: P
 def our_way(model: Denoiser, plan: rs.Plan, batch: int, images: int, out: Path) -> None:
     seeds = range(images)
     store = BlockStore(out, cut(seeds, batch), {})
-    draw = partial(rs.generate, model, plan, batch_size=batch)
+    draw = NetDrawing(model, plan, batch=batch).draw
     assert write_missing(store, {"run": {}, "batch": batch}, draw, Ranks(0, 1, CUDA)) == images
 
 

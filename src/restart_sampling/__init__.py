@@ -17,4 +17,4 @@ import lazy_loader
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 # A star import must not ask for diffusers.
-__all__ = ["__version__", *(name for name in __all__ if name not in ("FlowMatchRestartScheduler", "RestartScheduler"))]
+__all__ = [name for name in __all__ if name not in ("FlowMatchRestartScheduler", "RestartScheduler")]

@@ -57,6 +57,7 @@ from .sampling.solvers.stochastic import SDEDPMSolverPlusPlus2M as SDEDPMSolverP
 from .text_to_image import FlowMatchRestartScheduler as FlowMatchRestartScheduler
 from .text_to_image import RestartScheduler as RestartScheduler
 from .text_to_image import guidance_preset as guidance_preset
+from .text_to_image import steps_preset as steps_preset
 from .tuning.objective import sliced_wasserstein as sliced_wasserstein
 from .tuning.tune import tune as tune
 

@@ -278,3 +278,33 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path):
     (own / "beside.py").write_text("print('found')")
     done = subprocess.run([sys.executable, "-m", "program"], cwd=own, capture_output=True, text=True, check=False)
     assert done.stdout == "found\n", done.stderr
+
+
+def test_lists_never_cut_a_name(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    out = run("plan", "--list")[1]
+    for preset in rs.PRESETS.values():
+        assert any(line.startswith(f"{preset.name} ") and f"{preset.fid or ''}" in line for line in out.splitlines())
+        assert preset.checkpoint.split()[0] in out
+    out = run("model", "list")[1]
+    for name in ("cifar10-small", "edm-imagenet-64x64-cond-adm", "pfgmpp-cifar10-32x32-uncond-2048"):
+        assert f"{name} " in out
+    listed = json.loads(run("model", "list", "--json")[1])["models"]
+    assert listed[0] == {"name": "cifar10-small", "where": "in the package", "plan": "cifar10-small-20"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("generate", "--model", "cifar10-small", "--seeds", "0", "--out", "frogs.png"), "a folder or a .zip file"),
+        (("generate", "--model", "cifar10-small", "--seeds", "0", "--out", "frogs.tar.gz"), "a folder or a .zip file"),
+        (("reference", ".", "--out", "stats.pkl"), "the reference is a NPZ file; give a name that ends in .npz"),
+        (("report", ".", "--out", "page.pdf"), "it is an HTML file; give a name that ends in .html"),
+        (("demo", "--out", "demo.pdf"), "the picture is a PNG file; give a name that ends in .png"),
+    ],
+)
+def test_a_file_is_named_as_what_it_is(words, said, run):
+    code, _, err = run(*words)
+    assert code == 2
+    assert said in err

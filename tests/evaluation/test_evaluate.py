@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numerics import full_float32
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
 from restart_sampling.evaluation import detectors
@@ -382,3 +383,16 @@ def test_golden_figure_of_cifar10_through_the_commands(tmp_path, monkeypatch, ru
     code, out, _ = run("evaluate", "test.zip", "--reference", "train.npz", *detector, "--json")
     assert code == 0
     assert json.loads(out)["frechet_distance"] == pytest.approx(0.03197, abs=2e-5)
+
+
+def test_full_float32_is_for_users_of_the_new_switches_too():
+    """torch refuses to read its old switches where the new ones were set."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, products.allow_tf32
+    try:
+        products.fp32_precision = cudnn.conv.fp32_precision = "tf32"
+        with full_float32():
+            assert {part.fp32_precision for part in (products, cudnn.conv, cudnn.rnn)} == {"ieee"}
+        assert {products.fp32_precision, cudnn.conv.fp32_precision} == {"tf32"}
+    finally:
+        cudnn.allow_tf32, products.allow_tf32 = before

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import restart_sampling as rs
 from restart_sampling.generation.drawing import _finish_batches
@@ -214,3 +216,34 @@ def test_a_run_that_failed_before_its_first_image_does_not_lock_its_folder(tmp_p
     (tmp_path / "images" / "000000").mkdir()
     with pytest.raises(rs.InputError, match="holds another run, with model_sha256"):
         BlockStore(tmp_path / "images", blocks, {"model_sha256": "mended"}).check(4)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(3, "RGB"), (1, "L")])
+def test_a_batch_becomes_pictures_and_files(channels, mode, tmp_path):
+    images = torch.randint(256, (2, channels, 4, 6), dtype=torch.uint8)
+    batch = rs.Batch((7, 12_345_678), None, images)
+    paths = batch.save(tmp_path / "new" / "folder")
+    assert [path.name for path in paths] == ["000007.png", "12345678.png"]
+    for picture, path, image in zip(batch.pictures(), paths, images, strict=True):
+        assert (picture.mode, picture.size) == (mode, (6, 4))
+        with Image.open(path) as written:
+            assert (written.mode, written.tobytes()) == (mode, picture.tobytes())
+        assert np.array_equal(np.asarray(picture).reshape(4, 6, channels), image.permute(1, 2, 0))
+
+
+def test_a_batch_that_is_no_picture_is_refused(tmp_path):
+    batch = rs.Batch((0,), None, torch.zeros(1, 4, 8, 8, dtype=torch.uint8))
+    with pytest.raises(rs.InputError, match=r"have 1 or 3 channels, and those of this net have 4; take batch.images"):
+        batch.save(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(rs.InputError, match="cannot be written"):
+        rs.Batch((0,), None, torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).save(tmp_path / "file")
+
+
+def test_a_star_import_gives_what_type_checkers_expect():
+    """The names of the stub, which for them has no dunder names; both presets are there."""
+    names: dict = {}
+    exec("from restart_sampling import *", names)
+    assert rs.steps_preset(20)["restart"] == [[10, 1, 0.1, 2.0]]
+    assert {"guidance_preset", "steps_preset", "load_model"} <= names.keys()
+    assert [name for name in rs.__all__ if name.startswith("_")] == []

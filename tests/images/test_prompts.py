@@ -122,3 +122,25 @@ def test_images_are_found_by_the_numbers_of_the_table(tmp_path):
         match_images(source, {3: "x", 4: "y"})
     with pytest.raises(InputError, match=r"5.png has no prompt: there are 1, counted from 3"):
         match_images(source, {3: "x"})
+
+
+@pytest.mark.parametrize(
+    ("content", "prompts"),
+    [
+        ('a fox, red\n\n  a "cat"  \r\nsnow', ["a fox, red", 'a "cat"', "snow"]),
+        ("\ufeffone\n", ["one"]),
+        ("caption\na fox, red\n", ["a fox, red"]),  # files of this form had any name before
+        ("id,caption\n7,a fox\n", ["a fox"]),
+    ],
+)
+def test_a_text_file_has_a_prompt_a_line(content, prompts, tmp_path):
+    path = tmp_path / "prompts.TXT"
+    path.write_text(content, encoding="utf-8", newline="")
+    assert read_prompts(path) == prompts
+
+
+def test_a_text_file_without_prompts_is_refused(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text(" \n\n")
+    with pytest.raises(InputError, match=r"prompts.txt holds no prompts; write one a line"):
+        read_prompts(path)

@@ -274,3 +274,16 @@ def test_in_a_browser(swept):
         assert seen[yes], yes
     assert seen["corners"] == "round"
     assert seen["resources"] == seen["dark"] == 0
+
+
+def test_the_verdict_is_on_top_and_no_column_is_there_twice(place, run, swept):
+    assert swept.index("<h2>Verdict</h2>") < swept.index("<h2>Figures</h2>")
+    assert "The lowest distance is that of" in html.unescape(swept)
+    heads = re.findall(r'<th[^>]*><button type="button">([^<]*)</button></th>', swept)
+    assert heads[:3] == ["row", "family", "NFE"]  # rows without names are called as their plans
+    assert len(set(heads)) == len(heads)
+    Path("named").mkdir()
+    results_file(*(result(plan, 1.0, name=f"row {plan}") for plan in PLANS), name="named/results.jsonl")
+    assert run("report", "named", "--out", "named.html")[0] == 0
+    heads = re.findall(r'<button type="button">([^<]*)</button>', Path("named.html").read_text())
+    assert heads[:4] == ["row", "plan", "family", "NFE"]

@@ -278,3 +278,27 @@ def test_two_processes_give_the_same_bytes_and_never_the_same_noise(place, run):
     assert contents(Path("two")) == contents(Path("one"))
     images = [np.asarray(Image.open(path), int) for path in sorted(Path("two").glob("*/*.png"))]
     assert all(np.abs(one - other).mean() > 5 for i, one in enumerate(images) for other in images[:i])
+
+
+def test_prompts_of_the_command_line(place, run):
+    generate(run, "file", images=2)
+    generate(run, "given", "--prompt", PROMPTS[0], "--prompt", PROMPTS[1], prompts=None)
+    assert np.array_equal(pixels("file"), pixels("given"))
+    assert Path("given/subset.csv").read_text() == Path("file/subset.csv").read_text()
+    estimate = generate(run, "dry", "--prompt", "a fox", "--dry-run", prompts=None, height=16, width=16)
+    assert (estimate["images"], estimate["bytes"] < 2000, Path("dry").exists()) == (1, True, False)
+
+
+@pytest.mark.parametrize(
+    ("more", "prompts", "said"),
+    [
+        (("--prompt", "a fox"), "prompts.csv", "give either --prompt, or --prompts with a file"),
+        ((), None, "give either --prompt, or --prompts with a file"),
+        (("--prompt", " "), None, "--prompt has no text"),
+        (("--prompt", "a fox", "--images", "2"), None, "--images 2 is for --prompts"),
+    ],
+)
+def test_prompts_that_are_not_clear_are_refused(more, prompts, said, place, run):
+    code, _, err = run(*words("images", *more, prompts=prompts))
+    assert code == 2
+    assert said in err

@@ -56,6 +56,16 @@ def test_an_image_depends_on_its_number_and_prompt_alone(kind, sampler, model):
     assert difference(other_number[0], whole[0]) > 20
 
 
+@pytest.mark.parametrize("sampler", ["heun:3", "restart:6 [3,2,0.1,2.0]"])
+def test_progress_is_told_of_each_evaluation_under_guidance(sampler, model):
+    drawing, told = replace(prepare(model("sd"), asked(sampler), "rain"), batch=2), []
+    batches = drawing.draw(range(3), told.append)
+    next(batches)
+    assert told == pytest.approx([2 / drawing.nfe] * drawing.nfe)
+    next(batches)
+    assert sum(told) == pytest.approx(3)
+
+
 @pytest.mark.parametrize(("kind", "sampler"), CASES)
 def test_images_are_those_of_the_pipeline_with_one_generator(kind, sampler, model):
     drawing = prepare(model(kind), asked(sampler, seed=10))

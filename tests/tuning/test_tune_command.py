@@ -1,7 +1,9 @@
 """`restart-sampling tune`, and the plans that it writes, as other commands take them."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,12 +22,17 @@ TUNE = (
 )
 
 
-def test_a_run_and_its_plan_in_every_command(place, run):
+def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
     half = make_reference(iter([(range(30), torch.from_numpy(pictures(30, 1)), None)]), 30, *measured_with())
     save_reference(half, Path("half.npz"))
     more = ("--confirm-detector", "tiny.pt", "--confirm-reference", "half.npz")
-    code, out, err = run(*TUNE, *more, "--json")
+    logged = stand_in_for_wandb(monkeypatch)
+    code, out, err = run(*TUNE, *more, "--log", "wandb", "--json")
     assert code == 0, err
+    best = [each["best/nfe-4"] for each in logged if "best/nfe-4" in each]
+    assert best == sorted(best, reverse=True)
+    assert best
+    assert {name for each in logged for name in each} >= {"plans", "usual/nfe-4", "search/nfe-4"}
     content = json.loads(out)["plans"]["4"]
     assert json.loads(Path("run/plan-4.json").read_text()) == content
     assert list(content["detectors"]) == ["tiny.pt", "tiny.pt on half.npz"]
@@ -64,6 +71,14 @@ def test_a_run_and_its_plan_in_every_command(place, run):
     )
     assert code == 0, err
     assert json.loads(out)["results"][0]["plan"] == plan
+
+
+def stand_in_for_wandb(monkeypatch):
+    logged = []
+    watched = SimpleNamespace(log=logged.append, define_metric=lambda *_, **__: None, finish=lambda exit_code: None)
+    module = SimpleNamespace(init=lambda **_: watched, Image=None, __spec__=object())
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return logged
 
 
 def measured_with():

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -16,14 +17,35 @@ def full_float32(exact: bool = False) -> Iterator[None]:
     Args:
         exact: also have cuDNN take kernels that give the same bits at every run.
     """
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = convolutions.allow_tf32, products.allow_tf32, convolutions.deterministic
-    convolutions.allow_tf32 = products.allow_tf32 = False
-    convolutions.deterministic = exact or convolutions.deterministic
+    cudnn = torch.backends.cudnn
+    deterministic, cudnn.deterministic = cudnn.deterministic, exact or cudnn.deterministic
+    switches, off = _tf32_switches()
+    before = [getattr(*switch) for switch in switches]
+    for switch in switches:
+        setattr(*switch, off)
     try:
         yield
     finally:
-        convolutions.allow_tf32, products.allow_tf32, convolutions.deterministic = before
+        cudnn.deterministic = deterministic
+        for switch, value in zip(switches, before, strict=True):
+            setattr(*switch, value)
+
+
+def _tf32_switches() -> tuple[list[tuple[Any, str]], bool | str]:
+    """Finds what turns TF32 on and off, and the value for off.
+
+    torch has old switches and new ones, and refuses to read the old where the user has set the new; elsewhere it is the
+    new that could disagree with what torch itself reads.
+    """
+    cudnn: Any = torch.backends.cudnn
+    products = torch.backends.cuda.matmul
+    old = [(cudnn, "allow_tf32"), (products, "allow_tf32")]
+    try:
+        for switch in old:
+            getattr(*switch)
+    except RuntimeError:
+        return [(part, "fp32_precision") for part in (cudnn.conv, cudnn.rnn, products)], "ieee"
+    return old, False
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from restart_sampling.base.errors import InputError, printable
 _COMMANDS = (
     "dataset",
     "demo",
+    "doctor",
     "evaluate",
     "figure",
     "generate",
@@ -25,6 +26,7 @@ _COMMANDS = (
     "plan",
     "reference",
     "report",
+    "results",
     "sweep",
     "text",
     "train",

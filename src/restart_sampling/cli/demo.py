@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import check_writable
 from restart_sampling.cli.options import (
     ProgressBar,
     batch_option,
+    check_suffix,
     describe_device,
     device_option,
     json_option,
@@ -18,6 +19,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
+from restart_sampling.cli.row_options import print_table
 from restart_sampling.models.default_plans import DEFAULT_PLANS
 
 # All of 43 evaluations. The settings of SDE and Restart suit the models of this package, not the published ones.
@@ -49,14 +51,10 @@ def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json
     from restart_sampling.generation.seeds import parse_seeds
 
     require_extra("matplotlib", "figures")
-    if out.suffix != ".png":
-        raise InputError(f"--out {out}: the picture is a PNG file; give a name that ends in .png")
+    check_suffix(out, "picture", ".png")
     check_writable(out)
     seeds = parse_seeds(seeds_text)
     chip = pick_device(device)
-
-    from rich.console import Console
-    from rich.table import Table
 
     from restart_sampling.generation.drawing import NetDrawing
     from restart_sampling.models.checkpoint import read_checkpoint
@@ -82,11 +80,16 @@ def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json
     if checkpoint.classes:
         columns = [checkpoint.classes[column % len(checkpoint.classes)] for column in range(len(seeds))]
     plot_side_by_side(samplers, columns, out)
-    table = Table("sampler", "plan", "NFE", "seconds", "images/s", box=None, pad_edge=False)
-    for each in samplers:
-        speed = f"{len(seeds) / each.seconds:.2f}"
-        table.add_row(each.name, str(drawings[each.name].plan), str(each.nfe), f"{each.seconds:.1f}", speed)
-    Console(stderr=as_json, markup=False).print(table)
+    print_table(
+        {
+            "sampler": [each.name for each in samplers],
+            "plan": [str(drawings[each.name].plan) for each in samplers],
+            "NFE": [str(each.nfe) for each in samplers],
+            "seconds": [f"{each.seconds:.1f}" for each in samplers],
+            "images/s": [f"{len(seeds) / each.seconds:.2f}" for each in samplers],
+        },
+        err=as_json,
+    )
     click.echo(f"picture: {out}", err=True)
     if as_json:
         rows = [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     batch_option,
     describe_source,
@@ -34,7 +35,7 @@ from restart_sampling.cli.row_options import (
     setup_options,
     watching,
 )
-from restart_sampling.cli.sampler_options import SamplerOptions, sampler_options
+from restart_sampling.cli.sampler_options import SamplerOptions, preset_notes, sampler_options
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Outcome, Row
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 @batch_option
 @device_option
 @rank_timeout_option
+@dry_run_option
 @json_option
 def evaluate(
     sources: tuple[Path, ...],
@@ -80,6 +82,7 @@ def evaluate(
     batch: int,
     device: str,
     rank_timeout: float,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Compare IMAGES (folders, zips, tars), or the images of a sampler, with a reference.
@@ -93,6 +96,8 @@ def evaluate(
     """
     if bool(sources) == (name is not None):
         raise InputError("give either IMAGES, or --model with --seeds")
+    if sources and dry_run:
+        raise InputError("--dry-run is for --model, whose images are drawn; leave it out for IMAGES")
     if name is not None and seeds_text is None:
         raise InputError("--seeds is missing: which images of the model to evaluate, such as 0-49999")
     plans = [] if name is None else [pick_plan(text, settings, name) for text in plan_texts or (None,)]
@@ -114,16 +119,23 @@ def evaluate(
                 rows = plan_rows(named, draw, seeds, seeds_text, name)
             else:
                 rows = [_row_of_files(path, max_images) for path in sources]
-            there = held.enter_context(comparison.claimed(rows)) if ranks.first else {}
+            there = held.enter_context(looked_up(comparison, rows, results, dry_run)) if ranks.first else {}
         if ranks.first:
             print_settings(describe_setup(comparison))
             print_notes({row.name: comparison.notes(row) for row in rows})
+            for note in preset_notes(plans, name or ""):
+                click.echo(f"note: {note}", err=True)
             for row in rows:
                 if row.files:
                     print_settings(describe_source(row.files.source))
             for row in rows:
                 if row.name in there:
                     click.echo(f"{describe_row(row)}: it is in {results} already", err=True)
+        if dry_run:
+            estimate = estimate_rows(rows, ranks.gather(there)[0], comparison)
+            if ranks.first:
+                print_estimate(results, estimate, as_json)
+            return
         with watching(rows, there, ranks.first, announced=True) as watch:
             outcomes = comparison.run(rows, there, watch)
         measured = [each for each in outcomes if each.result]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     batch_option,
+    check_images_place,
     describe_device,
     describe_nfe,
     device_option,
@@ -20,7 +22,7 @@ from restart_sampling.cli.options import (
     rank_timeout_option,
     write_images,
 )
-from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, sampler_options
+from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, preset_notes, sampler_options
 
 
 @click.command()
@@ -34,6 +36,7 @@ from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, sam
 @sampler_options
 @device_option
 @rank_timeout_option
+@dry_run_option
 @json_option
 def generate(
     name: str,
@@ -45,6 +48,7 @@ def generate(
     asked: SamplerOptions,
     device: str,
     rank_timeout: float,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Draw one image for each seed. After an interruption the same command goes on; also under torchrun.
@@ -54,6 +58,7 @@ def generate(
       restart-sampling generate --model edm-imagenet-64x64-cond-adm --plan imagenet64-edm-203 \\
           --seeds 0-49999 --out imagenet.zip
     """
+    check_images_place(out)
     chip = pick_device(device)
 
     from restart_sampling.base.numerics import state_dtype
@@ -72,7 +77,10 @@ def generate(
             check_identity(run)
             check_channels(drawing)
             store = BlockStore(out, cut(seeds, batch), run)
-            if ranks.first:
+            if dry_run:
+                with leaving_no_folder(out):
+                    store.check(batch)
+            elif ranks.first:
                 held.enter_context(store.claimed(batch))
         if ranks.first:
             print_settings(
@@ -86,6 +94,13 @@ def generate(
                     "out": out,
                 }
             )
+            for note in preset_notes([plan], name):
+                click.echo(f"note: {note}", err=True)
+        if dry_run:
+            estimate = estimate_images(drawing, store, ranks.size)
+            if ranks.first:
+                print_estimate(out, estimate, as_json)
+            return
         written = write_images(drawing, store, run, name, ranks)
         if ranks.first and as_json:
             print_json({**written, "plan": str(plan), "nfe": drawing.nfe})

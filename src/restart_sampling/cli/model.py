@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.cli.options import print_json
 
 if TYPE_CHECKING:
     from restart_sampling.models.checkpoint import Checkpoint
@@ -15,6 +16,33 @@ if TYPE_CHECKING:
 @click.group()
 def model() -> None:
     """Look into model files, and convert them. Nothing in a file is ever run."""
+
+
+@model.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line.")
+def list_models(as_json: bool) -> None:
+    """List the models that have names, and say where each is."""
+    from restart_sampling.base.download import cache_folder
+    from restart_sampling.cli.row_options import print_table
+    from restart_sampling.models.default_plans import DEFAULT_PLANS
+    from restart_sampling.models.resolve import BUNDLED, BY_HAND, PUBLISHED
+
+    def where(file_name: str, otherwise: str) -> str:
+        path = cache_folder() / file_name
+        return f"here: {path}" if path.is_file() else otherwise
+
+    places = {
+        **dict.fromkeys(BUNDLED, "in the package"),
+        **{name: where(f"{name}.pkl", f"downloaded when it is used: {url}") for name, url in PUBLISHED.items()},
+        **{name: where(file, f"to be fetched by hand: {page}") for name, (page, file) in BY_HAND.items()},
+    }
+    if as_json:
+        models = [{"name": name, "where": at, "plan": DEFAULT_PLANS.get(name)} for name, at in places.items()]
+        print_json({"models": models})
+        return
+    plans = [DEFAULT_PLANS.get(name, "-") for name in places]
+    print_table({"model": list(places), "default plan": plans, "where": list(places.values())})
+    click.echo("Also: an https:// URL, the path of a model file or of a folder of diffusers, or file.py:make of yours.")
 
 
 @model.command()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 
 import click
 
 from restart_sampling.cli.options import json_option, print_json, set_option
+from restart_sampling.cli.row_options import print_table
 from restart_sampling.cli.sampler_options import any_model_option, open_net
 
 
@@ -60,26 +60,21 @@ def plan(
 
 
 def _list_presets(as_json: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from restart_sampling.sampling.presets import PRESETS
 
     if as_json:
         print_json({"presets": [asdict(preset) for preset in PRESETS.values()]})
         return
-    table = Table("preset", "NFE", "published FID", "for", "plan", box=None, pad_edge=False)
-    for preset in PRESETS.values():
-        fid = "" if preset.fid is None else f"{preset.fid:.2f}"
-        table.add_row(
-            preset.name,
-            str(preset.nfe),
-            fid,
-            preset.checkpoint,
-            escape(preset.plan),
-        )
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    presets = PRESETS.values()
+    print_table(
+        {
+            "preset": [preset.name for preset in presets],
+            "NFE": [str(preset.nfe) for preset in presets],
+            "published FID": ["" if preset.fid is None else f"{preset.fid:.2f}" for preset in presets],
+            "for": [preset.checkpoint for preset in presets],
+            "plan": [preset.plan for preset in presets],
+        }
+    )
     click.echo(
         "FID: of 50,000 images, the best of three draws. -code: with the churn that the authors' script leaves on."
     )

@@ -10,6 +10,7 @@ import click
 from restart_sampling.cli.options import (
     ProgressBar,
     batch_option,
+    check_suffix,
     describe_device,
     describe_source,
     detector_option,
@@ -51,6 +52,7 @@ def reference(
     \b
       restart-sampling reference cifar10-32x32.zip --out cifar10-32x32.npz
     """
+    check_suffix(out, "reference", ".npz")
     chip = pick_device(device)
 
     from restart_sampling.base.files import check_writable

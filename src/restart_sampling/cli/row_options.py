@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.cli.options import ProgressBar, as_one, detector_option, trust_option
+from restart_sampling.cli.options import ProgressBar, as_one, describe_seconds, detector_option, trust_option
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +98,13 @@ def describe_rows(rows: Sequence[Row], cost: str, there: Mapping[str, Any]) -> s
 
 
 @contextmanager
-def watching(rows: Sequence[Row], there: Mapping[str, Any], shown: bool, announced: bool = False) -> Iterator[Watch]:
+def watching(
+    rows: Sequence[Row],
+    there: Mapping[str, Any],
+    shown: bool,
+    announced: bool = False,
+    ended: Callable[[Outcome], None] = lambda outcome: None,
+) -> Iterator[Watch]:
     """Shows the user how a comparison goes on: progress, and a line for each row that ends.
 
     Args:
@@ -106,12 +112,13 @@ def watching(rows: Sequence[Row], there: Mapping[str, Any], shown: bool, announc
         there: those that are finished, by name.
         shown: whether this process speaks to the user.
         announced: whether each row is named when it begins, too.
+        ended: is told of each row that ends.
     """
     from restart_sampling.comparison.rows import Watch
 
     missing = [row for row in rows if row.name not in there]
     total = sum(row.cost for row in missing)
-    unit = "images x NFE" if any(row.drawing for row in missing) else "images"
+    unit = "evaluations" if any(row.drawing for row in missing) else "images"
     start = time.monotonic()
 
     class Shown(Watch):
@@ -123,12 +130,13 @@ def watching(rows: Sequence[Row], there: Mapping[str, Any], shown: bool, announc
             if shown and there:
                 click.echo(f"{there} images from an earlier start", err=True)
 
-        def advance(self, row: Row, images: int) -> None:
+        def advance(self, row: Row, images: float) -> None:
             advance(images * row.cost)
 
         def end(self, outcome: Outcome) -> None:
+            ended(outcome)
             self.work += outcome.row.cost
-            left = timedelta(seconds=round((time.monotonic() - start) * (total / self.work - 1)))
+            left = describe_seconds((time.monotonic() - start) * (total / self.work - 1))
             result = outcome.result
             said = f"distance {distance(result)} in {result['seconds']:.0f} s" if result else f"failed: {outcome.error}"
             if shown:
@@ -178,20 +186,28 @@ def paired(outcomes: Sequence[Outcome]) -> list[str]:
     ]
 
 
-def print_table(columns: Mapping[str, Sequence[str]]) -> None:
-    """A table on standard output.
+def print_table(columns: Mapping[str, Sequence[str]], err: bool = False) -> None:
+    """A table on standard output, or on standard error.
+
+    Words are never cut or divided: on a terminal that is too narrow for the longest of each column, it goes on beyond.
 
     Args:
         columns: titles, and the cells below them.
+        err: whether it is for standard error.
     """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*columns, box=None, pad_edge=False)
+    longest = [max(map(len, chain(*(cell.split() for cell in (title, *cells))))) for title, cells in columns.items()]
+    table = Table(box=None, pad_edge=False)
+    for title, width in zip(columns, longest, strict=True):
+        table.add_column(title, min_width=width)
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*map(escape, cells))
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    least = sum(longest) + 2 * len(longest)
+    on_terminal = (sys.stderr if err else sys.stdout).isatty()
+    Console(stderr=err, width=max(Console().width, least) if on_terminal else 240).print(table, crop=False)
 
 
 def per_result(outcomes: Sequence[Outcome], cell: Callable[[Any], str], failed: str = "") -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,19 @@ class NamedNet:
 
         plan = replace(plan, made_for=None) if self.any_model else plan
         return NetDrawing(self.net, plan, batch=batch, **self.options)
+
+
+def preset_notes(plans: Iterable[Plan], model: str) -> list[str]:
+    """What has to be known of plans that are presets for other models than this one, a sentence for each of these."""
+    from restart_sampling.sampling.presets import PRESETS, suits
+
+    strange = {PRESETS[plan.preset].checkpoint for plan in plans if plan.preset}
+    return [
+        f"a preset here was made for {checkpoint}, and this model is {model}; a plan that helps one network can harm "
+        f"another ('tune' finds one that suits)"
+        for checkpoint in sorted(strange)
+        if not suits(checkpoint, model)
+    ]
 
 
 @dataclass(frozen=True)

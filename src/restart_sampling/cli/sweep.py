@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
+from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     PAPER,
     batch_option,
     device_option,
     json_option,
+    log_option,
     pick_device,
     print_json,
     print_settings,
@@ -35,7 +38,7 @@ from restart_sampling.cli.row_options import (
     setup_options,
     watching,
 )
-from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, sampler_options
+from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, preset_notes, sampler_options
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.named_plans import NamedPlan
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
 @batch_option
 @device_option
 @rank_timeout_option
+@log_option
+@dry_run_option
 @json_option
 def sweep(
     name: str,
@@ -76,6 +81,8 @@ def sweep(
     batch: int,
     device: str,
     rank_timeout: float,
+    log_kind: str | None,
+    dry_run: bool,
     as_json: bool,
 ) -> int:
     """Compare many plans of a model on the same seeds. The same command goes on after an interruption.
@@ -85,6 +92,7 @@ def sweep(
       restart-sampling sweep --model baseline-cifar10-32x32-uncond-vp --paper cifar10-vp \\
           --reference cifar10-32x32.npz --images 50000 --blocks 3 --out paper
     """
+    require_logbook(log_kind)
     plans = _plans(plan_sources, paper, settings)
     chip = pick_device(device)
 
@@ -104,7 +112,7 @@ def sweep(
             seeds = range(images * blocks)
             rows = plan_rows(plans, partial(model.drawing, batch=batch), seeds, f"0-{len(seeds) - 1}", name)
             comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch, out / RESULTS, out)
-            there = held.enter_context(comparison.claimed(rows)) if ranks.first else {}
+            there = held.enter_context(looked_up(comparison, rows, out, dry_run)) if ranks.first else {}
         if ranks.first:
             print_settings(
                 {
@@ -120,7 +128,19 @@ def sweep(
                 }
             )
             print_notes({row.name: comparison.notes(row) for row in rows})
-        with watching(rows, there, ranks.first) as watch:
+            for note in [*preset_notes([each.plan for each in plans], name), *_paper_notes(paper, name, images)]:
+                click.echo(f"note: {note}", err=True)
+        if dry_run:
+            estimate = estimate_rows(rows, ranks.gather(there)[0], comparison)
+            if ranks.first:
+                print_estimate(out, estimate, as_json)
+            return 0
+        kind = log_kind if ranks.first else None
+        config = {**rows[0].about["run"], **comparison.about()}
+        with (
+            open_logbook(kind, out, "nfe", config) as log,
+            watching(rows, there, ranks.first, ended=partial(_log_row, log, out)) as watch,
+        ):
             outcomes = comparison.run(rows, there, watch)
         if ranks.first:
             if as_json:
@@ -145,6 +165,38 @@ def _plans(sources: Sequence[str], paper: str | None, settings: Sequence[str]) -
     plans = [replace(each, plan=each.plan.set(*settings)) for each in plans]
     check_different(plans)
     return plans
+
+
+def _log_row(log: Logbook, out: Path, outcome: Outcome) -> None:
+    """Writes the values of a row, by its family, at its NFE."""
+    from PIL import Image
+
+    from restart_sampling.evaluation.metrics import METRICS
+
+    result = outcome.result
+    if result is None:
+        return
+    keys = [key for metric in METRICS.values() for key in metric.columns if key in result]
+    log.values(result["nfe"], {f"{key}/{result['family']}": result[key] for key in (*keys, "seconds")})
+    with Image.open(out / result["samples"]) as picture:
+        log.picture(result["nfe"], f"samples/{outcome.row.name}", picture)
+
+
+def _paper_notes(paper: str | None, model: str, images: int) -> list[str]:
+    """What keeps our values from being compared with the published ones; presets speak for themselves."""
+    from restart_sampling.comparison.published import CHECKPOINTS, IMAGES
+    from restart_sampling.sampling.presets import suits
+
+    if paper is None:
+        return []
+    notes = []
+    if not suits(CHECKPOINTS[paper], model):
+        notes.append(f"the published FIDs are those of {CHECKPOINTS[paper]}, and this model is {model}")
+    if images < IMAGES:
+        notes.append(
+            f"the published FIDs are of {IMAGES} images, and a distance of {images} is higher; give --images {IMAGES}"
+        )
+    return notes
 
 
 def _print_table(plans: Sequence[NamedPlan], outcomes: Sequence[Outcome]) -> None:

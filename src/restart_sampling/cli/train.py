@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
 from restart_sampling.cli.options import (
     ProgressBar,
+    days_note,
     describe_device,
+    describe_seconds,
     describe_source,
     device_option,
     json_option,
+    log_option,
     pick_device,
     print_json,
     print_settings,
@@ -26,9 +31,10 @@ if TYPE_CHECKING:
     import torch
 
     from restart_sampling.images.image_set import ImageSet
-    from restart_sampling.training.run import Report
+    from restart_sampling.training.run import Report, Run
     from restart_sampling.training.settings import Settings
 
+_LOGGED = ("loss", "learning_rate", "gradients_replaced", "seconds")
 _D = 2048  # of PFGM++ where the user gives none
 
 
@@ -103,6 +109,7 @@ _D = 2048  # of PFGM++ where the user gives none
     "--attention", "attention_text", metavar="SIZES", help="Resolutions with attention, or none; default: 16 if there."
 )
 @click.option("--dropout", default=0.05, show_default=True, type=click.FloatRange(0, 1, max_open=True))
+@log_option
 @device_option
 @rank_timeout_option
 @json_option
@@ -127,6 +134,7 @@ def train(
     blocks: int,
     attention_text: str | None,
     dropout: float,
+    log_kind: str | None,
     device: str,
     rank_timeout: float,
     as_json: bool,
@@ -142,6 +150,7 @@ def train(
     command goes on where the run stopped (Ctrl-C saves first), and with more minutes or images it extends the run.
     """
     require_extra("matplotlib", "figures")
+    require_logbook(log_kind)
     if (minutes is None) == (images is None):
         raise InputError("give either --minutes or --images: how long to train")
     if D is not None and parametrization != "pfgmpp":
@@ -210,7 +219,18 @@ def train(
         if ranks.first and run.trainer.steps:
             state = "is finished, and nothing is left to do" if run.progress.finished else "goes on"
             click.echo(f"{out} {state}: it has trained on {run.trainer.images} images", err=True)
-        run.train(60 * save_minutes, _print_report)
+        kind, begin = log_kind if ranks.first else None, run.trainer.images
+        with open_logbook(kind, out, "images", settings.run(), begin) as log, _logged(run, log) as write:
+            note = ""
+
+            def report(how: Report) -> None:
+                nonlocal note
+                _print_report(how)
+                if how.seconds_left is not None and not note and (note := days_note(how.seconds_left)):
+                    click.echo(note, err=True)
+                write()
+
+            run.train(60 * save_minutes, report)
         if ranks.first:
             click.echo(f"model: {folder.model}", err=True)
             if as_json:
@@ -254,14 +274,31 @@ def _describe(pictures: ImageSet, settings: Settings) -> str:
     return f"{pictures.source.path.name}, {shape}, random flips{augmented}"
 
 
+@contextmanager
+def _logged(run: Run, log: Logbook) -> Iterator[Callable[[], None]]:
+    """Yields a function that writes to the logbook what is new in a run; also called at the end, however it comes."""
+    from PIL import Image
+
+    done, pictured = len(run.history), run.trainer.images
+
+    def write() -> None:
+        nonlocal done, pictured
+        for line in run.history[done:]:
+            log.values(line["images"], {f"train/{name}": line[name] for name in _LOGGED})
+        done = len(run.history)
+        samples = run.folder.path / f"samples-{run.trainer.images}.png"
+        if samples.exists() and pictured < run.trainer.images:
+            pictured = run.trainer.images
+            with Image.open(samples) as picture:
+                log.picture(run.trainer.images, "samples", picture)
+
+    try:
+        yield write
+    finally:
+        write()
+
+
 def _print_report(report: Report) -> None:
     speed = "" if report.images_per_second is None else f", {report.images_per_second:.0f} images a second"
-    left = "" if report.seconds_left is None else f", {_duration(report.seconds_left)} left"
+    left = "" if report.seconds_left is None else f", {describe_seconds(report.seconds_left)} left"
     click.echo(f"{report.images} images, loss {report.loss:.4f}{speed}{left}", err=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.logbook import open_logbook, require_logbook
 from restart_sampling.cli.options import (
     batch_option,
     describe_device,
     detector_option,
     device_option,
     json_option,
+    log_option,
     pick_device,
     print_json,
     print_settings,
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
 @click.option("--start", default=0, show_default=True, type=click.IntRange(0), help="Another one is another search.")
 @click.option("--no-rises", is_flag=True, help="Without restarts and other noise, for comparison.")
 @net_options
+@log_option
 @batch_option
 @device_option
 @rank_timeout_option
@@ -100,6 +103,7 @@ def tune(
     start: int,
     no_rises: bool,
     asked: SamplerOptions,
+    log_kind: str | None,
     batch: int,
     device: str,
     rank_timeout: float,
@@ -115,6 +119,7 @@ def tune(
       restart-sampling report tuned --out tuned.html
     """
     require_extra("optuna", "tune")
+    require_logbook(log_kind)
     if nfe_text is None and not with_map:
         raise InputError("--nfe is missing: the evaluations of an image, such as 20 or 10,20,40")
     nfes = [] if nfe_text is None else _numbers(nfe_text)
@@ -197,7 +202,9 @@ def tune(
             found = {nfe: run.tune_grid(nfe) for nfe in nfes}
         else:
             grids = run.grids(nfes or [LEAST_NFE])
-            found = {nfe: run.tune(nfe, grids) for nfe in nfes}
+            kind = log_kind if ranks.first else None
+            with open_logbook(kind, out, "plans", {**run.about, "nfe": nfes}) as log:
+                found = {nfe: replace(run, log=log).tune(nfe, grids) for nfe in nfes}
         if ranks.first:
             for nfe, content in found.items():
                 click.echo(f"{out / f'plan-{nfe}.json'}: {content['plan']}", err=as_json)

@@ -16,6 +16,9 @@ CHECKPOINTS = {
 }
 """Of each setting."""
 
+IMAGES = 50_000
+"""Of each published FID."""
+
 _ALWAYS = (
     "the paper prints the least FID of three draws of 50,000 images, which is about 0.02 to 0.04 below one draw; its "
     "reference is EDM's .npz, made with NVIDIA's Inception, but its script computes with another port of Inception",

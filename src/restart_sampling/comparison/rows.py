@@ -69,8 +69,8 @@ class Watch:
     def begin(self, row: Row, there: int) -> None:
         """A row begins, with the sums of so many images from an earlier start."""
 
-    def advance(self, row: Row, images: int) -> None:
-        """So many more images of a row are there, of all processes."""
+    def advance(self, row: Row, images: float) -> None:
+        """So many more images of a row are there, of all processes, or the work of a part of them is done."""
 
     def end(self, outcome: Outcome) -> None:
         """A row has been measured, or has failed."""

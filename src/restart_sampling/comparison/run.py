@@ -26,7 +26,7 @@ from restart_sampling.evaluation.metrics import check_count, notes_on
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup
-from restart_sampling.generation.drawing import Drawing, check_identity
+from restart_sampling.generation.drawing import Advance, Drawing, check_identity
 from restart_sampling.generation.seeds import cut, joined
 from restart_sampling.images.writers import picture_png
 
@@ -175,7 +175,8 @@ class Comparison:
         watch.begin(row, len(done))
         watch.advance(row, len(done))
         drawn = row.images - len(done)
-        values = self.measure_batches(row, own_batches(row.drawing, row.seeds, self.ranks, done), watch, sums)
+        batches = own_batches(row.drawing, row.seeds, self.ranks, done, lambda images: watch.advance(row, images))
+        values = self.measure_batches(row, batches, _SILENT, sums)
         values["nfe_counted"] = row.drawing.nfe if drawn else None
         return values if self.folder else {**values, "drawn": drawn}  # a folder is the same after a kill
 
@@ -231,7 +232,13 @@ class Comparison:
         return self.setup.partial(folder, line["run"], self.batch, line["versions"], self.ranks.rank)
 
 
-def own_batches(drawing: Drawing, seeds: Sequence[int], ranks: Ranks, done: frozenset[int] = frozenset()) -> Batches:
+def own_batches(
+    drawing: Drawing,
+    seeds: Sequence[int],
+    ranks: Ranks,
+    done: frozenset[int] = frozenset(),
+    advance: Advance = lambda images: None,
+) -> Batches:
     """This process's share of the images of the seeds, straight from the sampler.
 
     Args:
@@ -239,10 +246,12 @@ def own_batches(drawing: Drawing, seeds: Sequence[int], ranks: Ranks, done: froz
         seeds: of all images.
         ranks: the processes.
         done: places whose images are not needed again; blocks that are done in part are drawn whole.
+        advance: is told how those of all processes go on, which are about as far as this one.
     """
-    blocks = cut(range(len(seeds)), drawing.batch)
-    own = ranks.deal([block for block in blocks if not done.issuperset(block)])
-    drawn = drawing.draw([seeds[place] for place in joined(own)])
+    blocks = [block for block in cut(range(len(seeds)), drawing.batch) if not done.issuperset(block)]
+    own = ranks.deal(blocks)
+    places, left = joined(own), len(seeds) - len(done)
+    drawn = drawing.draw([seeds[place] for place in places], lambda images: advance(images * left / len(places)))
     return ((block, batch.images, batch.labels) for block, batch in zip(own, drawn, strict=True))
 
 

@@ -84,7 +84,7 @@ class TextComparison(Comparison):
             if ranks.first:
                 store.check(self.batch)
         said = manifest(row.drawing, line["run"], line["model"], row.images, ranks.device, line["versions"])
-        drawn = write_missing(store, said, row.drawing.draw, ranks, lambda count: watch.advance(row, count))
+        drawn = write_missing(store, said, row.drawing.draw, ranks, lambda images: watch.advance(row, images))
         with ranks.failing_together():
             source = open_source(folder)
             images = read_images(source)

@@ -7,15 +7,19 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from math import isfinite
 from operator import index
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.base.machine import describe_device
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.generation.seeds import as_integers, cut
+from restart_sampling.images.writers import as_picture, picture_png
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.fast import CompiledNetwork
 from restart_sampling.models.guidance import guided_by_class
@@ -29,6 +33,13 @@ from restart_sampling.sampling.sample import net_noise, net_path, network_evalua
 from restart_sampling.sampling.solvers.protocol import Denoise
 
 NoiseKind = Literal["counter", "edm"]
+
+Advance = Callable[[float], None]
+"""Is told of each evaluation of the network, as the part of the images that it makes; those of an image add up to 1.
+
+It is told on the host when the evaluation is launched, so nothing waits for the device, which may be behind by what it
+still has to do: a batch or two.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,31 @@ class Batch:
     seeds: tuple[int, ...]
     labels: Tensor | None
     images: Tensor
+
+    def pictures(self) -> list[Image.Image]:
+        """Makes a picture of PIL of each image, RGB, or L where it has one channel.
+
+        Raises:
+            InputError: the images have neither 1 nor 3 channels.
+        """
+        _require_colours(self.images.shape[1], "made pictures", "take batch.images")
+        return [as_picture(image) for image in self.images.numpy()]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Writes each image as a PNG file named by its seed, `000123.png`; one of that name is replaced.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            InputError: the images have neither 1 nor 3 channels, or the folder cannot be written.
+        """
+        paths = [Path(folder) / f"{seed:06d}.png" for seed in self.seeds]
+        pictures = self.pictures()
+        check_writable(paths[0])
+        for path, picture in zip(paths, pictures, strict=True):
+            write_bytes(path, picture_png(picture))
+        return paths
 
 
 class Drawing(Protocol):
@@ -74,8 +110,12 @@ class Drawing(Protocol):
         """JSON, all that determines the images but their seeds."""
         ...
 
-    def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
+    def draw(self, seeds: Sequence[int], advance: Advance = ...) -> Iterator[Batch]:
         """Images of these seeds in batches, in their order; nothing is computed before it is asked for.
+
+        Args:
+            seeds: one for each image.
+            advance: is told how it goes on.
 
         Raises:
             InputError: an image is not finite, or its cost is not what was said.
@@ -178,7 +218,7 @@ class NetDrawing:
             **({} if known else {"process": list(astuple(net.process)), "levels": levels, "shape": list(self.shape)}),
         }
 
-    def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
+    def draw(self, seeds: Sequence[int], advance: Advance = lambda images: None) -> Iterator[Batch]:
         """Images of these seeds in batches, in their order.
 
         Nothing is computed before it is asked for; on an NVIDIA device the next batch is under way when one is given.
@@ -190,7 +230,7 @@ class NetDrawing:
         if len(set(seeds)) < len(seeds):
             raise InputError("a seed is given twice; each seed makes one image")
         # One batch ahead, so that the device has work while the host reads the images of the one before.
-        return _finish_batches(self._start_batches(seeds), ahead=1 if self.net.device.type == "cuda" else 0)
+        return _finish_batches(self._start_batches(seeds, advance), ahead=1 if self.net.device.type == "cuda" else 0)
 
     def begin(self, seeds: Sequence[int]) -> tuple[Denoise, Noise, Tensor]:
         """Starts these seeds by hand, for a loop of one's own.
@@ -222,14 +262,16 @@ class NetDrawing:
                 if not 0 <= label < self._label_dim:
                     raise InputError(f"class {label} is out of range; the model has classes 0 to {self._label_dim - 1}")
 
-    def _start_batches(self, seeds: Sequence[int]) -> Iterator["_Started"]:
+    def _start_batches(self, seeds: Sequence[int], advance: Advance) -> Iterator["_Started"]:
         calls = batches = 0
         solver, restart_solver = self.plan.solvers
 
         def counted(x: Tensor, level: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
-            return denoise(x, level)
+            x0 = denoise(x, level)
+            advance(len(x) / self.nfe)
+            return x0
 
         for chosen in cut(seeds, self.batch):
             noise = self._noise_of(chosen)
@@ -369,10 +411,13 @@ def check_channels(drawing: NetDrawing) -> None:
     Raises:
         InputError: they have neither 1 nor 3 channels.
     """
-    if drawing.shape[0] not in (1, 3):
+    _require_colours(drawing.shape[0], "written or measured", "draw them in Python, with rs.generate or rs.sample")
+
+
+def _require_colours(channels: int, what: str, instead: str) -> None:
+    if channels not in (1, 3):
         raise InputError(
-            f"images that are written or measured have 1 or 3 channels, and those of this net have {drawing.shape[0]}; "
-            f"draw them in Python, with rs.generate or rs.sample"
+            f"images that are {what} have 1 or 3 channels, and those of this net have {channels}; {instead}"
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.generation.drawing import Batch
+from restart_sampling.generation.drawing import Advance, Batch
 from restart_sampling.generation.seeds import joined
 from restart_sampling.generation.store import BlockStore
 
@@ -16,9 +16,9 @@ _MAX_WORKERS = 4  # of each process; they share the cores
 def write_missing(
     store: BlockStore,
     manifest: Mapping[str, Any],
-    draw: Callable[[Sequence[int]], Iterator[Batch]],
+    draw: Callable[[Sequence[int], Advance], Iterator[Batch]],
     ranks: Ranks,
-    advance: Callable[[int], None] = lambda count: None,
+    advance: Advance = lambda images: None,
 ) -> int:
     """Draws and writes the blocks that are not there yet, with all processes, and finishes the whole.
 
@@ -27,9 +27,10 @@ def write_missing(
     Args:
         store: where to; it was checked.
         manifest: JSON, what the images will be.
-        draw: batches of images of seeds, of the size of the blocks.
+        draw: batches of images of seeds, of the size of the blocks; is given who is told of its evaluations.
         ranks: the processes; all call this.
-        advance: called with the number of images, of all processes, that are there more.
+        advance: is told how many images are there at the start, and then how those of all processes go on, which are
+            about as far as this one.
 
     Returns:
         How many images were drawn, by all processes.
@@ -62,12 +63,14 @@ def write_missing(
 def _write_share(
     store: BlockStore,
     missing: Sequence[int],
-    draw: Callable[[Sequence[int]], Iterator[Batch]],
+    draw: Callable[[Sequence[int], Advance], Iterator[Batch]],
     ranks: Ranks,
-    advance: Callable[[int], None],
+    advance: Advance,
 ) -> None:
     own = ranks.deal(missing)
-    batches = zip(own, draw(joined([store.blocks[number] for number in own])), strict=True)
+    seeds = joined([store.blocks[number] for number in own])
+    left = sum(len(store.blocks[number]) for number in missing)
+    batches = zip(own, draw(seeds, lambda images: advance(images * left / len(seeds))), strict=True)
     workers = min(available_cores(), _MAX_WORKERS)
     with ThreadPoolExecutor(workers) as encoders, ThreadPoolExecutor(1) as writer:
 
@@ -76,10 +79,8 @@ def _write_share(
             labels = [None] * len(batch.seeds) if batch.labels is None else batch.labels.tolist()
             store.write(number, list(batch.images.numpy()), labels, encoders)
 
-        for round_, _ in enumerate(in_order(writer, write, batches, ahead=1)):
-            dealt = missing[round_ * ranks.size : (round_ + 1) * ranks.size]  # the others are about as far
+        for _ in in_order(writer, write, batches, ahead=1):
             ranks.alive()
-            advance(sum(len(store.blocks[number]) for number in dealt))
 
 
 def _missing(store: BlockStore) -> list[int]:

@@ -70,7 +70,7 @@ def read_prompts(path: Path) -> list[str]:
 
     In a file with no other column each line is a prompt, commas and all, unless it is quoted as a whole. In the table
     that `write_prompts` makes the first column numbers the images; where they are 0, 1, 2 and so on in another order,
-    that of the numbers counts.
+    that of the numbers counts. In a .txt file without such a header each line that is not blank is a prompt.
 
     Raises:
         InputError: the file cannot be read, has no such column, no prompts, one without text, or a row whose length is
@@ -84,9 +84,16 @@ def read_numbered_prompts(path: Path) -> dict[int, str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             text = file.read()
+        if path.suffix.lower() == ".txt" and not _has_header(text):
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            if not lines:
+                raise InputError(f"prompts {path} holds no prompts; write one a line")
+            return dict(enumerate(lines))
         header, *rows = _whole_lines(text) if _ONE_COLUMN.match(text) else _csv_rows(path, text)
     except OSError as error:
-        raise InputError(f"prompts {path} cannot be read ({error.strerror}); give a CSV such as subset.csv") from error
+        raise InputError(
+            f"prompts {path} cannot be read ({error.strerror}); give a CSV such as subset.csv, or a .txt file"
+        ) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"prompts {path} is not a CSV in UTF-8 ({error}); give one such as subset.csv") from error
     column = header.index("caption")
@@ -106,6 +113,10 @@ def read_numbered_prompts(path: Path) -> dict[int, str]:
         return dict(enumerate(prompts))
     numbered = dict(zip(map(int, numbers), prompts, strict=True))
     return dict(sorted(numbered.items())) if numbered.keys() == {*range(len(prompts))} else numbered
+
+
+def _has_header(text: str) -> bool:
+    return "caption" in next(csv.reader(text.splitlines()[:1]), [])
 
 
 def _csv_rows(path: Path, text: str) -> list[list[str]]:

@@ -18,9 +18,14 @@ def image_name(seed: int) -> str:
     return f"{seed - seed % 1000:06d}/{seed:06d}.png"
 
 
+def as_picture(image: np.ndarray) -> Image.Image:
+    """Makes a picture of a uint8 image [C, H, W], C = 1 (grey) or 3 (RGB)."""
+    return Image.fromarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0))
+
+
 def encode_png(image: np.ndarray) -> bytes:
     """Encodes a uint8 image [C, H, W], C = 1 (grey) or 3 (RGB), as PNG: without loss."""
-    return picture_png(Image.fromarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)))
+    return picture_png(as_picture(image))
 
 
 def picture_png(picture: Image.Image, compress_level: int = -1) -> bytes:

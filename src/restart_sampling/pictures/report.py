@@ -1,7 +1,7 @@
 """`report`: a sweep as one HTML page with settings, figures, a table and images."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.comparison.comparable import RESULTS, SAMPLES, Result, read_sweep
 from restart_sampling.comparison.published import CHECKPOINTS, NOTES
+from restart_sampling.comparison.verdict import verdict
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.results_file import describe_damage
 from restart_sampling.pictures.kinds import KINDS, plot
@@ -45,8 +46,11 @@ def report(folder: str | Path, out: str | Path, paper: str | None = None) -> int
         The number of its rows, or of the plans that were found.
 
     Raises:
-        InputError: the folder holds neither, the page cannot be written, or there is no such setting.
+        InputError: the folder holds neither, the page is not named .html or cannot be written, or there is no such
+            setting.
     """
+    if Path(out).suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"the page would be {out}, and it is an HTML file; give a name that ends in .html")
     if paper not in (None, *CHECKPOINTS):
         raise InputError(f"the paper has no setting '{paper}'; give one of {', '.join(CHECKPOINTS)}")
     check_writable(Path(out))
@@ -83,7 +87,9 @@ def make_report(folder: Path, results: Mapping[str, Result], paper: str | None =
         first=first,
         figures=_figures(results, paper),
         rows=rows,
-        columns={name: form for name, form in _COLUMNS.items() if any(row[name] is not None for row in rows)},
+        verdict=verdict(results),
+        texts=[name for name in ("plan", "family") if any(str(row[name]) != row["name"] for row in rows)],
+        columns=_columns(rows),
         damage=describe_damage(getattr(results, "damaged", ())),
         seeds=max(map(_count, strips), default=0),
         paper=CHECKPOINTS[paper] if paper else None,
@@ -127,6 +133,15 @@ def _rows(folder: Path, results: Mapping[str, Result]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Of `_COLUMNS` those that say something: with one block the minimum is the distance itself."""
+
+    def says(name: str) -> bool:
+        return any(row[name] is not None and (name != "minimum" or row[name] != row["distance"]) for row in rows)
+
+    return {name: form for name, form in _COLUMNS.items() if says(name)}
 
 
 def _count(strip: Path) -> int:

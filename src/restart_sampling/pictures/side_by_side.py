@@ -1,7 +1,7 @@
 """`plot_side_by_side`: cost, images and noise path of samplers on the same seeds."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from restart_sampling.base.files import atomic
-from restart_sampling.generation.drawing import Batch, NetDrawing
+from restart_sampling.generation.drawing import Advance, Batch, NetDrawing
 from restart_sampling.pictures.noise_paths import plot_schedules
 from restart_sampling.pictures.points import Schedule
 from restart_sampling.pictures.style import SECONDARY, style, styles
@@ -51,23 +51,15 @@ class Sampled:
     seconds: float
 
 
-def take_images(batches: Iterable[Batch], advance: Callable[[int], None]) -> tuple[np.ndarray, float]:
-    """Draws batches to their end; returns the images, uint8 [B, C, H, W], and the seconds that they took.
-
-    Args:
-        batches: of any generator.
-        advance: called with the number of images after each batch.
-    """
+def take_images(batches: Iterable[Batch]) -> tuple[np.ndarray, float]:
+    """Draws batches to their end; returns the images, uint8 [B, C, H, W], and the seconds that they took."""
     start = time.perf_counter()
-    images = []
-    for batch in batches:
-        images.append(batch.images.numpy())
-        advance(len(batch.seeds))
+    images = [batch.images.numpy() for batch in batches]
     return np.concatenate(images), time.perf_counter() - start
 
 
 def draw_sampled(
-    name: str, drawing: NetDrawing, seeds: Sequence[int], advance: Callable[[int], None] = lambda count: None
+    name: str, drawing: NetDrawing, seeds: Sequence[int], advance: Advance = lambda images: None
 ) -> Sampled:
     """Draws the images of a sampler.
 
@@ -75,9 +67,9 @@ def draw_sampled(
         name: of the sampler, and its family.
         drawing: draws them.
         seeds: one for each image.
-        advance: called with the number of images after each batch.
+        advance: is told how it goes on.
     """
-    taken = take_images(drawing.draw(seeds), advance)
+    taken = take_images(drawing.draw(seeds, advance))
     schedule = drawing.path.schedule(*drawing.plan.solvers)
     return Sampled(name, name, f"{drawing.nfe} evaluations", drawing.nfe, schedule, *taken)
 

@@ -52,6 +52,7 @@ class Plan:
         sigma_min: last level before 0, raised to the model's own where that is higher.
         sigma_max: first level, lowered to the model's own where that is lower.
         made_for: identity of the only net that may have it, from the file of a plan that was found for one; None: any.
+        preset: name of the preset that it began as; None: of none.
 
     Raises:
         InputError: a setting is of another type or out of its range, or no such solver or grid.
@@ -71,6 +72,7 @@ class Plan:
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     made_for: str | None = field(default=None, compare=False, repr=False)
+    preset: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", whole_number("steps", self.steps))
@@ -120,7 +122,8 @@ class Plan:
         grammar = _preset_text(name.group()) + text[name.end() :] if name else text
         try:
             steps, intervals, settings = split_plan(grammar)
-            return cls(**{"steps": steps, "intervals": intervals, **dict(map(_convert, settings))})
+            preset = name.group() if name else None
+            return cls(**{"steps": steps, "intervals": intervals, "preset": preset, **dict(map(_convert, settings))})
         except InputError as error:
             raise InputError(f"plan '{text}': {error}") from None
 

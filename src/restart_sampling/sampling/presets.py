@@ -6,6 +6,7 @@ does not mention; `-dpm3` are on the VP schedule from t = 1 to 1e-3, and their t
 """
 
 import csv
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -28,6 +29,22 @@ class Preset:
     nfe: int
     fid: float | None
 
+
+def suits(checkpoint: str, model: str) -> bool:
+    """Tells by their names whether a model is the checkpoint that a preset was made for.
+
+    Args:
+        checkpoint: of a preset.
+        model: a name, a path or a URL, as the user wrote it.
+    """
+    name = re.sub(r"\.(safetensors|pkl|pt|pth)$", "", re.split(r"[/\\]", model)[-1])
+    return name == _FILES.get(checkpoint, checkpoint)
+
+
+_FILES = dict.fromkeys(
+    ("PFGM++ D=2048 unconditional", "PFGM++ with D = 2048, unconditional CIFAR-10"), "pfgmpp-cifar10-32x32-uncond-2048"
+)
+"""Names of the checkpoints that presets describe otherwise."""
 
 _ROWS = csv.DictReader(files("restart_sampling.sampling").joinpath("presets.csv").read_text("utf-8").splitlines())
 PRESETS: dict[str, Preset] = {

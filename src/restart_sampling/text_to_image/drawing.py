@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from inspect import signature
 from itertools import pairwise
 from math import isfinite
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError, one_line, shorten
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.drawing import Batch
+from restart_sampling.generation.drawing import Advance, Batch
 from restart_sampling.generation.seeds import cut
 from restart_sampling.text_to_image.pipeline import TextToImage, quiet
 from restart_sampling.text_to_image.samplers import Sampler, check_pipeline, make_scheduler
@@ -103,7 +103,7 @@ class TextDrawing:
             "scheduler": {"class": type(self.scheduler).__name__, **config},
         }
 
-    def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
+    def draw(self, seeds: Sequence[int], advance: Advance = lambda images: None) -> Iterator[Batch]:
         """Draws the images of these numbers in batches, in their order; each depends on its number and prompt alone.
 
         Nothing is computed before it is asked for.
@@ -112,13 +112,13 @@ class TextDrawing:
             InputError: an image is not finite or of another size, or the pipeline draws noise without a seed, or
                 evaluates its network another number of times than it was to.
         """
-        return map(self._draw_batch, cut(seeds, self.batch))
+        return map(partial(self._draw_batch, advance), cut(seeds, self.batch))
 
-    def _draw_batch(self, numbers: Sequence[int]) -> Batch:
+    def _draw_batch(self, advance: Advance, numbers: Sequence[int]) -> Batch:
         model, request = self.model, self.request
         prompts = [self.prompts if isinstance(self.prompts, str) else self.prompts[number] for number in numbers]
         noise = _unseeded_noise(model.device)
-        with counted_images(model.network) as count:
+        with counted_images(model.network, lambda images: advance(images / self.network_evaluations)) as count:
             images = _call(model, request, self.scheduler, prompts, numbers)
         what = f"{type(model.pipe).__name__} with sampler '{request.sampler}'"
         if count() != self.network_evaluations * len(numbers):
@@ -254,18 +254,23 @@ def _path(scheduler: Any) -> tuple[tuple[int, float], ...]:
 
 
 @contextmanager
-def counted_images(network: torch.nn.Module) -> Iterator[Callable[[], int]]:
+def counted_images(
+    network: torch.nn.Module, evaluated: Callable[[int], None] = lambda images: None
+) -> Iterator[Callable[[], int]]:
     """Counts the images that a network evaluates in the body, and yields a function that returns the count.
 
-    Classifier-free guidance evaluates each image twice, in one batch or two.
+    Classifier-free guidance evaluates each image twice, in one batch or two; `evaluated` is told how many each
+    evaluation has.
     """
     images = 0
 
-    def add(_: torch.nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+    def add(_: torch.nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor], _answer: object) -> None:
         nonlocal images
-        images += len(arguments[0] if arguments else named["hidden_states"])
+        count = len(arguments[0] if arguments else named["hidden_states"])
+        images += count
+        evaluated(count)
 
-    hook = network.register_forward_pre_hook(add, with_kwargs=True)
+    hook = network.register_forward_hook(add, with_kwargs=True)
     try:
         yield lambda: images
     finally:

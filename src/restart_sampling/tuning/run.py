@@ -9,6 +9,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable, is_partial, write_json
+from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.net import Net
@@ -46,6 +47,7 @@ class Run:
         begin: starts seeds of the net, for stage 0; None: without it.
         batch: seeds at a time, there.
         tell: is told of the progress, in sentences.
+        log: gets the values on the way.
     """
 
     net: Net
@@ -57,6 +59,7 @@ class Run:
     begin: Begin | None = None
     batch: int = 64
     tell: Callable[[str], None] = lambda text: None
+    log: Logbook = NOWHERE
 
     @property
     def about(self) -> dict[str, Any]:
@@ -145,7 +148,7 @@ class Run:
         bench = Bench(self.objective, self.ranks, self.folder / MEASURED)
         study = open_study(self.folder / TRIALS, f"NFE {nfe}") if self.ranks.first else None
         space = Space(self.net, nfe, grids, self.settings.rises)
-        stages = Stages(space, bench, study, self.settings, self.folder / SAMPLES, self.tell)
+        stages = Stages(space, bench, study, self.settings, self.folder / SAMPLES, self.tell, self.log)
         verdict = stages.run()
         return self._write(nfe, verdict.plan, self.objective.about, {**verdict.json(), "cost": stages.cost()})
 

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.tuning.bench import Bench, Key, Measured
 from restart_sampling.tuning.objective import GROUPS, Scores
 from restart_sampling.tuning.race import race
@@ -52,6 +53,7 @@ class Stages:
         settings: how a plan is looked for.
         samples: a folder for the first images of the plans that are confirmed.
         tell: is told of the progress, in sentences.
+        log: gets the value of each plan that is measured, and the best so far.
     """
 
     space: Space
@@ -60,6 +62,7 @@ class Stages:
     settings: Settings
     samples: Path
     tell: Callable[[str], None]
+    log: Logbook = NOWHERE
 
     def __post_init__(self) -> None:
         self.nfe = self.space.nfe
@@ -164,6 +167,8 @@ class Stages:
     def _told(self, key: Key, result: Measured) -> None:
         """Says at once where there is a new best plan, and now and then how it is."""
         self._take(key, result)
+        values = {f"{result.stage}/nfe-{self.nfe}": result.value, f"best/nfe-{self.nfe}": self._best[0]}
+        self.log.values(len(self.bench.found), {name: value for name, value in values.items() if isfinite(value)})
         if self._best[1] and time.monotonic() >= self._next_word and result.stage in ("usual", "search"):
             self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
             left = f"; {max(self.clock.left, 0) / 60:.1f} minutes left" if self.settings.minutes < inf else ""

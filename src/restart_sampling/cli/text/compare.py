@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     detector_option,
     device_option,
@@ -90,6 +91,7 @@ SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100",
 @batch_option
 @device_option
 @rank_timeout_option
+@dry_run_option
 @json_option
 def compare(
     prompts_path: Path,
@@ -108,6 +110,7 @@ def compare(
     batch: int,
     device: str,
     rank_timeout: float,
+    dry_run: bool,
     as_json: bool,
 ) -> int:
     """Compare samplers on the prompts of a CSV: Fréchet distance, CLIP and aesthetic score at each guidance scale.
@@ -154,7 +157,7 @@ def compare(
             ]
             rows = [text_row(drawing, prompts_path) for drawing in drawings]
             comparison = TextComparison(setup, ranks, batch, out / RESULTS, out, prompts, scores, keep_images)
-            there = held.enter_context(comparison.claimed(rows)) if ranks.first else {}
+            there = held.enter_context(looked_up(comparison, rows, out, dry_run)) if ranks.first else {}
         if ranks.first:
             evaluations = sum(drawing.network_evaluations for drawing in drawings)
             print_settings(
@@ -168,6 +171,11 @@ def compare(
                 }
             )
             print_notes({row.name: comparison.notes(row) for row in rows})
+        if dry_run:
+            estimate = estimate_rows(rows, ranks.gather(there)[0], comparison)
+            if ranks.first:
+                print_estimate(out, estimate, as_json)
+            return 0
         with watching(rows, there, ranks.first) as watch:
             outcomes = comparison.run(rows, there, watch)
         if ranks.first:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.base.errors import InputError
+from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
+    check_images_place,
     describe_device,
     describe_nfe,
     device_option,
@@ -23,19 +26,21 @@ from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
     PipelineOptions,
     batch_option,
+    check_texts,
     describe_model,
     describe_notes,
     drawing_options,
     guidance_option,
     images_option,
-    prompts_option,
+    optional_prompts_option,
     read_captions,
     seed_option,
 )
 
 
 @click.command()
-@prompts_option
+@click.option("--prompt", "prompt_texts", multiple=True, metavar="TEXT", help="What an image shows; may be repeated.")
+@optional_prompts_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, or a file that ends in .zip.")
 @click.option(
     "--scheduler", "scheduler_text", default="restart", show_default=True, metavar="SAMPLER", help=SAMPLER_HELP
@@ -48,9 +53,11 @@ from restart_sampling.cli.text.pipeline_options import (
 @batch_option
 @device_option
 @rank_timeout_option
+@dry_run_option
 @json_option
 def generate(
-    prompts_path: Path,
+    prompt_texts: tuple[str, ...],
+    prompts_path: Path | None,
     out: Path,
     scheduler_text: str,
     steps: int | None,
@@ -61,17 +68,22 @@ def generate(
     batch: int,
     device: str,
     rank_timeout: float,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Draw an image of each prompt of a CSV. After an interruption the same command goes on; also under torchrun.
+    """Draw an image of each prompt. After an interruption the same command goes on; also under torchrun.
 
     \b
+      restart-sampling text generate --prompt "a red fox in snow" --out fox
       restart-sampling text generate --prompts coco/subset.csv --scheduler ddim --steps 50 --out images
       restart-sampling text score images --prompts images/subset.csv
 
-    Image i is that of row i. The prompts are written beside the images: DIR/subset.csv, or FILE.subset.csv beside
-    FILE.zip. A safety checker is left out, because it makes images black.
+    Image i is that of prompt i, counted from 0. The prompts are written beside the images: DIR/subset.csv, or
+    FILE.subset.csv beside FILE.zip. A safety checker is left out, because it makes images black.
     """
+    if bool(prompt_texts) == (prompts_path is not None):
+        raise InputError("give either --prompt, or --prompts with a file")
+    check_images_place(out)
     chip = pick_device(device)
 
     from restart_sampling.base.ranks import distributed
@@ -84,10 +96,13 @@ def generate(
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             sampler = Sampler.parse(scheduler_text, steps)
-            prompts = read_captions(prompts_path, count)
+            prompts = read_captions(prompts_path, count) if prompts_path else check_texts(prompt_texts, count)
             drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, batch)
             store = BlockStore(out, cut(range(len(prompts)), batch), drawing.about)
-            if ranks.first:
+            if dry_run:
+                with leaving_no_folder(out):
+                    store.check(batch)
+            elif ranks.first:
                 held.enter_context(store.claimed(batch))
         model = drawing.model
         if ranks.first:
@@ -97,16 +112,21 @@ def generate(
                     **describe_notes([drawing]),
                     "sampler": f"{sampler}, guidance {guidance:g}",
                     "NFE": describe_nfe(drawing, guidance),
-                    "images": f"{len(prompts)} of {prompts_path} (seeds {seed}-{seed + len(prompts) - 1}), "
-                    f"{batch} at a time",
+                    "images": f"{len(prompts)} of {prompts_path or '--prompt'} "
+                    f"(seeds {seed}-{seed + len(prompts) - 1}), {batch} at a time",
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {model.dtype}",
                     "out": out,
                 }
             )
+        if dry_run:
+            estimate = estimate_images(drawing, store, ranks.size)
+            if ranks.first:
+                print_estimate(out, estimate, as_json)
+            return
         written = write_images(drawing, store, drawing.about, model.name, ranks, *PACKAGES)
         if ranks.first:
             table = out.with_suffix(".subset.csv") if out.suffix == ".zip" else out / "subset.csv"
-            if table.resolve() != prompts_path.resolve():
+            if prompts_path is None or table.resolve() != prompts_path.resolve():
                 write_prompts(prompts, table)
             if as_json:
                 print_json(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,14 +51,15 @@ seed_option = click.option(
     type=click.IntRange(0, 2**62),
     help="Image number i has the seed SEED + i, whatever the batch or the process.",
 )
-prompts_option = click.option(
+_prompts_option = partial(
+    click.option,
     "--prompts",
     "prompts_path",
-    required=True,
-    metavar="CSV",
+    metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A CSV with a column 'caption', such as that of 'text coco'.",
+    help="A CSV with a column 'caption', such as that of 'text coco', or a .txt with a prompt a line.",
 )
+prompts_option, optional_prompts_option = _prompts_option(required=True), _prompts_option()
 images_option = click.option("--images", "count", type=click.IntRange(1), help="The first so many; default: all.")
 SAMPLER_HELP = (
     "ddim, ddpm, heun, dpmpp or restart, with steps (ddim:50), restarts (restart:30 [10,2,0.1,2.0]) and settings of "
@@ -130,6 +132,19 @@ def read_captions(path: Path, count: int | None) -> list[str]:
     if count is not None and count > len(prompts):
         raise InputError(f"--images {count}: {path} holds {len(prompts)} prompts; ask for as many or fewer")
     return prompts[:count]
+
+
+def check_texts(texts: Sequence[str], count: int | None = None) -> list[str]:
+    """Returns the prompts that the user wrote.
+
+    Raises:
+        InputError: one has no text, or --images is given, which is for files.
+    """
+    if count is not None:
+        raise InputError(f"--images {count} is for --prompts; leave it out, and repeat --prompt for more images")
+    if not all(text.strip() for text in texts):
+        raise InputError("--prompt has no text; write what the images should show")
+    return list(texts)
 
 
 def describe_model(model: TextToImage) -> str:

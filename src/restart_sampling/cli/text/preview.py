@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import check_writable
 from restart_sampling.cli.options import (
     ProgressBar,
+    check_suffix,
     describe_device,
     device_option,
     json_option,
@@ -19,10 +20,12 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
+from restart_sampling.cli.row_options import print_table
 from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
     PipelineOptions,
     batch_option,
+    check_texts,
     describe_model,
     describe_notes,
     drawing_options,
@@ -31,6 +34,7 @@ from restart_sampling.cli.text.pipeline_options import (
 )
 
 if TYPE_CHECKING:
+    from restart_sampling.generation.drawing import Advance
     from restart_sampling.pictures.side_by_side import Sampled
     from restart_sampling.text_to_image.drawing import TextDrawing
 
@@ -77,14 +81,9 @@ def preview(
           --sampler ddim:50 --sampler ddpm:100 --sampler restart --out preview.png
     """
     require_extra("matplotlib", "figures")
-    if out.suffix != ".png":
-        raise InputError(f"--out {out}: the picture is a PNG file; give a name that ends in .png")
+    check_suffix(out, "picture", ".png")
     check_writable(out)
     chip = pick_device(device)
-
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     from restart_sampling.generation.seeds import parse_seeds
     from restart_sampling.pictures.side_by_side import plot_side_by_side
@@ -94,8 +93,7 @@ def preview(
     seeds = parse_seeds(seeds_text)
     for text in sampler_texts:
         Sampler.parse(text)  # what can be wrong without the model comes before it
-    if not prompt.strip():
-        raise InputError("--prompt has no text; write what the images should show")
+    check_texts([prompt])
     model = asked.load(chip)
     samplers = pick_samplers(sampler_texts, model, SAMPLERS, [guidance])
     drawings = [prepare(model, asked.request(sampler, guidance, seed=0), prompt, batch) for sampler in samplers]
@@ -126,24 +124,28 @@ def preview(
         ]
         print_json({"samplers": rows, "images": len(seeds), "out": str(out)})
     else:
-        table = Table("sampler", "NFE", "network evaluations", "seconds", box=None, pad_edge=False)
-        for each, network in zip(taken, evaluations, strict=True):
-            table.add_row(escape(each.name), str(each.nfe), str(network), f"{each.seconds:.1f}")
-        Console().print(table)
+        print_table(
+            {
+                "sampler": [each.name for each in taken],
+                "NFE": [str(each.nfe) for each in taken],
+                "network evaluations": list(map(str, evaluations)),
+                "seconds": [f"{each.seconds:.1f}" for each in taken],
+            }
+        )
     click.echo(f"picture: {out}", err=True)
 
 
-def sample_prompt(drawing: TextDrawing, seeds: Sequence[int], advance: Callable[[int], None]) -> Sampled:
+def sample_prompt(drawing: TextDrawing, seeds: Sequence[int], advance: Advance) -> Sampled:
     """Draws a prompt with each of the seeds.
 
     Args:
         drawing: of the prompt; a seed is added to that of its request.
         seeds: one for each image.
-        advance: called with the number of images after each batch.
+        advance: is told how it goes on.
     """
     from restart_sampling.pictures.side_by_side import Sampled, take_images
 
-    taken = take_images(drawing.draw(seeds), advance)
+    taken = take_images(drawing.draw(seeds, advance))
     sampler, nfe, network = drawing.request.sampler, drawing.nfe, drawing.network_evaluations
     cost = f"NFE {nfe}" + (f", {network} network evaluations" if network != nfe else "")
     return Sampled(str(sampler), f"{sampler.family} ({sampler})", cost, nfe, drawing.path, *taken)

@@ -1,0 +1,137 @@
+"""`--dry-run`: how long a command would take and how much disk it would need, before anything is drawn or written."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from restart_sampling.cli.options import days_note, describe_seconds, print_json, print_settings
+
+if TYPE_CHECKING:
+    from restart_sampling.comparison.rows import Row
+    from restart_sampling.comparison.run import Comparison
+    from restart_sampling.generation.drawing import Drawing
+    from restart_sampling.generation.store import BlockStore
+
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Check all that is asked, estimate time and disk, and stop; nothing is written."
+)
+_RECORD = 300
+"""Bytes beside the pixels of an image, at most: the frame of its PNG, its record, its place in a zip."""
+_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+
+
+@contextmanager
+def leaving_no_folder(path: Path) -> Iterator[None]:
+    """Removes the folders that a check makes on the way to a file or folder, where it leaves them empty."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
+def looked_up(
+    comparison: Comparison, rows: Sequence[Row], out: Path, dry_run: bool
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """Claims the rows as `Comparison.claimed` does; for a dry run it only makes the same checks."""
+    if dry_run:
+        with leaving_no_folder(out):
+            yield comparison.take_up(rows)
+    else:
+        with comparison.claimed(rows) as there:
+            yield there
+
+
+def estimate_images(drawing: Drawing, store: BlockStore, processes: int) -> dict[str, Any]:
+    """What `print_estimate` needs of images that are written to a folder or a zip."""
+    from restart_sampling.generation.timing import seconds_per_image
+
+    left = sum(len(block) for number, block in enumerate(store.blocks) if not store.intact(number))
+    seconds = left * seconds_per_image(drawing, store.blocks[0]) / processes if left else 0.0
+    size = _png_bytes(drawing, left)
+    # A zip is made of the files, which go when it is finished.
+    return {"images": left, "seconds": seconds, "bytes": size and size * (2 if store.out.suffix == ".zip" else 1)}
+
+
+def estimate_rows(rows: Sequence[Row], there: Mapping[str, Any], comparison: Comparison) -> dict[str, Any]:
+    """What `print_estimate` needs of rows that are measured: the sums of one at a time, and for prompts its images."""
+    from restart_sampling.comparison.text_comparison import TextComparison
+    from restart_sampling.generation.timing import seconds_per_image
+
+    missing = [(row, row.drawing) for row in rows if row.name not in there and row.drawing]
+    images = sum(row.images for row, _ in missing)
+    if not missing:
+        return {"images": 0, "seconds": 0.0, "bytes": 0}
+    first, drawing = missing[0]
+    one = seconds_per_image(drawing, first.seeds) / drawing.network_evaluations
+    work = sum(row.images * each.network_evaluations for row, each in missing)
+    seconds = work * one + images * _detector_seconds(comparison, drawing)
+    kept = 0
+    if isinstance(comparison, TextComparison):
+        kept = images if comparison.keep else max(row.images for row, _ in missing)
+    pictures = _png_bytes(drawing, kept)
+    size = None if kept and pictures is None else _bytes_of_sums(comparison, first.images) + (pictures or 0)
+    return {"images": images, "seconds": seconds / comparison.ranks.size, "bytes": size}
+
+
+def print_estimate(out: Path, estimate: Mapping[str, Any], as_json: bool) -> None:
+    """Says how long it would take, how much disk it would need, and what is wrong with either."""
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    free, size = shutil.disk_usage(there).free, estimate["bytes"]
+    needed = "depends on the size of the images" if size is None else f"at most {_describe_bytes(size)}"
+    print_settings(
+        {
+            "time": f"about {describe_seconds(estimate['seconds'])} for {estimate['images']} images, from the first "
+            f"evaluations",
+            "disk": f"{needed}; {_describe_bytes(free)} are free",
+        }
+    )
+    if note := days_note(estimate["seconds"]):
+        click.echo(note, err=True)
+    if size is not None and size > free:
+        click.echo(f"note: the disk of {out} has too little room", err=True)
+    click.echo("nothing was drawn or written (--dry-run)", err=True)
+    if as_json:
+        print_json({"dry_run": True, **estimate, "seconds": round(estimate["seconds"], 3), "free_bytes": free})
+
+
+def _png_bytes(drawing: Drawing, images: int) -> int | None:
+    """At most: pixels that do not compress; None: the size of the images is not known."""
+    return None if drawing.shape is None else images * (prod(drawing.shape) + drawing.shape[1] + _RECORD)
+
+
+def _bytes_of_sums(comparison: Comparison, images: int) -> int:
+    """At most: what a row keeps until it is finished, the new beside the old while it is saved."""
+    from restart_sampling.evaluation.metrics import GROUPS, NEED_FEATURES
+
+    setup = comparison.setup
+    width, groups = setup.reference.width, setup.blocks if setup.blocks > 1 else GROUPS
+    features = 4 * width if NEED_FEATURES & set(setup.metrics) else 0
+    return 2 * (comparison.ranks.size * 8 * groups * width * (width + 1) + images * (features + _RECORD))
+
+
+def _detector_seconds(comparison: Comparison, drawing: Drawing) -> float:
+    """Of an image, in a batch."""
+    import torch
+
+    images = torch.zeros(drawing.batch, *(drawing.shape or (3, 64, 64)), dtype=torch.uint8)
+    for _ in range(2):  # the first call picks algorithms
+        start = time.perf_counter()
+        comparison.setup.detector(images).cpu()
+        seconds = time.perf_counter() - start
+    return seconds / len(images)
+
+
+def _describe_bytes(count: int) -> str:
+    return next((f"{count / size:.1f} {unit}" for unit, size in _UNITS if count >= size), f"{count} bytes")

@@ -1,0 +1,129 @@
+"""Tables of results for papers, and the verdict on a sweep."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.comparison.table import results_table, write_csv, write_latex, write_markdown
+from restart_sampling.comparison.verdict import verdict
+from sweeps import lines, result, results_file
+
+ROWS = (
+    result("18", 0.6351, 0.0048, name="heun_18 & co"),
+    result("18 [3,2,0.06,0.30]", 0.527123, 0.014, published_fid=2.7),
+)
+
+
+def test_markdown_has_as_many_digits_as_the_error():
+    table = write_markdown(results_table(ROWS)).splitlines()
+    assert table[0].startswith("| row | plan | NFE | images | Fréchet distance |")
+    assert table[1].startswith("| --- | --- | ---: | ---: | ---: |")
+    assert "| 0.6351 ± 0.0048 |" in table[2]
+    assert "| 0.527 ± 0.014 |" in table[3]
+    assert table[3].endswith("| 2.7 |")
+
+
+def test_csv_has_all_digits_and_errors_beside():
+    first, second = csv.DictReader(io.StringIO(write_csv(results_table(ROWS))))
+    assert (second["Fréchet distance"], second["error of Fréchet distance"]) == ("0.527123", "0.014")
+    assert (first["row"], first["published FID"]) == ("heun_18 & co", "")
+
+
+def test_latex_is_escaped():
+    text = write_latex(results_table(ROWS))
+    assert text.startswith("\\begin{tabular}{llrrr")
+    assert r"heun\_18 \& co & 18 & 35 &" in text
+    assert r"0.527 $\pm$ 0.014" in text
+    assert text.endswith("\\bottomrule\n\\end{tabular}\n")
+
+
+def test_the_command_prints_a_file_or_the_sweep_in_a_folder(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results_file(*ROWS)
+    code, out, _ = run("results", "table", "results.jsonl", "--format", "latex")
+    assert (code, out) == (0, write_latex(results_table(lines(Path("results.jsonl")))))
+    assert run("results", "table", ".")[1].startswith("| row |")
+    Path("results.jsonl").write_text("")
+    code, _, err = run("results", "table", ".")
+    assert code == 2
+    assert "has no rows" in err
+
+
+def test_files_and_prompted_rows_have_tables_too():
+    files = {"run": {"images": "folder", "max_images": None}, "images": 7, "plan": None, "frechet_distance": 2.5}
+    text = {"run": {}, "name": "ddim:50 at 2", "guidance": 2.0, "nfe": 50, "images": 7, "clip_score": 0.3125}
+    table = results_table([files, text])
+    assert table["row"] == ["folder", "ddim:50 at 2"]
+    assert "plan" not in table
+    assert write_markdown(table).splitlines()[3].startswith("| ddim:50 at 2 | 2.0 | 50 | 7 |  |")
+    with pytest.raises(InputError, match="has nfe 'many', which is no number"):
+        results_table([{**text, "nfe": "many"}])
+
+
+def paired(plan, blocks):
+    mean = sum(blocks) / len(blocks)
+    return result(plan, mean, 0.01, frechet_distance_blocks=list(blocks))
+
+
+def test_a_verdict_names_the_best_what_is_alike_and_what_restarts_do():
+    rows = [
+        paired("18", (0.60, 0.61, 0.62)),
+        paired("18 [3,2,0.06,0.30]", (0.50, 0.51, 0.52)),
+        paired("20 [3,2,0.06,0.30]", (0.50, 0.512, 0.519)),  # alike: +0.0003 +- 0.0009
+    ]
+    best, alike, restarts, warning = verdict(dict(enumerate(rows)))
+    assert best == "The lowest distance is that of '18 [3,2,0.06,0.3]' (43 evaluations): 0.5100 ± 0.01."
+    assert alike == "Within 2 standard errors of it is '20 [3,2,0.06,0.3]' (47 evaluations)."
+    assert "against the best without, of as many evaluations or fewer, '18' (35 evaluations)" in restarts
+    assert "its distance is lower by 0.1000 ± " in restarts
+    assert "picked on the seeds" in warning
+
+
+def test_restarts_that_harm_are_said_to():
+    rows = [paired("18", (0.50, 0.51)), paired("18 [3,2,0.06,0.30]", (0.60, 0.612)), paired("40", (0.3, 0.301))]
+    lines = verdict(dict(enumerate(rows)))
+    assert lines[1] == "All others are higher by more than 2 standard errors of the difference."
+    assert "'18' (35 evaluations)" in lines[2]  # and not that of 79
+    assert "its distance is higher by 0.1010 ± 0.001" in lines[2]
+    rows[1] = paired("18 [3,2,0.06,0.30]", (0.50, 0.508))
+    assert (
+        "its distance is -0.0010 ± 0.001 from it, which cannot be told from none" in verdict(dict(enumerate(rows)))[-2]
+    )
+    assert len(verdict({"one": rows[0]})) == 1
+
+
+def test_published_rows_warn_of_another_network_and_of_few_images(place, run):
+    words = (
+        "--reference",
+        "ref.npz",
+        "--detector",
+        "tiny.pt",
+        "--trust-detector",
+        "--images",
+        "12",
+        "--out",
+        "out",
+        "--dry-run",
+    )
+    err = run("sweep", "--model", "tiny.safetensors", "--paper", "cifar10-edm", *words)[2]
+    assert "note: the published FIDs are those of edm-cifar10-32x32-uncond-vp, and this model is tiny" in err
+    assert "note: the published FIDs are of 50000 images, and a distance of 12 is higher" in err
+    assert err.count("a preset here was made for edm-cifar10-32x32-uncond-vp") == 1
+    Path("edm-cifar10-32x32-uncond-vp.safetensors").symlink_to("tiny.safetensors")
+    own = run(
+        "sweep", "--model", "edm-cifar10-32x32-uncond-vp.safetensors", "--plans", "cifar10-edm-43", *words, "--dry-run"
+    )
+    assert "note: a preset" not in own[2]
+
+
+@pytest.mark.parametrize("plan", ["cifar10-vp-43", "cifar10-vp-43 s_noise=1.003"])
+def test_a_preset_for_another_network_is_said(plan, place, run):
+    words = ("--model", "tiny.safetensors", "--seeds", "0", "--out", "images", "--dry-run", "--json")
+    code, out, err = run("generate", *words, "--plan", plan, "--set", "churn=1")
+    assert (code, json.loads(out)["images"]) == (0, 1)
+    assert "note: a preset here was made for baseline-cifar10-32x32-uncond-vp, and this model is tiny" in err
+    assert "a preset here" not in run("generate", *words, "--plan", "18 [3,2,0.06,0.30]")[2]
