@@ -87,6 +87,20 @@ def test_a_branch_that_moves_does_not_move_within_a_process(hub, models):
     assert sha256(resolve("hf://me/flowers")) == sha256(models[0])
 
 
+def test_a_branch_that_moves_while_files_are_fetched(hub, models):
+    class Moving(dict):
+        def __getitem__(self, name):
+            commit = super().__getitem__(name)
+            if name == "main":
+                self["main"] = OLD
+            return commit
+
+    hold(hub, models)
+    hub.repositories["me/flowers"] = Moving(hub.repositories["me/flowers"])
+    net = rs.load_model("hf://me/flowers")
+    assert (net.identity, net.default_plan) == (sha256(models[1]), str(rs.Plan.parse(PLAN)))
+
+
 def test_the_cache_is_the_layout_of_huggingface_hub(hub, models, offline, tmp_path):
     """As `hf download`, or another machine, left it."""
     offline()

@@ -51,9 +51,9 @@ def dataset(
       restart-sampling dataset ILSVRC/Data/CLS-LOC/train imagenet-64x64.zip \\
           --resolution 64x64 --transform center-crop
 
-    Labels are those of SOURCE's dataset.json, or of Hugging Face's metadata.csv or metadata.jsonl, else the folders of the
-    classes in the order of their names as text: 10 comes before 2. The names are kept in dataset.json, and a model that
-    is trained with --cond knows them.
+    Labels are those of SOURCE's dataset.json, or of Hugging Face's metadata.csv or metadata.jsonl, else the folders of
+    the classes in the order of their names as text: 10 comes before 2. The names are kept in dataset.json, and a model
+    that is trained with --cond knows them.
 
     Images have to become squares, of one size that is a power of two. center-crop takes the square in the middle;
     center-crop-wide takes rows in the middle, scales them to WxH, adds black bars to a square, and leaves out images
