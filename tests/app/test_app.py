@@ -189,6 +189,7 @@ def test_without_gradio_the_extra_is_named(run, monkeypatch):
     assert "restart-sampling[app]" in err
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Gradio's event loops
 def test_the_page_draws(model):
     """With gradio alone, which the development environment does not have."""
     pytest.importorskip("gradio")

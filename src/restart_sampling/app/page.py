@@ -92,25 +92,18 @@ def make_page(models: Sequence[str], tuned: Sequence[Path] = (), device: torch.d
         with gr.Accordion("Map of the model: what one restart does", open=False, visible=bool(first.map)) as box:
             shown_map = gr.HTML(_map(first), elem_classes="map")
 
-        plan_texts = [column["text"] for column in columns]
-        refreshed = {
-            "fn": lambda name, *texts: _refresh(load(name).net, texts),
-            "inputs": [model, *plan_texts],
-            "outputs": [*(column["about"] for column in columns), paths],
-            "show_progress": "hidden",
-        }
+        plan_texts, abouts = [column["text"] for column in columns], [column["about"] for column in columns]
+        # No event waits for another (`then`): those are lost where a newer one comes first.
+        live: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
         for column in columns:
-            quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
-            follow = {"inputs": column["text"], "outputs": column["sliders"], "fn": _follow}
-            column["text"].input(**follow, **quiet).then(**refreshed)
-            start = {"inputs": [model, column["start"]], "outputs": column["text"]}
-            column["start"].input(lambda name, chosen: load(name).plans[chosen], **start, **quiet).then(
-                **follow, show_progress="hidden"
-            ).then(**refreshed)
-            for name, slider in zip(SLIDERS, column["sliders"], strict=True):
-                slider.input(partial(_move, name), [column["text"], *column["sliders"]], column["text"], **quiet).then(
-                    **refreshed
-                )
+            text, start, sliders = column["text"], column["start"], column["sliders"]
+            text.change(
+                lambda name, *texts: _refresh(load(name).net, texts), [model, *plan_texts], [*abouts, paths], **live
+            )
+            gr.on([text.input, text.blur], _follow, text, sliders, **live)  # without a key a paste is a change only
+            start.input(lambda name, chosen: _start(load(name).plans[chosen]), [model, start], [text, *sliders], **live)
+            for name, slider in zip(SLIDERS, sliders, strict=True):
+                slider.input(partial(_move, name), [text, *sliders], [text, column["about"]], **live)
 
         def choose(name: str) -> list[Any]:
             choice = load(name)
@@ -123,10 +116,13 @@ def make_page(models: Sequence[str], tuned: Sequence[Path] = (), device: torch.d
                 *(position for text in plans for position in _follow(text)),
                 gr.update(visible=bool(choice.map)),
                 _map(choice),
+                *_refresh(choice.net, plans),
             ]
 
-        starts, sliders = [column["start"] for column in columns], [s for column in columns for s in column["sliders"]]
-        model.input(choose, model, [classes, *plan_texts, *starts, *sliders, box, shown_map]).then(**refreshed)
+        starts = [column["start"] for column in columns]
+        every_slider = [slider for column in columns for slider in column["sliders"]]
+        chosen = [classes, *plan_texts, *starts, *every_slider, box, shown_map, *abouts, paths]
+        model.input(choose, model, chosen, **live)
 
         def draw(name: str, *asked: Any) -> Iterator[list[Markup | str]]:  # Gradio looks for `yield`
             yield from _draw(load(name), *asked)
@@ -220,13 +216,16 @@ def _follow(text: str) -> list[Any]:
     return [gr.skip() if position is None else position for position in positions]
 
 
-def _move(name: str, text: str, *positions: float | str) -> Any:
-    """Writes the plan in which a slider was moved; what is wrong with it is said beside it."""
+def _start(text: str) -> list[Any]:
+    return [text, *_follow(text)]
+
+
+def _move(name: str, text: str, *positions: float | str) -> list[Any]:
+    """Writes the plan in which a slider was moved, or what is wrong with it."""
     try:
-        return moved(text, name, positions)
+        return [moved(text, name, positions), gr.skip()]
     except InputError as error:
-        gr.Warning(str(error))
-        return gr.skip()
+        return [gr.skip(), wrong(error)]
 
 
 def _draw(

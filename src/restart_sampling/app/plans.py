@@ -37,9 +37,7 @@ def read_plan(text: str, net: Denoiser) -> Plan:
     plan = Plan.parse(text)
     nfe = net_path(net, plan).nfe(*plan.solvers)
     if nfe > MAX_NFE:
-        raise InputError(
-            f"the plan takes {nfe} evaluations, and the page at most {MAX_NFE}; use fewer steps or repeats"
-        )
+        raise InputError(f"the plan takes {nfe} evaluations, and the page at most {MAX_NFE}; use fewer steps")
     return plan
 
 
