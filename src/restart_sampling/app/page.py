@@ -25,7 +25,7 @@ from restart_sampling.sampling.solvers.by_name import SOLVERS
 
 MAX_IMAGES = 16
 
-_OWN_CLASSES = "one a column"
+_OWN_CLASSES = "one each"
 _BETWEEN = 0.25  # seconds, of pictures on the way
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
@@ -68,9 +68,15 @@ def make_page(models: Sequence[str], tuned: Sequence[Path] = (), device: torch.d
     Raises:
         InputError: the first model cannot be loaded, or a folder is none of `tune`.
     """
-    load = cache(partial(load_choice, tuned=tuple(tuned), device=torch.device(device)))
-    first = load(models[0])
+    loaded = cache(partial(load_choice, tuned=tuple(tuned), device=torch.device(device)))
+    first = loaded(models[0])
     texts = _first_plans(first)
+
+    def load(name: str) -> Choice:
+        try:
+            return loaded(name)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error  # a message on the page
 
     with gr.Blocks(title="restart-sampling", analytics_enabled=False) as page:
         gr.Markdown("# Restart sampling\nA sampler is a path of noise levels. Compare two, from the same seeds.")
@@ -133,7 +139,7 @@ def make_page(models: Sequence[str], tuned: Sequence[Path] = (), device: torch.d
             [status, *outs],
             show_progress="hidden",
         )
-        stop.click(None, cancels=drawing)
+        stop.click(lambda: "stopped", None, status, cancels=drawing, show_progress="hidden")
     return page
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import log10
+from typing import Any
 
 from markupsafe import Markup
 
@@ -50,7 +51,7 @@ def sliders_of(plan: Plan) -> tuple[float | str | None, ...]:
     if not plan.intervals:
         return (*shared, 0, None, None, None)
     first = plan.intervals[0]
-    low, high = (log10(max(level, 1e-3)) for level in (first.t_min, first.t_max))
+    low, high = (round(log10(max(level, 1e-3)), 2) for level in (first.t_min, first.t_max))
     return (*shared, first.repeats, first.points, low, high)
 
 
@@ -76,8 +77,13 @@ def moved(text: str, name: str, positions: Sequence[float | str]) -> str:
     if not first or repeats == 0:
         first = (RestartInterval(points, repeats, low, high),) if repeats else ()
     else:
-        change = {"K": {"repeats": repeats}, "N_restart": {"points": points}, "t_min": {"t_min": low}}
-        first = (replace(first[0], **change.get(name, {"t_max": high})),)
+        change: dict[str, dict[str, Any]] = {
+            "K": {"repeats": repeats},
+            "N_restart": {"points": points},
+            "t_min": {"t_min": low},
+            "t_max": {"t_max": high},
+        }
+        first = (replace(first[0], **change[name]),)
     return str(replace(plan, intervals=first + rest))
 
 

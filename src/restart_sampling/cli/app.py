@@ -41,4 +41,4 @@ def app(models: tuple[str, ...], tuned: tuple[Path, ...], port: int | None, devi
     try:
         launch(page, "127.0.0.1", port)
     except OSError as error:
-        raise InputError(f"--port {port}: {error}; give another") from error
+        raise InputError(f"--port {port or '7860 to 7959'} is taken by another program; give another") from error
