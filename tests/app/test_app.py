@@ -107,7 +107,7 @@ def test_the_picture_has_the_paths_of_what_are_plans(net):
     assert (panels("18", "18 [3,2,0.06,0.30]"), panels("18", "no plan"), panels("x", "y")) == (2, 1, 0)
 
 
-@pytest.mark.parametrize("plan", ["4", "3 [2,2,1,3] s_noise=1.1", "5 solver=sde_dpmpp_2m"])
+@pytest.mark.parametrize("plan", ["4", "3 [2,2,1,3] s_noise=1.1", "5 solver=sde_dpmpp_2m", "2 grid=80/5/1"])
 def test_samples_are_those_of_generate(plan, net):
     classes = [0, 1, 3]
     *_, last = on_the_way(net, rs.Plan.parse(plan), [3, 1, 2], classes, noisy=False)
