@@ -20,7 +20,8 @@ ABOVE = {
 ABOVE["tuning"] = {*ABOVE["comparison"], "comparison"}
 ABOVE["pictures"] = {*ABOVE["tuning"], "tuning"}
 ABOVE["training"] = {*ABOVE["pictures"], "pictures"}
-ABOVE["cli"] = {*ABOVE["training"], "training"}
+ABOVE["app"] = {*ABOVE["pictures"], "pictures"}
+ABOVE["cli"] = {*ABOVE["training"], "training", "app"}
 """Of each room, those that it may import."""
 
 

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from image_files import encoded, picture, png, write_folder, write_tar
+from image_files import encoded, picture, png, write_folder, write_tar, write_zip
 from PIL import Image
 
 from restart_sampling.base.errors import InputError
@@ -98,6 +98,150 @@ def test_parquet_of_a_hugging_face_data_set(tmp_path):
     assert len(open_source(one)) == 5
     one.write_bytes(one.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"train-0\.parquet is a damaged Parquet file"):
+        open_source(tmp_path)
+
+
+def write_parquet(path, count=2, names=None, labels=None):
+    """One shard, of pictures of the path's name, as Hugging Face's datasets writes it."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{"bytes": png(sum(path.name.encode()) + place), "path": None} for place in range(count)]
+    table = pyarrow.table({"img": rows, "label": [*range(count)] if labels is None else labels})
+    if names:
+        features = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(table, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "data/{}-{:05d}-of-00002.parquet",
+        "data/{}-{:05d}-of-00002-1359597a978bc4fa.parquet",
+        "plain_text/{}-{:05d}.parquet",
+        "{}/{:04d}.parquet",
+        "{}.{}.parquet",
+    ],
+)
+def test_train_and_test_are_not_mixed(form, tmp_path):
+    for part, count in (("train", 3), ("test", 2)):
+        for shard in (0, 1):
+            write_parquet(tmp_path / form.format(part, shard), count)
+    with pytest.raises(InputError, match=r"holds the parts test, train of a data set; give one of them, such as .*/te"):
+        open_source(tmp_path)
+    source = open_source(tmp_path / "train")
+    assert source.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert source.raw(3) == png(sum((tmp_path / form.format("train", 1)).name.encode()))
+    assert len(open_source(tmp_path / "test")) == 4
+    for name in ("training", "trai", "1"):
+        with pytest.raises(InputError, match="cannot be opened"):
+            open_source(tmp_path / name)
+
+
+def test_configurations_are_not_mixed(tmp_path):
+    for folder in ("small", "large"):
+        write_parquet(tmp_path / folder / "train-00000-of-00001.parquet")
+    message = r"holds train-00000-of-00001\.parquet in 2 folders \(large, small\); give one of them"
+    for path in (tmp_path, tmp_path / "train"):
+        with pytest.raises(InputError, match=message):
+            open_source(path)
+    assert len(open_source(tmp_path / "small")) == len(open_source(tmp_path / "small" / "train")) == 2
+
+
+CARD = """---
+license: mit
+dataset_info:
+{}---
+# A data set
+"""
+CLASSES = """{0}config_name: {1}
+  features:
+  - name: img
+    dtype: image
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': {2}
+          '1': dog
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "classes"),
+    [
+        ("README.md", CARD.format(CLASSES.format("  ", "any", "cat")), ("cat", "dog")),
+        ("data/README.md", CARD.format(CLASSES.format("- ", "any", "cat")), ("cat", "dog")),
+        ("README.md", CARD.format(CLASSES.format("- ", "x", "cat") + CLASSES.format("- ", "y", "cat")), ("cat", "dog")),
+        ("README.md", CARD.format(CLASSES.format("- ", "x", "cat") + CLASSES.format("- ", "y", "car")), ()),
+        ("README.md", CARD.format(CLASSES.format("- ", "x", "cat") + CLASSES.format("- ", "data", "a")), ("a", "dog")),
+        ("dataset_infos.json", '{"a": {"features": {"label": {"names": ["cat", "dog"]}}}}', ("cat", "dog")),
+        ("dataset_infos.json", '{"a": {"features": {"labels": {"names": ["cat", "dog"]}}}}', ()),
+        ("dataset_infos.json", "[" * 100_000, ()),
+        ("README.md", "---\na: [" + "[" * 5000 + "\n---\n", ()),
+        ("README.md", "# A data set", ()),
+        ("README.md", CARD.format("  features: [label]\n"), ()),
+    ],
+)
+def test_names_of_classes_beside_parquet_files(name, text, classes, tmp_path):
+    pytest.importorskip("yaml")
+    write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    (tmp_path / name).write_text(text)
+    assert open_source(tmp_path).classes == classes
+    assert open_source(tmp_path / "data" / "train").classes == classes
+
+
+def test_files_that_do_not_fit_their_names(tmp_path):
+    one = write_parquet(tmp_path / "a.parquet", 3, ["cat", "dog"])
+    with pytest.raises(InputError, match=r"a\.parquet names 2 classes, and has a class 2"):
+        open_source(one)
+    write_parquet(one, 2, ["cat", "dog"])
+    write_parquet(tmp_path / "b.parquet", 2, ["dog", "cat"])
+    with pytest.raises(InputError, match="its Parquet files name different classes"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "labels", "classes"),
+    [
+        ("metadata.csv", "file_name,label\n1.png,3\na/0.png,10\n", [3, 10], ()),
+        ("metadata.csv", "label,file_name\n007,1.png\nx,a/0.png\n", [0, 1], ("007", "x")),
+        ("metadata.jsonl", '{"file_name": "1.png", "label": 3}\n{"file_name": "a/0.png", "label": 0}\n\n', [3, 0], ()),
+        ("metadata.jsonl", '{"file_name": "1.png", "text": "x"}', [0, 1], ("", "a")),
+        ("metadata.csv", "", [0, 1], ("", "a")),
+    ],
+)
+def test_labels_of_an_imagefolder(name, text, labels, classes, tmp_path):
+    write_folder(tmp_path, {"1.png": png(0), "a/0.png": png(1), name: text.encode()})
+    for source in (open_source(tmp_path), open_source(write_zip(tmp_path / "z.zip", read_files(tmp_path)))):
+        assert (source.labels.tolist(), source.classes, source.left_out) == (labels, classes, "")
+
+
+def read_files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "metadata.csv",
+            b"file_name,label\n1.png,3\n",
+            r"csv has no label, a number or a text, for a/0\.png",
+        ),
+        ("metadata.csv", b"file_name,label\n1.png,3\na/0.png\n", r"has no label, a number or a text, for a/0\.png"),
+        ("metadata.csv", b"file_name,label\n1.png,3\na/0.png,-1\n", "has the label -1, and a class is 0, 1"),
+        ("metadata.jsonl", b'{"file_name": "1.png", "label": [3]}', r"has no label, a number or a text, for 1\.png"),
+        ("metadata.jsonl", b"[1]\n", r"metadata\.jsonl is damaged"),
+        ("metadata.jsonl", b"{\n", r"metadata\.jsonl is damaged"),
+        ("metadata.csv", b"\xff\xfe", r"metadata\.csv is damaged"),
+    ],
+)
+def test_metadata_that_cannot_be_used(name, text, message, tmp_path):
+    write_folder(tmp_path, {"1.png": png(0), "a/0.png": png(1), name: text})
+    with pytest.raises(InputError, match=message):
         open_source(tmp_path)
 
 

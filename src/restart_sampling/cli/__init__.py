@@ -16,6 +16,7 @@ from restart_sampling import __version__
 from restart_sampling.base.errors import InputError, printable
 
 _COMMANDS = (
+    "app",
     "dataset",
     "demo",
     "doctor",

@@ -44,15 +44,16 @@ def dataset(
     SOURCE is a folder, a zip, a tar (plain, gz, bz2, xz), or a folder of a WebDataset's tars (with .cls files);
     CIFAR-10's cifar-10-python.tar.gz (nothing in it is run); MNIST's train-images-idx3-ubyte.gz with its labels beside
     it (28x28 gets a border to 32x32); an .npz of samples (arr_0, and classes in arr_1); or Parquet of a Hugging Face
-    data set, one file or a folder of them.
+    data set: one file, a folder of them, or a part of a folder, FOLDER/train.
 
     \b
       restart-sampling dataset cifar-10-python.tar.gz cifar10-32x32.zip
       restart-sampling dataset ILSVRC/Data/CLS-LOC/train imagenet-64x64.zip \\
           --resolution 64x64 --transform center-crop
 
-    Labels are those of SOURCE's dataset.json, else the folders of the classes in the order of their names as text: 10
-    comes before 2. The names are kept in dataset.json, and a model that is trained with --cond knows them.
+    Labels are those of SOURCE's dataset.json, or of Hugging Face's metadata.csv or metadata.jsonl, else the folders of
+    the classes in the order of their names as text: 10 comes before 2. The names are kept in dataset.json, and a model
+    that is trained with --cond knows them.
 
     Images have to become squares, of one size that is a power of two. center-crop takes the square in the middle;
     center-crop-wide takes rows in the middle, scales them to WxH, adds black bars to a square, and leaves out images

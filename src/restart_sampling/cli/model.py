@@ -1,4 +1,4 @@
-"""`restart-sampling model`: what a model file holds, and its conversion to safetensors."""
+"""`restart-sampling model`: what a model file holds, its conversion to safetensors, and its way to the hub."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.cli.options import print_json
+from restart_sampling.cli.options import device_option, pick_device, pick_plan, print_json, set_option
 
 if TYPE_CHECKING:
     from restart_sampling.models.checkpoint import Checkpoint
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def model() -> None:
-    """Look into model files, and convert them. Nothing in a file is ever run."""
+    """Look into model files, convert them, share them. Nothing in a file is ever run."""
 
 
 @model.command("list")
@@ -42,14 +42,14 @@ def list_models(as_json: bool) -> None:
         return
     plans = [DEFAULT_PLANS.get(name, "-") for name in places]
     print_table({"model": list(places), "default plan": plans, "where": list(places.values())})
-    click.echo("Also: an https:// URL, the path of a model file or of a folder of diffusers, or file.py:make of yours.")
+    click.echo("Also: hf://owner/name, an https:// URL, the path of a model file or folder, or file.py:make of yours.")
 
 
 @model.command()
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
 def inspect(file: str, as_json: bool) -> None:
-    """Print what FILE holds: a path, a name such as cifar10-small, or an https:// URL."""
+    """Print what FILE holds: a path, a name such as cifar10-small, hf://owner/name, or an https:// URL."""
     from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.edm_pickle import globals_in
     from restart_sampling.models.resolve import resolve
@@ -80,6 +80,65 @@ def convert(file: str, out: Path, int8: bool, force: bool) -> None:
     write_safetensors(checkpoint, out, int8=int8, overwrite=force)
     weights = f", whose weights are {model.weights}" if model.weights else ""
     click.echo(f"{out}: {checkpoint.class_name}, {len(checkpoint.state)} tensors from {checkpoint.path}{weights}")
+
+
+@model.command()
+@click.argument("name", metavar="MODEL")
+@click.argument("out", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.option(
+    "--license",
+    "license_text",
+    required=True,
+    metavar="LICENSE",
+    help="An identifier of the hub, such as apache-2.0, or the path of a text.",
+)
+@click.option("--plan", "plan_text", metavar="PLAN", help="That suits the model; see the command 'plan'.")
+@set_option
+@click.option("--seeds", "seeds_text", default="0-29", show_default=True, metavar="SEEDS", help="Of the samples.")
+@click.option("--to", "target", metavar="OWNER/NAME", help="Upload FOLDER to this repository.")
+@click.option("--private", is_flag=True, help="Only you are to see the repository.")
+@device_option
+def push(
+    name: str,
+    out: Path,
+    license_text: str,
+    plan_text: str | None,
+    settings: tuple[str, ...],
+    seeds_text: str,
+    target: str | None,
+    private: bool,
+    device: str,
+) -> None:
+    """Make the FOLDER of a repository on the Hugging Face hub of MODEL, and upload it where --to says.
+
+    It has the model as safetensors, a card with its metadata, the plan, the licence and samples. An upload needs a
+    token: 'hf auth login', or HF_TOKEN. To look at the folder first leave --to out, then 'hf upload OWNER/NAME FOLDER'.
+
+    \b
+      restart-sampling model push run/model.safetensors flowers --plan "18 [3,2,1.09,3.2]" \\
+          --license apache-2.0 --to me/flowers
+    """
+    from restart_sampling.generation.drawing import NetDrawing
+    from restart_sampling.generation.repository import COLUMNS, Licence, write_repository
+    from restart_sampling.generation.seeds import parse_seeds
+    from restart_sampling.models.checkpoint import read_checkpoint
+    from restart_sampling.models.hub import check_upload, upload
+    from restart_sampling.models.resolve import resolve
+
+    licence, seeds = Licence(license_text), parse_seeds(seeds_text)
+    if private and target is None:
+        raise InputError("--private is for an upload; give --to OWNER/NAME as well")
+    if target is not None:
+        check_upload(target)
+    plan = pick_plan(plan_text, settings, name)
+    checkpoint = read_checkpoint(resolve(name))
+    net = checkpoint.build().to(pick_device(device))
+    classes = {seed: place % COLUMNS % net.label_dim for place, seed in enumerate(seeds)} if net.label_dim else None
+    drawing = NetDrawing(net, plan, classes=classes)
+    write_repository(checkpoint, drawing, seeds, licence, out, target or f"OWNER/{out.name}")
+    click.echo(f"{out}: {checkpoint.class_name}, plan {plan}, samples of seeds {seeds_text}", err=True)
+    if target is not None:
+        click.echo(upload(out, target, private))
 
 
 def _facts(checkpoint: "Checkpoint") -> dict[str, Any]:

@@ -143,10 +143,10 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
     Raises:
         InputError: not a plan, or none was given and the model has no default.
     """
-    from restart_sampling.models.default_plans import DEFAULT_PLANS
+    from restart_sampling.models.resolve import default_plan_of
     from restart_sampling.sampling.plan import Plan
 
-    text = text or DEFAULT_PLANS.get(model)
+    text = text or default_plan_of(model)
     if text is None:
         raise InputError(
             f"--plan is missing: a plan suits a model, and '{model}' has no default; "

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from restart_sampling.sampling.net import Net
     from restart_sampling.sampling.plan import Plan
 
-MODEL_HELP = "A bundled or published name, URL or file; or file.py:make, a function of yours, which is run."
+MODEL_HELP = (
+    "A bundled or published name, hf://owner/name, URL or file; or file.py:make, a function of yours, which is run."
+)
 _NET_OPTIONS = (
     click.option("--class", "class_text", metavar="CLASS", help="Class of all images, number or name; default: drawn."),
     click.option("--guidance", default=1.0, show_default=True, help="Classifier-free guidance scale; 1 is none."),
@@ -182,7 +184,7 @@ def open_net(name: str, device: torch.device | None = None, shown: bool = True) 
 
 def is_net_file(name: str) -> bool:
     """Whether a model is what a function in a Python file makes: `file.py:make`."""
-    return re.fullmatch(r".+\.py(:\w+)?", name) is not None
+    return re.fullmatch(r"(?!hf://).+\.py(:\w+)?", name) is not None
 
 
 def _class_number(text: str, classes: Sequence[str]) -> int:

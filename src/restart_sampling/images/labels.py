@@ -1,13 +1,16 @@
 """Labels of an image set: from EDM's dataset.json, or from the folders of the classes."""
 
+import csv
 import json
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from restart_sampling.base.errors import InputError, shorten
 
-_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+METADATA = ("metadata.csv", "metadata.jsonl")
+SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 _MAX_DIGITS = 12
 
 
@@ -92,6 +95,52 @@ def listed_labels(
     return labels_of, tuple(classes)
 
 
+def metadata_labels(
+    text: bytes, names: Sequence[str], folder: str, where: str
+) -> tuple[np.ndarray, tuple[str, ...]] | None:
+    """Reads the classes in the columns `file_name` and `label` of Hugging Face's metadata.csv or metadata.jsonl.
+
+    Args:
+        text: the file.
+        names: of the images.
+        folder: where the file is; the names in it are relative to that.
+        where: the file's name for messages.
+
+    Returns:
+        int64 [N], and the sorted names of the classes where the labels are texts, else (); None where there are no such
+        columns.
+
+    Raises:
+        InputError: it is no such file, or leaves out an image or its class.
+    """
+    try:
+        lines = text.decode("utf-8-sig").splitlines()
+        rows = csv.DictReader(lines) if where.endswith(".csv") else (json.loads(line) for line in lines if line.strip())
+        label_of = {f"{folder}{row['file_name']}": row["label"] for row in rows}
+    except KeyError:
+        return None
+    except (ValueError, TypeError, RecursionError, csv.Error) as error:
+        raise InputError(f"{where} is damaged ({shorten(str(error))}); mend or remove it") from None
+    if not label_of:
+        return None
+    labels = [label_of.get(name) for name in names]
+    for name, label in zip(names, labels, strict=True):
+        if type(label) not in (str, int) or label == "":
+            raise InputError(
+                f"{where} has no label, a number or a text, for {shorten(name.removeprefix(folder))}; give it one, or "
+                "take the column out"
+            )
+    texts = [*map(str, labels)]
+    if all(re.fullmatch(rf"-?\d{{1,{_MAX_DIGITS}}}", text) for text in texts):
+        numbers = np.array([*map(int, texts)], np.int64)
+        if numbers.min() < 0:
+            raise InputError(f"{where} has the label {numbers.min()}, and a class is 0, 1, ...; take the column out")
+        return numbers, ()
+    classes = tuple(sorted({*texts}))
+    number_of = {name: number for number, name in enumerate(classes)}
+    return np.array([number_of[text] for text in texts], np.int64), classes
+
+
 def stated_classes(read: Callable[[str], bytes | None], names: Sequence[str], where: str) -> np.ndarray | None:
     """Reads the classes of a WebDataset: `0001.cls` beside `0001.jpg` holds the number of its class.
 
@@ -128,7 +177,7 @@ def class_notes(classes: Sequence[str]) -> list[str]:
             f"folder {name} is class {number}: classes are numbered in the order of the names as text, as in EDM; "
             "write numbers with zeros before them, or state the classes in a dataset.json"
         )
-    if classes and {name.lower() for name in classes} <= _SPLITS:
+    if classes and {name.lower() for name in classes} <= SPLITS:
         notes.append(f"the classes are {', '.join(classes)}, which look like parts of a data set; give one of them")
     return notes
 

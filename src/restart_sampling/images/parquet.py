@@ -1,6 +1,8 @@
 """Parquet files as Hugging Face's datasets keeps images: a column of encoded files, and one of classes."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +12,39 @@ from typing import Any
 import numpy as np
 
 from restart_sampling.base.errors import InputError, require_extra, shorten
+from restart_sampling.images.dataset_cards import as_names, stated_names
 from restart_sampling.images.decode import check_file
+from restart_sampling.images.labels import SPLITS
 
 SUFFIX = ".parquet"
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label")
 _MAX_GROUP = 2**30  # bytes of the rows that are read at once
+# train.parquet, train-00000-of-00005.parquet, train-00000-of-00005-1359597a978bc4fa.parquet, train/0000.parquet
+_SHARD = re.compile(r"(.*?)[-_.]?\d*(?:-of-\d+)?(?:-[0-9a-f]{16})?\.parquet")
+
+
+def part_of(name: str) -> str:
+    """Names the part of a data set, such as train, that a Parquet file holds, by the file's name or its folder's."""
+    *folders, file = name.split("/")
+    match = _SHARD.fullmatch(file)
+    return (match[1] if match else file) or (folders[-1] if folders else "")
+
+
+def check_shards(path: Path, names: Sequence[str]) -> None:
+    """Makes sure that the Parquet files of a folder are one data set, and not training and test set.
+
+    Raises:
+        InputError: they are several parts, or several configurations.
+    """
+    parts = sorted({part_of(name) for name in names})
+    if len(parts) > 1 and SPLITS & {*parts}:
+        listed, example = shorten(", ".join(parts)), next(part for part in parts if part in SPLITS)
+        raise InputError(f"{path} holds the parts {listed} of a data set; give one of them, such as {path / example}")
+    file, count = Counter(name.rpartition("/")[2] for name in names).most_common(1)[0]
+    if count > 1:
+        folders = ", ".join(name.removesuffix(file).rstrip("/") or "." for name in names if name.endswith(file))
+        raise InputError(f"{path} holds {shorten(file)} in {count} folders ({shorten(folders)}); give one of them")
 
 
 class ParquetFiles:
@@ -37,7 +66,7 @@ class ParquetFiles:
         self._held: tuple[int, Any] = (-1, None)  # the group that was read last
         rows: list[int] = []
         labels: list[np.ndarray | None] = []
-        self.classes: tuple[str, ...] = ()
+        classes: set[tuple[str, ...]] = set()
         for shard in shards:
             with _opened(shard) as file:
                 image, label = _columns(shard, file)
@@ -47,10 +76,15 @@ class ParquetFiles:
                 if file.metadata.num_rows > shard.stat().st_size:
                     raise ValueError(f"{file.metadata.num_rows:,} rows are announced")
                 labels.append(None if label is None else file.read([label])[label].to_numpy())
-                self.classes = _class_names(file, label)
+                classes.add(_class_names(file, label) or (stated_names(shard, label) if label else ()))
         self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
+        if len(classes) > 1:
+            raise InputError(f"{path}: its Parquet files name different classes; give files of one data set")
+        self.classes = classes.pop()
         known = [each for each in labels if each is not None]
         self.labels = _checked(path, np.concatenate(known)) if len(known) == len(labels) else None
+        if self.labels is not None and 0 < len(self.classes) <= self.labels.max(initial=0):
+            raise InputError(f"{path} names {len(self.classes)} classes, and has a class {self.labels.max()}; mend it")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -109,10 +143,9 @@ def _columns(path: Path, file: Any) -> tuple[str, str | None]:
 def _class_names(file: Any, label: str | None) -> tuple[str, ...]:
     """Reads the names that Hugging Face writes into the schema."""
     try:
-        names = json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]["features"][label]["names"]
+        return as_names(json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]["features"][label]["names"])
     except (TypeError, KeyError, ValueError):
         return ()
-    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
 
 def _checked(path: Path, labels: np.ndarray) -> np.ndarray | None:

@@ -16,9 +16,17 @@ from restart_sampling.images.cifar import cifar_batches, read_cifar
 from restart_sampling.images.decode import LOSSY, SUFFIXES, Raw, decode, is_hidden
 from restart_sampling.images.file_index import FileIndex
 from restart_sampling.images.folders import FolderFiles
-from restart_sampling.images.labels import folder_classes, folder_labels, listed_labels, root, stated_classes
+from restart_sampling.images.labels import (
+    METADATA,
+    folder_classes,
+    folder_labels,
+    listed_labels,
+    metadata_labels,
+    root,
+    stated_classes,
+)
 from restart_sampling.images.mnist import is_mnist, read_mnist
-from restart_sampling.images.parquet import SUFFIX, ParquetFiles
+from restart_sampling.images.parquet import SUFFIX, ParquetFiles, check_shards, part_of
 from restart_sampling.images.tars import TarFiles, is_tar
 from restart_sampling.images.writers import LABELS, MANIFEST
 from restart_sampling.images.zips import ZipFiles
@@ -75,17 +83,20 @@ def open_source(path: Path) -> Source:
     """Opens the images in a folder, a zip, a tar (plain, gz, bz2, xz) or a file of one of these kinds.
 
     CIFAR-10's python tar, MNIST's idx file, samples in .npz (`read_samples`), and Parquet (`ParquetFiles`); a folder
-    without images may hold the tars of a WebDataset, or Parquet files.
+    without images may hold the tars of a WebDataset, or Parquet files, of which `folder/train` is the part train.
 
-    Labels are those of dataset.json where there is one (its null means none), else those of the .cls files of a
-    WebDataset, else the folders of the classes in the order of their names, if there is more than one; a single folder
-    that holds all the others is looked through. What `generate` has written has no classes beyond its dataset.json.
+    Labels are those of dataset.json where there is one (its null means none), else of the column `label` of Hugging
+    Face's metadata.csv or metadata.jsonl, else those of the .cls files of a WebDataset, else the folders of the classes
+    in the order of their names, if there is more than one; a single folder that holds all the others is looked through.
+    What `generate` has written has no classes beyond its dataset.json.
 
     Raises:
         InputError: there is nothing of the kind, it is damaged, or it holds no images.
     """
     if path.is_dir():
         return _open_folder(path)
+    if not path.exists() and path.parent.is_dir() and (shards := _shards_of_part(path)):
+        return _from_parquet(path, shards)
     try:
         if path.exists() and not path.is_file():
             raise OSError(0, "it is a device or a pipe")
@@ -128,8 +139,19 @@ def _open_folder(path: Path) -> Source:
         if tars:
             return _from_files(path, TarFiles(path, tars))
         if shards:
+            check_shards(path, shards)
             return _from_parquet(path, [path / name for name in shards])
     return _from_files(path, files)
+
+
+def _shards_of_part(path: Path) -> list[Path]:
+    """Finds the Parquet files of a part of a data set, `folder/train`, in the folder or one below."""
+    folder = path.parent
+    files = sorted(file for depth in ("", "*/") for file in folder.glob(f"{depth}*{SUFFIX}"))
+    shards = {name: file for file in files if part_of(name := file.relative_to(folder).as_posix()) == path.name}
+    if shards:
+        check_shards(folder, [*shards])
+    return [*shards.values()]
 
 
 def _from_files(path: Path, files: Files) -> Source:
@@ -187,7 +209,7 @@ def _left_out(index: FileIndex) -> str:
     kinds = Counter(
         shorten(path.suffix.lower(), 20) or "no suffix"
         for path in others
-        if path.name not in (LABELS, MANIFEST) and path.suffix != ".cls" and not is_hidden(str(path))
+        if path.name not in (LABELS, MANIFEST, *METADATA) and path.suffix != ".cls" and not is_hidden(str(path))
     )
     if not kinds:
         return ""
@@ -215,6 +237,10 @@ def _labels(path: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray 
             return listed_labels(labels, names, folder, where)
         if manifest is not None:
             return None, ()
+        for name in METADATA:
+            text = read(folder + name)
+            if text is not None and (found := metadata_labels(text, names, folder, f"{path}: {folder}{name}")):
+                return found
     stated = stated_classes(read, names, str(path))
     return (folder_labels(names), folder_classes(names)) if stated is None else (stated, ())
 

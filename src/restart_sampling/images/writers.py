@@ -28,6 +28,22 @@ def encode_png(image: np.ndarray) -> bytes:
     return picture_png(as_picture(image))
 
 
+def image_grid(images: np.ndarray, columns: int, scale: int = 2) -> np.ndarray:
+    """Joins uint8 images [N, C, H, W] row by row to one, [C, H', W'], with white between them and where none are left.
+
+    Args:
+        images: N of them.
+        columns: images in a row.
+        scale: each pixel is drawn as so many, and the space between the images is as wide.
+    """
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    gap = ((0, rows * columns - count), (0, 0), (0, scale), (0, scale))
+    large = np.pad(images.repeat(scale, axis=2).repeat(scale, axis=3), gap, constant_values=255)
+    cells = large.reshape(rows, columns, *large.shape[1:]).transpose(2, 0, 3, 1, 4)
+    return cells.reshape(channels, rows * scale * (height + 1), columns * scale * (width + 1))[:, :-scale, :-scale]
+
+
 def picture_png(picture: Image.Image, compress_level: int = -1) -> bytes:
     """Encodes a picture as PNG; level 0 is the fastest, -1 the one that zlib takes by itself."""
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Where a model file comes from: bundled and published names, URLs, paths."""
+"""Where a model file comes from: bundled and published names, the hub, URLs, paths."""
 
 import difflib
 import os
@@ -7,6 +7,8 @@ from pathlib import Path
 from restart_sampling.base.download import cache_folder, check_hash, fetch
 from restart_sampling.base.errors import InputError
 from restart_sampling.models.default_plans import DEFAULT_PLANS
+from restart_sampling.models.hub import MODEL, PLAN, PREFIX, fetch_model, in_repository
+from restart_sampling.sampling.plan import Plan
 
 _WEIGHTS = Path(__file__).parent / "weights"  # with a card of each model
 BUNDLED = {
@@ -27,14 +29,16 @@ BY_HAND = {
 }
 
 _SUFFIXES = (".safetensors", ".pkl", ".pt", ".pth")
-_PATHS = f"the path of a {', '.join(_SUFFIXES)} file or of a folder of diffusers"
+_PATHS = f"the path of a {', '.join(_SUFFIXES)} file or of a folder of diffusers or of a repository"
+_MAX_PLAN = 10_000  # bytes
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
     """The local file of a model, or its folder, as diffusers has; what is not here yet is downloaded.
 
     Args:
-        source: a name in `BUNDLED`, `PUBLISHED` or `BY_HAND`, an https:// URL (http:// to this machine only) or a path.
+        source: a name in `BUNDLED`, `PUBLISHED` or `BY_HAND`, hf://owner/name (see `fetch_model`), an https:// URL
+            (http:// to this machine only) or a path; of a folder with `model.safetensors` that file.
 
     Returns:
         Path of an existing file or folder.
@@ -49,9 +53,13 @@ def resolve(source: str | os.PathLike[str]) -> Path:
             return fetch(PUBLISHED[source], f"{source}.pkl")
         if source in BY_HAND:
             return _by_hand(source)
+        if source.startswith(PREFIX):
+            return fetch_model(source)
         if "://" in source:
             return fetch(source)
     path = Path(source)
+    if (path / MODEL).is_file():
+        return path / MODEL
     if path.is_file() or any((path / name).is_file() for name in ("model_index.json", "config.json")):
         return path
     if not isinstance(source, str) or path.suffix in _SUFFIXES or path.name != source or path.exists():
@@ -59,13 +67,42 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     names = [*BUNDLED, *PUBLISHED, *BY_HAND]
     nearest = difflib.get_close_matches(source, names) or names
     raise InputError(
-        f"model {source!r} is not known; it can be a name (nearest: {', '.join(nearest)}), an https:// URL, or {_PATHS}"
+        f"model {source!r} is not known; it can be a name (nearest: {', '.join(nearest)}), hf://owner/name, an "
+        f"https:// URL, or {_PATHS}"
     )
 
 
 def default_plan(path: Path) -> str | None:
-    """The plan of a model that comes with the package, by its file; None of others."""
-    return next((DEFAULT_PLANS[name] for name, bundled in BUNDLED.items() if bundled == path), None)
+    """The plan of a model that comes with the package, by its file, or the one in its repository; None of others.
+
+    Raises:
+        InputError: the repository's `plan.txt` holds no plan.
+    """
+    for name, bundled in BUNDLED.items():
+        if bundled == path:
+            return DEFAULT_PLANS[name]
+    file = in_repository(path, PLAN)
+    if file is None:
+        return None
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        text = opened.read(_MAX_PLAN).strip()
+    if text.endswith(".json"):
+        raise InputError(f"{file} names another file; write the plan itself into it")
+    try:
+        return str(Plan.parse(text))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def default_plan_of(source: str) -> str | None:
+    """The same by the name of a model; only one of the hub is downloaded for it.
+
+    Raises:
+        InputError: as `resolve` and `default_plan`.
+    """
+    if source in DEFAULT_PLANS:
+        return DEFAULT_PLANS[source]
+    return default_plan(resolve(source)) if source.startswith(PREFIX) or Path(source).exists() else None
 
 
 def _by_hand(name: str) -> Path:

@@ -9,12 +9,11 @@ import torch
 
 from restart_sampling.base.files import write_bytes
 from restart_sampling.generation.drawing import generate
-from restart_sampling.images.writers import encode_png
+from restart_sampling.images.writers import encode_png, image_grid
 from restart_sampling.models.denoiser import Denoiser
 
 _PLAN = "18"  # Heun, 35 evaluations
 _COLUMNS, _ROWS = 10, 6
-_PIXEL = 2  # each pixel of an image is drawn as so many
 _SMOOTH = 0.1  # the curve of the loss is a mean of the last tenth of the run so far
 
 
@@ -32,17 +31,7 @@ def draw_samples(model: Denoiser, out: Path) -> None:
     classes = [seed % _COLUMNS % model.label_dim for seed in seeds] if model.label_dim else None
     batches = generate(model, _PLAN, seeds, batch_size=len(seeds), classes=classes)
     images = torch.cat([batch.images for batch in batches]).numpy()
-    write_bytes(out, encode_png(_grid(images)))
-
-
-def _grid(images: np.ndarray) -> np.ndarray:
-    """Joins images [rows * columns, C, H, W] to one, [C, H', W'], with white between them."""
-    channels, height, width = images.shape[1:]
-    large = images.repeat(_PIXEL, axis=2).repeat(_PIXEL, axis=3)
-    spaced = np.pad(large, ((0, 0), (0, 0), (0, _PIXEL), (0, _PIXEL)), constant_values=255)
-    cells = spaced.reshape(_ROWS, _COLUMNS, *spaced.shape[1:]).transpose(2, 0, 3, 1, 4)
-    tall, wide = _PIXEL * (height + 1), _PIXEL * (width + 1)
-    return cells.reshape(channels, _ROWS * tall, _COLUMNS * wide)[:, :-_PIXEL, :-_PIXEL]
+    write_bytes(out, encode_png(image_grid(images, _COLUMNS)))
 
 
 def plot_loss(history: Sequence[Mapping[str, Any]], out: Path) -> None:

@@ -16,6 +16,13 @@ from restart_sampling.models.foreign.tensors import read_tensors
 
 FORMAT = "diffusers"
 
+CONFIGS = (
+    "model_index.json",
+    *(f"{part}config.json" for part in ("", "unet/", "vae/", "vqvae/")),
+    *(f"{part}scheduler_config.json" for part in ("", "scheduler/")),
+)
+"""Files that say what a folder is."""
+
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 # Layers of attention in files of old versions, and what they are called now.
@@ -29,11 +36,7 @@ def read(folder: Path) -> tuple[Found, str]:
         UnreadableError: a file is missing or damaged, or the model is of another kind.
         OSError: a file cannot be read.
     """
-    # Files of old versions lie in the folder itself.
-    network, scheduler = (part if part.is_dir() else folder for part in (folder / "unet", folder / "scheduler"))
-    kwargs = {**_network(_json(network / "config.json")), **_schedule(_json(scheduler / "scheduler_config.json"))}
-    if (folder / "vae").exists() or (folder / "vqvae").exists():
-        raise UnreadableError("its network is one of latents, and only networks of images are read")
+    network, kwargs = _arguments(folder)
     weights = next((network / name for name in _WEIGHTS if (network / name).is_file()), None)
     if weights is None:
         raise UnreadableError(f"it has no {' or '.join(_WEIGHTS)}")
@@ -42,6 +45,26 @@ def read(folder: Path) -> tuple[Found, str]:
         state = {key.replace(old, new): tensor for key, tensor in state.items()}
     identity = sha256(f"{files.sha256(weights)} {json.dumps(kwargs, sort_keys=True)}".encode()).hexdigest()
     return Found(FORMAT, "DDPMPrecond", kwargs, {f"model.unet.{key}": state[key] for key in state}), identity
+
+
+def weights_of(folder: Path) -> list[str]:
+    """Names the files, relative to a folder that has none of them yet, of which the first that exists has the weights.
+
+    Raises:
+        UnreadableError: the model is of a kind that is not read.
+    """
+    network, _ = _arguments(folder)
+    return [(network / name).relative_to(folder).as_posix() for name in _WEIGHTS]
+
+
+def _arguments(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Reads the folder of the network and the arguments of `DDPMPrecond` from the configs."""
+    # Files of old versions lie in the folder itself.
+    network, scheduler = (part if part.is_dir() else folder for part in (folder / "unet", folder / "scheduler"))
+    kwargs = {**_network(_json(network / "config.json")), **_schedule(_json(scheduler / "scheduler_config.json"))}
+    if (folder / "vae").exists() or (folder / "vqvae").exists():
+        raise UnreadableError("its network is one of latents, and only networks of images are read")
+    return network, kwargs
 
 
 def _json(path: Path) -> dict[str, Any]:

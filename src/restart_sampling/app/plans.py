@@ -1,0 +1,129 @@
+"""What the page says of plans. Text and sliders follow each other: a slider changes in the text what it stands for."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from math import log10
+from typing import Any
+
+from markupsafe import Markup
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.comparison.named_plans import family_of
+from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.pictures.noise_paths import plot_schedules
+from restart_sampling.pictures.page import svg
+from restart_sampling.pictures.style import stacked, style, styles
+from restart_sampling.sampling.path import RestartInterval
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.sample import net_path
+
+MAX_NFE = 500
+"""Of a plan on the page, which others may wait for."""
+
+SLIDERS = ("steps", "solver", "churn", "K", "N_restart", "t_min", "t_max")
+"""In this order; those of the levels are decimal logarithms."""
+
+_PANEL = 1.15  # inches
+
+
+def read_plan(text: str, net: Denoiser) -> Plan:
+    """Reads a plan, and makes sure that it is one for the page.
+
+    Raises:
+        InputError: it is none, does not fit the net, or takes too many evaluations.
+    """
+    if text.strip().endswith(".json"):
+        raise InputError("the page reads no files; write the plan itself, such as 18 [3,2,0.06,0.30]")
+    plan = Plan.parse(text)
+    nfe = net_path(net, plan).nfe(*plan.solvers)
+    if nfe > MAX_NFE:
+        raise InputError(f"the plan takes {nfe} evaluations, and the page at most {MAX_NFE}; use fewer steps")
+    return plan
+
+
+def sliders_of(plan: Plan) -> tuple[float | str | None, ...]:
+    """Gives the positions of the `SLIDERS` for a plan; None: the slider stays where it is.
+
+    They show the first restart interval only.
+    """
+    shared = (plan.steps, plan.solver, plan.churn)
+    if not plan.intervals:
+        return (*shared, 0, None, None, None)
+    first = plan.intervals[0]
+    low, high = (round(log10(max(level, 1e-3)), 2) for level in (first.t_min, first.t_max))
+    return (*shared, first.repeats, first.points, low, high)
+
+
+def moved(text: str, name: str, positions: Sequence[float | str]) -> str:
+    """Writes the plan in which a slider was moved; all else in it stays.
+
+    Args:
+        text: of the plan before.
+        name: of the slider.
+        positions: of all `SLIDERS`, as they are now.
+
+    Raises:
+        InputError: the text is no plan, or would be none.
+    """
+    plan = Plan.parse(text)
+    at = dict(zip(SLIDERS, positions, strict=True))
+    if name in ("steps", "solver", "churn"):
+        value = at[name]
+        return str(plan.set(f"{name}={value if isinstance(value, str) else f'{value:g}'}"))
+    repeats, points = round(float(at["K"])), round(float(at["N_restart"]))
+    low, high = (float(f"{10 ** float(at[level]):.2g}") for level in ("t_min", "t_max"))
+    first, rest = plan.intervals[:1], plan.intervals[1:]
+    if not first or repeats == 0:
+        first = (RestartInterval(points, repeats, low, high),) if repeats else ()
+    else:
+        change: dict[str, dict[str, Any]] = {
+            "K": {"repeats": repeats},
+            "N_restart": {"points": points},
+            "t_min": {"t_min": low},
+            "t_max": {"t_max": high},
+        }
+        first = (replace(first[0], **change[name]),)
+    return str(replace(plan, intervals=first + rest))
+
+
+def explain(text: str, net: Denoiser) -> Markup:
+    """Says what a plan will do, or what is wrong with it."""
+    try:
+        plan = read_plan(text, net)
+    except InputError as error:
+        return wrong(error)
+    *lines, nfe = plan.explain(net.sigma_min, net.sigma_max, net.round_level, net.process).splitlines()
+    count, _, parts = nfe.removeprefix("NFE").strip().partition(" = ")
+    details = Markup("<details><summary>What it does</summary><pre>{}</pre></details>").format("\n".join(lines))
+    return Markup("<p><b>NFE {}</b> = {}</p>").format(count, parts) + details
+
+
+def wrong(error: InputError) -> Markup:
+    """Writes what is wrong into the page."""
+    return Markup('<p class="wrong" role="alert">{}</p>').format(error)
+
+
+@style()
+def plot_plans(texts: Sequence[str], net: Denoiser) -> Markup:
+    """Plots the noise paths of plans A and B, one below the other, on the same axes; what is no plan is left out."""
+    shown: list[tuple[str, Plan]] = []
+    for letter, text in zip("AB", texts, strict=True):
+        with suppress(InputError):
+            shown.append((f"plan {letter}", read_plan(text, net)))
+    if not shown:
+        return Markup("")
+    paths = [net_path(net, plan) for _, plan in shown]
+    schedules = [path.schedule(*plan.solvers) for path, (_, plan) in zip(paths, shown, strict=True)]
+    families = [f"{family_of(plan)} {name}" for name, plan in shown]  # one family has as many colours
+    looks = styles(families)
+    figure, panels = stacked(len(shown), _PANEL)
+    figure.set_figheight(figure.get_figheight() + 0.3)  # of the label below
+    most = max(schedule[-1][0] for schedule in schedules)
+    colours = [looks[family].colour for family in families]
+    plot_schedules(panels, most, list(zip((name for name, _ in shown), schedules, colours, strict=True)))
+    for axes, (name, plan), schedule, colour in zip(panels, shown, schedules, colours, strict=True):
+        title = f"{name}: {family_of(plan)}, NFE {schedule[-1][0]}"
+        axes.set_title(title, loc="left", fontsize=7, color=colour, pad=2)
+    figure.supylabel("noise level", fontsize=8)
+    return svg(figure, "paths", "Noise paths: the level against the evaluations so far")

@@ -1,0 +1,44 @@
+"""`restart-sampling app`: a page in the browser that compares two plans."""
+
+from pathlib import Path
+
+import click
+
+from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.cli.options import device_option, pick_device
+from restart_sampling.models.default_plans import DEFAULT_PLANS
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="MODEL",
+    help="To choose from: a bundled or published name, hf://owner/name, URL or file; may be repeated. "
+    f"Default: {', '.join(DEFAULT_PLANS)}.",
+)
+@click.option(
+    "--tuned",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A folder of 'tune', for its plans and its map; may be repeated.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: the first that is free from 7860 on.")
+@device_option
+def app(models: tuple[str, ...], tuned: tuple[Path, ...], port: int | None, device: str) -> None:
+    """Open a page that shows the noise paths of two plans and their samples as they come.
+
+    It listens on this machine alone, and neither it nor your browser asks anything of the network.
+    """
+    for package in ("gradio", "matplotlib", "jinja2"):
+        require_extra(package, "app")
+    chip = pick_device(device)
+
+    from restart_sampling.app.page import launch, make_page
+
+    page = make_page(models or tuple(DEFAULT_PLANS), tuned, chip)
+    try:
+        launch(page, "127.0.0.1", port)
+    except OSError as error:
+        raise InputError(f"--port {port or '7860 to 7959'} is taken by another program; give another") from error
