@@ -10,9 +10,9 @@ from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.files import check_writable
 from restart_sampling.cli.options import (
     ProgressBar,
-    batch_option,
     describe_device,
     device_option,
+    drawn_batch_option,
     json_option,
     pick_device,
     print_json,
@@ -38,10 +38,10 @@ SAMPLERS = {
 )
 @click.option("--seeds", "seeds_text", default="0-9", show_default=True, metavar="SEEDS", help="One column each.")
 @click.option("--model", "name", type=click.Choice(list(DEFAULT_PLANS)), default="cifar10-small", show_default=True)
-@batch_option
+@drawn_batch_option
 @device_option
 @json_option
-def demo(out: Path, seeds_text: str, name: str, batch: int, device: str, as_json: bool) -> None:
+def demo(out: Path, seeds_text: str, name: str, batch: int | None, device: str, as_json: bool) -> None:
     """Draw the same seeds with ODE, SDE and Restart at equal cost: one picture and one table.
 
     Uses a model that comes with the package; where it has classes, column k is class k.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,9 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import (
-    batch_option,
     describe_source,
     device_option,
+    drawn_batch_option,
     json_option,
     pick_device,
     pick_plan,
@@ -62,7 +61,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="A line is added for each set of images, and for each plan whose line is not there yet.",
 )
-@batch_option
+@drawn_batch_option
 @device_option
 @rank_timeout_option
 @json_option
@@ -77,7 +76,7 @@ def evaluate(
     seeds_text: str | None,
     asked: SamplerOptions,
     results: Path,
-    batch: int,
+    batch: int | None,
     device: str,
     rank_timeout: float,
     as_json: bool,
@@ -102,21 +101,24 @@ def evaluate(
     from restart_sampling.comparison.evaluate import finished, plan_rows
     from restart_sampling.comparison.named_plans import row_of
     from restart_sampling.comparison.run import Comparison
+    from restart_sampling.generation.pace import BLOCK
     from restart_sampling.generation.seeds import parse_seeds
 
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+        model = None
         with ranks.one_goes_first():
-            comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch, results)
+            comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch or BLOCK, results)
             if name is not None and seeds_text is not None:
                 seeds = parse_seeds(seeds_text)
                 named = [row_of(str(plan), plan) for plan in plans]
-                draw = partial(asked.load(name, ranks.device, ranks.first).drawing, batch=batch)
-                rows = plan_rows(named, draw, seeds, seeds_text, name)
+                model = asked.load(name, ranks.device, batch, ranks.first)
+                rows = plan_rows(named, model.drawing, seeds, seeds_text, name)
             else:
                 rows = [_row_of_files(path, max_images) for path in sources]
             there = held.enter_context(comparison.claimed(rows)) if ranks.first else {}
+        speed = {} if model is None else model.settle_rows(rows, there, ranks)
         if ranks.first:
-            print_settings(describe_setup(comparison))
+            print_settings({**describe_setup(comparison), **speed})
             print_notes({row.name: comparison.notes(row) for row in rows})
             for row in rows:
                 if row.files:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,8 @@ import click
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import (
     PAPER,
-    batch_option,
     device_option,
+    drawn_batch_option,
     json_option,
     pick_device,
     print_json,
@@ -59,7 +58,7 @@ if TYPE_CHECKING:
 )
 @setup_options
 @sampler_options
-@batch_option
+@drawn_batch_option
 @device_option
 @rank_timeout_option
 @json_option
@@ -73,7 +72,7 @@ def sweep(
     blocks: int,
     settings: tuple[str, ...],
     asked: SamplerOptions,
-    batch: int,
+    batch: int | None,
     device: str,
     rank_timeout: float,
     as_json: bool,
@@ -95,16 +94,18 @@ def sweep(
     from restart_sampling.comparison.published import CHECKPOINTS, NOTES
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.metrics import GROUPS
+    from restart_sampling.generation.pace import BLOCK
 
     if blocks == 1 and images < 2 * GROUPS:
         raise InputError(f"--images {images} is too few for a spread from one block; give at least {2 * GROUPS}")
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():
-            model = asked.load(name, ranks.device, ranks.first)
+            model = asked.load(name, ranks.device, batch, ranks.first)
             seeds = range(images * blocks)
-            rows = plan_rows(plans, partial(model.drawing, batch=batch), seeds, f"0-{len(seeds) - 1}", name)
-            comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch, out / RESULTS, out)
+            rows = plan_rows(plans, model.drawing, seeds, f"0-{len(seeds) - 1}", name)
+            comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch or BLOCK, out / RESULTS, out)
             there = held.enter_context(comparison.claimed(rows)) if ranks.first else {}
+        speed = model.settle_rows(rows, there, ranks)
         if ranks.first:
             print_settings(
                 {
@@ -117,6 +118,7 @@ def sweep(
                     "rows": describe_rows(rows, f"NFE {sum(row.cost for row in rows)}", there),
                     "images": f"{blocks} x {images} of each row, the same seeds",
                     **describe_setup(comparison),
+                    **speed,
                 }
             )
             print_notes({row.name: comparison.notes(row) for row in rows})

@@ -109,6 +109,12 @@ class BlockStore:
             for folder in (self._folder, *(path for path in self._folder.iterdir() if path.is_dir())):
                 remove_partials(folder)
 
+    def recorded(self) -> int:
+        """Counts the images of blocks that have a record, or are in a whole zip, and may yet turn out damaged."""
+        numbers = range(len(self.blocks))
+        done = [number for number in numbers if (self._folder / _record_name(number)).exists()]
+        return sum(len(self.blocks[number]) for number in (numbers if self._zipped and self.out.exists() else done))
+
     def intact(self, number: int) -> bool:
         """Checks whether a block is recorded and its images are there, byte for byte."""
         return self._sealed or self._is_intact(number, self._read)

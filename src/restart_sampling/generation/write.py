@@ -19,6 +19,7 @@ def write_missing(
     draw: Callable[[Sequence[int]], Iterator[Batch]],
     ranks: Ranks,
     advance: Callable[[int], None] = lambda count: None,
+    together: int = 1,
 ) -> int:
     """Draws and writes the blocks that are not there yet, with all processes, and finishes the whole.
 
@@ -30,6 +31,7 @@ def write_missing(
         draw: batches of images of seeds, of the size of the blocks.
         ranks: the processes; all call this.
         advance: called with the number of images, of all processes, that are there more.
+        together: blocks that are drawn at a time; so many may wait to be written.
 
     Returns:
         How many images were drawn, by all processes.
@@ -50,7 +52,7 @@ def write_missing(
     left = sum(len(store.blocks[number]) for number in missing)
     advance(sum(map(len, store.blocks)) - left)
     with ranks.failing_together():
-        _write_share(store, missing, draw, ranks, advance)
+        _write_share(store, missing, draw, ranks, advance, together)
     ranks.wait()
     with ranks.failing_together():
         if ranks.first and not finished:
@@ -65,6 +67,7 @@ def _write_share(
     draw: Callable[[Sequence[int]], Iterator[Batch]],
     ranks: Ranks,
     advance: Callable[[int], None],
+    together: int,
 ) -> None:
     own = ranks.deal(missing)
     batches = zip(own, draw(joined([store.blocks[number] for number in own])), strict=True)
@@ -76,7 +79,7 @@ def _write_share(
             labels = [None] * len(batch.seeds) if batch.labels is None else batch.labels.tolist()
             store.write(number, list(batch.images.numpy()), labels, encoders)
 
-        for round_, _ in enumerate(in_order(writer, write, batches, ahead=1)):
+        for round_, _ in enumerate(in_order(writer, write, batches, together)):
             dealt = missing[round_ * ranks.size : (round_ + 1) * ranks.size]  # the others are about as far
             ranks.alive()
             advance(sum(len(store.blocks[number]) for number in dealt))

@@ -1,9 +1,22 @@
-"""Speed: a lower-precision network, and torch.compile on request."""
+"""Speed: a lower-precision network, and torch.compile, whose work is kept on the disk."""
+
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from restart_sampling.base.download import cache_folder
+from restart_sampling.base.files import write_json
+from restart_sampling.base.machine import describe_device
 from restart_sampling.models.denoiser import Denoiser
+
+_LAYER_SECONDS = 0.3  # to compile a layer with weights: 136 of them took 25 to 100 s, by the host
+_WARM = 0.4  # of those seconds, where the cache has all: a third to a half was measured
 
 
 def fast(model: Denoiser, dtype: torch.dtype = torch.float16, *, compiled: bool = False) -> Denoiser:
@@ -23,24 +36,40 @@ def fast(model: Denoiser, dtype: torch.dtype = torch.float16, *, compiled: bool 
     """
     model.to(dtype)
     if compiled:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        model.model = CompiledNetwork(model.model)
+        compile_network(model)
     return model
+
+
+def compile_network(model: Denoiser, batch: int = 0) -> None:
+    """Compiles the network of a model in place, at its next call; `batch` is as of `CompiledNetwork`."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.model = CompiledNetwork(model.model, batch)
 
 
 class CompiledNetwork(nn.Module):
     """A network compiled for one batch size; smaller batches are filled up, as each size would be compiled anew.
 
-    The output is memory of the compiled graph and is written over by the next call.
+    The output is memory of the compiled graph and is written over by the next call. What was compiled is kept in the
+    package's folder for caches, with the seconds that it took.
 
     Args:
         network: from `models.denoiser.NETWORKS`.
+        batch: size of the batches for which compiling pays; those of less than half run without it. 0: compiling was
+            asked for, and the first batch decides the size.
+
+    Attributes:
+        network, batch: as above.
+        asked_for: whether it was; if not, what is written of the images does not say that the network was compiled,
+            and a run goes on where that does not pay.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, batch: int = 0) -> None:
         super().__init__()
         self.network = network
-        self.batch = 0
+        self.batch = batch
+        self.asked_for = batch == 0
+        self._compiled_for = 0
+        keep_compiled()
         self._compiled = torch.compile(network, mode="reduce-overhead", dynamic=False)
 
     def forward(
@@ -48,10 +77,67 @@ class CompiledNetwork(nn.Module):
     ) -> Tensor:
         """Runs the network; arguments as its own."""
         count = len(x)
-        self.batch = max(self.batch, count)
         inputs = (x, noise_labels, class_labels, augment_labels)
-        full = (each if each is None else _filled(each, self.batch) for each in inputs)
-        return self._compiled(*full)[:count]
+        if not self.asked_for and 2 * count < self.batch:
+            small: Tensor = self.network(*inputs)
+            return small
+        self.batch = max(self.batch, count)
+        full = [each if each is None else _filled(each, self.batch) for each in inputs]
+        start = time.perf_counter()
+        try:
+            out: Tensor = self._compiled(*full)[:count]
+        except torch.OutOfMemoryError:
+            self.batch = 0  # smaller batches must not be filled up to this one
+            raise
+        if self.batch != self._compiled_for:
+            self._compiled_for = self.batch
+            CompileTime(self.network, self.batch).add(time.perf_counter() - start)
+        return out
+
+
+def keep_compiled() -> None:
+    """Has torch keep what it compiles in the package's folder for caches, unless the user has named another."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_folder()))
+
+
+class CompileTime:
+    """How long it takes here to compile a network for a batch size: the seconds of before, or an estimate.
+
+    Args:
+        network: on its device, in its dtype.
+        batch: that it is compiled for.
+    """
+
+    def __init__(self, network: nn.Module, batch: int) -> None:
+        weights = [(name, tuple(each.shape), str(each.dtype)) for name, each in network.named_parameters()]
+        device = next(network.parameters()).device
+        known = json.dumps([torch.__version__, describe_device(device), batch, weights])
+        self._file = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or _folder()) / "seconds"
+        self._file /= f"{hashlib.sha256(known.encode()).hexdigest()[:16]}.json"
+        self._layers = sum(len(shape) > 1 for _, shape, _ in weights)
+
+    def expected(self) -> float:
+        """Seconds that the next first call will take: of the last one with all in the cache, or an estimate."""
+        times = self._times()
+        if len(times) > 1:
+            return times[1]
+        return _WARM * times[0] if times else _LAYER_SECONDS * self._layers
+
+    def add(self, seconds: float) -> None:
+        """Remembers what a first call took. A folder that cannot be written costs the estimate, and no more."""
+        with suppress(OSError):
+            write_json(self._file, [*self._times()[:1], round(seconds, 1)])
+
+    def _times(self) -> list[float]:
+        """Reads the seconds of the very first call and of the last one; what is not there or damaged is left out."""
+        try:
+            return [float(each) for each in json.loads(self._file.read_text())]
+        except (OSError, ValueError, TypeError):
+            return []
+
+
+def _folder() -> Path:
+    return cache_folder() / "compiled"
 
 
 def _filled(tensor: Tensor, batch: int) -> Tensor:

@@ -36,10 +36,10 @@ from restart_sampling.cli.row_options import (
 from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
     PipelineOptions,
-    batch_option,
     describe_model,
     describe_notes,
     drawing_options,
+    drawn_batch_option,
     images_option,
     pick_samplers,
     prompts_option,
@@ -87,7 +87,7 @@ SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100",
 @seed_option
 @images_option
 @drawing_options
-@batch_option
+@drawn_batch_option
 @device_option
 @rank_timeout_option
 @json_option
@@ -105,7 +105,7 @@ def compare(
     seed: int,
     count: int | None,
     asked: PipelineOptions,
-    batch: int,
+    batch: int | None,
     device: str,
     rank_timeout: float,
     as_json: bool,
@@ -153,7 +153,9 @@ def compare(
                 for sampler in samplers
             ]
             rows = [text_row(drawing, prompts_path) for drawing in drawings]
-            comparison = TextComparison(setup, ranks, batch, out / RESULTS, out, prompts, scores, keep_images)
+            comparison = TextComparison(
+                setup, ranks, drawings[0].batch, out / RESULTS, out, prompts, scores, keep_images
+            )
             there = held.enter_context(comparison.claimed(rows)) if ranks.first else {}
         if ranks.first:
             evaluations = sum(drawing.network_evaluations for drawing in drawings)

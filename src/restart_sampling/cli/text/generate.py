@@ -22,10 +22,10 @@ from restart_sampling.cli.text.pipeline_options import (
     PACKAGES,
     SAMPLER_HELP,
     PipelineOptions,
-    batch_option,
     describe_model,
     describe_notes,
     drawing_options,
+    drawn_batch_option,
     guidance_option,
     images_option,
     prompts_option,
@@ -45,7 +45,7 @@ from restart_sampling.cli.text.pipeline_options import (
 @seed_option
 @images_option
 @drawing_options
-@batch_option
+@drawn_batch_option
 @device_option
 @rank_timeout_option
 @json_option
@@ -58,7 +58,7 @@ def generate(
     seed: int,
     count: int | None,
     asked: PipelineOptions,
-    batch: int,
+    batch: int | None,
     device: str,
     rank_timeout: float,
     as_json: bool,
@@ -86,9 +86,9 @@ def generate(
             sampler = Sampler.parse(scheduler_text, steps)
             prompts = read_captions(prompts_path, count)
             drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, batch)
-            store = BlockStore(out, cut(range(len(prompts)), batch), drawing.about)
+            store = BlockStore(out, cut(range(len(prompts)), drawing.batch), drawing.about)
             if ranks.first:
-                held.enter_context(store.claimed(batch))
+                held.enter_context(store.claimed(drawing.batch))
         model = drawing.model
         if ranks.first:
             print_settings(
@@ -98,7 +98,7 @@ def generate(
                     "sampler": f"{sampler}, guidance {guidance:g}",
                     "NFE": describe_nfe(drawing, guidance),
                     "images": f"{len(prompts)} of {prompts_path} (seeds {seed}-{seed + len(prompts) - 1}), "
-                    f"{batch} at a time",
+                    f"{drawing.batch} at a time",
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {model.dtype}",
                     "out": out,
                 }

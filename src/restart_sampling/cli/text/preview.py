@@ -22,10 +22,10 @@ from restart_sampling.cli.options import (
 from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
     PipelineOptions,
-    batch_option,
     describe_model,
     describe_notes,
     drawing_options,
+    drawn_batch_option,
     guidance_option,
     pick_samplers,
 )
@@ -56,7 +56,7 @@ SAMPLERS = ("ddim:50", "ddpm:100", "heun:26", "restart")
 )
 @guidance_option
 @drawing_options
-@batch_option
+@drawn_batch_option
 @device_option
 @json_option
 def preview(
@@ -66,7 +66,7 @@ def preview(
     out: Path,
     guidance: float,
     asked: PipelineOptions,
-    batch: int,
+    batch: int | None,
     device: str,
     as_json: bool,
 ) -> None:
