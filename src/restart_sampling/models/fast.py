@@ -97,7 +97,7 @@ class CompiledNetwork(nn.Module):
 
 def keep_compiled() -> None:
     """Has torch keep what it compiles in the package's folder for caches, unless the user has named another."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_folder()))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_folder())
 
 
 class CompileTime:
@@ -112,8 +112,7 @@ class CompileTime:
         weights = [(name, tuple(each.shape), str(each.dtype)) for name, each in network.named_parameters()]
         device = next(network.parameters()).device
         known = json.dumps([torch.__version__, describe_device(device), batch, weights])
-        self._file = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or _folder()) / "seconds"
-        self._file /= f"{hashlib.sha256(known.encode()).hexdigest()[:16]}.json"
+        self._file = _folder() / "seconds" / f"{hashlib.sha256(known.encode()).hexdigest()[:16]}.json"
         self._layers = sum(len(shape) > 1 for _, shape, _ in weights)
 
     def expected(self) -> float:
@@ -137,7 +136,8 @@ class CompileTime:
 
 
 def _folder() -> Path:
-    return cache_folder() / "compiled"
+    """Where torch keeps what it compiles: where the user says, or in the package's folder for caches."""
+    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or cache_folder() / "compiled")
 
 
 def _filled(tensor: Tensor, batch: int) -> Tensor:
