@@ -110,10 +110,12 @@ class BlockStore:
                 remove_partials(folder)
 
     def recorded(self) -> int:
-        """Counts the images of blocks that have a record, or are in a whole zip, and may yet turn out damaged."""
-        numbers = range(len(self.blocks))
-        done = [number for number in numbers if (self._folder / _record_name(number)).exists()]
-        return sum(len(self.blocks[number]) for number in (numbers if self._zipped and self.out.exists() else done))
+        """Counts the images of the blocks that have a record, some of which may turn out damaged."""
+        found = {f"{_RECORDS}/{path.name}" for path in (self._folder / _RECORDS).glob("*.json")}
+        if self._zipped and self.out.exists():
+            with zipfile.ZipFile(self.out) as archive:  # `check` has read it
+                found.update(archive.namelist())
+        return sum(len(block) for number, block in enumerate(self.blocks) if _record_name(number) in found)
 
     def intact(self, number: int) -> bool:
         """Checks whether a block is recorded and its images are there, byte for byte."""
