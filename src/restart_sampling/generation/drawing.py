@@ -443,12 +443,17 @@ def manifest(
 
 
 def speed_of(drawing: Drawing) -> dict[str, Any]:
-    """JSON that tells how images were drawn, for the record: how many at a time, and whether the network is compiled.
+    """JSON for the record, of what changes no more of the images than their rounding.
 
-    It is none of what determines them, but for their rounding.
+    How many were drawn at a time, where that was not a batch, and whether the network was compiled without being asked.
     """
-    compiled = isinstance(getattr(getattr(drawing, "net", None), "model", None), CompiledNetwork)
-    return {"images_at_once": drawing.pace.at_once, "compiled": compiled}
+    network = getattr(getattr(drawing, "net", None), "model", None)
+    compiled = isinstance(network, CompiledNetwork) and not network.asked_for
+    at_once = drawing.pace.at_once
+    return {
+        **({"images_at_once": at_once} if at_once != drawing.batch else {}),
+        **({"compiled": True} if compiled else {}),
+    }
 
 
 def _shape(net: Net, shape: Sequence[int] | None) -> tuple[int, ...]:
