@@ -50,7 +50,7 @@ def test_blocks_are_the_same_however_many_images_are_drawn_at_a_time(at_once):
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_the_drawings_of_a_net_learn_it(caplog):
-    pace = Pace(128, automatic=True)
+    pace = Pace(128, automatic=True, measured=True)
     with caplog.at_level(logging.WARNING):
         found = drawn(pointwise(most=40), pace)
         again = drawn(pointwise(most=40), pace)
@@ -60,6 +60,13 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_drawings_of_a_net_learn_it(
     ]
     assert torch.equal(pixels(found), pixels(drawn(pointwise(), own_pace(None))))
     assert torch.equal(pixels(again), pixels(found))
+
+
+def test_on_the_cpu_fewer_images_pay_and_are_whole_parts_of_a_block():
+    pace, exact, asked = own_pace(None), own_pace(None, exact=True), own_pace(100)
+    for each in (pace, exact, asked):
+        drawn(pointwise(), each, count=20)
+    assert (pace.at_once, exact.at_once, asked.at_once) == (16, 64, 100)
 
 
 @pytest.mark.parametrize("pace", [Pace(41), Pace(1, automatic=True), own_pace(64), own_pace(None, exact=True)])
@@ -80,7 +87,7 @@ def test_a_run_goes_on_where_another_number_of_images_pays(run, tmp_path, monkey
     model, out = tiny_model_file(tmp_path / "tiny.safetensors"), tmp_path / "images"
     words = ["generate", "--model", model, "--plan", "2", "--out", out, "--json", "--seeds"]
     with monkeypatch.context() as patch:
-        patch.setattr(pace_module, "own_pace", lambda *_: Pace(128, automatic=True))
+        patch.setattr(pace_module, "own_pace", lambda *_: Pace(128, automatic=True, measured=True))
         code, stdout, err = run(*words, "0-129")
     assert code == 0, err
     about = json.loads((out / "manifest.json").read_text())

@@ -52,7 +52,7 @@ batch_option = click.option("--batch", default=64, show_default=True, type=click
 drawn_batch_option = click.option(
     "--batch",
     type=click.IntRange(1),
-    help="Images at a time; default: as many as pay on the device, up to 512 on cuda and 64 elsewhere.",
+    help="Images at a time; default: as many as pay, up to 512 on cuda, 16 on the CPU.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on standard output.")
 detector_option = click.option(

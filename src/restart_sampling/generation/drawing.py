@@ -251,8 +251,7 @@ class NetDrawing:
                     raise InputError(f"class {label} is out of range; the model has classes 0 to {self._label_dim - 1}")
 
     def _start_batches(self, seeds: Sequence[int]) -> Iterator["_Started"]:
-        if len(seeds) > self.pace.at_once:
-            self.pace.measure(self.call, self.net.device)
+        self.pace.measure(self.call, self.net.device, len(seeds))
         calls = batches = 0
         for own_calls, started in fitting(seeds, self.pace, self._start_batch):
             calls += own_calls

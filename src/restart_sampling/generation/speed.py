@@ -32,19 +32,18 @@ def settle(
         What was decided of compiling, for the user; None: there was nothing to decide.
     """
     net, pace = drawing.net, drawing.pace
-    if net.device.type != "cuda" or (calls <= drawing.nfe * pace.at_once and not seconds):
-        return None
-    pace.measure(drawing.call, net.device)
-    if may_compile:
-        call_seconds = next(fitting(range(pace.at_once), pace, lambda images: _seconds(drawing, images)))
+    images = calls / drawing.nfe
+    pace.measure(drawing.call, net.device, ceil(seconds or images / ranks.size))
     pace.at_once = min(ranks.gather(pace.at_once))  # they draw equal shares
-    if not may_compile:
+    long = seconds or images > pace.at_once * ranks.size
+    if net.device.type != "cuda" or not may_compile or not long:
         return None
+    call_seconds = next(fitting(range(pace.at_once), pace, lambda images: _seconds(drawing, images)))
     model = cast(Denoiser, net)
     batch = pace.at_once * (drawing.network_evaluations // drawing.nfe)
     image_seconds = call_seconds * drawing.nfe / ranks.size
     after = images_to_pay_off(CompileTime(model.model, batch).expected(), image_seconds)
-    images = seconds / image_seconds or calls / drawing.nfe
+    images = seconds / image_seconds or images
     compiling, after = ranks.gather((images >= after, after))[0]
     if not compiling:
         return f"not compiled, which pays off after about {after:,} images"
