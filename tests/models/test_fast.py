@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.models.fast import CompiledNetwork, CompileTime
+from restart_sampling.models.fast import CompiledNetwork, CompileTime, uncompiled
 from restart_sampling.models.song_unet import SongUNet
 
 TINY = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
@@ -43,6 +43,14 @@ def test_where_compiling_was_not_asked_for_small_batches_run_without_it(network)
     for count in (3, 8, 4, 5):
         torch.testing.assert_close(compiled(*inputs(count)), plain(*inputs(count)))
     assert batches == [8, 8, 8]
+
+
+def test_a_batch_that_is_tried_is_not_compiled_for(network):
+    plain, compiled, batches = network
+    with uncompiled():
+        torch.testing.assert_close(compiled(*inputs(4)), plain(*inputs(4)))
+    compiled(*inputs(3))
+    assert batches == [3]
 
 
 def test_after_a_batch_that_does_not_fit_smaller_ones_are_not_filled_up_to_it(network, monkeypatch):

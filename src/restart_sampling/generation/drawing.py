@@ -18,7 +18,7 @@ from restart_sampling.base.numerics import full_float32
 from restart_sampling.generation.pace import BLOCK, Pace, fitting, own_pace
 from restart_sampling.generation.seeds import as_integers
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.models.fast import CompiledNetwork
+from restart_sampling.models.fast import CompiledNetwork, uncompiled
 from restart_sampling.models.guidance import guided_by_class
 from restart_sampling.sampling.edm_noise import EDMNoise
 from restart_sampling.sampling.follow import follow
@@ -217,7 +217,7 @@ class NetDrawing:
     def call(self, images: int) -> Tensor:
         """Evaluates the denoiser once on so many states at the first level, to see what that takes."""
         denoise, _, x = self.begin(range(images))
-        with torch.no_grad(), full_float32(self._exact):
+        with torch.no_grad(), full_float32(self._exact), uncompiled():
             return evaluate(denoise, x, self.path.levels[0])
 
     def begin(self, seeds: Sequence[int]) -> tuple[Denoise, Noise, Tensor]:

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from restart_sampling.base.files import write_json
 from restart_sampling.base.machine import describe_device
 from restart_sampling.models.denoiser import Denoiser
 
+_uncompiled = ContextVar("uncompiled", default=False)
 _LAYER_SECONDS = 0.3  # to compile a layer with weights: 136 of them took 25 to 100 s, by the host
 _WARM = 0.4  # of those seconds, where the cache has all: a third to a half was measured
 
@@ -78,9 +81,9 @@ class CompiledNetwork(nn.Module):
         """Runs the network; arguments as its own."""
         count = len(x)
         inputs = (x, noise_labels, class_labels, augment_labels)
-        if not self.asked_for and 2 * count < self.batch:
-            small: Tensor = self.network(*inputs)
-            return small
+        if _uncompiled.get() or (not self.asked_for and 2 * count < self.batch):
+            as_it_is: Tensor = self.network(*inputs)
+            return as_it_is
         self.batch = max(self.batch, count)
         full = [each if each is None else _filled(each, self.batch) for each in inputs]
         start = time.perf_counter()
@@ -93,6 +96,16 @@ class CompiledNetwork(nn.Module):
             self._compiled_for = self.batch
             CompileTime(self.network, self.batch).add(time.perf_counter() - start)
         return out
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Runs compiled networks as they are in the body, which is for trying what a batch size takes."""
+    before = _uncompiled.set(True)
+    try:
+        yield
+    finally:
+        _uncompiled.reset(before)
 
 
 def keep_compiled() -> None:
