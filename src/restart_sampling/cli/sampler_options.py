@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -42,10 +42,17 @@ _NET_OPTIONS = (
         help="Of the network; auto is float16 on cuda, float32 elsewhere.",
     ),
     click.option(
-        "--compile/--no-compile",
+        "--compile",
         "compiled",
-        default=None,
+        flag_value="--compile",
         help="Compile the network: a minute at the start, then twice as fast; default: on cuda where it pays.",
+    ),
+    click.option("--no-compile", "compiled", flag_value="--no-compile", help="Never compile it."),
+    click.option(
+        "--autotune",
+        "compiled",
+        flag_value="--autotune",
+        help="Compile it with the fastest kernels, which are searched for minutes, once.",
     ),
     click.option("--exact", is_flag=True, help="float32 with the same bits at every run on one kind of device."),
 )
@@ -105,7 +112,7 @@ class SamplerOptions:
     noise: NoiseKind
     D: int | None
     dtype: str
-    compiled: bool | None
+    compiled: Literal["--compile", "--no-compile", "--autotune"] | None
     exact: bool
     any_model: bool = False
 
@@ -130,9 +137,8 @@ class SamplerOptions:
         dtype = self._dtype(device)
         classes: Sequence[str] = ()
         if is_net_file(name):
-            compiled = "--compile" if self.compiled else "--no-compile"
-            given = {"--D": self.D is not None, "--dtype": self.dtype != "auto", compiled: self.compiled is not None}
-            for option in [option for option, is_given in given.items() if is_given]:
+            given = ("--D" if self.D is not None else None, "--dtype" if self.dtype != "auto" else None, self.compiled)
+            for option in filter(None, given):
                 raise InputError(f"{option} is for checkpoints; the function in {name} decides that itself")
             net, description = open_net(name, device, shown), name
         else:
@@ -141,23 +147,27 @@ class SamplerOptions:
             net = model = checkpoint.build(self.D).to(device)
             if shown and model.weights:
                 click.echo(f"--model {name}: its weights are {model.weights}", err=True)
-            if dtype != "float32" or self.compiled:
+            if dtype != "float32" or self._compiling:
                 import torch
 
                 from restart_sampling.models.fast import fast
 
-                fast(model, getattr(torch, dtype), compiled=bool(self.compiled))
+                fast(model, getattr(torch, dtype), compiled=self._compiling, autotuned=self.compiled == "--autotune")
             description = f"{name} ({checkpoint.class_name}, sha256 {checkpoint.sha256[:12]})"
         if self.class_text is not None:
             options["classes"] = _class_number(self.class_text, classes)
         may_compile = self.compiled is None and not self.exact and not is_net_file(name)
         return NamedNet(name, net, description, options, may_compile, self.any_model)
 
+    @property
+    def _compiling(self) -> bool:
+        return self.compiled in ("--compile", "--autotune")
+
     def _dtype(self, device: torch.device) -> str:
-        if self.exact and (self.dtype not in ("auto", "float32") or self.compiled):
+        if self.exact and (self.dtype not in ("auto", "float32") or self._compiling):
             raise InputError("--exact is for float32 as it is; leave --dtype and --compile out")
-        if self.compiled and device.type != "cuda":
-            raise InputError(f"--compile is for NVIDIA devices, and this is {device.type}; leave it out")
+        if self._compiling and device.type != "cuda":
+            raise InputError(f"{self.compiled} is for NVIDIA devices, and this is {device.type}; leave it out")
         if self.dtype != "auto":
             return self.dtype
         return "float16" if device.type == "cuda" and not self.exact else "float32"

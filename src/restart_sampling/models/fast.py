@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ _LAYER_SECONDS = 0.3  # to compile a layer with weights: 136 of them took 25 to 
 _WARM = 0.4  # of those seconds, where the cache has all: a third to a half was measured
 
 
-def fast(model: Denoiser, dtype: torch.dtype = torch.float16, *, compiled: bool = False) -> Denoiser:
+def fast(
+    model: Denoiser, dtype: torch.dtype = torch.float16, *, compiled: bool = False, autotuned: bool = False
+) -> Denoiser:
     """Has the network compute in another dtype, and compiles it on request. The sampler's state stays float64.
 
     float16 rounds eight times less than bfloat16, which in turn cannot overflow; an overflow ends in an error, not in a
@@ -33,20 +36,21 @@ def fast(model: Denoiser, dtype: torch.dtype = torch.float16, *, compiled: bool 
         dtype: of the network's parameters and activations.
         compiled: torch.compile with CUDA graphs. The first call takes half a minute or more, later ones half the time;
             the batch size of the first call serves all later ones that are not larger.
+        autotuned: where it is compiled, with the fastest shape of each kernel, which takes minutes, once.
 
     Returns:
         The model.
     """
     model.to(dtype)
     if compiled:
-        compile_network(model)
+        compile_network(model, autotuned=autotuned)
     return model
 
 
-def compile_network(model: Denoiser, batch: int = 0) -> None:
-    """Compiles the network of a model in place, at its next call; `batch` is as of `CompiledNetwork`."""
+def compile_network(model: Denoiser, batch: int = 0, autotuned: bool = False) -> None:
+    """Compiles the network of a model in place, at its next call; `batch` and `autotuned` as of `CompiledNetwork`."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.model = CompiledNetwork(model.model, batch)
+    model.model = CompiledNetwork(model.model, batch, autotuned)
 
 
 class CompiledNetwork(nn.Module):
@@ -59,6 +63,7 @@ class CompiledNetwork(nn.Module):
         network: from `models.denoiser.NETWORKS`.
         batch: size of the batches for which compiling pays; those of less than half run without it. 0: compiling was
             asked for, and the first batch decides the size.
+        autotuned: whether the fastest shape of each kernel is searched for.
 
     Attributes:
         network, batch: as above.
@@ -66,14 +71,16 @@ class CompiledNetwork(nn.Module):
             and a run goes on where that does not pay.
     """
 
-    def __init__(self, network: nn.Module, batch: int = 0) -> None:
+    def __init__(self, network: nn.Module, batch: int = 0, autotuned: bool = False) -> None:
         super().__init__()
         self.network = network
+        self._autotuned = autotuned
         self.batch = batch
         self.asked_for = batch == 0
         self._compiled_for = 0
         keep_compiled()
-        self._compiled = torch.compile(network, mode="reduce-overhead", dynamic=False)
+        options: dict[str, Any] = {"triton.cudagraphs": True, "coordinate_descent_tuning": autotuned}
+        self._compiled = torch.compile(network, dynamic=False, options=options)
 
     def forward(
         self, x: Tensor, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor | None = None
@@ -92,7 +99,7 @@ class CompiledNetwork(nn.Module):
         except torch.OutOfMemoryError:
             self.batch = 0  # smaller batches must not be filled up to this one
             raise
-        if self.batch != self._compiled_for:
+        if self.batch != self._compiled_for and not self._autotuned:
             self._compiled_for = self.batch
             CompileTime(self.network, self.batch).add(time.perf_counter() - start)
         return out
