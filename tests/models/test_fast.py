@@ -72,6 +72,23 @@ def test_after_a_batch_that_does_not_fit_smaller_ones_are_not_filled_up_to_it(ne
     assert batches == [6, 3, 3]
 
 
+def test_where_compiling_was_not_asked_for_and_fails_the_network_runs_without_it(network, monkeypatch, caplog):
+    plain, _, _ = network
+
+    def fail(*inputs):
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda module, **_: fail)
+    compiled = CompiledNetwork(plain, batch=4)
+    for count in (4, 3):
+        torch.testing.assert_close(compiled(*inputs(count)), plain(*inputs(count)))
+    assert [record.message for record in caplog.records] == [
+        "the network cannot be compiled here (RuntimeError: no C compiler); going on without"
+    ]
+    with pytest.raises(RuntimeError, match="no C compiler"):
+        CompiledNetwork(plain)(*inputs(4))
+
+
 def test_the_seconds_of_compiling_are_remembered_for_each_batch_size(network, tmp_path):
     plain, compiled, _ = network
     layers = sum(weight.ndim > 1 for weight in plain.parameters())

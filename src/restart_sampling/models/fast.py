@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from restart_sampling.base.download import cache_folder
+from restart_sampling.base.errors import one_line
 from restart_sampling.base.files import write_json
 from restart_sampling.base.machine import describe_device
 from restart_sampling.models.denoiser import Denoiser
 
+_log = logging.getLogger(__name__)
 _uncompiled = ContextVar("uncompiled", default=False)
 _LAYER_SECONDS = 0.3  # to compile a layer with weights: 136 of them took 25 to 100 s, by the host
 _WARM = 0.4  # of those seconds, where the cache has all: a third to a half was measured
@@ -80,7 +83,7 @@ class CompiledNetwork(nn.Module):
         self._compiled_for = 0
         keep_compiled()
         options: dict[str, Any] = {"triton.cudagraphs": True, "coordinate_descent_tuning": autotuned}
-        self._compiled = torch.compile(network, dynamic=False, options=options)
+        self._compiled: Callable[..., Tensor] = torch.compile(network, dynamic=False, options=options)
 
     def forward(
         self, x: Tensor, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor | None = None
@@ -99,6 +102,13 @@ class CompiledNetwork(nn.Module):
         except torch.OutOfMemoryError:
             self.batch = 0  # smaller batches must not be filled up to this one
             raise
+        except Exception as error:  # a machine without a C compiler, and whatever else a compiler meets
+            if self.asked_for or self._compiled_for:
+                raise
+            _log.warning(f"the network cannot be compiled here ({one_line(error)}); going on without")
+            self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            self._compiled, self._compiled_for = self.network, self.batch
+            out = self.network(*inputs)
         if self.batch != self._compiled_for and not self._autotuned:
             self._compiled_for = self.batch
             CompileTime(self.network, self.batch).add(time.perf_counter() - start)

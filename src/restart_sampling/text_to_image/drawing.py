@@ -58,7 +58,7 @@ class TextDrawing:
         request: what is asked of it.
         prompts: that of image number i, which is its seed, is the i-th; a text is that of all images.
         batch: images of a batch.
-        pace: how many are drawn at a time; shared by the drawings of a pipeline.
+        pace: how many are drawn at a time.
         scheduler: of the sampler.
         nfe: rows of the scheduler.
         network_evaluations: of one image; twice as many under classifier-free guidance.
