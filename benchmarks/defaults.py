@@ -166,8 +166,6 @@ def main(
                 markup=False,
                 highlight=False,
             )
-            for file in sorted((place / cache).glob("compiled/seconds/*")):
-                console.print(f"seconds of compiling, first and last: {file.read_text().split()}", markup=False)
 
         folder = place / "plain"
         folder.mkdir()
