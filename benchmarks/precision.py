@@ -7,7 +7,6 @@ arithmetic also draws other blocks of seeds.
 """
 
 import platform
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,18 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli.options import trust_option
 from restart_sampling.comparison.run import own_batches
 from restart_sampling.evaluation.detectors import load_detector
-from restart_sampling.evaluation.measure import measure
+from restart_sampling.evaluation.measure import Batches, measure
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.reference import load_reference
 from restart_sampling.generation.drawing import NetDrawing
 
-ARITHMETIC = (
-    ("float32", torch.float32, False),
-    ("bfloat16", torch.bfloat16, False),
-    ("float16", torch.float16, False),
-    ("bfloat16, compiled", torch.bfloat16, True),
-    ("float16, compiled", torch.float16, True),
-)
+ARITHMETIC = {
+    "float32": (torch.float32, False),
+    "bfloat16": (torch.bfloat16, False),
+    "float16": (torch.float16, False),
+    "bfloat16, compiled": (torch.bfloat16, True),
+    "float16, compiled": (torch.float16, True),
+}
 
 
 @click.command()
@@ -42,6 +41,7 @@ ARITHMETIC = (
 @click.option("--blocks", default=3, show_default=True)
 @click.option("--batch", default=1000, show_default=True)
 @click.option("--device", "device_name", default="cuda", show_default=True)
+@click.option("--arithmetic", default=";".join(ARITHMETIC), show_default=True, help="Which, with ; between.")
 def main(
     reference_path: Path,
     detector_name: str,
@@ -51,6 +51,7 @@ def main(
     blocks: int,
     batch: int,
     device_name: str,
+    arithmetic: str,
 ) -> None:
     ranks = Ranks(0, 1, torch.device(device_name))
     reference, detector = load_reference(reference_path), load_detector(detector_name, ranks.device, trust=trust)
@@ -59,26 +60,30 @@ def main(
     print(f"{chip}; torch {torch.__version__}; Python {platform.python_version()}")
     print(f"cifar10-small, {images} images a block, plan {plan}")
 
-    def figures(model: Any, block: int) -> dict[str, Any]:
+    def figures(model: Any, block: int) -> tuple[dict[str, Any], torch.Tensor]:
+        """The values of a block of seeds, and its images."""
         seeds = range(block * images, (block + 1) * images)
-        drawn = own_batches(NetDrawing(model, plan, batch=batch), seeds, ranks)
-        return measure(drawn, images, detector, reference, ranks)
+        kept: list[torch.Tensor] = []
 
-    sample = partial(rs.generate, plan=plan, seeds=range(min(images, 1000)), batch_size=batch)
+        def keeping() -> Batches:
+            for places, made, labels in own_batches(NetDrawing(model, plan, batch=batch), seeds, ranks):
+                kept.append(made)
+                yield places, made, labels
+
+        return measure(keeping(), images, detector, reference, ranks), torch.cat(kept).double()
+
     print(f"{'arithmetic':20}{'block':>6}{'distance':>20}{'paired difference':>22}{'grey levels':>13}{'seconds':>9}")
     first: dict[str, Any] = {}
-    for name, dtype, compiled in ARITHMETIC:
-        if compiled and device_name != "cuda":
-            continue
+    for name in arithmetic.split(";"):
+        dtype, compiled = ARITHMETIC[name]
         model = rs.fast(rs.load_model("cifar10-small", device=ranks.device), dtype, compiled=compiled)
-        pixels = torch.cat([made.images for made in sample(model)]).double()
-        result = figures(model, 0)
+        result, pixels = figures(model, 0)
         first = first or {"result": result, "pixels": pixels}
         difference, error = paired_difference(result, first["result"])
         levels = (pixels - first["pixels"]).abs().mean()
         print_row(name, 0, result, f"{difference:+.4f} +- {error:.4f}", f"{levels:.3f}")
     for block in range(1, blocks):
-        print_row(name, block, figures(model, block))
+        print_row(name, block, figures(model, block)[0])
 
 
 def print_row(name: str, block: int, result: dict[str, Any], difference: str = "", levels: str = "") -> None:

@@ -64,8 +64,8 @@ def build(network: str, device: torch.device = CUDA) -> Denoiser:
     return model.eval().requires_grad_(False).to(device)
 
 
-def plain(network: str) -> Denoiser:
-    model = build(network).to(PLAIN_DTYPE[network])
+def plain(network: str, device: torch.device = CUDA) -> Denoiser:
+    model = build(network, device).to(PLAIN_DTYPE[network])
     for module in model.modules():
         if isinstance(module, Resample | ResampleConv2d):
             module.box = False

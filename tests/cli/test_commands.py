@@ -168,6 +168,7 @@ BAD = {
     "unknown option": (["--stepz", "3"], "--stepz"),
     "exact in half precision": (["--dtype", "float16", "--exact"], "--exact is for float32"),
     "compiled for the CPU": (["--device", "cpu", "--compile"], "--compile is for NVIDIA devices"),
+    "autotuned for the CPU": (["--device", "cpu", "--autotune"], "--autotune is for NVIDIA devices"),
 }
 
 

@@ -1,16 +1,19 @@
+import os
+
 import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.models.fast import CompiledNetwork
+from restart_sampling.models.fast import CompiledNetwork, CompileTime, uncompiled
 from restart_sampling.models.song_unet import SongUNet
 
 TINY = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
 
 
 @pytest.fixture
-def network(monkeypatch):
+def network(monkeypatch, tmp_path):
     """A network whose compiler is the identity, and which notes the batches that it gets."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.manual_seed(0)
     network = SongUNet(8, 3, 3, label_dim=2, **TINY).eval().requires_grad_(False)
     batches = []
@@ -32,6 +35,84 @@ def test_smaller_batches_are_filled_up_and_cut_again(network):
     for count in (4, 3, 1, 4, 6, 5):
         torch.testing.assert_close(compiled(*inputs(count)), plain(*inputs(count)))
     assert batches == [4, 4, 4, 4, 6, 6]
+
+
+def test_where_compiling_was_not_asked_for_small_batches_run_without_it(network):
+    plain, _, batches = network
+    compiled = CompiledNetwork(plain, batch=8)
+    for count in (3, 8, 4, 5):
+        torch.testing.assert_close(compiled(*inputs(count)), plain(*inputs(count)))
+    assert batches == [8, 8, 8]
+
+
+def test_a_batch_that_is_tried_is_not_compiled_for(network):
+    plain, compiled, batches = network
+    with uncompiled():
+        torch.testing.assert_close(compiled(*inputs(4)), plain(*inputs(4)))
+    compiled(*inputs(3))
+    assert batches == [3]
+
+
+def test_after_a_batch_that_does_not_fit_smaller_ones_are_not_filled_up_to_it(network, monkeypatch):
+    plain, _, _ = network
+    batches = []
+
+    def fits_three(*inputs):
+        batches.append(len(inputs[0]))
+        if batches[-1] > 3:
+            raise torch.OutOfMemoryError
+        return plain(*inputs)
+
+    monkeypatch.setattr(torch, "compile", lambda module, **_: fits_three)
+    compiled = CompiledNetwork(plain, batch=6)
+    with pytest.raises(torch.OutOfMemoryError):
+        compiled(*inputs(6))
+    compiled(*inputs(3))
+    compiled(*inputs(2))
+    assert batches == [6, 3, 3]
+
+
+def test_where_compiling_was_not_asked_for_and_fails_the_network_runs_without_it(network, monkeypatch, caplog):
+    plain, _, _ = network
+
+    def fail(*inputs):
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda module, **_: fail)
+    compiled = CompiledNetwork(plain, batch=4)
+    for count in (4, 3):
+        torch.testing.assert_close(compiled(*inputs(count)), plain(*inputs(count)))
+    assert [record.message for record in caplog.records] == [
+        "the network cannot be compiled here (RuntimeError: no C compiler); going on without"
+    ]
+    with pytest.raises(RuntimeError, match="no C compiler"):
+        CompiledNetwork(plain)(*inputs(4))
+
+
+def test_the_seconds_of_compiling_are_remembered_for_each_batch_size(network, tmp_path):
+    plain, compiled, _ = network
+    layers = sum(weight.ndim > 1 for weight in plain.parameters())
+    assert CompileTime(plain, 4).expected() == pytest.approx(0.3 * layers)
+    compiled(*inputs(4))
+    compiled(*inputs(4))
+    (file,) = tmp_path.glob("seconds/*.json")
+    for known, expected in (("[40]", 16), ("[40, 11]", 11), ("damaged", 0.3 * layers), ("{}", 0.3 * layers)):
+        file.write_text(known)
+        assert CompileTime(plain, 4).expected() == pytest.approx(expected)
+    assert CompileTime(plain, 8).expected() == pytest.approx(0.3 * layers)
+    file.write_text("[40, 11]")
+    CompileTime(plain, 4).add(12.34)
+    assert CompileTime(plain, 4).expected() == 12.3
+    assert file.read_text().split() == ["[", "40.0,", "12.3", "]"]
+
+
+def test_what_is_compiled_is_kept_in_our_cache_unless_the_user_names_another(network, monkeypatch, tmp_path):
+    plain, _, _ = network
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.setenv("RESTART_SAMPLING_CACHE", str(tmp_path / "ours"))
+    CompiledNetwork(plain)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "ours" / "compiled")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

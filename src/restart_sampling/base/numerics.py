@@ -65,6 +65,14 @@ def state_dtype(device: torch.device) -> torch.dtype:
     return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device is a CPU that multiplies bfloat16 by instructions of its own (AVX512-BF16 or AMX)."""
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # of torch 2.13
+        return False
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 def weights_sha256(network: torch.nn.Module) -> str:
     """Computes the SHA-256 of the names and the bytes of all weights, in the order of the names."""
     weights = hashlib.sha256()

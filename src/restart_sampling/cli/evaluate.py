@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,9 @@ import click
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
-    batch_option,
     describe_source,
     device_option,
+    drawn_batch_option,
     json_option,
     pick_device,
     pick_plan,
@@ -63,7 +62,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="A line is added for each set of images, and for each plan whose line is not there yet.",
 )
-@batch_option
+@drawn_batch_option
 @device_option
 @rank_timeout_option
 @dry_run_option
@@ -79,7 +78,7 @@ def evaluate(
     seeds_text: str | None,
     asked: SamplerOptions,
     results: Path,
-    batch: int,
+    batch: int | None,
     device: str,
     rank_timeout: float,
     dry_run: bool,
@@ -107,21 +106,24 @@ def evaluate(
     from restart_sampling.comparison.evaluate import finished, plan_rows
     from restart_sampling.comparison.named_plans import row_of
     from restart_sampling.comparison.run import Comparison
+    from restart_sampling.generation.pace import BLOCK
     from restart_sampling.generation.seeds import parse_seeds
 
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+        model = None
         with ranks.one_goes_first():
-            comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch, results)
+            comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch or BLOCK, results)
             if name is not None and seeds_text is not None:
                 seeds = parse_seeds(seeds_text)
                 named = [row_of(str(plan), plan) for plan in plans]
-                draw = partial(asked.load(name, ranks.device, ranks.first).drawing, batch=batch)
-                rows = plan_rows(named, draw, seeds, seeds_text, name)
+                model = asked.load(name, ranks.device, batch, ranks.first)
+                rows = plan_rows(named, model.drawing, seeds, seeds_text, name)
             else:
                 rows = [_row_of_files(path, max_images) for path in sources]
             there = held.enter_context(looked_up(comparison, rows, results, dry_run)) if ranks.first else {}
+        speed = {} if model is None or dry_run else model.settle_rows(rows, there, ranks)
         if ranks.first:
-            print_settings(describe_setup(comparison))
+            print_settings({**describe_setup(comparison), **speed})
             print_notes({row.name: comparison.notes(row) for row in rows})
             for note in preset_notes(plans, name or ""):
                 click.echo(f"note: {note}", err=True)

@@ -9,11 +9,11 @@ import click
 
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
-    batch_option,
     check_images_place,
     describe_device,
     describe_nfe,
     device_option,
+    drawn_batch_option,
     json_option,
     pick_device,
     pick_plan,
@@ -32,7 +32,7 @@ from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, pre
     "--seeds", "seeds_text", required=True, metavar="SEEDS", help="Such as 0-63 or 1,5,10-19; one image each."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, or a file that ends in .zip.")
-@batch_option
+@drawn_batch_option
 @sampler_options
 @device_option
 @rank_timeout_option
@@ -44,7 +44,7 @@ def generate(
     settings: tuple[str, ...],
     seeds_text: str,
     out: Path,
-    batch: int,
+    batch: int | None,
     asked: SamplerOptions,
     device: str,
     rank_timeout: float,
@@ -71,26 +71,29 @@ def generate(
         with ranks.one_goes_first():
             plan = pick_plan(plan_text, settings, name)
             seeds = parse_seeds(seeds_text)
-            model = asked.load(name, ranks.device, ranks.first)
-            drawing = model.drawing(plan, batch)
+            model = asked.load(name, ranks.device, batch, ranks.first)
+            drawing = model.drawing(plan)
             run = {**drawing.about, "seeds": seeds_text}
             check_identity(run)
             check_channels(drawing)
-            store = BlockStore(out, cut(seeds, batch), run)
+            store = BlockStore(out, cut(seeds, drawing.batch), run)
             if dry_run:
                 with leaving_no_folder(out):
-                    store.check(batch)
+                    store.check(drawing.batch)
             elif ranks.first:
-                held.enter_context(store.claimed(batch))
+                held.enter_context(store.claimed(drawing.batch))
+        missing = len(seeds) - ranks.gather(store.recorded())[0]
+        speed = {} if dry_run else model.settle(drawing, ranks, calls=missing * drawing.nfe)
         if ranks.first:
             print_settings(
                 {
                     "model": model.description,
                     "plan": plan,
                     "NFE": describe_nfe(drawing, asked.guidance),
-                    "images": f"{len(seeds)} (seeds {seeds_text}), {batch} at a time",
+                    "images": f"{len(seeds)} (seeds {seeds_text}), {drawing.pace.at_once} at a time",
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, network in {run['arithmetic']}, "
                     f"state in {str(state_dtype(ranks.device))[6:]}",
+                    **speed,
                     "out": out,
                 }
             )

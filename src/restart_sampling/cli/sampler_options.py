@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -16,6 +16,8 @@ from restart_sampling.cli.options import as_one, set_option
 if TYPE_CHECKING:
     import torch
 
+    from restart_sampling.base.ranks import Ranks
+    from restart_sampling.comparison.rows import Row
     from restart_sampling.generation.drawing import NetDrawing, NoiseKind
     from restart_sampling.sampling.net import Net
     from restart_sampling.sampling.plan import Plan
@@ -42,7 +44,17 @@ _NET_OPTIONS = (
         help="Of the network; auto is float16 on cuda, float32 elsewhere.",
     ),
     click.option(
-        "--compile", "compiled", is_flag=True, help="Compile the network: a minute at the start, then faster."
+        "--compile",
+        "compiled",
+        flag_value="--compile",
+        help="Compile the network: a minute at the start, then twice as fast; default: on cuda where it pays.",
+    ),
+    click.option("--no-compile", "compiled", flag_value="--no-compile", help="Never compile it."),
+    click.option(
+        "--autotune",
+        "compiled",
+        flag_value="--autotune",
+        help="Compile it with the fastest kernels, which are searched for minutes, once.",
     ),
     click.option("--exact", is_flag=True, help="float32 with the same bits at every run on one kind of device."),
 )
@@ -56,7 +68,8 @@ class NamedNet:
         name: as the user wrote it.
         net: ready to draw images.
         description: of the net, for the user.
-        options: those of `NetDrawing`, but for the plan and the batch.
+        options: those of `NetDrawing`, but for the plan.
+        may_compile: whether the user leaves it to us.
         any_model: whether it may have a plan that was found for another.
     """
 
@@ -64,9 +77,10 @@ class NamedNet:
     net: Net
     description: str
     options: dict[str, Any]
+    may_compile: bool
     any_model: bool = False
 
-    def drawing(self, plan: Plan, batch: int) -> NetDrawing:
+    def drawing(self, plan: Plan) -> NetDrawing:
         """What the user asks, with a plan.
 
         Raises:
@@ -75,7 +89,20 @@ class NamedNet:
         from restart_sampling.generation.drawing import NetDrawing
 
         plan = replace(plan, made_for=None) if self.any_model else plan
-        return NetDrawing(self.net, plan, batch=batch, **self.options)
+        return NetDrawing(self.net, plan, **self.options)
+
+    def settle(self, drawing: NetDrawing, ranks: Ranks, *, calls: float = 0.0, seconds: float = 0.0) -> dict[str, str]:
+        """Settles what the user left to us, as `generation.speed.settle` does; returns a row for `print_settings`."""
+        from restart_sampling.generation.speed import settle
+
+        said = settle(drawing, ranks, may_compile=self.may_compile, calls=calls, seconds=seconds)
+        return {"network": said} if said else {}
+
+    def settle_rows(self, rows: Sequence[Row], there: Mapping[str, Any], ranks: Ranks) -> dict[str, str]:
+        """Does the same for the rows of a comparison, without those that the first process finds there."""
+        finished = ranks.gather(list(there))[0]
+        calls = sum(row.cost * row.images for row in rows if row.name not in finished)
+        return self.settle(cast("NetDrawing", rows[0].drawing), ranks, calls=calls)
 
 
 def preset_notes(plans: Iterable[Plan], model: str) -> list[str]:
@@ -100,31 +127,33 @@ class SamplerOptions:
     noise: NoiseKind
     D: int | None
     dtype: str
-    compiled: bool
+    compiled: Literal["--compile", "--no-compile", "--autotune"] | None
     exact: bool
     any_model: bool = False
 
-    def load(self, name: str, device: torch.device, shown: bool = True) -> NamedNet:
+    def load(self, name: str, device: torch.device, batch: int | None, shown: bool = True) -> NamedNet:
         """Finds, reads and builds a model, and makes it fast on the device.
 
         Args:
             name: as the user wrote it.
             device: where to compute.
+            batch: images at a time; None: that is left to us.
             shown: whether this process speaks to the user.
 
         Raises:
             InputError: the model is unknown or cannot be read, or what is asked is not for it.
         """
-        options: dict[str, Any] = {"guidance": self.guidance, "noise": self.noise, "exact": self.exact}
-        dtype = self._dtype(device)
-        classes: Sequence[str] = ()
-
+        from restart_sampling.generation.pace import own_pace
         from restart_sampling.models.checkpoint import read_checkpoint
         from restart_sampling.models.resolve import resolve
 
+        options: dict[str, Any] = {"guidance": self.guidance, "noise": self.noise, "exact": self.exact}
+        options |= {"batch": batch, "pace": own_pace(batch, self.exact)}
+        dtype = self._dtype(device)
+        classes: Sequence[str] = ()
         if is_net_file(name):
-            given = {"--D": self.D is not None, "--dtype": self.dtype != "auto", "--compile": self.compiled}
-            for option in [option for option, is_given in given.items() if is_given]:
+            given = ("--D" if self.D is not None else None, "--dtype" if self.dtype != "auto" else None, self.compiled)
+            for option in filter(None, given):
                 raise InputError(f"{option} is for checkpoints; the function in {name} decides that itself")
             net, description = open_net(name, device, shown), name
         else:
@@ -133,22 +162,27 @@ class SamplerOptions:
             net = model = checkpoint.build(self.D).to(device)
             if shown and model.weights:
                 click.echo(f"--model {name}: its weights are {model.weights}", err=True)
-            if dtype != "float32" or self.compiled:
+            if dtype != "float32" or self._compiling:
                 import torch
 
                 from restart_sampling.models.fast import fast
 
-                fast(model, getattr(torch, dtype), compiled=self.compiled)
+                fast(model, getattr(torch, dtype), compiled=self._compiling, autotuned=self.compiled == "--autotune")
             description = f"{name} ({checkpoint.class_name}, sha256 {checkpoint.sha256[:12]})"
         if self.class_text is not None:
             options["classes"] = _class_number(self.class_text, classes)
-        return NamedNet(name, net, description, options, self.any_model)
+        may_compile = self.compiled is None and not self.exact and not is_net_file(name)
+        return NamedNet(name, net, description, options, may_compile, self.any_model)
+
+    @property
+    def _compiling(self) -> bool:
+        return self.compiled in ("--compile", "--autotune")
 
     def _dtype(self, device: torch.device) -> str:
-        if self.exact and (self.dtype not in ("auto", "float32") or self.compiled):
+        if self.exact and (self.dtype not in ("auto", "float32") or self._compiling):
             raise InputError("--exact is for float32 as it is; leave --dtype and --compile out")
-        if self.compiled and device.type != "cuda":
-            raise InputError(f"--compile is for NVIDIA devices, and this is {device.type}; leave it out")
+        if self._compiling and device.type != "cuda":
+            raise InputError(f"{self.compiled} is for NVIDIA devices, and this is {device.type}; leave it out")
         if self.dtype != "auto":
             return self.dtype
         return "float16" if device.type == "cuda" and not self.exact else "float32"

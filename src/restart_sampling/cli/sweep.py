@@ -16,8 +16,8 @@ from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     PAPER,
-    batch_option,
     device_option,
+    drawn_batch_option,
     json_option,
     log_option,
     pick_device,
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 )
 @setup_options
 @sampler_options
-@batch_option
+@drawn_batch_option
 @device_option
 @rank_timeout_option
 @log_option
@@ -78,7 +78,7 @@ def sweep(
     blocks: int,
     settings: tuple[str, ...],
     asked: SamplerOptions,
-    batch: int,
+    batch: int | None,
     device: str,
     rank_timeout: float,
     log_kind: str | None,
@@ -103,16 +103,18 @@ def sweep(
     from restart_sampling.comparison.published import CHECKPOINTS, NOTES
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.metrics import GROUPS
+    from restart_sampling.generation.pace import BLOCK
 
     if blocks == 1 and images < 2 * GROUPS:
         raise InputError(f"--images {images} is too few for a spread from one block; give at least {2 * GROUPS}")
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():
-            model = asked.load(name, ranks.device, ranks.first)
+            model = asked.load(name, ranks.device, batch, ranks.first)
             seeds = range(images * blocks)
-            rows = plan_rows(plans, partial(model.drawing, batch=batch), seeds, f"0-{len(seeds) - 1}", name)
-            comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch, out / RESULTS, out)
+            rows = plan_rows(plans, model.drawing, seeds, f"0-{len(seeds) - 1}", name)
+            comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch or BLOCK, out / RESULTS, out)
             there = held.enter_context(looked_up(comparison, rows, out, dry_run)) if ranks.first else {}
+        speed = {} if dry_run else model.settle_rows(rows, there, ranks)
         if ranks.first:
             print_settings(
                 {
@@ -125,6 +127,7 @@ def sweep(
                     "rows": describe_rows(rows, f"NFE {sum(row.cost for row in rows)}", there),
                     "images": f"{blocks} x {images} of each row, the same seeds",
                     **describe_setup(comparison),
+                    **speed,
                 }
             )
             print_notes({row.name: comparison.notes(row) for row in rows})

@@ -14,10 +14,10 @@ import click
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import open_logbook, require_logbook
 from restart_sampling.cli.options import (
-    batch_option,
     describe_device,
     detector_option,
     device_option,
+    drawn_batch_option,
     json_option,
     log_option,
     pick_device,
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 @click.option("--no-rises", is_flag=True, help="Without restarts and other noise, for comparison.")
 @net_options
 @log_option
-@batch_option
+@drawn_batch_option
 @device_option
 @rank_timeout_option
 @json_option
@@ -104,7 +104,7 @@ def tune(
     no_rises: bool,
     asked: SamplerOptions,
     log_kind: str | None,
-    batch: int,
+    batch: int | None,
     device: str,
     rank_timeout: float,
     as_json: bool,
@@ -160,10 +160,10 @@ def tune(
                 for detector, each in pairs
                 if each is not None
             ]
-            model = asked.load(name, ranks.device, ranks.first)
+            model = asked.load(name, ranks.device, batch, ranks.first)
 
             def draw(text: str) -> NetDrawing:
-                return model.drawing(Plan.parse(text), batch)
+                return model.drawing(Plan.parse(text))
 
             first = draw(f"{LEAST_NFE} solver=euler")
             check_identity(first.about)
@@ -176,13 +176,14 @@ def tune(
 
                 def draw_classes(classes: Mapping[int, int] | None) -> NetDrawing:
                     options = {**model.options, **({"classes": classes} if getattr(model.net, "label_dim", 0) else {})}
-                    return replace(model, options=options).drawing(Plan.parse(BASE), batch)
+                    return replace(model, options=options).drawing(Plan.parse(BASE))
 
                 marginals = Marginals(draw_classes, setups[0], true, 3 * settings.images)
-            run = Run(model.net, name, objective, settings, ranks, out, begin_drawing(draw), batch, say)
+            run = Run(model.net, name, objective, settings, ranks, out, begin_drawing(draw), first.batch, say)
             if ranks.first:
                 held.enter_context(locked(lock_in(out), str(out)))
                 run.check(nfes)
+        speed = model.settle(first, ranks, seconds=60 * minutes * max(1, len(nfes)))
         if ranks.first:
             notes = [setup.note for setup in setups if setup.note]
             print_settings(
@@ -192,6 +193,7 @@ def tune(
                     "judged by": ", ".join(objective.setups) or "a fine ODE: the grid only",
                     "time": f"{minutes:g} minutes for each NFE" + (f", at most {trials} trials" if trials else ""),
                     "device": f"{ranks.size} x {describe_device(ranks.device)}",
+                    **speed,
                     "out": out,
                     **({"note": notes[0]} if notes else {}),
                 }

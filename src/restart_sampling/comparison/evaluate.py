@@ -14,6 +14,7 @@ from restart_sampling.comparison.rows import Outcome, Row
 from restart_sampling.comparison.run import Comparison
 from restart_sampling.evaluation.setup import EvaluationSetup, open_setup
 from restart_sampling.generation.drawing import NetDrawing, check_channels, classes_of_seeds
+from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.generation.seeds import as_integers, format_seeds
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
@@ -76,7 +77,7 @@ def evaluate(
     metrics: Sequence[str] = ("fd",),
     blocks: int = 1,
     results: str | Path | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Measures the images of plans against a reference, in this process and without writing images.
@@ -93,7 +94,7 @@ def evaluate(
         blocks: runs of neighbouring seeds that are measured by themselves.
         results: a file to which a line is added for each plan; a plan whose line is there is not drawn again, and one
             that was interrupted goes on. The net must have an `identity`. None: nothing is kept.
-        batch_size: images at a time.
+        batch_size: images at a time; default: as many as pay.
         **options: classes, guidance, noise, exact and shape, as of `generate`.
 
     Returns:
@@ -119,7 +120,7 @@ def sweep(
     detector: str = "inception",
     trust_detector: bool | str = False,
     metrics: Sequence[str] = ("fd",),
-    batch_size: int = 64,
+    batch_size: int | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Compares many plans of a net on the same seeds, in this process; a later call goes on where one was interrupted.
@@ -174,7 +175,7 @@ def _compare(
     blocks: int,
     results: Path | None,
     folder: Path | None,
-    batch_size: int,
+    batch_size: int | None,
     options: dict[str, Any],
 ) -> list[dict[str, Any]]:
     if blocks < 1:
@@ -185,10 +186,12 @@ def _compare(
     seeds = as_integers(seeds)
     options = {**options, "classes": classes_of_seeds(options.get("classes"), seeds)}
 
+    pace = own_pace(batch_size, options.get("exact", False))
+
     def draw(plan: Plan) -> NetDrawing:
-        return NetDrawing(net, plan, batch=batch_size, **options)
+        return NetDrawing(net, plan, batch=batch_size, pace=pace, **options)
 
     rows = plan_rows(named, draw, seeds, format_seeds(seeds), "own")
-    comparison = Comparison(setup(), Ranks(0, 1, net.device), batch_size, results, folder)
+    comparison = Comparison(setup(), Ranks(0, 1, net.device), batch_size or BLOCK, results, folder)
     with comparison.claimed(rows) as there:
         return finished(comparison.run(rows, there))

@@ -26,7 +26,7 @@ from restart_sampling.evaluation.metrics import check_count, notes_on
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup
-from restart_sampling.generation.drawing import Advance, Drawing, check_identity
+from restart_sampling.generation.drawing import Advance, Drawing, check_identity, speed_of
 from restart_sampling.generation.seeds import cut, joined
 from restart_sampling.images.writers import picture_png
 
@@ -217,7 +217,8 @@ class Comparison:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         kept = {"samples": self.samples(row)} if self.folder else {}
         seconds = round(time.perf_counter() - start, 3)
-        result = {**self.line(row), **values, **kept, "seconds": seconds, "time": now}
+        speed = speed_of(row.drawing) if row.drawing else {}
+        result = {**self.line(row), **values, **speed, **kept, "seconds": seconds, "time": now}
         with self.ranks.failing_together():
             if self.ranks.first and self.results:
                 append_result(self.results, result)

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import isfinite
 from operator import index
 from pathlib import Path
@@ -18,10 +18,11 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.base.machine import describe_device
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.seeds import as_integers, cut
+from restart_sampling.generation.pace import BLOCK, Pace, fitting, own_pace
+from restart_sampling.generation.seeds import as_integers
 from restart_sampling.images.writers import as_picture, picture_png
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.models.fast import CompiledNetwork
+from restart_sampling.models.fast import CompiledNetwork, uncompiled
 from restart_sampling.models.guidance import guided_by_class
 from restart_sampling.sampling.edm_noise import EDMNoise
 from restart_sampling.sampling.follow import follow
@@ -30,7 +31,7 @@ from restart_sampling.sampling.noise import Noise
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.process import VE
 from restart_sampling.sampling.sample import net_noise, net_path, network_evaluations
-from restart_sampling.sampling.solvers.protocol import Denoise
+from restart_sampling.sampling.solvers.protocol import Denoise, evaluate
 
 NoiseKind = Literal["counter", "edm"]
 
@@ -81,6 +82,17 @@ class Batch:
             write_bytes(path, picture_png(picture))
         return paths
 
+    def __getitem__(self, part: slice) -> "Batch":
+        """Some of them."""
+        return Batch(self.seeds[part], None if self.labels is None else self.labels[part], self.images[part])
+
+    def __add__(self, other: "Batch") -> "Batch":
+        """These and those of another batch of the same model."""
+        labels = None
+        if self.labels is not None and other.labels is not None:
+            labels = torch.cat([self.labels, other.labels])
+        return Batch(self.seeds + other.seeds, labels, torch.cat([self.images, other.images]))
+
 
 class Drawing(Protocol):
     """A model with a sampler, which were found to fit one another when this was made."""
@@ -97,7 +109,12 @@ class Drawing(Protocol):
 
     @property
     def batch(self) -> int:
-        """Images at a time."""
+        """Images of a batch."""
+        ...
+
+    @property
+    def pace(self) -> Pace:
+        """How many images the device draws at a time, for one batch or several."""
         ...
 
     @property
@@ -131,13 +148,14 @@ class NetDrawing:
     Args:
         net: of states [B, C, H, W] whose values are -1 to 1, on the device to use.
         plan: the sampler, or its text; None: the net's own default.
-        batch: images at a time.
+        batch: images of a batch, which are drawn together; None: 64, and as many are drawn together as pay.
         classes: one for all images, or that of each seed; None: drawn for each seed, uniform.
         guidance, noise, exact: as of `generate`.
         shape: (C, H, W); None: the net's `shape`, or its `channels` and `resolution`.
+        pace: shared by the drawings of a net; None: one of its own.
 
     Attributes:
-        net, plan, batch: as above.
+        net, plan, batch, pace: as above.
         path: the noise path.
         nfe: calls of the denoiser for an image.
         network_evaluations: evaluations of the network for an image.
@@ -151,12 +169,13 @@ class NetDrawing:
         net: Net,
         plan: Plan | str | None = None,
         *,
-        batch: int = 64,
+        batch: int | None = None,
         classes: int | Mapping[int, int] | None = None,
         guidance: float = 1.0,
         noise: NoiseKind = "counter",
         exact: bool = False,
         shape: Sequence[int] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         if latents := getattr(net, "latents", None):
             raise InputError(
@@ -172,14 +191,15 @@ class NetDrawing:
         self.net = net
         self.plan = Plan.parse(plan) if isinstance(plan, str) else plan
         self.path = net_path(net, self.plan)
-        self.batch = batch
+        self.batch = BLOCK if batch is None else batch
+        self.pace = pace or own_pace(batch, exact)
         self.shape = _shape(net, shape)
         self.nfe = self.path.nfe(*self.plan.solvers)
         self.network_evaluations = network_evaluations(net, self.plan, self.path) * (1 if guidance == 1 else 2)
         self._classes, self._guidance, self._noise, self._exact = classes, guidance, noise, exact
         self._label_dim: int = getattr(net, "label_dim", 0)
         self._dtype = _dtype(net)
-        if batch < 1:
+        if self.batch < 1:
             raise InputError(f"the batch size is {batch}; give at least 1")
         if noise not in get_args(NoiseKind):
             raise InputError(f"there is no noise '{noise}'; allowed: {', '.join(get_args(NoiseKind))}")
@@ -198,7 +218,8 @@ class NetDrawing:
     def about(self) -> dict[str, Any]:
         """JSON, all that determines the images but their seeds."""
         net = self.net
-        compiled = ", compiled" * isinstance(getattr(net, "model", None), CompiledNetwork)
+        network = getattr(net, "model", None)
+        compiled = ", compiled" * (isinstance(network, CompiledNetwork) and network.asked_for)
         # The file of a checkpoint says what else there is to know, unless a shape was given.
         known = isinstance(net, Denoiser) and self.shape == _shape(net, None)
         levels = [float(level) if isfinite(level) else None for level in (net.sigma_min, net.sigma_max)]
@@ -230,7 +251,14 @@ class NetDrawing:
         if len(set(seeds)) < len(seeds):
             raise InputError("a seed is given twice; each seed makes one image")
         # One batch ahead, so that the device has work while the host reads the images of the one before.
-        return _finish_batches(self._start_batches(seeds, advance), ahead=1 if self.net.device.type == "cuda" else 0)
+        made = _finish_batches(self._start_batches(seeds, advance), ahead=1 if self.net.device.type == "cuda" else 0)
+        return in_batches(made, self.batch)
+
+    def call(self, images: int) -> Tensor:
+        """Evaluates the denoiser once on so many states at the first level, to see what that takes."""
+        denoise, _, x = self.begin(range(images))
+        with torch.no_grad(), full_float32(self._exact), uncompiled():
+            return evaluate(denoise, x, self.path.levels[0])
 
     def begin(self, seeds: Sequence[int]) -> tuple[Denoise, Noise, Tensor]:
         """Starts these seeds by hand, for a loop of one's own.
@@ -263,8 +291,23 @@ class NetDrawing:
                     raise InputError(f"class {label} is out of range; the model has classes 0 to {self._label_dim - 1}")
 
     def _start_batches(self, seeds: Sequence[int], advance: Advance) -> Iterator["_Started"]:
+        self.pace.measure(self.call, self.net.device, len(seeds))
         calls = batches = 0
+        for own_calls, started in fitting(seeds, self.pace, partial(self._start_batch, advance)):
+            calls += own_calls
+            batches += 1
+            yield started
+        if calls != self.nfe * batches:
+            raise InputError(f"the plan has NFE {self.nfe}, but {batches} batches took {calls} calls of the model")
+
+    def _start_batch(self, advance: Advance, seeds: Sequence[int]) -> tuple[int, "_Started"]:
+        """Starts one batch; says how often the denoiser was called."""
+        calls = 0
         solver, restart_solver = self.plan.solvers
+        noise = self._noise_of(seeds)
+        x = noise.start(self.shape, self.path.levels[0])
+        labels = self._labels(seeds, noise)
+        denoise = self._denoise(labels)
 
         def counted(x: Tensor, level: Tensor) -> Tensor:
             nonlocal calls
@@ -273,17 +316,9 @@ class NetDrawing:
             advance(len(x) / self.nfe)
             return x0
 
-        for chosen in cut(seeds, self.batch):
-            noise = self._noise_of(chosen)
-            x = noise.start(self.shape, self.path.levels[0])
-            labels = self._labels(chosen, noise)
-            denoise = self._denoise(labels)
-            with full_float32(self._exact):
-                x = follow(counted, x, self.path, solver, restart_solver, self.net.process, noise)
-            batches += 1
-            yield self._start_reading(x, labels, chosen)
-        if calls != self.nfe * batches:
-            raise InputError(f"the plan has NFE {self.nfe}, but {batches} batches took {calls} calls of the model")
+        with full_float32(self._exact):
+            x = follow(counted, x, self.path, solver, restart_solver, self.net.process, noise)
+        return calls, self._start_reading(x, labels, seeds)
 
     def _denoise(self, labels: Tensor | None) -> Denoise:
         if labels is None:
@@ -333,7 +368,7 @@ def generate(
     plan: Plan | str | None = None,
     seeds: Sequence[int] = (),
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     classes: int | Sequence[int] | None = None,
     guidance: float = 1.0,
     noise: NoiseKind = "counter",
@@ -346,7 +381,7 @@ def generate(
         net: from `load_model`, `from_eps` and the like, of images whose values are -1 to 1, on the device to use.
         plan: the sampler, or its text; default: that of a model that comes with the package.
         seeds: one for each image.
-        batch_size: images at a time.
+        batch_size: images of a batch, which are drawn together; default: 64, and as many are drawn together as pay.
         classes: one for all images, or one for each seed; default: drawn for each seed, uniform.
         guidance: scale of classifier-free guidance; 1 is none, and other scales cost two evaluations.
         noise: "counter" is ours; "edm" repeats the random numbers of EDM's scripts (`EDMNoise`).
@@ -446,7 +481,22 @@ def manifest(
         "images": images,
         "device": describe_device(device),
         "batch": drawing.batch,
+        **speed_of(drawing),
         "versions": versions,
+    }
+
+
+def speed_of(drawing: Drawing) -> dict[str, Any]:
+    """JSON for the record, of what changes no more of the images than their rounding.
+
+    How many were drawn at a time, where that was not a batch, and whether the network was compiled without being asked.
+    """
+    network = getattr(getattr(drawing, "net", None), "model", None)
+    compiled = isinstance(network, CompiledNetwork) and not network.asked_for
+    at_once = drawing.pace.at_once
+    return {
+        **({"images_at_once": at_once} if at_once != drawing.batch else {}),
+        **({"compiled": True} if compiled else {}),
     }
 
 
@@ -480,6 +530,18 @@ def _finish_batches(started: Iterator[_Started], ahead: int) -> Iterator[Batch]:
             yield waiting.popleft()()
     while waiting:
         yield waiting.popleft()()
+
+
+def in_batches(made: Iterator[Batch], size: int) -> Iterator[Batch]:
+    """Yields the images in batches of this size, the last may be shorter, whatever sizes they were drawn in."""
+    rest: Batch | None = None
+    for batch in made:
+        rest = batch if rest is None else rest + batch
+        while len(rest.seeds) >= size:
+            yield rest[:size]
+            rest = rest[size:]
+    if rest is not None and rest.seeds:
+        yield rest
 
 
 def _start_copy(tensor: Tensor) -> Callable[[], Tensor]:

@@ -1,7 +1,7 @@
 """Lists of seeds: as users write them, and in blocks.
 
-A block is drawn in one batch, and is always the same, whoever draws it and whenever. A network rounds a little
-differently in batches of another size, so work is dealt out, and taken up again, in whole blocks: then neither the
+A network rounds a little differently in batches of another size, so work is dealt out, and taken up again, in whole
+blocks. Where each is one batch (on the CPU, and wherever the user names the batch or wants exact images), neither the
 number of processes nor an interruption changes a bit.
 """
 

@@ -109,6 +109,14 @@ class BlockStore:
             for folder in (self._folder, *(path for path in self._folder.iterdir() if path.is_dir())):
                 remove_partials(folder)
 
+    def recorded(self) -> int:
+        """Counts the images of the blocks that have a record, some of which may turn out damaged."""
+        found = {f"{_RECORDS}/{path.name}" for path in (self._folder / _RECORDS).glob("*.json")}
+        if self._zipped and self.out.exists():
+            with zipfile.ZipFile(self.out) as archive:  # `check` has read it
+                found.update(archive.namelist())
+        return sum(len(block) for number, block in enumerate(self.blocks) if _record_name(number) in found)
+
     def intact(self, number: int) -> bool:
         """Checks whether a block is recorded and its images are there, byte for byte."""
         return self._sealed or self._is_intact(number, self._read)

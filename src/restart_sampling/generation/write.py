@@ -19,6 +19,7 @@ def write_missing(
     draw: Callable[[Sequence[int], Advance], Iterator[Batch]],
     ranks: Ranks,
     advance: Advance = lambda images: None,
+    together: int = 1,
 ) -> int:
     """Draws and writes the blocks that are not there yet, with all processes, and finishes the whole.
 
@@ -31,6 +32,7 @@ def write_missing(
         ranks: the processes; all call this.
         advance: is told how many images are there at the start, and then how those of all processes go on, which are
             about as far as this one.
+        together: blocks that are drawn at a time; so many may wait to be written.
 
     Returns:
         How many images were drawn, by all processes.
@@ -51,7 +53,7 @@ def write_missing(
     left = sum(len(store.blocks[number]) for number in missing)
     advance(sum(map(len, store.blocks)) - left)
     with ranks.failing_together():
-        _write_share(store, missing, draw, ranks, advance)
+        _write_share(store, missing, draw, ranks, advance, together)
     ranks.wait()
     with ranks.failing_together():
         if ranks.first and not finished:
@@ -66,6 +68,7 @@ def _write_share(
     draw: Callable[[Sequence[int], Advance], Iterator[Batch]],
     ranks: Ranks,
     advance: Advance,
+    together: int,
 ) -> None:
     own = ranks.deal(missing)
     seeds = joined([store.blocks[number] for number in own])
@@ -79,7 +82,7 @@ def _write_share(
             labels = [None] * len(batch.seeds) if batch.labels is None else batch.labels.tolist()
             store.write(number, list(batch.images.numpy()), labels, encoders)
 
-        for _ in in_order(writer, write, batches, ahead=1):
+        for _ in in_order(writer, write, batches, ahead=together):
             ranks.alive()
 
 

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError, one_line, shorten
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.drawing import Advance, Batch
-from restart_sampling.generation.seeds import cut
+from restart_sampling.generation.drawing import Advance, Batch, in_batches
+from restart_sampling.generation.pace import Pace, fitting
 from restart_sampling.text_to_image.pipeline import TextToImage, quiet
 from restart_sampling.text_to_image.samplers import Sampler, check_pipeline, make_scheduler
 
+TEXT_BLOCK = 16
+"""As `generation.pace.BLOCK`, of images that are larger."""
 _LATER = {"snr_shift_scale": 1.0, "sigma_data": None, "sigma_schedule": "karras", "rho": 7.0}
 """Settings that schedulers got after 0.1.0, at values that change nothing: files of that version go on."""
 
@@ -55,7 +57,8 @@ class TextDrawing:
         model: the pipeline.
         request: what is asked of it.
         prompts: that of image number i, which is its seed, is the i-th; a text is that of all images.
-        batch: images at a time.
+        batch: images of a batch.
+        pace: how many are drawn at a time.
         scheduler: of the sampler.
         nfe: rows of the scheduler.
         network_evaluations: of one image; twice as many under classifier-free guidance.
@@ -67,6 +70,7 @@ class TextDrawing:
     request: Request
     prompts: Sequence[str] | str
     batch: int
+    pace: Pace
     scheduler: Any
     nfe: int
     network_evaluations: int
@@ -112,7 +116,7 @@ class TextDrawing:
             InputError: an image is not finite or of another size, or the pipeline draws noise without a seed, or
                 evaluates its network another number of times than it was to.
         """
-        return map(partial(self._draw_batch, advance), cut(seeds, self.batch))
+        return in_batches(fitting(seeds, self.pace, partial(self._draw_batch, advance)), self.batch)
 
     def _draw_batch(self, advance: Advance, numbers: Sequence[int]) -> Batch:
         model, request = self.model, self.request
@@ -152,7 +156,9 @@ def _json(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not isfinite(value) else value
 
 
-def prepare(model: TextToImage, request: Request, prompts: Sequence[str] | str = "", batch: int = 16) -> TextDrawing:
+def prepare(
+    model: TextToImage, request: Request, prompts: Sequence[str] | str = "", batch: int | None = None
+) -> TextDrawing:
     """Makes the scheduler and finds out what an image will cost, with one evaluation of the network.
 
     Pipelines differ in how they set the timesteps, and in whether a guidance scale means classifier-free guidance, so
@@ -162,7 +168,7 @@ def prepare(model: TextToImage, request: Request, prompts: Sequence[str] | str =
         model: the pipeline.
         request: what is asked of it.
         prompts: that of image number i is the i-th; a text is that of all images.
-        batch: images at a time.
+        batch: images at a time; None: 16, or fewer where they do not fit in the device's memory.
 
     Raises:
         InputError: the sampler, its plan or what else is asked does not fit the pipeline.
@@ -188,7 +194,10 @@ def prepare(model: TextToImage, request: Request, prompts: Sequence[str] | str =
             f"not do at guidance {request.guidance:g}; leave it out, or give a scale above 1"
         )
     nfe = len(scheduler.timesteps)
-    return TextDrawing(model, request, prompts, batch, scheduler, nfe, nfe * row_evaluations, _path(scheduler), note)
+    pace = Pace(TEXT_BLOCK if batch is None else batch, automatic=batch is None)
+    return TextDrawing(
+        model, request, prompts, pace.at_once, pace, scheduler, nfe, nfe * row_evaluations, _path(scheduler), note
+    )
 
 
 def _call(

@@ -13,6 +13,7 @@ from restart_sampling.base.lock import lock_in, locked
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.setup import open_setup
 from restart_sampling.generation.drawing import NetDrawing, check_channels
+from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_noise, require_net
@@ -59,7 +60,7 @@ def tune(
     objective: Callable[[Tensor], float] | None = None,
     shape: Sequence[int] | None = None,
     out: str | Path | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     tell: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> TunedPlan | dict[int, TunedPlan]:
@@ -80,7 +81,7 @@ def tune(
             lower where they are better, such as `sliced_wasserstein(data)`.
         shape: of one sample, where the net has none of its own.
         out: a folder, in which a later call goes on where one was interrupted, and for `report`; None: nothing is kept.
-        batch_size: samples at a time.
+        batch_size: samples at a time; default: as many as pay.
         tell: is told of the progress, in sentences.
         **options: of the search (minutes, trials, images, race, confirm, sampler, start, rises: see
             `tuning.settings.Settings`); of images classes, guidance, noise and exact, as of `generate`.
@@ -102,9 +103,10 @@ def tune(
     drawing = {key: value for key, value in options.items() if key in _DRAWING}
     judge: Objective
     if objective is None:
+        pace = own_pace(batch_size, drawing.get("exact", False))
 
         def draw(text: str) -> NetDrawing:
-            return NetDrawing(net, text, batch=batch_size, shape=shape, **drawing)
+            return NetDrawing(net, text, batch=batch_size, pace=pace, shape=shape, **drawing)
 
         check_channels(draw(f"{LEAST_NFE} solver=euler"))
         pairs = [(detector, reference), *confirm_with]
@@ -118,11 +120,11 @@ def tune(
             raise InputError(
                 "an objective needs the shape of one sample, such as shape=(2,), and takes no options of images"
             )
-        judge, begin = OfSamples(net, shape, objective, max(batch_size, 1024)), begin_net(net, shape)
+        judge, begin = OfSamples(net, shape, objective, max(batch_size or BLOCK, 1024)), begin_net(net, shape)
     nfes = [nfe] if isinstance(nfe, int) else list(nfe)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run" if out is None else Path(out)
-        run = Run(net, "own", judge, settings, Ranks(0, 1, net.device), folder, begin, batch_size, tell)
+        run = Run(net, "own", judge, settings, Ranks(0, 1, net.device), folder, begin, batch_size or BLOCK, tell)
         with locked(lock_in(folder), str(folder), "out"):
             run.check(nfes)
             grids = run.grids(nfes)

@@ -37,10 +37,10 @@ from restart_sampling.cli.row_options import (
 from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
     PipelineOptions,
-    batch_option,
     describe_model,
     describe_notes,
     drawing_options,
+    drawn_batch_option,
     images_option,
     pick_samplers,
     prompts_option,
@@ -88,7 +88,7 @@ SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100",
 @seed_option
 @images_option
 @drawing_options
-@batch_option
+@drawn_batch_option
 @device_option
 @rank_timeout_option
 @dry_run_option
@@ -107,7 +107,7 @@ def compare(
     seed: int,
     count: int | None,
     asked: PipelineOptions,
-    batch: int,
+    batch: int | None,
     device: str,
     rank_timeout: float,
     dry_run: bool,
@@ -156,7 +156,9 @@ def compare(
                 for sampler in samplers
             ]
             rows = [text_row(drawing, prompts_path) for drawing in drawings]
-            comparison = TextComparison(setup, ranks, batch, out / RESULTS, out, prompts, scores, keep_images)
+            comparison = TextComparison(
+                setup, ranks, drawings[0].batch, out / RESULTS, out, prompts, scores, keep_images
+            )
             there = held.enter_context(looked_up(comparison, rows, out, dry_run)) if ranks.first else {}
         if ranks.first:
             evaluations = sum(drawing.network_evaluations for drawing in drawings)

@@ -25,11 +25,11 @@ from restart_sampling.cli.text.pipeline_options import (
     PACKAGES,
     SAMPLER_HELP,
     PipelineOptions,
-    batch_option,
     check_texts,
     describe_model,
     describe_notes,
     drawing_options,
+    drawn_batch_option,
     guidance_option,
     images_option,
     optional_prompts_option,
@@ -50,7 +50,7 @@ from restart_sampling.cli.text.pipeline_options import (
 @seed_option
 @images_option
 @drawing_options
-@batch_option
+@drawn_batch_option
 @device_option
 @rank_timeout_option
 @dry_run_option
@@ -65,7 +65,7 @@ def generate(
     seed: int,
     count: int | None,
     asked: PipelineOptions,
-    batch: int,
+    batch: int | None,
     device: str,
     rank_timeout: float,
     dry_run: bool,
@@ -98,12 +98,12 @@ def generate(
             sampler = Sampler.parse(scheduler_text, steps)
             prompts = read_captions(prompts_path, count) if prompts_path else check_texts(prompt_texts, count)
             drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, batch)
-            store = BlockStore(out, cut(range(len(prompts)), batch), drawing.about)
+            store = BlockStore(out, cut(range(len(prompts)), drawing.batch), drawing.about)
             if dry_run:
                 with leaving_no_folder(out):
-                    store.check(batch)
+                    store.check(drawing.batch)
             elif ranks.first:
-                held.enter_context(store.claimed(batch))
+                held.enter_context(store.claimed(drawing.batch))
         model = drawing.model
         if ranks.first:
             print_settings(
@@ -113,7 +113,7 @@ def generate(
                     "sampler": f"{sampler}, guidance {guidance:g}",
                     "NFE": describe_nfe(drawing, guidance),
                     "images": f"{len(prompts)} of {prompts_path or '--prompt'} "
-                    f"(seeds {seed}-{seed + len(prompts) - 1}), {batch} at a time",
+                    f"(seeds {seed}-{seed + len(prompts) - 1}), {drawing.batch} at a time",
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {model.dtype}",
                     "out": out,
                 }

@@ -41,6 +41,9 @@ _OPTIONS = (
     ),
 )
 batch_option = click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Images at a time.")
+drawn_batch_option = click.option(
+    "--batch", type=click.IntRange(1), help="Images at a time; default: 16, or fewer where the device has no memory."
+)
 guidance_option = click.option(
     "--guidance", default=7.5, show_default=True, help="Classifier-free guidance scale (guidance_scale); 1 is none."
 )

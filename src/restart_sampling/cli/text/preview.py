@@ -24,11 +24,11 @@ from restart_sampling.cli.row_options import print_table
 from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
     PipelineOptions,
-    batch_option,
     check_texts,
     describe_model,
     describe_notes,
     drawing_options,
+    drawn_batch_option,
     guidance_option,
     pick_samplers,
 )
@@ -60,7 +60,7 @@ SAMPLERS = ("ddim:50", "ddpm:100", "heun:26", "restart")
 )
 @guidance_option
 @drawing_options
-@batch_option
+@drawn_batch_option
 @device_option
 @json_option
 def preview(
@@ -70,7 +70,7 @@ def preview(
     out: Path,
     guidance: float,
     asked: PipelineOptions,
-    batch: int,
+    batch: int | None,
     device: str,
     as_json: bool,
 ) -> None:

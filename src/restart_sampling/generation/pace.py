@@ -1,0 +1,121 @@
+"""`Pace`: how many images a device draws at a time, where the user does not say."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from restart_sampling.base.errors import InputError
+
+T = TypeVar("T")
+
+BLOCK = 64
+"""Images that are written, measured and taken up again as a whole, where the user names no batch.
+
+It is no device's choice, so that a run goes on on any other device.
+"""
+_ON_THE_CPU = 16  # 0.84 of the time that 64 take, whose layers do not stay in the cache, and a whole part of a block
+_MOST = 512  # the largest batch that was measured, on an H100 and an H200: it keeps both of them busy
+_SHARE = 0.5  # of the free memory: convolutions want more for larger batches, and others may come
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Pace:
+    """How many images a device draws at a time. The drawings of one net share it, and learn from one another.
+
+    Attributes:
+        at_once: so many.
+        automatic: whether it may change: more where a device has the memory, fewer where it has not.
+        measured: whether the device's memory has been looked at.
+    """
+
+    at_once: int
+    automatic: bool = False
+    measured: bool = False
+
+    def measure(self, call: Callable[[int], object], device: torch.device, images: int) -> None:
+        """Finds, once, how many images pay: on NVIDIA devices up to 512 that half of the free memory holds.
+
+        Args:
+            call: evaluates the denoiser on so many images.
+            device: where.
+            images: that are to come.
+        """
+        if self.measured or not self.automatic or (device.type == "cuda" and images <= self.at_once):
+            return
+        self.measured = True
+        if device.type == "cpu":
+            self.at_once = min(self.at_once, _ON_THE_CPU)
+        if device.type != "cuda":
+            return
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        for _ in fitting(range(self.at_once), self, lambda images: call(len(images))):
+            break
+        taken = torch.cuda.max_memory_allocated(device) - before
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - before
+        self.at_once = images_that_pay(self.at_once, taken, free)
+
+    def blocks(self, size: int) -> int:
+        """Counts the blocks of this size that are drawn together, in whole or in part."""
+        return max(1, self.at_once // size)
+
+    def halve(self) -> None:
+        """Half as many images from now on; says so."""
+        _log.warning(f"{self.at_once} images do not fit in the device's memory at a time; going on with half as many")
+        self.at_once //= 2
+
+
+def own_pace(batch: int | None, exact: bool = False) -> Pace:
+    """The pace of a user who asks for a batch, or leaves it to us; exact images have the bits of one batch size."""
+    return Pace(BLOCK if batch is None else batch, automatic=batch is None and not exact)
+
+
+def images_that_pay(images: int, taken: int, free: int) -> int:
+    """Doubles a number of images as long as they fit in memory and pay.
+
+    Args:
+        images: so many were tried.
+        taken: bytes of memory that they took.
+        free: bytes of memory that there are for more images.
+    """
+    while 2 * images <= _MOST and 2 * taken <= _SHARE * free:
+        images, taken = 2 * images, 2 * taken
+    return images
+
+
+def fitting(seeds: Sequence[int], pace: Pace, make: Callable[[Sequence[int]], T]) -> Iterator[T]:
+    """Yields what is made of batches of the seeds; a batch that does not fit in memory is tried again in halves.
+
+    Args:
+        seeds: in batches of the pace's size.
+        pace: is told of what does not fit.
+        make: of a batch.
+
+    Raises:
+        InputError: a batch does not fit, and is one image or the size that the user gave.
+    """
+    start = 0
+    while start < len(seeds):
+        chosen = seeds[start : start + pace.at_once]
+        try:
+            made = make(chosen)
+        except torch.OutOfMemoryError as error:
+            if not pace.automatic or pace.at_once == 1:
+                raise InputError(
+                    f"{len(chosen)} images at a time do not fit in the device's memory; give a smaller batch, or a "
+                    "device with more of it"
+                ) from error
+        else:
+            start += len(chosen)
+            yield made
+            continue
+        # Out here nothing of the failed batch is held any more.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        pace.halve()
