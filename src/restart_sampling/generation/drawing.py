@@ -74,6 +74,10 @@ class Drawing(Protocol):
         """JSON, all that determines the images but their seeds."""
         ...
 
+    def labels(self, seeds: Sequence[int]) -> Tensor | None:
+        """Class of each of these seeds, int64 [N], on the CPU; None: there are no classes."""
+        ...
+
     def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
         """Images of these seeds in batches, in their order; nothing is computed before it is asked for.
 
@@ -177,6 +181,17 @@ class NetDrawing:
             "arithmetic": f"{self._dtype}{compiled}{', exact' * self._exact}",
             **({} if known else {"process": list(astuple(net.process)), "levels": levels, "shape": list(self.shape)}),
         }
+
+    def labels(self, seeds: Sequence[int]) -> Tensor | None:
+        """Class of each of these seeds, int64 [N], on the CPU, as `draw` will have it; None: there are no classes."""
+        parts = []
+        for chosen in cut(seeds, self.batch):
+            noise = self._noise_of(chosen)
+            if self._noise == "edm" and self._classes is None:
+                noise.start(self.shape, self.path.levels[0])  # EDM draws the class after the state
+            parts.append(self._labels(chosen, noise))
+        known = [part.cpu() for part in parts if part is not None]
+        return torch.cat(known) if known else None
 
     def draw(self, seeds: Sequence[int]) -> Iterator[Batch]:
         """Images of these seeds in batches, in their order.
