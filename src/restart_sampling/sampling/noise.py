@@ -265,7 +265,7 @@ class PFGMppNoise(CounterNoise):
 
     def _split(self, images: Tensor, size: int) -> tuple[Tensor, ...]:
         """Splits a tensor of images [B, ...], each of `size` numbers, so that noise of a part takes little memory."""
-        return images.split(max(1, _AT_ONCE // (size + self.D)))
+        return torch.split(images, max(1, _AT_ONCE // (size + self.D)))
 
 
 def pfgmpp_move(x: Tensor, low: float, high: float, z: Tensor, direction: Tensor, s_noise: float = 1.0) -> Tensor:
