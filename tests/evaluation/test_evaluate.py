@@ -103,7 +103,8 @@ def test_folder_zip_and_batch_size_do_not_matter(place, run):
 
 def test_streamed_and_written_images_have_identical_statistics(place, run):
     shared = ["--model", "cifar10-small", "--plan", "2", "--seeds", "0-23", "--guidance", "1.5"]
-    assert run("generate", *shared, "--out", "written")[0] == 0
+    code, _, err = run("generate", *shared, "--out", "written")
+    assert code == 0, err
     streamed, read = evaluate(run, *shared), evaluate(run, "written")
     assert streamed["pixels_sha256"] == read["pixels_sha256"]
     assert streamed["frechet_distance"] == read["frechet_distance"]
