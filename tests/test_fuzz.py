@@ -1,11 +1,7 @@
 """Readers of files and texts that were changed by chance; `python tests/fuzz.py` feeds them more."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.append(str(Path(__file__).parent / "images"))
 import fuzz
 
 NAMES = (

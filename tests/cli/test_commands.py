@@ -1,6 +1,7 @@
 """The command line as users meet it: what it prints, what it leaves, and how it answers bad input."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 import restart_sampling as rs
+from restart_sampling.base.errors import InputError
+from restart_sampling.cli.sampler_options import _class_number
 
 WEIGHTS = Path(rs.__file__).parent / "models" / "weights" / "cifar10-small.safetensors"
 
@@ -203,6 +206,33 @@ def test_what_does_not_fit_the_model_is_one_sentence(arguments, message, run, tm
     assert message in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+NUMBERS = ("0", "1", "10", "2", "name=0")
+"""Names of classes: 10 is class 2, and 2 is class 3."""
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("3", 3), ("10", 2), ("name=2", 3), ("number=2", 2), ("number=3", 3), ("name=0", 4), ("name=name=0", 4)],
+)
+def test_a_class_is_its_number_or_its_name(text, number):
+    assert _class_number(text, NUMBERS) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2", "--class 2 is the number of class '10' and the name of class 3; write number=2 or name=2"),
+        ("name=3", "--class name=3: give the number of a class, or one of 0, 1, 10, 2"),
+        ("number=cat", "--class number=cat: give the number of a class"),
+        ("1_0", "--class 1_0: give the number of a class"),
+        ("\u00b2", "--class \u00b2: give the number of a class"),
+    ],
+)
+def test_a_class_that_is_not_clear_is_refused(text, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        _class_number(text, NUMBERS)
 
 
 @pytest.mark.parametrize("out", ["file/sub", "file/x.zip", "/proc/images", "/proc/x.zip"])

@@ -16,7 +16,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation import detectors
 from restart_sampling.evaluation.clip import load_clip
 from restart_sampling.evaluation.detectors import Detector, load_detector
-from restart_sampling.evaluation.metrics import check_metrics, notes_on
+from restart_sampling.evaluation.metrics import check_classes, check_metrics, notes_on
 from restart_sampling.evaluation.reference import Reference, load_reference, save_reference
 from restart_sampling.evaluation.statistics import Statistics
 from tiny import detector_file, image_folder, pictures, torchscript_file
@@ -343,3 +343,15 @@ def test_a_reference_with_too_few_images_for_a_metric_is_found_at_once():
             check_metrics([metric], few(3, torch.zeros(3, dtype=torch.int64)))
     with pytest.raises(InputError, match="at least 2 images of each class of the reference, and class 7 has 1"):
         check_metrics(["per-class"], few(5, torch.tensor([1, 7, 1, 2, 2])))
+
+
+def test_classes_that_images_and_reference_share():
+    reference = Reference(Statistics(9, torch.zeros(6), torch.eye(6)), labels=torch.tensor([0, 0, 1, 1, 5, 5]))
+    assert check_classes(torch.tensor([0, 1, 7] * 4), reference) == [0, 1]
+    for labels, said in (
+        (None, "needs classes of the images, and they have none"),
+        (torch.tensor([2, 4]), "of those of the images, 2 to 4, it has none"),
+        (torch.tensor([0, 0, 0, 0, 5]), "at least 4 images of each class, and class 5 has 1"),
+    ):
+        with pytest.raises(InputError, match=said):
+            check_classes(labels, reference)

@@ -104,11 +104,26 @@ def test_folder_zip_and_batch_size_do_not_matter(place, run):
 
 def test_streamed_and_written_images_have_identical_statistics(place, run):
     shared = ["--model", "cifar10-small", "--plan", "2", "--seeds", "0-23", "--guidance", "1.5"]
-    assert run("generate", *shared, "--out", "written")[0] == 0
+    code, _, err = run("generate", *shared, "--out", "written")
+    assert code == 0, err
     streamed, read = evaluate(run, *shared), evaluate(run, "written")
     assert streamed["pixels_sha256"] == read["pixels_sha256"]
     assert streamed["frechet_distance"] == read["frechet_distance"]
     assert (streamed["plan"], streamed["nfe"], streamed["network_evaluations"]) == ("2", 3, 6)
+
+
+def test_too_few_images_of_a_class_are_told_before_any_is_drawn(place, run, monkeypatch):
+    drawn = ("--model", "cifar10-small", "--plan", "2", "--seeds", "0-23", "--metrics", "per-class")
+    monkeypatch.setattr("restart_sampling.generation.drawing.follow", lambda *_: pytest.fail("an image was drawn"))
+    for arguments, said in (
+        (drawn, "needs at least 4 images of each class, and class 0 has 3"),
+        ((*drawn, "--class", "9"), "of those of the images, 9 to 9, it has none"),
+        (("other/0", "--metrics", "per-class"), "needs classes of the images, and they have none"),
+    ):
+        code, _, err = run("evaluate", *arguments, "--reference", "ref.npz", *TINY)
+        assert code == 2
+        assert said in err.splitlines()[-1]
+    assert not Path("results.jsonl").exists()
 
 
 def test_plans_on_the_same_seeds_are_paired(place, run):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import restart_sampling as rs
-from restart_sampling.generation.drawing import _finish_batches
+from restart_sampling.generation.drawing import NetDrawing, _finish_batches
 from restart_sampling.generation.store import BlockStore
 from restart_sampling.models.denoiser import EDMPrecond, iDDPMPrecond
 from restart_sampling.models.guidance import guided_by_class
@@ -59,6 +59,14 @@ def test_order_and_company_do_not_change_an_image():
     model = tiny(label_dim=4)
     whole = images(model, "4 [2,2,0.5,3]", range(6))
     assert torch.equal(images(model, "4 [2,2,0.5,3]", [5, 0, 3]), whole[[5, 0, 3]])
+
+
+@pytest.mark.parametrize("noise", ["counter", "edm"])
+@pytest.mark.parametrize("classes", [None, 2])
+def test_labels_are_known_before_any_image_is_drawn(noise, classes):
+    drawing = NetDrawing(tiny(label_dim=4), "2", batch=2, noise=noise, classes=classes)
+    drawn = torch.cat([batch.labels for batch in drawing.draw(range(10, 15))])
+    assert torch.equal(drawing.labels(range(10, 15)), drawn)
 
 
 def test_batches_carry_seeds_and_labels():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.meeting import HangingRankError
 from restart_sampling.base.ranks import Ranks, distributed
 
 
@@ -28,6 +29,16 @@ def test_others_fail_at_once_as_they_are():
 def test_an_interruption_is_no_failure():
     with pytest.raises(KeyboardInterrupt), ranks(forgiving=True).failing_together():
         raise KeyboardInterrupt
+
+
+def test_nothing_goes_on_without_a_process_that_is_gone():
+    class Meeting:
+        def wait(self):
+            raise RuntimeError("Connection closed by peer")
+
+    alone = Ranks(0, 2, torch.device("cpu"), forgiving=True, meeting=Meeting())
+    with pytest.raises(HangingRankError, match="has ended without a word, or hangs"), alone.failing_together():
+        alone.wait()
 
 
 TORCHRUN = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

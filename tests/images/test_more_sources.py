@@ -317,6 +317,7 @@ def test_names_of_classes_are_kept(tmp_path):
         (("0", "1", "2"), []),
         (("00", "01", "02"), []),
         (("0", "1", "10", "2"), ["folder 10 is class 2"]),
+        (("\u00b2", "\u2460"), []),  # digits for Python, and no numbers
         (("train", "val"), ["the classes are train, val, which look like parts of a data set"]),
     ],
 )

@@ -179,13 +179,26 @@ def test_what_a_killed_process_left_is_removed(name, tmp_path):
     out = tmp_path / name
     write(out, order=(0,))
     folder = out if name == "images" else tmp_path / "images.zip.blocks"
-    left = [folder / ".000003.0a1b.partial", tmp_path / ".images.zip.0a1b.partial"][: 1 if name == "images" else 2]
-    other = tmp_path / ".thesis.tex.0a1b.partial"
-    for path in (*left, other):
+    inside = ["manifest.json", "dataset.json", ".blocks/000001.json", "000000/000003.png"]
+    beside = [] if name == "images" else ["images.zip", "images.zip.blocks", "images.zip.blocks/000001.zip"]
+    left = [*(temporary(folder / each) for each in inside), *(temporary(tmp_path / each) for each in beside)]
+    others = [
+        tmp_path / "thesis.tex",
+        tmp_path / "images.zip2",
+        tmp_path / "images",
+        folder / "ref.npz",
+        folder / "a.zip",
+    ]
+    others = [*map(temporary, others), folder / ".manifest.json.backup.partial"]
+    for path in (*left, *others):
         path.write_text("half")
     BlockStore(out, BLOCKS, RUN).clean()
     assert [path for path in left if path.exists()] == []
-    assert other.exists()
+    assert [path for path in others if not path.exists()] == []
+
+
+def temporary(path):
+    return path.with_name(f".{path.name}.0123456789abcdef.partial")
 
 
 @pytest.mark.parametrize("name", ["images", "images.zip"])
@@ -193,7 +206,7 @@ def test_a_run_that_was_killed_before_its_manifest_is_none(name, tmp_path):
     out = tmp_path / name
     folder = out if name == "images" else tmp_path / "images.zip.blocks"
     folder.mkdir()
-    (folder / ".manifest.json.0a1b.partial").write_text("{")
+    temporary(folder / "manifest.json").write_text("{")
     write(out)
 
 

@@ -230,7 +230,7 @@ def test_gaussian(stated, write):
     assert load_model(path, D=64).D == 64
 
 
-@pytest.mark.parametrize("D", [0, -1, 2.5, math.nan, "2048", [2048]], ids=repr)
+@pytest.mark.parametrize("D", [0, -1, 2.5, math.nan, 10**10, 1e10, "2048", [2048]], ids=repr)
 def test_bad_dimension(D, write):
     with pytest.raises(InputError, match="its D is no positive integer"):
         load_model(write(pickled(snapshot(network("edm_adm_cond", D=D)))))
@@ -252,6 +252,8 @@ def test_nobody_is_told_to_leave_out_what_the_file_says(write):
 def test_given_dimension_is_checked():
     with pytest.raises(InputError, match="D is 0, and has to be a positive integer"):
         load_model("cifar10-small", D=0)
+    with pytest.raises(InputError, match="D is 10000000000, and has to be a positive integer up to 4,194,304"):
+        load_model("cifar10-small", D=10**10)
 
 
 def test_embedded_source_is_hashed_and_not_run(write, tmp_path, monkeypatch):
@@ -480,6 +482,7 @@ METADATA = {"format": "restart-sampling/1", "class_name": "VPPrecond", "init_kwa
         ({"init_kwargs": '{"dropout": NaN}'}, "hold nan"),
         ({"sigma_min": "low"}, "ValueError"),
         ({"D": "1.5"}, "no positive integer"),
+        ({"D": "10000000000"}, "no positive integer up to 4,194,304"),
         ({"D": "many"}, "ValueError"),
         ({}, "do not make a VPPrecond"),
     ],

@@ -47,11 +47,20 @@ def test_a_file_is_refused(tmp_path):
 
 
 def test_what_a_killed_process_left_is_no_obstacle_and_goes(tmp_path):
-    (tmp_path / ".run.json.0123.partial").write_text("{")
+    others = [
+        ".images.zip.0123456789abcdef.partial",
+        ".state.pt.bak.partial",
+        ".model.safetensors2.0123456789abcdef.partial",
+    ]
+    for name in (".run.json.0123456789abcdef.partial", ".samples-32.png.0123456789abcdef.partial", *others):
+        (tmp_path / name).write_text("{")
     folder = RunFolder(tmp_path)
+    with pytest.raises(InputError, match="is not a run of train"):
+        folder.check({"batch": 512})
+    (tmp_path / others[1]).rename(tmp_path / ".state.pt.fedcba9876543210.partial")
     folder.check({"batch": 512})
     folder.begin({"batch": 512})
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["run.json", others[0], others[2]])
     assert json.loads((tmp_path / "run.json").read_text())["run"] == {"batch": 512}
 
 

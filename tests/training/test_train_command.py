@@ -258,6 +258,10 @@ def test_bad_data(tmp_path, capsys):
     assert "--cond needs classes" in answer(tmp_path / "plain", *options, "--cond", capsys=capsys)
     save(tmp_path / "wide" / "a.png", (8, 16))
     assert "has images of 8x16, and the networks take squares" in answer(tmp_path / "wide", *options, capsys=capsys)
+    save(tmp_path / "clear" / "a.png", (8, 8), "RGBA")
+    assert "a.png has transparency, and images have to be RGB or grey" in answer(
+        tmp_path / "clear", *options, capsys=capsys
+    )
     (tmp_path / "plain" / "dataset.json").write_text('{"labels": [["a.png", 5]]}')
     assert "has 1 images, and a class 5" in answer(tmp_path / "plain", *options, "--cond", capsys=capsys)
     assert not (tmp_path / "run").exists()

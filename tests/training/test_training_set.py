@@ -33,7 +33,7 @@ def test_the_hash_is_that_of_pixels_and_used_labels(folder):
 @pytest.mark.parametrize(
     ("names", "labels"),
     [
-        (["0/a.png", "1/b.png"], [0, 1]),  # numbers are no names
+        (["0/a.png", "1/b.png"], [0, 1]),  # their own numbers
         (["a, b/a.png", "c/b.png"], [0, 1]),  # the file separates names by commas
         (["x/a.png", "x/b.png", "y/c.png"], [0, 1, 1]),  # folders that are not the classes
         (["x/a.png", "y/b.png"], [0, 2]),  # a class without images
@@ -46,6 +46,14 @@ def test_folders_that_do_not_name_the_classes(names, labels, folder, tmp_path):
         (tmp_path / name).write_bytes(picture)
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": list(zip(names, labels, strict=True))}))
     assert class_names(read_images(tmp_path)) == ()
+
+
+def test_folders_of_numbers_out_of_order_name_the_classes(folder, tmp_path):
+    picture = next(folder.rglob("*.png")).read_bytes()
+    for name in ("0", "1", "10", "2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(picture)
+    assert class_names(read_images(tmp_path)) == ("0", "1", "10", "2")
 
 
 def test_classes_that_no_image_can_have(folder, tmp_path):

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EDQUOT, EFBIG, EISDIR, ENOSPC
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class FullDiskError(InputError, OSError):
 _FULL = {ENOSPC, EDQUOT, EFBIG}
 _FREE = 2**26  # unpacked bytes that are allowed whatever the size of the file
 _MAX_RATIO = 100
+_PARTIAL = "." + "[0-9a-f]" * 16 + ".partial"
+"""How temporary names end, as a pattern."""
 
 
 @contextmanager
@@ -113,17 +116,19 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
 
 
-def is_partial(path: Path, name: str = "") -> bool:
-    """Tells a temporary name, of the file `name` or of any: its process ended before it could tidy up."""
-    return path.name.startswith(f".{name}") and path.suffix == ".partial"
+def is_partial(path: Path) -> bool:
+    """Tells a temporary name, which a process left that ended before it could tidy up, and a lock."""
+    return fnmatchcase(path.name, f".*{_PARTIAL}") or (path.name.startswith(".") and path.name.endswith(LOCK))
 
 
-def remove_partials(folder: Path, name: str = "") -> None:
-    """Removes from a folder what ended processes left there, of the file `name` or of all; nobody may be writing it.
+def remove_partials(folder: Path, *names: str) -> None:
+    """Removes from a folder what ended processes left of files or folders there that nobody may be writing.
 
-    Locks stay, of which one is our own.
+    Args:
+        folder: need not exist.
+        names: of those files or folders, as patterns of `glob`.
     """
-    for path in [path for path in folder.iterdir() if is_partial(path, name) and not path.name.endswith(LOCK)]:
+    for path in [path for name in names for path in folder.glob(f".{name}{_PARTIAL}")]:
         if path.is_dir():
             shutil.rmtree(path)
         else:

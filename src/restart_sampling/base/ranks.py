@@ -19,6 +19,7 @@ from restart_sampling.base.meeting import HangingRankError, Meeting
 T = TypeVar("T")
 
 _START = timedelta(minutes=10)  # to find one another
+_LEAST_PATIENCE = 2.0  # minutes for a collective operation, which begins when all are there: their machine may be busy
 RANK_TIMEOUT = 30.0
 """Minutes that a process may do nothing while others wait for it."""
 
@@ -138,7 +139,7 @@ def _together(meeting: Meeting) -> Iterator[None]:
         meeting.wait()
         yield
     except RuntimeError as error:
-        raise InputError(
+        raise HangingRankError(
             "another process of this run has ended without a word, or hangs; give the same command again"
         ) from error
 
@@ -176,7 +177,7 @@ def distributed(device: torch.device, rank_timeout: float = RANK_TIMEOUT) -> Ite
     meeting_store = dist.PrefixStore("meeting", store)  # type: ignore[attr-defined]
     meeting = Meeting(meeting_store, rank, size, 60 * rank_timeout)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    patience = timedelta(minutes=rank_timeout)
+    patience = timedelta(minutes=max(rank_timeout, _LEAST_PATIENCE))
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
     try:
         yield Ranks(rank, size, device, meeting=meeting)

@@ -222,11 +222,22 @@ def is_net_file(name: str) -> bool:
 
 
 def _class_number(text: str, classes: Sequence[str]) -> int:
-    """A class by number, or by name where the model has names."""
-    if text in classes:
-        return classes.index(text)
-    try:
-        return int(text)
-    except ValueError:
+    """A class by number, or by name where the model has names.
+
+    Raises:
+        InputError: there is no such name, or it is the number of another class.
+    """
+    prefix, _, rest = text.partition("=")
+    kind, value = (prefix, rest) if prefix in ("name", "number") and text not in classes else ("", text)
+    name = classes.index(value) if value in classes and kind != "number" else None
+    number = int(value) if re.fullmatch(r"[+-]?[0-9]+", value) and kind != "name" else None
+    if name is not None and number is not None and name != number < len(classes):
+        raise InputError(
+            f"--class {text} is the number of class '{classes[number]}' and the name of class {name}; write "
+            f"number={text} or name={text}"
+        )
+    found = number if name is None else name
+    if found is None:
         names = f", or one of {', '.join(classes)}" if classes else ""
-        raise InputError(f"--class {text}: give the number of a class{names}") from None
+        raise InputError(f"--class {text}: give the number of a class{names}")
+    return found

@@ -161,6 +161,7 @@ def train(
 
     from restart_sampling.base.ranks import distributed
     from restart_sampling.images.image_set import read_images
+    from restart_sampling.sampling.noise import augmented_dimensions
     from restart_sampling.training.run import Run
     from restart_sampling.training.run_folder import RunFolder
     from restart_sampling.training.settings import Settings
@@ -172,7 +173,7 @@ def train(
         pictures = read_images(source)
         settings = Settings(
             parametrization=parametrization,
-            D=(D or _D) if parametrization == "pfgmpp" else None,
+            D=augmented_dimensions(D or _D) if parametrization == "pfgmpp" else None,
             resolution=square_side(pictures),
             image_channels=pictures.shape[0],
             label_dim=count_classes(pictures) if cond else 0,

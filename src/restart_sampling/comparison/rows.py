@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from restart_sampling.generation.drawing import Drawing
 from restart_sampling.images.image_set import ImageSet
 
@@ -37,6 +40,12 @@ class Row:
         if self.files is not None:
             return self.files.shape
         return self.drawing.shape if self.drawing else None
+
+    def labels(self) -> Tensor | None:
+        """Finds the class of each image, int64 [N]; None: there are no classes."""
+        if self.files is not None:
+            return None if self.files.labels is None else torch.from_numpy(self.files.labels)
+        return self.drawing.labels(self.seeds) if self.drawing else None
 
     def where(self, place: int) -> str:
         """Names the image at a place, in messages."""

@@ -22,7 +22,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.comparable import SAMPLES, check_comparable, row_key
 from restart_sampling.comparison.rows import Outcome, Row, Watch
 from restart_sampling.evaluation.measure import Batches, image_batches, measure
-from restart_sampling.evaluation.metrics import check_count, notes_on
+from restart_sampling.evaluation.metrics import check_classes, check_count, notes_on
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup
@@ -82,8 +82,11 @@ class Comparison:
             What `take_up` does.
 
         Raises:
-            InputError: another run measures them, or as `take_up`.
+            InputError: another run measures them, a row lacks the classes that a metric needs, or as `take_up`.
         """
+        if "per-class" in self.setup.metrics:
+            for row in rows:
+                check_classes(row.labels(), self.setup.reference)
         there = self.take_up(rows)
         with ExitStack() as held:
             if self.folder:

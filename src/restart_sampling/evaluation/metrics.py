@@ -61,6 +61,35 @@ def _check_enough(what: str, reference: Reference, classes: bool) -> None:
             raise InputError(f"{what} needs at least 2 images of each class of the reference, and class {label} has 1")
 
 
+def check_classes(labels: Tensor | None, reference: Reference) -> list[int]:
+    """The classes that images and reference share, for 'per-class'.
+
+    Args:
+        labels: class of each image, int64 [N]; None: they have none.
+        reference: with classes, as `check_metrics` has checked.
+
+    Raises:
+        InputError: the images have no classes, none of the reference's, or too few images of one of them.
+    """
+    assert reference.labels is not None
+    if labels is None:
+        raise InputError("metric 'per-class' needs classes of the images, and they have none; leave it out")
+    counts = Counter(labels.tolist())
+    shared = sorted(counts.keys() & set(reference.labels.tolist()))
+    if not shared:
+        raise InputError(
+            f"metric 'per-class' needs classes that the reference has, and of those of the images, {min(counts)} to "
+            f"{max(counts)}, it has none"
+        )
+    for label in shared:
+        if counts[label] < _LEAST:
+            raise InputError(
+                f"metric 'per-class' needs at least {_LEAST} images of each class, and class {label} has "
+                f"{counts[label]}; give more images"
+            )
+    return shared
+
+
 def check_count(images: int, blocks: int) -> int:
     """The number of groups that images are cut into: the blocks, or those of the jackknife.
 
@@ -189,15 +218,8 @@ def _infinity(features: Features, reference: Reference) -> dict[str, Any]:
 def _per_class(features: Features, reference: Reference) -> dict[str, Any]:
     assert reference.features is not None
     assert reference.labels is not None
-    if features.labels is None:
-        raise InputError("metric 'per-class' needs classes of the images, and they have none")
-    classes = sorted(set(features.labels.tolist()) & set(reference.labels.tolist()))
-    for label in classes:
-        count = int((features.labels == label).sum())
-        if count < _LEAST:
-            raise InputError(
-                f"metric 'per-class' needs at least {_LEAST} images of each class, and class {label} has {count}"
-            )
+    assert features.labels is not None
+    classes = check_classes(features.labels, reference)
     distances = {
         str(label): _class_distance(
             features.values[features.labels == label], reference.features[reference.labels == label]

@@ -33,8 +33,9 @@ class PartialSums:
 
     def __init__(self, folder: Path, about: Mapping[str, Any], rank: int) -> None:
         self._folder = folder
-        self._key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        self._own = folder / f"{self._key}.{rank}.pt"
+        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        self._own = folder / f"{key}.{rank}.pt"
+        self._names = f"{key}.*.pt"  # of all processes
         self._first = rank == 0
         self._next_save = 0.0
         self.earlier: State | None = None
@@ -46,7 +47,7 @@ class PartialSums:
             Places of the images that are in `earlier`.
         """
         if self._first and self._folder.exists():
-            remove_partials(self._folder, self._key)
+            remove_partials(self._folder, self._names)
             files = self._files()
             self.earlier = _union([state for state in map(_read, files) if state is not None])
             if self.earlier is not None:
@@ -73,7 +74,7 @@ class PartialSums:
             self._folder.rmdir()
 
     def _files(self) -> list[Path]:
-        return list(self._folder.glob(f"{self._key}.*.pt"))
+        return list(self._folder.glob(self._names))
 
 
 def _union(states: Sequence[State]) -> State | None:

@@ -19,7 +19,7 @@ from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.base.machine import describe_device
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.generation.pace import BLOCK, Pace, fitting, own_pace
-from restart_sampling.generation.seeds import as_integers
+from restart_sampling.generation.seeds import as_integers, cut
 from restart_sampling.images.writers import as_picture, picture_png
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.fast import CompiledNetwork, uncompiled
@@ -125,6 +125,10 @@ class Drawing(Protocol):
     @property
     def about(self) -> dict[str, Any]:
         """JSON, all that determines the images but their seeds."""
+        ...
+
+    def labels(self, seeds: Sequence[int]) -> Tensor | None:
+        """Class of each of these seeds, int64 [N], on the CPU; None: there are no classes."""
         ...
 
     def draw(self, seeds: Sequence[int], advance: Advance = ...) -> Iterator[Batch]:
@@ -238,6 +242,17 @@ class NetDrawing:
             "arithmetic": f"{self._dtype}{compiled}{', exact' * self._exact}",
             **({} if known else {"process": list(astuple(net.process)), "levels": levels, "shape": list(self.shape)}),
         }
+
+    def labels(self, seeds: Sequence[int]) -> Tensor | None:
+        """Class of each of these seeds, int64 [N], on the CPU, as `draw` will have it; None: there are no classes."""
+        parts = []
+        for chosen in cut(seeds, self.batch):
+            noise = self._noise_of(chosen)
+            if self._noise == "edm" and self._classes is None:
+                noise.start(self.shape, self.path.levels[0])  # EDM draws the class after the state
+            parts.append(self._labels(chosen, noise))
+        known = [part.cpu() for part in parts if part is not None]
+        return torch.cat(known) if known else None
 
     def draw(self, seeds: Sequence[int], advance: Advance = lambda images: None) -> Iterator[Batch]:
         """Images of these seeds in batches, in their order.

@@ -8,6 +8,7 @@ Images appear in the folder as they are made, their records in `.blocks` there. 
 `OUT.zip.blocks`, until the zip is made of it, whole and with the records.
 """
 
+import glob
 import hashlib
 import json
 import zipfile
@@ -35,6 +36,7 @@ from restart_sampling.generation.seeds import joined, parse_seeds
 from restart_sampling.images.writers import LABELS, MANIFEST, add_entry, encode_png, image_name
 
 _RECORDS = ".blocks"
+_OLD_BLOCK = "[0-9]*.zip"  # of version 0.1.0, where the whole becomes a zip
 
 Read = Callable[[str], bytes]
 """The content of a file of the store, by its name."""
@@ -100,14 +102,16 @@ class BlockStore:
     def clean(self) -> None:
         """Removes what a killed process left, before work goes on."""
         if self._zipped:
-            remove_partials(self.out.parent, self.out.name)
+            remove_partials(self.out.parent, glob.escape(self.out.name), glob.escape(self._folder.name))
+            remove_partials(self._folder, _OLD_BLOCK)
             if self._sealed and self._folder.exists():
                 remove_folder(self._folder)
             self._adopt()
             self._unpack()
-        if self._folder.exists():
-            for folder in (self._folder, *(path for path in self._folder.iterdir() if path.is_dir())):
-                remove_partials(folder)
+        remove_partials(self._folder, MANIFEST, LABELS)
+        remove_partials(self._folder / _RECORDS, "*.json")
+        for folder in {Path(name).parent for number in range(len(self.blocks)) for name in self._names(number)}:
+            remove_partials(self._folder / folder, "*.png")
 
     def recorded(self) -> int:
         """Counts the images of the blocks that have a record, some of which may turn out damaged."""
@@ -244,7 +248,10 @@ class BlockStore:
         with _refused(self._folder):
             unfinished = _folder_manifest(self._folder)
         if unfinished is not None:
-            blocks = (*self._folder.glob(f"{_RECORDS}/*.json"), *(self._folder.glob("*.zip") if self._zipped else ()))
+            blocks = (
+                *self._folder.glob(f"{_RECORDS}/*.json"),
+                *(self._folder.glob(_OLD_BLOCK) if self._zipped else ()),
+            )
             yield unfinished, bool(blocks)
 
     def _extends(self, found: Mapping[str, Any]) -> bool:
@@ -265,7 +272,7 @@ class BlockStore:
 
     def _adopt(self) -> None:
         """Takes up the blocks of a zip that version 0.1.0 left unfinished: each is a small zip."""
-        for path in sorted(self._folder.glob("[0-9]*.zip")):
+        for path in sorted(self._folder.glob(_OLD_BLOCK)):
             with suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged block is made again
                 number = int(path.stem)
                 for name in self._names(number):

@@ -2,7 +2,6 @@
 
 import glob
 import json
-import shutil
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import atomic, atomic_folder
+from restart_sampling.base.files import atomic, atomic_folder, remove_partials
 from restart_sampling.base.lock import lock_beside, locked
 from restart_sampling.base.parallel import Workers, in_order
 from restart_sampling.images.decode import Raw, decode, describe
@@ -186,9 +185,7 @@ def _output(out: Path) -> Iterator[Callable[[str, Iterable[bytes]], None]]:
     It is removed after an exception, and what a run that was killed has left of the same output at the beginning.
     """
     _check_new(out)  # another process may have come first
-    # Not all that begin like it: beside `a`, `a.zip` may just be written.
-    for left in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 16}.partial"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    remove_partials(out.parent, glob.escape(out.name))
     if out.suffix == ".zip":
         with atomic(out) as temporary, ZipWriter(temporary) as add:
             yield add

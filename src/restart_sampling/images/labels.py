@@ -170,7 +170,7 @@ def stated_classes(read: Callable[[str], bytes | None], names: Sequence[str], wh
 def class_notes(classes: Sequence[str]) -> list[str]:
     """Says what of these names, in the order of their numbers, is perhaps not what was meant."""
     notes = []
-    moved = [(name, number) for number, name in enumerate(classes) if name.isdigit() and int(name) != number]
+    moved = [(name, number) for number, name in enumerate(classes) if name.isdecimal() and int(name) != number]
     if moved:
         name, number = moved[0]
         notes.append(

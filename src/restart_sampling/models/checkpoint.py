@@ -28,6 +28,7 @@ from restart_sampling.models.foreign.find import find, find_pickled
 from restart_sampling.models.foreign.found import RAW, Found
 from restart_sampling.models.int8 import dequantized, quantized
 from restart_sampling.models.resolve import default_plan, resolve
+from restart_sampling.sampling.noise import MAX_DIMENSIONS, augmented_dimensions
 
 FORMAT = "restart-sampling/1"
 KNOWN_SOURCES = ("5db27dcd96674b95",)  # sha256 of EDM's training/networks.py, its first 16 digits
@@ -106,8 +107,7 @@ class Checkpoint:
         """
         if self.class_name not in DENOISERS:
             raise self._error(f"its class is {shorten(self.class_name)}, and can be {', '.join(DENOISERS)}")
-        if D is not None and D < 1:
-            raise InputError(f"D is {D}, and has to be a positive integer")
+        D = None if D is None else augmented_dimensions(D)
         if None not in (D, self.D) and D != self.D:
             raise self._error(f"it was trained with D={self.D}, but D={D} was given; leave D out")
         if self.D is not None and DENOISERS[self.class_name] is not EDMPrecond:
@@ -466,6 +466,6 @@ def _dimension(stated: Mapping[Any, object]) -> int | None:
     D = stated.get("D")
     if D in (None, math.inf) or not stated.get("pfgmpp", True):
         return None
-    if isinstance(D, int | float) and 1 <= D < 2**53 and float(D).is_integer():
+    if isinstance(D, int | float) and 1 <= D <= MAX_DIMENSIONS and float(D).is_integer():
         return int(D)
-    raise UnreadableError("its D is no positive integer, and not inf either")
+    raise UnreadableError(f"its D is no positive integer up to {MAX_DIMENSIONS:,}, and not inf either")

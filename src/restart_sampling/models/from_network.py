@@ -17,6 +17,7 @@ from restart_sampling.base.numbers import whole_number
 from restart_sampling.base.numerics import state_dtype, weights_sha256
 from restart_sampling.models.thresholding import clipped
 from restart_sampling.sampling.net import FunctionNet, like
+from restart_sampling.sampling.noise import augmented_dimensions
 from restart_sampling.sampling.process import FLOW, VE
 
 Network = Callable[..., Any]
@@ -150,8 +151,7 @@ def from_edm(
         raise InputError(
             f"the denoiser has levels from {sigma_min:g} to {sigma_max:g}; give 0 <= sigma_min < sigma_max"
         )
-    if D is not None and D < 1:
-        raise InputError(f"D is {D}; PFGM++ needs at least 1 augmented dimension")
+    D = None if D is None else augmented_dimensions(D)
     call = _Call(denoiser, **options)
     return call.net(call, "edm", process=VE, sigma_min=sigma_min, sigma_max=sigma_max, D=D)
 

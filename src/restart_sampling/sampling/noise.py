@@ -9,7 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from math import isfinite, pi, prod, sqrt
 from random import Random
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.process import VE, Process
 
 _WORD = 0xFFFFFFFF
+_AT_ONCE = 2**22  # random numbers, so that what is computed on the way takes less than 1 GiB
+MAX_DIMENSIONS = _AT_ONCE
+"""The most augmented dimensions of PFGM++; near that its noise can no longer be told from Gaussian noise."""
 
 
 class Stream(IntEnum):
@@ -142,6 +145,18 @@ def noise_factor(s_noise: float) -> float:
     return factor
 
 
+def augmented_dimensions(D: SupportsIndex) -> int:
+    """Returns D of PFGM++ as an int.
+
+    Raises:
+        InputError: it is no whole number, or out of range.
+    """
+    whole = whole_number("D", D)
+    if not 1 <= whole <= MAX_DIMENSIONS:
+        raise InputError(f"D is {whole}, and has to be a positive integer up to {MAX_DIMENSIONS:,}")
+    return whole
+
+
 class CounterNoise:
     """What the sources of counter-based noise share: draw 0 starts, draw k is the k-th rise, labels have a stream.
 
@@ -168,8 +183,9 @@ class CounterNoise:
         words = _random_words(self.seeds, 0, 1, Stream.LABEL)[:, 0, 0]
         return (words * label_dim >> 32).to(self.device)
 
-    def _noise(self, count: int, stream: Stream = Stream.STATE) -> Tensor:
-        return noise(self.seeds, self.draw, count, stream).to(self.device, state_dtype(self.device))
+    def _noise(self, count: int, stream: Stream = Stream.STATE, seeds: Tensor | None = None) -> Tensor:
+        drawn = noise(self.seeds if seeds is None else seeds, self.draw, count, stream)
+        return drawn.to(self.device, state_dtype(self.device))
 
 
 class GaussianNoise(CounterNoise):
@@ -221,7 +237,7 @@ class PFGMppNoise(CounterNoise):
         device: where the states are.
 
     Raises:
-        InputError: a seed or s_noise is out of range, or D < 1.
+        InputError: a seed, s_noise or D is out of range.
 
     Source: Xu et al. 2023 (PFGM++, arXiv 2302.04265), section 3; Restart sampling (arXiv 2306.14878), appendix B.
     """
@@ -231,10 +247,8 @@ class PFGMppNoise(CounterNoise):
     def __init__(
         self, seeds: Iterable[int], *, D: int, s_noise: float = 1.0, device: torch.device | str = "cpu"
     ) -> None:
-        if D < 1:
-            raise InputError(f"D is {D}; PFGM++ needs at least 1 augmented dimension")
         super().__init__(seeds, s_noise=s_noise, device=device)
-        self.D = D
+        self.D = augmented_dimensions(D)
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:
         """Returns the state [B, *shape], float64, at level sigma = r / sqrt(D).
@@ -242,16 +256,25 @@ class PFGMppNoise(CounterNoise):
         Its norm is r sqrt(BetaPrime(N/2, D/2)) in a uniform direction: the ratio of two Gaussian vectors' norms.
         """
         self.draw = 0
-        r = level * sqrt(self.D)
-        n, z = self._noise(prod(shape)), self._noise(self.D, Stream.AUGMENTED)
-        return (r * n / torch.linalg.vector_norm(z, dim=1, keepdim=True)).reshape(-1, *shape)
+        r, size, parts = level * sqrt(self.D), prod(shape), []
+        for seeds in self._split(self.seeds, size):
+            n, z = self._noise(size, seeds=seeds), self._noise(self.D, Stream.AUGMENTED, seeds)
+            parts.append(r * n / torch.linalg.vector_norm(z, dim=1, keepdim=True))
+        return torch.cat(parts).reshape(-1, *shape)
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
         """Moves the state [B, ...] from `low` to `high`, in x's dtype."""
         self.draw += 1
-        direction = self._noise(prod(x.shape[1:]) + self.D)
-        z = self._noise(self.D, Stream.AUGMENTED)
-        return pfgmpp_move(x, low, high, z, direction, s_noise=self.s_noise)
+        size, parts = prod(x.shape[1:]), []
+        for seeds, part in zip(self._split(self.seeds, size), self._split(x, size), strict=True):
+            direction = self._noise(size + self.D, seeds=seeds)
+            z = self._noise(self.D, Stream.AUGMENTED, seeds)
+            parts.append(pfgmpp_move(part, low, high, z, direction, s_noise=self.s_noise))
+        return torch.cat(parts)
+
+    def _split(self, images: Tensor, size: int) -> tuple[Tensor, ...]:
+        """Splits a tensor of images [B, ...], each of `size` numbers, so that noise of a part takes little memory."""
+        return torch.split(images, max(1, _AT_ONCE // (size + self.D)))
 
 
 def pfgmpp_move(x: Tensor, low: float, high: float, z: Tensor, direction: Tensor, s_noise: float = 1.0) -> Tensor:

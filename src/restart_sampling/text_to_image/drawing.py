@@ -107,6 +107,9 @@ class TextDrawing:
             "scheduler": {"class": type(self.scheduler).__name__, **config},
         }
 
+    def labels(self, seeds: Sequence[int]) -> None:
+        """Images of prompts have no classes."""
+
     def draw(self, seeds: Sequence[int], advance: Advance = lambda images: None) -> Iterator[Batch]:
         """Draws the images of these numbers in batches, in their order; each depends on its number and prompt alone.
 

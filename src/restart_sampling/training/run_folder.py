@@ -82,7 +82,7 @@ class RunFolder:
 
     def begin(self, run: Mapping[str, Any]) -> None:
         """Says whose folder it is, and removes what a killed process left half-written."""
-        remove_partials(self.path)
+        remove_partials(self.path, _RUN, _STATE, _LOSS, _MODEL, "samples-*.png", "loss.png")
         earlier = self.earlier_lengths(run)
         write_json(self.path / _RUN, {"format": FORMAT, "run": run, **({"extended_from": earlier} if earlier else {})})
 

@@ -100,15 +100,16 @@ def count_classes(images: ImageSet) -> int:
 def class_names(images: ImageSet) -> tuple[str, ...]:
     """Names of the classes that the labels can mean, where the source has them, or each class is one folder.
 
-    () where there are none, and where they could not be told from numbers, or have commas or no text. Bytes that are
-    not UTF-8 are written as in Python, such as caf\\xe9.
+    () where there are none, where all are the numbers themselves, and where one is empty, there twice or has a comma.
+    Bytes that are not UTF-8 are written as in Python, such as caf\\xe9.
     """
     if images.labels is None:
         return ()
     names = images.source.classes[: int(images.labels.max()) + 1] or _folder_names(images)
     readable = tuple(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in names)
-    unclear = any(not name.strip() or name.isdigit() or "," in name for name in readable)
-    return () if unclear or len(set(readable)) < len(readable) else readable
+    numbers = readable == tuple(map(str, range(len(readable))))
+    unclear = any(not name.strip() or "," in name for name in readable) or len(set(readable)) < len(readable)
+    return () if numbers or unclear else readable
 
 
 def _folder_names(images: ImageSet) -> tuple[str, ...]:

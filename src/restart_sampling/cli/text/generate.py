@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def generate(
     check_images_place(out)
     chip = pick_device(device)
 
+    from restart_sampling.base.files import remove_partials
     from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.seeds import cut
     from restart_sampling.generation.store import BlockStore
@@ -127,6 +129,7 @@ def generate(
         if ranks.first:
             table = out.with_suffix(".subset.csv") if out.suffix == ".zip" else out / "subset.csv"
             if prompts_path is None or table.resolve() != prompts_path.resolve():
+                remove_partials(table.parent, glob.escape(table.name))
                 write_prompts(prompts, table)
             if as_json:
                 print_json(
