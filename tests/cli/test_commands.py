@@ -18,7 +18,8 @@ WEIGHTS = Path(rs.__file__).parent / "models" / "weights" / "cifar10-small.safet
 
 
 def generate(run, *arguments):
-    return run("generate", "--model", "cifar10-small", "--set", "steps=2", "--set", "rho=3", *arguments)
+    plan = ("--plan", "cifar10-small-20", "--set", "steps=2", "--set", "rho=3")
+    return run("generate", "--model", "cifar10-small", *plan, *arguments)
 
 
 @pytest.mark.parametrize(

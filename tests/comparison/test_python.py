@@ -101,7 +101,8 @@ def test_a_row_that_fails_is_named_after_the_others(place):
 
 def test_a_model_that_comes_with_the_package_has_a_plan_and_others_ask_for_one():
     model = rs.load_model("cifar10-small")
-    default, given = (next(iter(rs.generate(model, plan, seeds=[7], classes=3))) for plan in (None, "cifar10-small-20"))
+    plans = (None, "cifar10-small-tuned-20")
+    default, given = (next(iter(rs.generate(model, plan, seeds=[7], classes=3))) for plan in plans)
     assert torch.equal(default.images, given.images)
     with pytest.raises(rs.InputError, match="the plan is missing"):
         rs.generate(gaussian(), seeds=[0], shape=(3, 8, 8))

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import restart_sampling as rs
+from restart_sampling.base.files import sha256
 from restart_sampling.cli.options import pick_plan
 from restart_sampling.models.checkpoint import read_checkpoint
 from restart_sampling.models.default_plans import DEFAULT_PLANS
@@ -24,7 +26,8 @@ def test_each_says_what_it_is(name):
     kwargs = checkpoint.init_kwargs
     assert (checkpoint.class_name, kwargs["label_dim"], checkpoint.D) == FACTS[name]
     assert (kwargs["img_resolution"], kwargs["img_channels"]) == (32, 3)
-    assert {tensor.dtype for tensor in checkpoint.state.values()} == {torch.float16}
+    assert {tensor.dtype for tensor in load_file(resolve(name)).values()} == {torch.int8, torch.float16, torch.float32}
+    assert sha256(resolve(name)) in resolve(name).with_suffix(".md").read_text()
     assert "CIFAR-10" in resolve(name).with_suffix(".md").read_text()
 
 

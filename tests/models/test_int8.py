@@ -45,6 +45,9 @@ def test_a_channel_of_zeros_stays_zero():
 def test_a_network_answers_nearly_the_same_from_half_the_bytes(tmp_path):
     out = tmp_path / "small.safetensors"
     checkpoint = read_checkpoint(resolve("cifar10-pfgmpp-small"))
+    generator = torch.Generator().manual_seed(1)
+    for tensor in checkpoint.state.values():  # which have 8 bits already
+        tensor *= 1 + 0.01 * torch.randn(tensor.shape, generator=generator)
     write_safetensors(checkpoint, out, int8=True)
     assert out.stat().st_size < sum(tensor.numel() for tensor in checkpoint.state.values()) * 1.05
     first, second = checkpoint.build(), load_model(out)

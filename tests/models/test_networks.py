@@ -5,17 +5,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 
-import restart_sampling
 from restart_sampling.base.errors import InputError
+from restart_sampling.models.checkpoint import load_model
 from restart_sampling.models.denoiser import DENOISERS, Denoiser
 from restart_sampling.models.dhariwal_unet import DhariwalUNet
 from restart_sampling.models.layers import Resample, UNetBlock
 from restart_sampling.models.song_unet import SongUNet
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("network_*.npz"))
-BUNDLED = Path(restart_sampling.__file__).parent / "models/weights/cifar10-small.safetensors"
 SMALL = {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8]}
 
 
@@ -110,11 +108,7 @@ def test_gradients_reach_every_parameter(golden):
 
 @pytest.fixture(scope="module")
 def bundled() -> Denoiser:
-    with safe_open(BUNDLED, "pt") as file:
-        meta = file.metadata()
-        model = DENOISERS[meta["class_name"]](**json.loads(meta["init_kwargs"]))
-        model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-    return model.eval()
+    return load_model("cifar10-small")
 
 
 @torch.no_grad()

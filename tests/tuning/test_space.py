@@ -110,6 +110,8 @@ def test_usual_plans(net):
 def test_the_usual_plans_have_published_intervals_and_the_default():
     net = rs.load_model("cifar10-small")
     plans = usual_plans(net, 20)
-    assert plans[0] == "16 [5,1,1.09,3.2] solver=ab"
+    assert plans[0] == str(Plan.parse("cifar10-small-tuned-20"))
+    assert "16 [5,1,1.09,3.2] solver=ab" in plans
     assert "6 [3,2,0.06,0.3]" in plans
     assert not any("[3,20," in plan for plan in plans)
+    assert not any("churn=12.16" in plan for plan in plans[1:])  # found, not published

@@ -12,6 +12,7 @@ from restart_sampling.sampling.sample import net_path
 from restart_sampling.sampling.solvers.by_name import SOLVERS
 from restart_sampling.tuning.space import LEAST_STEPS, main_steps, restart_calls
 
+_PUBLISHED = [name for name in PRESETS if "-tuned-" not in name]
 _SOLVERS = (*(name for name in SOLVERS if name != "ddim"), "unipc:p=2")  # ddim is euler, on the levels of VE
 
 
@@ -41,12 +42,10 @@ def _plans(net: Net, nfe: int) -> Iterator[Plan]:
         yield Plan.parse(default)
     restarts = {
         tuple((each.t_min, each.t_max) for each in plan.intervals): plan.intervals
-        for plan in map(Plan.parse, reversed(PRESETS))  # of those with the same levels the first
+        for plan in map(Plan.parse, reversed(_PUBLISHED))  # of those with the same levels the first
     }
     churns = dict.fromkeys(
-        (plan.churn, plan.s_min, plan.s_max, plan.s_noise)
-        for plan in (Plan.parse(each.plan) for each in PRESETS.values())
-        if plan.churn
+        (plan.churn, plan.s_min, plan.s_max, plan.s_noise) for plan in map(Plan.parse, _PUBLISHED) if plan.churn
     )
     for solver in _SOLVERS:
         for intervals in restarts.values():
