@@ -85,11 +85,11 @@ def write(attributes: Sequence[int], draw: random.Random) -> Caption:
         says[place] = value if mentioned else NOTHING
     bright, sharp, coloured, ground = adjectives
     thing = _join(coloured, draw.choice(CLASSES[kind]))
-    where = _join("on", _with_article(_join(ground, "background"))) if ground else ""
+    where = _join("on", with_article(_join(ground, "background"))) if ground else ""
     if not bright and not sharp and draw.random() < 0.3:
-        text = _join(draw.choice((thing, _with_article(thing))), where)
+        text = _join(draw.choice((thing, with_article(thing))), where)
     else:
-        text = _join(_with_article(_join(bright, sharp, draw.choice(PICTURE))), "of", _with_article(thing), where)
+        text = _join(with_article(_join(bright, sharp, draw.choice(PICTURE))), "of", with_article(thing), where)
     return Caption(text, (says[0], says[1], says[2], says[3], says[4]))
 
 
@@ -111,7 +111,8 @@ def _join(*words: str) -> str:
     return " ".join(word for word in words if word)
 
 
-def _with_article(thing: str) -> str:
+def with_article(thing: str) -> str:
+    """A thing with a or an before it."""
     return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
 
 

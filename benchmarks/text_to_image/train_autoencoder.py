@@ -13,9 +13,9 @@ import click
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from pictures import Pictures, read_pictures
 from rounds import Rounds, millions, replace_folder, start, update
 from torch import Tensor
+from training_data import Pictures, read_pictures
 
 from restart_sampling.training.ema import EMA
 from restart_sampling.training.schedule import ema_decay
@@ -85,9 +85,7 @@ def psnr(network: AutoencoderKL, images: Tensor) -> float:
 @click.option("--lr", type=float, default=1e-3)
 @click.option("--count", type=int, help="of pictures; all by default")
 @click.option("--device", help="cuda where there is one")
-def main(
-    source: Path, out: Path, minutes: float, batch: int, lr: float, count: int | None, device: str | None
-) -> None:
+def main(source: Path, out: Path, minutes: float, batch: int, lr: float, count: int | None, device: str | None) -> None:
     place = start(device)
     data: Pictures = read_pictures(source, place, count)
     network = build().to(place, memory_format=torch.channels_last)
