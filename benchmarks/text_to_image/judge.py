@@ -6,6 +6,8 @@ Captions are those of pictures of the test set. Writes judge.json, and samples.p
 the same seeds for each guidance scale.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+
 import json
 import random
 from pathlib import Path

@@ -62,7 +62,7 @@ def update(optimizer: torch.optim.Optimizer, loss: Tensor, progress: float, lr: 
     """One step of the optimiser, with the learning rate of `progress`."""
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(parameters, CLIP)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(progress, lr)

@@ -6,6 +6,8 @@ Many captions of a batch fit a picture, not its own alone: all that say nothing 
 network learns is which captions fit.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -108,7 +110,8 @@ def main(
     captions = write_captions(pictures, out / "clip-tokenizer", CAPTIONS, seed=1)
     tokenizer = CLIPTokenizer.from_pretrained(out / "clip-tokenizer")
     processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32, image_mean=MEAN, image_std=DEVIATION)
-    network = build(tokenizer).to(place)
+    network: Any = build(tokenizer)
+    network.to(place)
     ema = EMA(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr, (0.9, 0.98), weight_decay=0.1, fused=place.type == "cuda")
     mean, deviation = (torch.tensor(value, device=place)[:, None, None] for value in (MEAN, DEVIATION))
