@@ -12,6 +12,7 @@ import torch
 
 from restart_sampling.base.errors import InputError, one_line, require_extra, shorten
 from restart_sampling.base.numerics import weights_sha256
+from restart_sampling.text_to_image.bundled import TINY, build_pipeline
 from restart_sampling.text_to_image.guiding import Guide
 
 _SCHEDULE = (
@@ -71,7 +72,7 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
     Only safetensors files are read, and no code that comes with a model is run.
 
     Args:
-        name: on the Hugging Face hub, or a folder in diffusers' layout.
+        name: `tiny-text-to-image`, a name on the Hugging Face hub, or a folder in diffusers' layout.
         device: where to compute.
         dtype: of the networks.
 
@@ -80,6 +81,30 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
     """
     require_extra("diffusers", "text")
     require_extra("transformers", "text")
+    pipe, unchecked = (_build_tiny(dtype), False) if name == TINY else _read(name, dtype)
+    networks = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    if not {"transformer", "unet"} & networks.keys():
+        raise InputError(
+            f"--model {name} is a {type(pipe).__name__}, which has neither a unet nor a transformer of its own; give a "
+            f"pipeline such as Stable Diffusion's, XL's, 3's or FLUX's"
+        )
+    digest = weights_sha256(torch.nn.ModuleDict(networks))
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        pipe.to(device)
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"--model {name} does not fit on {device} in {dtype}; give another device") from error
+    config = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+    return TextToImage(name, pipe, config, digest, device, unchecked)
+
+
+def _build_tiny(dtype: torch.dtype) -> Any:
+    with quiet():
+        return build_pipeline().to(dtype=dtype)
+
+
+def _read(name: str, dtype: torch.dtype) -> tuple[Any, bool]:
+    """The pipeline, and whether it came with a safety checker."""
     _check_name("--model", name)
     try:
         with quiet():
@@ -99,20 +124,7 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
             )
     except Exception as error:  # the readers of a dozen kinds of files raise many kinds
         raise InputError(f"--model {name} could not be loaded ({_reason(name, error)}") from error
-    networks = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    if not {"transformer", "unet"} & networks.keys():
-        raise InputError(
-            f"--model {name} is a {type(pipe).__name__}, which has neither a unet nor a transformer of its own; give a "
-            f"pipeline such as Stable Diffusion's, XL's, 3's or FLUX's"
-        )
-    digest = weights_sha256(torch.nn.ModuleDict(networks))
-    pipe.set_progress_bar_config(disable=True)
-    try:
-        pipe.to(device)
-    except torch.OutOfMemoryError as error:
-        raise InputError(f"--model {name} does not fit on {device} in {dtype}; give another device") from error
-    config = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-    return TextToImage(name, pipe, config, digest, device, unchecked=any(parts.get("safety_checker", ())))
+    return pipe, any(parts.get("safety_checker", ()))
 
 
 def load_guide(name: str, model: TextToImage) -> Guide:

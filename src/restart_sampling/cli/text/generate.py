@@ -50,11 +50,11 @@ from restart_sampling.cli.text.pipeline_options import (
 @rank_timeout_option
 @json_option
 def generate(
-    prompts_path: Path,
+    prompts_path: Path | None,
     out: Path,
     scheduler_text: str,
     steps: int | None,
-    guidance: float,
+    guidance: float | None,
     seed: int,
     count: int | None,
     asked: PipelineOptions,
@@ -66,13 +66,16 @@ def generate(
     """Draw an image of each prompt of a CSV. After an interruption the same command goes on; also under torchrun.
 
     \b
-      restart-sampling text generate --prompts coco/subset.csv --scheduler ddim --steps 50 --out images
+      restart-sampling text generate --images 64 --out images
+      restart-sampling text generate --model stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts coco/subset.csv \\
+          --scheduler ddim --steps 50 --out images
       restart-sampling text score images --prompts images/subset.csv
 
     Image i is that of row i. The prompts are written beside the images: DIR/subset.csv, or FILE.subset.csv beside
     FILE.zip. A safety checker is left out, because it makes images black.
     """
     chip = pick_device(device)
+    guidance, prompts_path = asked.scale(guidance), asked.captions(prompts_path)
 
     from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.seeds import cut

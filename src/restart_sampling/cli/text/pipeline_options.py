@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from restart_sampling.text_to_image.pipeline import TextToImage
     from restart_sampling.text_to_image.samplers import Sampler
 
+TINY = "tiny-text-to-image"
+"""The pipeline that comes with the package: `text_to_image.bundled.TINY`."""
+TINY_GUIDANCE = 3.0
+STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
 
 def _interval(text: str) -> tuple[float, float]:
     """Reads LOW,HIGH.
@@ -40,10 +45,11 @@ _OPTIONS = (
     click.option(
         "--model",
         "model_name",
-        default="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        default=TINY,
         show_default=True,
         metavar="MODEL",
-        help="A text-to-image pipeline of diffusers: on the Hugging Face hub, or its folder.",
+        help=f"A text-to-image pipeline of diffusers: {TINY}, which comes with the package; on the Hugging Face hub, "
+        f"such as {STABLE_DIFFUSION}; or its folder.",
     ),
     click.option("--negative-prompt", metavar="TEXT", help="What the images should not show."),
     click.option(
@@ -71,7 +77,9 @@ _OPTIONS = (
 )
 batch_option = click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Images at a time.")
 guidance_option = click.option(
-    "--guidance", default=7.5, show_default=True, help="Classifier-free guidance scale (guidance_scale); 1 is none."
+    "--guidance",
+    type=float,
+    help=f"Guidance scale (guidance_scale); 1 is none.  [default: {TINY_GUIDANCE:g} for {TINY}, else 7.5]",
 )
 seed_option = click.option(
     "--seed",
@@ -83,10 +91,10 @@ seed_option = click.option(
 prompts_option = click.option(
     "--prompts",
     "prompts_path",
-    required=True,
     metavar="CSV",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A CSV with a column 'caption', such as that of 'text coco'.",
+    help="A CSV with a column 'caption', such as that of 'text coco'; default: the captions that come with "
+    f"{TINY}, for it alone.",
 )
 images_option = click.option("--images", "count", type=click.IntRange(1), help="The first so many; default: all.")
 SAMPLER_HELP = (
@@ -109,6 +117,31 @@ class PipelineOptions:
     height: int | None
     width: int | None
     dtype: str
+
+    @property
+    def tiny(self) -> bool:
+        """Whether it is the pipeline that comes with the package."""
+        return self.model_name == TINY
+
+    def scale(self, guidance: float | None) -> float:
+        """The guidance scale: what the user wrote, or what suits the pipeline."""
+        if guidance is not None:
+            return guidance
+        return TINY_GUIDANCE if self.tiny else 7.5
+
+    def captions(self, path: Path | None) -> Path:
+        """Where the prompts are: the file of the user, or that of the pipeline.
+
+        Raises:
+            InputError: neither is there.
+        """
+        if path is None and not self.tiny:
+            raise InputError(
+                f"--model {self.model_name} has no prompts of its own; give --prompts CSV, with a column 'caption'"
+            )
+        from restart_sampling.text_to_image.bundled import PROMPTS
+
+        return path or PROMPTS
 
     def load(self, device: torch.device) -> TextToImage:
         """Loads the pipeline on the device, and what guides it."""

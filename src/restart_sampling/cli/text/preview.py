@@ -64,7 +64,7 @@ def preview(
     sampler_texts: tuple[str, ...],
     seeds_text: str,
     out: Path,
-    guidance: float,
+    guidance: float | None,
     asked: PipelineOptions,
     batch: int,
     device: str,
@@ -73,7 +73,9 @@ def preview(
     """Draw one prompt with several samplers and the same seeds: a picture, with the path of noise levels of each.
 
     \b
-      restart-sampling text preview --prompt "a photo of an astronaut riding a horse on mars" \\
+      restart-sampling text preview --prompt "a bright photo of a red ship"
+      restart-sampling text preview --model stable-diffusion-v1-5/stable-diffusion-v1-5 \\
+          --prompt "a photo of an astronaut riding a horse on mars" \\
           --sampler ddim:50 --sampler ddpm:100 --sampler restart --out preview.png
     """
     require_extra("matplotlib", "figures")
@@ -81,6 +83,7 @@ def preview(
         raise InputError(f"--out {out}: the picture is a PNG file; give a name that ends in .png")
     check_writable(out)
     chip = pick_device(device)
+    guidance = asked.scale(guidance)
 
     from rich.console import Console
     from rich.markup import escape
