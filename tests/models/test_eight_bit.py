@@ -8,9 +8,8 @@ from restart_sampling.models.eight_bit import quantised, read_quantised
 
 def test_a_weight_is_off_by_half_a_step_of_its_channel(tmp_path):
     generator = torch.Generator().manual_seed(0)
-    kernel = (
-        torch.randn(5, 3, 3, 3, generator=generator) * torch.tensor([1e-4, 0.1, 1.0, 50.0, 0.0])[:, None, None, None]
-    )
+    sizes = torch.tensor([1e-4, 0.1, 1.0, 50.0, 0.0])
+    kernel = torch.randn(5, 3, 3, 3, generator=generator) * sizes[:, None, None, None]
     state = {"conv.weight": kernel, "conv.bias": torch.tensor([1.5, -0.25]), "linear.weight": kernel[:, 0, 0]}
     save_file(quantised(state), tmp_path / "weights.safetensors")
     read = read_quantised(tmp_path / "weights.safetensors")
