@@ -2,7 +2,7 @@
 
     python benchmarks/text_to_image/pack.py out/text CIFAR src/restart_sampling
 
-Beside them go captions of the test set, and statistics of the CLIP's features of the training set.
+Beside them go captions of the test set, and statistics of the CLIP's features of it.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -112,7 +112,7 @@ def main(source: Path, cifar: Path, package: Path) -> None:
     pack_pipeline(source / "pipeline", pipeline)
     pack_clip(source / "clip", clip)
     write_captions(cifar / "test", pipeline / "prompts.csv")
-    write_reference(cifar / "train", clip, clip / REFERENCE.name)
+    write_reference(cifar / "test", clip, clip / REFERENCE.name)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/text_to_image/train_diffusion.py CIFAR/train --out out/text --minutes 14
 
-Writes out/text/pipeline in diffusers' format, and the denoiser of the first sixth of the run as unet-early, by which
-autoguidance can guide.
+Writes out/text/pipeline in diffusers' format, and the denoiser of the first sixth of the run as out/text/early, to
+guide by (--guide out/text/early).
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -192,11 +192,15 @@ def main(
         replace_folder(write, out / "pipeline")
         print({**about, "images": about["steps"] * batch}, flush=True)
 
+    def write_early(folder: Path) -> None:
+        deepcopy(ema.model.unet).half().save_pretrained(folder / "unet")
+        scheduler().save_pretrained(folder / "scheduler")
+
     seen, early = 0, False
     rounds = Rounds(minutes, out / "diffusion.jsonl", save)
     for progress in rounds:
         if progress > EARLY and not early:
-            replace_folder(deepcopy(ema.model.unet).half().save_pretrained, out / "unet-early")
+            replace_folder(write_early, out / "early")
             early = True
         chosen = torch.randint(len(pictures), (batch,), device=place)
         tokens = captions.tokens[chosen, torch.randint(CAPTIONS, (batch,), device=place)]

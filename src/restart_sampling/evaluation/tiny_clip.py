@@ -8,8 +8,8 @@ from restart_sampling.models.eight_bit import read_quantised
 
 TINY_CLIP = "tiny-clip"
 FOLDER = Path(__file__).parent / TINY_CLIP
-REFERENCE = FOLDER / "cifar10-train.npz"
-"""Statistics of its features of CIFAR-10's training set."""
+REFERENCE = FOLDER / "cifar10-test.npz"
+"""Statistics of its features of CIFAR-10's test set."""
 SIDE = 32
 WEIGHTS = "weights.safetensors"
 
