@@ -1,5 +1,6 @@
 # make demo    draw images with the bundled model: out/demo.png
 # make test    lint, type check and tests
+# make docs    the documentation site: out/site/index.html
 # make report-shot    a small sweep, its report and a picture of it in Chromium: out/report/report.png
 # Each sets up .venv by itself when that is missing or older than pyproject.toml or constraints.txt.
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: demo test lint report-shot clean
+.PHONY: demo test lint docs report-shot clean
 
 demo: $(READY)
 	$(VENV)/bin/restart-sampling demo --out out/demo.png
@@ -19,6 +20,9 @@ lint: $(READY)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+docs: $(READY)
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build
 
 report-shot: $(READY)
 	PYTHONPATH=tests $(VENV)/bin/python tests/pictures/report_shot.py out/report

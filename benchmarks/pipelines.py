@@ -3,7 +3,7 @@
     git clone --depth 1 https://github.com/huggingface/diffusers
     pip install accelerate peft ftfy sentencepiece protobuf parameterized  # which its tests import
     python benchmarks/pipelines.py diffusers/tests --results pipelines.jsonl
-    python benchmarks/pipelines.py pipelines.jsonl  # the table of docs/text-to-image.md
+    python benchmarks/pipelines.py pipelines.jsonl  # the tables of docs/pipelines.md
 
 A pipeline is run with its own scheduler, with ours without restarts beside diffusers' Euler, and twice with a restart.
 It runs right where our pictures without restarts are Euler's, the scheduler was called at each of its timesteps in

@@ -72,7 +72,7 @@ def transfer(out: Path, minutes: float, measure: list[str], confirm: list[str], 
 
 
 def grids(out: Path, minutes: float, measure: list[str], confirm: list[str], data: Path | None) -> list[Job]:
-    speed = measure[4:]  # without reference and detector
+    speed = measure[5:]  # without reference and detector
     nfes = ",".join(map(str, NFES))
     words = ["--without-reference", "--nfe", nfes, *speed]
     return [
@@ -199,7 +199,7 @@ def main(
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if stage != "table":
-        measure = ["--reference", str(reference), "--detector", detector, *options.split()]
+        measure = ["--reference", str(reference), "--detector", detector, "--trust-detector", *options.split()]
         more = ["--confirm-detector", confirm[0], "--confirm-reference", confirm[1]] if confirm else []
         run(STAGES[stage](out, minutes, measure, more, data), out, gpus)
     table(out)

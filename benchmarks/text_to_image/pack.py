@@ -27,7 +27,7 @@ from restart_sampling.evaluation.clip import Clip
 from restart_sampling.evaluation.statistics import statistics_of
 from restart_sampling.evaluation.tiny_clip import REFERENCE, TINY_CLIP, build_clip
 from restart_sampling.images.prompts import write_prompts
-from restart_sampling.models.eight_bit import quantised
+from restart_sampling.models.int8 import quantized
 from restart_sampling.text_to_image.bundled import TINY, WEIGHTS
 
 NETWORKS = ("vae", "unet", "text_encoder")
@@ -46,14 +46,14 @@ def pack_pipeline(source: Path, out: Path) -> None:
             state[f"{part}.{key.removeprefix('text_model.')}"] = weight
     _copy(source / "scheduler" / "scheduler_config.json", out / "scheduler" / "scheduler_config.json")
     _copy_tokenizer(source / "tokenizer", out / "tokenizer")
-    save_file(quantised(state), out / WEIGHTS)
+    save_file(quantized(state), out / WEIGHTS)
 
 
 def pack_clip(source: Path, out: Path) -> None:
     """Packs a folder of transformers' `CLIPModel`."""
     _copy(source / "config.json", out / "config.json")
     _copy_tokenizer(source, out / "tokenizer")
-    save_file(quantised(_weights(source)), out / WEIGHTS)
+    save_file(quantized(_weights(source)), out / WEIGHTS)
 
 
 def _weights(folder: Path) -> Mapping[str, Tensor]:

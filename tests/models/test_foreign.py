@@ -566,9 +566,9 @@ def test_the_commands_take_them(name, write, folder, tmp_path, run):
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
-def test_the_table_in_the_readme_is_what_loads():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    table = readme.split("| format | files |")[1].split("\n\n")[0]
+def test_the_table_in_the_documentation_is_what_loads():
+    page = (Path(__file__).parents[2] / "docs" / "files.md").read_text()
+    table = page.split("| format | files |")[1].split("\n\n")[0]
     rows = dict(re.findall(r"^\| `(.+?)` \| (.+) \|$", table, re.MULTILINE))
     assert rows.keys() == set(FORMATS)
     openai = {adm.GUIDED: set(), adm.IMPROVED: set()}

@@ -221,3 +221,16 @@ def test_a_seed_in_extra_args_is_that_of_the_noise():
     added = (seen[1]["x"] - x / 80) / (80**2 - 1) ** 0.5
     assert torch.corrcoef(torch.stack([added.flatten(), x.flatten()]))[0, 1].abs() < 0.9
     assert [about["total"] for about in seen] == [3, 3, 3]
+
+
+def test_two_parts_with_one_seed_have_other_noise():
+    """A host that samples in two parts gives both its seed."""
+    drawn = []
+    for start in (80.0, 10.0):
+        seen = []
+        sample_restart(
+            lambda x, sigma, seed: torch.zeros_like(x), torch.zeros(4, 3), torch.tensor([start, 1.0, 0.0]), {"seed": 7},
+            seen.append, restart_list={1.0: [2, 1, start]},
+        )  # fmt: skip
+        drawn.append(seen[1]["x"] / (start**2 - 1) ** 0.5)
+    assert not torch.isclose(*drawn).any()

@@ -157,3 +157,20 @@ def test_edms_noise_checks_what_the_others_check():
     for seeds, s_noise in (([1.5], 1.0), ({1, 2}, 1.0), ([1], math.nan), ([1], -1.0)):
         with pytest.raises(rs.InputError):
             rs.EDMNoise(seeds, path, s_noise=s_noise)
+
+
+def test_devices_that_may_have_no_float64_get_none():
+    """As MPS and XPU; torch's device without data stands for them."""
+    levels = []
+
+    def denoise(x, level):
+        levels.append(level.dtype)
+        return x
+
+    noise = rs.GaussianNoise([1, 2], device="meta")
+    path = rs.Plan.parse("4 [3,1,0.1,1] solver=ddpm").path()
+    x = rs.follow(
+        denoise, noise.start((3,), path.levels[0]), path, *rs.Plan.parse("4 solver=ddpm").solvers, perturb=noise
+    )
+    assert {x.dtype, *levels} == {torch.float32}
+    assert noise.seeds.device.type == "cpu"

@@ -39,8 +39,8 @@ def torchs_own_defaults() -> Iterator[None]:
 
 
 def state_dtype(device: torch.device) -> torch.dtype:
-    """The dtype of a sampler's state and levels: float64, or float32 on devices that have no float64 (MPS)."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    """The dtype of a sampler's state and levels: float64, or float32 on devices that may have no float64 (MPS, XPU)."""
+    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
 
 
 def weights_sha256(network: torch.nn.Module) -> str:

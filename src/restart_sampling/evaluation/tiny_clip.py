@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from restart_sampling.models.eight_bit import read_quantised
+from safetensors.torch import load_file
+
+from restart_sampling.models.int8 import dequantized
 
 TINY_CLIP = "tiny-clip"
 FOLDER = Path(__file__).parent / TINY_CLIP
@@ -24,5 +26,5 @@ def build_clip(folder: Path = FOLDER) -> tuple[Any, Any]:
 
     config = CLIPConfig(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
     network: Any = CLIPModel(config)
-    network.load_state_dict(read_quantised(folder / WEIGHTS))
+    network.load_state_dict(dequantized(load_file(folder / WEIGHTS)))
     return network.eval(), CLIPTokenizer.from_pretrained(folder / "tokenizer")

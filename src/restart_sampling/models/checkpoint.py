@@ -26,6 +26,7 @@ from restart_sampling.models.edm_pickle import PICKLE_MAGIC, ZIP_MAGIC, Record, 
 from restart_sampling.models.foreign import adm, diffusers_folder, edm2, score_sde
 from restart_sampling.models.foreign.find import find, find_pickled
 from restart_sampling.models.foreign.found import RAW, Found
+from restart_sampling.models.int8 import dequantized, quantized
 from restart_sampling.models.resolve import default_plan, resolve
 
 FORMAT = "restart-sampling/1"
@@ -64,7 +65,7 @@ class Checkpoint:
         format: one of `FORMATS`.
         class_name: of the preconditioning, as the file says it; `build` knows those in `DENOISERS`.
         init_kwargs: EDM's arguments of that class, without those of PFGM++ (pfgmpp, D).
-        state: EDM's state dict: contiguous tensors in the dtypes of the file.
+        state: EDM's state dict: contiguous tensors in the dtypes of the file; float32 where that has 8 bits.
         D: dimension of the augmented data of PFGM++; None is Gaussian noise.
         sigma_min, sigma_max: range of noise levels; None where the file does not say.
         classes: names of the classes, or ().
@@ -245,8 +246,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise _error(path, error.strerror or str(error)) from error
 
 
-def write_safetensors(checkpoint: Checkpoint, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def write_safetensors(
+    checkpoint: Checkpoint, path: str | os.PathLike[str], *, int8: bool = False, overwrite: bool = False
+) -> None:
     """Write a checkpoint in our format; `read_checkpoint` gives back the same values and dtypes.
+
+    Args:
+        checkpoint: what to write.
+        path: the file.
+        int8: round the weights to 8 bits, as `quantized` does; they are read as float32.
+        overwrite: replace the file where it exists.
 
     Raises:
         InputError: the file exists, or cannot be written.
@@ -266,10 +275,13 @@ def write_safetensors(checkpoint: Checkpoint, path: str | os.PathLike[str], *, o
         value = getattr(checkpoint, name)
         if value is not None:
             metadata[name] = str(jsonable(value))
+    if int8:
+        metadata["precision"] = "int8, a scale for each output channel"
     if checkpoint.classes:
         metadata["classes"] = ",".join(checkpoint.classes)
     try:
-        write_bytes(path, _in_order(save(checkpoint.state, metadata)))
+        state = quantized(checkpoint.state) if int8 else checkpoint.state
+        write_bytes(path, _in_order(save(state, metadata)))
     except FullDiskError:
         raise
     except (OSError, SafetensorError) as error:
@@ -323,7 +335,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         format="safetensors",
         class_name=class_name,
         init_kwargs=init_kwargs,
-        state=state,
+        state=dequantized(state),
         D=_dimension({**augmented, **numbers}),
         sigma_min=numbers.get("sigma_min"),
         sigma_max=numbers.get("sigma_max"),

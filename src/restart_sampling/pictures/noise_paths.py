@@ -1,6 +1,7 @@
 """Noise paths: the level against the evaluations so far, a panel for each sampler."""
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -34,6 +35,18 @@ def plot_paths(points: Sequence[Point]) -> Figure:
         place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
         axes.text(0.99, 0.97, shorten(point.name, 36), fontsize=6, color=SECONDARY, **place)
     figure.supylabel("noise level", fontsize=8)
+    return figure
+
+
+@style()
+def plot_path(schedule: Schedule, title: str) -> Figure:
+    """Plots one noise path, a dot after each move, under the text of its sampler."""
+    figure = Figure(figsize=(5, 2.6), facecolor="white", layout="constrained")
+    axes = figure.subplots()
+    plot_schedules([axes], schedule[-1][0], [(title, schedule, styles(["Restart"])["Restart"].colour)])
+    axes.lines[0].set(marker="o", markersize=2)
+    axes.set_title(fill(shorten(title, 300), 95), loc="left", fontsize=7, pad=4)
+    axes.set_ylabel("noise level")
     return figure
 
 

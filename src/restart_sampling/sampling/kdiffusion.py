@@ -12,7 +12,7 @@ from restart_sampling.sampling.follow import follow
 from restart_sampling.sampling.levels import karras_levels
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.net import like
-from restart_sampling.sampling.noise import noise_factor
+from restart_sampling.sampling.noise import noise_factor, seed_of_rises
 from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
 from restart_sampling.sampling.process import FLOW, VE, Process
 from restart_sampling.sampling.solvers.protocol import Solver
@@ -20,7 +20,6 @@ from restart_sampling.sampling.solvers.single_step import Heun
 
 AUTOMATIC_STEPS = 20
 """From so many steps A1111's rule makes restarts by itself."""
-_OTHER_STREAM = 0x9E3779B97F4A7C15
 
 
 def sample_restart(
@@ -42,7 +41,7 @@ def sample_restart(
         model: model(x, sigma * x.new_ones([B]), **extra_args) -> denoised, like x.
         x: [B, ...] at sigmas[0], already scaled; its dtype is kept.
         sigmas: falling levels, 1-D; the last is 0 as a rule.
-        extra_args: of the model. A `seed` in it, as ComfyUI gives it, is also that of the noise.
+        extra_args: of the model. From a `seed` in it, as ComfyUI gives it, and the first sigma the noise is made.
         callback: called after each step with a dict of i (number of the step, rises not counted), total (of steps,
             those of restarts included), x and sigma (state and level where the step began, 0-dimensional), sigma_hat
             (the same), and denoised (the model's answer).
@@ -84,8 +83,7 @@ def sample_restart(
     falls, total = 0, sum(not move.rises for move in path.moves)
     generator = None
     if (seed := arguments.get("seed")) is not None:
-        # Not that seed itself, from which the first state was drawn: the first rise would add the same noise again.
-        generator = torch.Generator(x.device).manual_seed((int(seed) + _OTHER_STREAM) % 2**63)
+        generator = torch.Generator(x.device).manual_seed(seed_of_rises(int(seed), levels[0]))
 
     def denoise(state: Tensor, sigma: Tensor) -> Tensor:
         denoised = model(state, sigma.to(state.dtype), **arguments)

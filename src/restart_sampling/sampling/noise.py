@@ -8,6 +8,7 @@ from enum import IntEnum
 from functools import cache
 from importlib.util import find_spec
 from math import isfinite, pi, prod, sqrt
+from random import Random
 from typing import ClassVar, Protocol
 
 import torch
@@ -120,6 +121,15 @@ def seed_list(seeds: Iterable[int]) -> list[int]:
     return whole
 
 
+def seed_of_rises(seed: int, start: float) -> int:
+    """Makes a seed for the noise along a path, in [0, 2^63), of the one from which a host program drew its first state.
+
+    It is another one, so that no rise adds the noise of that state again; far from those of neighbouring seeds; and
+    another for each first level, so that a path that is sampled in two parts with one seed has other noise in each.
+    """
+    return Random(f"{seed} {start!r}").getrandbits(63)
+
+
 def noise_factor(s_noise: float) -> float:
     """Returns the factor on the noise of every rise as a float.
 
@@ -148,10 +158,9 @@ class CounterNoise:
         self.s_noise = noise_factor(s_noise)
         self.device = torch.device(device)
         self.seeds = torch.tensor(seed_list(seeds), dtype=torch.int64, device="cpu")
+        # Other devices may have no float64, so their noise is made on the CPU.
         if self.device.type == "cuda":  # from pinned memory the copy waits for nothing that the device still does
             self.seeds = self.seeds.pin_memory().to(self.device, non_blocking=True)
-        elif self.device.type != "mps":  # MPS has no float64 to make the noise in
-            self.seeds = self.seeds.to(self.device)
         self.draw = 0
 
     def labels(self, label_dim: int) -> Tensor:

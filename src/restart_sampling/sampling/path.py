@@ -1,7 +1,7 @@
 """Noise paths: every sampler is a list of falls (ODE steps) and rises (fresh noise) between levels."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from math import inf, isfinite, sqrt
 
@@ -76,6 +76,16 @@ class RestartInterval:
         return level
 
 
+def cap(intervals: Iterable[RestartInterval], levels: Sequence[float]) -> tuple[RestartInterval, ...]:
+    """Fits restarts to a main grid that begins late, on data that are noised to its first level (image-to-image).
+
+    None rises above that level: t_max is lowered to it, and restarts whose t_min would snap to it are left out.
+    """
+    start, second = levels[:2]
+    below = (start + second) / 2 if second > 0 else 0.0  # from here on, t_min does not snap to the first level
+    return tuple(replace(each, t_max=min(each.t_max, start)) for each in intervals if each.t_min < below)
+
+
 @dataclass(frozen=True)
 class NoisePath:
     """A sampler: the moves from the first noise level to the last.
@@ -87,6 +97,33 @@ class NoisePath:
     """
 
     moves: tuple[Move, ...]
+
+    @classmethod
+    def through(cls, levels: Sequence[float]) -> "NoisePath":
+        """Makes the path that visits these levels, rises included: the inverse of `levels`.
+
+        A rise from which the levels come back to where it began is the jump of a restart; one that they fall past is
+        churn.
+
+        Raises:
+            InputError: fewer than two levels, one is not a finite number, 0 or above, or the last move rises.
+        """
+        if len(levels) < 2 or not all(0 <= level <= HIGHEST for level in levels):
+            raise InputError(f"a path has at least two levels, finite and 0 or above; given {_numbers(levels)}")
+        if levels[-1] > levels[-2]:
+            raise InputError(
+                f"the path ends with a rise, from {levels[-2]:.4g} to {levels[-1]:.4g}; a rise adds noise, and falls "
+                f"have to follow it (rising levels do not invert the ODE)"
+            )
+        legs: list[tuple[float, float, bool]] = []
+        restart_ends = 0
+        for index, (now, then) in enumerate(pairwise(levels)):
+            if then > now and index >= restart_ends:
+                back = next((place for place in range(index + 1, len(levels)) if levels[place] <= now), len(levels))
+                churn = back < len(levels) and levels[back] < now
+                restart_ends = index if churn else back
+            legs.append((now, then, index < restart_ends))
+        return _path(legs)
 
     @property
     def levels(self) -> tuple[float, ...]:

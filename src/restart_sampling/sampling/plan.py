@@ -14,7 +14,7 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, whole_number
 from restart_sampling.sampling.levels import GRIDS, HIGHEST, Grid, levels_to_zero, power_grid
-from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, format_number, restart_path
+from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, cap, format_number, restart_path
 from restart_sampling.sampling.presets import PRESETS
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.by_name import make_solver
@@ -201,9 +201,28 @@ class Plan:
         Raises:
             InputError: an interval does not fit the grid, or is rounded to one level.
         """
+        return self.path_on(self.levels(sigma_min, sigma_max), round_level)
+
+    def path_on(
+        self,
+        levels: Sequence[float],
+        round_level: Callable[[float], float] = lambda level: level,
+        *,
+        capped: bool = False,
+    ) -> NoisePath:
+        """Makes the noise path of this plan on a main grid from elsewhere, in place of its own.
+
+        Args:
+            levels: falling; the last may be 0.
+            round_level: rounds a level to one that the model knows (iDDPM).
+            capped: whether the restarts are fitted to a late first level, see `cap`.
+
+        Raises:
+            InputError: an interval does not fit the grid, or is rounded to one level.
+        """
         return restart_path(
-            self.levels(sigma_min, sigma_max),
-            self.intervals,
+            levels,
+            cap(self.intervals, levels) if capped else self.intervals,
             gamma=self.gamma,
             s_churn=self.churn,
             s_min=self.s_min,
@@ -227,21 +246,37 @@ class Plan:
         levels = self.levels(sigma_min, sigma_max)
         lines = [f"plan       {self}"]
         lines += [f"snap       {each}: t_min {each.t_min:g} to {each.snap(levels):.4g}" for each in self.intervals]
-        lines.append(path.explain(process))
-        solver, restart_solver = self.solvers
-        falls = [
-            move
-            for move in path.moves
-            if not move.rises and (restart_solver if move.restart else solver).landing(move, process) < move.then
-        ]
-        if falls:
-            lines.append(f"noise      in {len(falls)} falls, by the solver")
-        if (path.rises or falls) and self.s_noise != 1:
-            lines.append(f"s_noise    {self.s_noise:g} times all of this noise")
-        nfe = path.nfe(solver, restart_solver)
-        main = sum(solver.evaluations(move) for move in path.moves if not (move.rises or move.restart))
-        lines.append(f"NFE        {nfe} = {main} in the main grid ({self.solver}) + {nfe - main} in restarts")
+        lines.append(explain_sampler(path, self.solver, self.restart_solver, self.s_noise, process))
         return "\n".join(lines)
+
+
+def explain_sampler(
+    path: NoisePath, solver: str, restart_solver: str | None = None, s_noise: float = 1.0, process: Process = VE
+) -> str:
+    """Says what a sampler will do along a path: main grid, restarts, noise of each rise, and NFE.
+
+    Args:
+        path: its moves.
+        solver: of the main grid, as `make_solver` reads it.
+        restart_solver: of the restarts; default: the main grid's.
+        s_noise: factor on the noise.
+        process: of the model.
+    """
+    main_solver, other = make_solver(solver), make_solver(restart_solver or solver)
+    lines = [path.explain(process)]
+    falls = [
+        move
+        for move in path.moves
+        if not move.rises and (other if move.restart else main_solver).landing(move, process) < move.then
+    ]
+    if falls:
+        lines.append(f"noise      in {len(falls)} falls, by the solver")
+    if (path.rises or falls) and s_noise != 1:
+        lines.append(f"s_noise    {s_noise:g} times all of this noise")
+    nfe = path.nfe(main_solver, other)
+    main = sum(main_solver.evaluations(move) for move in path.moves if not (move.rises or move.restart))
+    lines.append(f"NFE        {nfe} = {main} in the main grid ({solver}) + {nfe - main} in restarts")
+    return "\n".join(lines)
 
 
 def _intervals(entries: object) -> tuple[RestartInterval, ...]:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import Tensor
 
-from restart_sampling.models.eight_bit import read_quantised
+from restart_sampling.models.int8 import dequantized
 
 TINY = "tiny-text-to-image"
 FOLDER = Path(__file__).parent / TINY
@@ -24,7 +25,7 @@ def build_pipeline(folder: Path = FOLDER) -> Any:
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    state = read_quantised(folder / WEIGHTS)
+    state = dequantized(load_file(folder / WEIGHTS))
 
     def config(part: str, name: str = "config.json") -> dict[str, Any]:
         return json.loads((folder / part / name).read_text(encoding="utf-8"))

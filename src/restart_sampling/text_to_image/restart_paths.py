@@ -1,11 +1,11 @@
 """Restart paths over a scheduler's grid, fitted into a budget of evaluations."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import Grid
-from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
+from restart_sampling.sampling.path import NoisePath, RestartInterval, cap, ode_path, restart_path
 from restart_sampling.sampling.process import Process
 from restart_sampling.sampling.solvers.protocol import Solver
 from restart_sampling.text_to_image.main_grid import Levels
@@ -42,11 +42,7 @@ class Restarts:
         Raises:
             InputError: a restart does not fit the levels.
         """
-        intervals: Sequence[RestartInterval] = self.intervals
-        if capped:
-            start, second = levels[:2]
-            below = (start + second) / 2 if second > 0 else 0.0  # from here on, t_min does not snap to the first level
-            intervals = [replace(each, t_max=min(each.t_max, start)) for each in intervals if each.t_min < below]
+        intervals = cap(self.intervals, levels) if capped else self.intervals
         return restart_path(levels, intervals, grid=self.grid)
 
     def fit(self, levels: Callable[[int], Levels], most: int, budget: int, capped: bool = False) -> NoisePath:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.noise import noise
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -30,7 +31,7 @@ def latent_seeds(x: Tensor) -> Tensor:
     words = x.detach().float().reshape(len(x), -1).contiguous().view(torch.int32).long()
     places = torch.arange(1, 2 * words.shape[1], 2, device=x.device)
     seeds = (words * (places * 0x5851F42D4C957F2D)).sum(dim=1) & (2**63 - 1)  # products wrap modulo 2^64
-    return seeds.cpu() if x.device.type == "mps" else seeds  # MPS has no float64 to make the noise in
+    return seeds if state_dtype(x.device) == torch.float64 else seeds.cpu()  # the noise is made in float64
 
 
 def seeded_noise(x: Tensor, seeds: Tensor, draw: int) -> Tensor:

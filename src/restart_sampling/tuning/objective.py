@@ -129,7 +129,7 @@ class Distance:
         scores = {}
         for name, collector in collectors.items():
             reference, moments = setups[name].reference, collector.reduced(ranks.all_reduce, ranks.gather)
-            metrics = _more(collector.features(ranks.gather), reference) if confirm else {}
+            metrics = _more(collector.features(ranks.gather), reference, collector.detector.device) if confirm else {}
             scores[name] = _score(moments, reference, blocks, groups, metrics)
         return scores
 
@@ -164,12 +164,15 @@ def _score(moments: Moments, reference: Reference, blocks: int, groups: int, met
     return Score(tuple(distance(run) for run in runs), tuple(without), metrics)
 
 
-def _more(features: Features, reference: Reference) -> dict[str, Any]:
-    """Metrics beside the distance, as far as the reference allows them."""
+def _more(features: Features, reference: Reference, device: torch.device) -> dict[str, Any]:
+    """Metrics beside the distance, as far as the reference allows them, on a device: a CPU takes minutes for them."""
+    features = replace(features, values=features.values.to(device))
     values = _compute("fd-infinity", features, reference)
     if reference.features is None:
         return values
     step, reference_step = (max(1, len(each) // NEIGHBOURS) for each in (features.values, reference.features))
+    reference = replace(reference, features=reference.features.to(device))
+    assert reference.features is not None
     few = replace(reference, features=reference.features[::reference_step])
     values |= _compute("pr", Features(features.values[::step], None), few)
     if reference.labels is not None and features.labels is not None:
