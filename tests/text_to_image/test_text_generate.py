@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image.drawing import Request, counted_images, prepare
+from restart_sampling.text_to_image.drawing import Request, prepare
+from restart_sampling.text_to_image.guiding import counted_images
 from restart_sampling.text_to_image.pipeline import load_pipeline
 from restart_sampling.text_to_image.samplers import Sampler
 

@@ -43,7 +43,7 @@ _NOT_FOLDERS = (
 _MAX_CLASSES = 12  # that are listed
 PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
 """Settings of the paper: the keys of `comparison.published.CHECKPOINTS`."""
-DETECTOR_HELP = "inception, dinov2-hf, or the path of a TorchScript file."
+DETECTOR_HELP = "inception, dinov2-hf, tiny-clip (for pictures like CIFAR-10's), or the path of a TorchScript file."
 
 device_option = click.option(
     "--device",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError, require_extra, shorten
 from restart_sampling.base.numerics import full_float32, weights_sha256
+from restart_sampling.evaluation.tiny_clip import TINY_CLIP, build_clip
 
 DEFAULT_CLIP = "laion/CLIP-ViT-g-14-laion2B-s12B-b42K"
 
@@ -97,16 +98,21 @@ def load_clip(name: str, device: torch.device | str = "cpu") -> Clip:
     """A CLIP model of transformers.
 
     Args:
-        name: on the Hugging Face hub, or a folder with the model and its tokenizer.
+        name: `tiny-clip`, a name on the Hugging Face hub, or a folder with the model and its tokenizer.
         device: where to compute.
 
     Raises:
         InputError: it cannot be loaded, is not a CLIP, or the file does not hold all of its weights.
     """
     require_extra("transformers", "text")
+    network, tokenizer = build_clip() if name == TINY_CLIP else _read(name)
+    network = network.to(torch.device(device), torch.float32).eval()
+    return Clip(name, f"clip sha256 {weights_sha256(network)}", network, tokenizer, torch.device(device))
+
+
+def _read(name: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, CLIPModel, CLIPTokenizer
 
-    device = torch.device(device)
     try:
         kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         if kind != "clip":
@@ -125,8 +131,7 @@ def load_clip(name: str, device: torch.device | str = "cpu") -> Clip:
     missing = sorted(loading["missing_keys"])
     if missing:  # transformers would draw them at random
         raise InputError(f"CLIP {name} lacks {len(missing)} of its weights, such as {missing[0]}; get it again")
-    network = network.to(device, torch.float32).eval()
-    return Clip(name, f"clip sha256 {weights_sha256(network)}", network, tokenizer, device)
+    return network, tokenizer
 
 
 def preprocess(image: Image.Image, side: int) -> np.ndarray:

@@ -16,6 +16,8 @@ from torch import Tensor
 from restart_sampling.base.download import fetch
 from restart_sampling.base.errors import InputError, one_line, require_extra, shorten
 from restart_sampling.base.numerics import full_float32, weights_sha256
+from restart_sampling.evaluation.clip import load_clip
+from restart_sampling.evaluation.tiny_clip import TINY_CLIP
 
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
@@ -86,8 +88,9 @@ def load_detector(name: str, device: torch.device | str = "cpu", *, trust: bool 
 
     Args:
         name: `inception` (NVIDIA's file, the one that EDM's FIDs come from, downloaded once), `dinov2-hf` (DINOv2
-            through transformers), a folder with a DINOv2 of transformers, or a TorchScript file with NVIDIA's call
-            convention: `detector(uint8 images [B, 3, H, W], return_features=True)` gives [B, d].
+            through transformers), `tiny-clip` (that of the package, for pictures like CIFAR-10's), a folder with a
+            DINOv2 of transformers, or a TorchScript file with NVIDIA's call convention:
+            `detector(uint8 images [B, 3, H, W], return_features=True)` gives [B, d].
         device: where to compute.
         trust: whether a TorchScript file that is not published may be loaded, which can do all that the user can;
             a SHA-256 trusts the file that has it, and no other.
@@ -100,11 +103,15 @@ def load_detector(name: str, device: torch.device | str = "cpu", *, trust: bool 
     if name == "inception":
         path = fetch(INCEPTION_URL, INCEPTION_URL.rpartition("/")[2], INCEPTION_SHA256)
         return _torchscript(name, path, device, trust=trust)
+    if name == TINY_CLIP:
+        clip = load_clip(name, device)
+        return Detector(name, clip.identity, clip.image_features, device)
     if name == "dinov2-hf" or Path(name).is_dir():
         return _dinov2(name, device)
     if not Path(name).is_file():
         raise InputError(
-            f"--detector {name}: there is no such file; give inception, dinov2-hf, or the path of a TorchScript file"
+            f"--detector {name}: there is no such file; give inception, dinov2-hf, tiny-clip, or the path of a "
+            "TorchScript file"
         )
     return _torchscript(name, Path(name), device, trust=trust)
 

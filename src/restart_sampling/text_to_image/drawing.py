@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial, wraps
 from inspect import signature
@@ -19,6 +19,14 @@ from restart_sampling.base.errors import InputError, one_line, shorten
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.generation.drawing import Advance, Batch, in_batches
 from restart_sampling.generation.pace import Pace, fitting
+from restart_sampling.text_to_image.guiding import (
+    Interval,
+    check_interval,
+    counted_images,
+    guiding,
+    rows_on,
+    testing,
+)
 from restart_sampling.text_to_image.pipeline import TextToImage, quiet
 from restart_sampling.text_to_image.samplers import Sampler, check_pipeline, make_scheduler
 
@@ -39,6 +47,7 @@ class Request:
         negative_prompt: what the images should not show; None: nothing is said.
         height: in pixels; None: the pipeline's.
         width: likewise.
+        interval: levels where guidance is on, low < level <= high; None: all.
     """
 
     sampler: Sampler
@@ -47,6 +56,7 @@ class Request:
     negative_prompt: str | None = None
     height: int | None = None
     width: int | None = None
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +71,8 @@ class TextDrawing:
         pace: how many are drawn at a time.
         scheduler: of the sampler.
         nfe: rows of the scheduler.
-        network_evaluations: of one image; twice as many under classifier-free guidance.
+        on: whether a row is guided; None: guidance is as the pipeline has it.
+        network_evaluations: of one image; two in the rows that are guided, by whichever network.
         path: (rows so far, level) on the way: sigma = std / alpha, or t of flow models.
         note: a sentence for the user about the sampler in this pipeline; None where there is nothing to say.
     """
@@ -73,6 +84,7 @@ class TextDrawing:
     pace: Pace
     scheduler: Any
     nfe: int
+    on: Sequence[bool] | None
     network_evaluations: int
     path: tuple[tuple[int, float], ...]
     note: str | None
@@ -102,6 +114,8 @@ class TextDrawing:
             "negative_prompt": asked.negative_prompt,
             "height": asked.height,
             "width": asked.width,
+            **({} if asked.interval is None else {"guidance_interval": [_json(level) for level in asked.interval]}),
+            **({} if self.model.guide is None else {"guide_sha256": self.model.guide.sha256}),
             "arithmetic": self.model.dtype,
             "pipeline": type(self.model.pipe).__name__,
             "scheduler": {"class": type(self.scheduler).__name__, **config},
@@ -125,7 +139,13 @@ class TextDrawing:
         model, request = self.model, self.request
         prompts = [self.prompts if isinstance(self.prompts, str) else self.prompts[number] for number in numbers]
         noise = _unseeded_noise(model.device)
-        with counted_images(model.network, lambda images: advance(images / self.network_evaluations)) as count:
+        guided = nullcontext() if self.on is None else guiding(model.network, self.on, model.guide)
+        with (
+            counted_images(
+                *model.evaluated, evaluated=lambda images: advance(images / self.network_evaluations)
+            ) as count,
+            guided,
+        ):
             images = _call(model, request, self.scheduler, prompts, numbers)
         what = f"{type(model.pipe).__name__} with sampler '{request.sampler}'"
         if count() != self.network_evaluations * len(numbers):
@@ -176,10 +196,17 @@ def prepare(
     Raises:
         InputError: the sampler, its plan or what else is asked does not fit the pipeline.
     """
-    sampler = request.sampler
+    sampler, guided = request.sampler, request.interval is not None or model.guide is not None
     note = check_pipeline(type(model.pipe).__name__, sampler)
     if not isfinite(request.guidance):
         raise InputError(f"guidance is {request.guidance:g}; give a finite scale, such as 7.5")
+    if request.interval is not None:
+        check_interval(request.interval)
+    if model.guide is not None and request.negative_prompt is not None:
+        raise InputError(
+            f"a negative prompt does nothing where {model.guide.name} guides in place of the network without a prompt; "
+            f"leave one of them out"
+        )
     known = signature(type(model.pipe).__call__).parameters
     for name in ("negative_prompt", "height", "width"):
         if getattr(request, name) is not None and name not in known:
@@ -188,7 +215,7 @@ def prepare(
         raise InputError("height and width go together; give both, or neither for the pipeline's own size")
     scheduler = make_scheduler(sampler, model.scheduler_config, request.guidance)
     try:
-        row_evaluations = _first_row(model, request, scheduler)
+        row_evaluations = _first_row(model, request, scheduler, guided)
     except (InputError, ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"sampler '{sampler}' with {type(model.pipe).__name__}: {one_line(error)}") from error
     if request.negative_prompt is not None and row_evaluations == 1:
@@ -196,11 +223,12 @@ def prepare(
             f"a negative prompt does nothing without classifier-free guidance, which {type(model.pipe).__name__} does "
             f"not do at guidance {request.guidance:g}; leave it out, or give a scale above 1"
         )
-    nfe = len(scheduler.timesteps)
+    nfe, levels = len(scheduler.timesteps), _levels(scheduler)
+    path = _path(scheduler, levels)
+    on = rows_on(levels[:nfe], request.interval) if guided else None
+    evaluations = nfe * row_evaluations if on is None else nfe + sum(on)
     pace = Pace(TEXT_BLOCK if batch is None else batch, automatic=batch is None)
-    return TextDrawing(
-        model, request, prompts, pace.at_once, pace, scheduler, nfe, nfe * row_evaluations, _path(scheduler), note
-    )
+    return TextDrawing(model, request, prompts, pace.at_once, pace, scheduler, nfe, on, evaluations, path, note)
 
 
 def _call(
@@ -229,64 +257,64 @@ def _call(
 
 
 class _FirstStep(Exception):  # noqa: N818  not an error
-    """The pipeline has evaluated its network and calls its scheduler."""
+    """The pipeline has evaluated its network and calls its scheduler with what it made of the answers."""
+
+    def __init__(self, output: Tensor) -> None:
+        self.output = output
 
 
-def _first_row(model: TextToImage, request: Request, scheduler: Any) -> int:
-    """Counts the evaluations of the network for one image before the first step of the scheduler."""
+def _first_row(model: TextToImage, request: Request, scheduler: Any, guided: bool) -> int:
+    """Counts the evaluations of the networks for one image before the first step of the scheduler.
+
+    Args:
+        model: the pipeline.
+        request: what is asked of it.
+        scheduler: is called once.
+        guided: whether the pipeline has to guide as `guiding` takes it, D = D_first + scale (D_second - D_first).
+
+    Raises:
+        InputError: it never calls its scheduler, or guides in another way.
+    """
 
     @wraps(scheduler.step)  # pipelines look at its arguments
-    def stop(*_: Any, **__: Any) -> None:
-        raise _FirstStep
+    def stop(model_output: Tensor, *_: Any, **__: Any) -> None:
+        raise _FirstStep(model_output)
 
     scheduler.step = stop
     try:
-        with counted_images(model.network) as count:
+        with (
+            counted_images(*model.evaluated) as count,
+            testing(model.network, model.guide) if guided else nullcontext(),
+        ):
             _call(model, request, scheduler, ["a photo"], [0])
-    except _FirstStep:
+    except _FirstStep as first:
+        # The answers were 0 and 1.
+        if guided and not (first.output.float() - request.guidance).abs().max() <= 1e-2 * abs(request.guidance):
+            raise InputError(
+                "it makes something else of its network's answers than classifier-free guidance, which a guidance "
+                "interval and a guide need; leave them out"
+            ) from None
         return count()
     finally:
         del scheduler.step
     raise InputError("it never called its scheduler")
 
 
-def _path(scheduler: Any) -> tuple[tuple[int, float], ...]:
+def _path(scheduler: Any, levels: Sequence[float]) -> tuple[tuple[int, float], ...]:
     from restart_sampling.text_to_image.restart_steps import RestartSteps
 
     if isinstance(scheduler, RestartSteps):
         return tuple(scheduler.path.schedule(*scheduler.solvers))
-    timesteps = scheduler.timesteps.cpu()
-    if hasattr(scheduler, "sigmas"):
-        levels = scheduler.sigmas.tolist()
-    else:
-        alphas = scheduler.alphas_cumprod[timesteps]
-        levels = ((1 - alphas) / alphas).sqrt().tolist()
     # Of two neighbours that are equal the first is where Heun's method looks ahead, the second where it arrives.
     return tuple((row, now) for row, (now, then) in enumerate(pairwise([*levels, -1.0])) if now != then)
 
 
-@contextmanager
-def counted_images(
-    network: torch.nn.Module, evaluated: Callable[[int], None] = lambda images: None
-) -> Iterator[Callable[[], int]]:
-    """Counts the images that a network evaluates in the body, and yields a function that returns the count.
-
-    Classifier-free guidance evaluates each image twice, in one batch or two; `evaluated` is told how many each
-    evaluation has.
-    """
-    images = 0
-
-    def add(_: torch.nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor], _answer: object) -> None:
-        nonlocal images
-        count = len(arguments[0] if arguments else named["hidden_states"])
-        images += count
-        evaluated(count)
-
-    hook = network.register_forward_hook(add, with_kwargs=True)
-    try:
-        yield lambda: images
-    finally:
-        hook.remove()
+def _levels(scheduler: Any) -> list[float]:
+    """The level of each row; and where the last one arrives, for schedulers that know it."""
+    if hasattr(scheduler, "sigmas"):
+        return scheduler.sigmas.tolist()
+    alphas = scheduler.alphas_cumprod[scheduler.timesteps.cpu()]
+    return ((1 - alphas) / alphas).sqrt().tolist()
 
 
 def _unseeded_noise(device: torch.device) -> list[Tensor]:

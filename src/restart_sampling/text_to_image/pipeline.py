@@ -12,6 +12,19 @@ import torch
 
 from restart_sampling.base.errors import InputError, one_line, require_extra, shorten
 from restart_sampling.base.numerics import weights_sha256
+from restart_sampling.text_to_image.bundled import TINY, build_pipeline
+from restart_sampling.text_to_image.guiding import Guide
+
+_SCHEDULE = (
+    "prediction_type",
+    "num_train_timesteps",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "trained_betas",
+    "shift",
+)
+"""What two networks must agree in, so that an answer of both means the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +38,7 @@ class TextToImage:
         sha256: of the weights of all its networks, in their dtype.
         device: where it computes.
         unchecked: whether it came with a safety checker, which is left out.
+        guide: a second network to guide by; None: the network itself, without a prompt.
     """
 
     name: str
@@ -33,12 +47,18 @@ class TextToImage:
     sha256: str
     device: torch.device
     unchecked: bool = False
+    guide: Guide | None = None
 
     @property
     def network(self) -> torch.nn.Module:
         """What is evaluated at each step."""
         network: torch.nn.Module = self.pipe.components.get("transformer") or self.pipe.components["unet"]
         return network
+
+    @property
+    def evaluated(self) -> tuple[torch.nn.Module, ...]:
+        """All networks that an image may need at a step."""
+        return (self.network, self.guide.network) if self.guide else (self.network,)
 
     @property
     def dtype(self) -> str:
@@ -52,7 +72,7 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
     Only safetensors files are read, and no code that comes with a model is run.
 
     Args:
-        name: on the Hugging Face hub, or a folder in diffusers' layout.
+        name: `tiny-text-to-image`, a name on the Hugging Face hub, or a folder in diffusers' layout.
         device: where to compute.
         dtype: of the networks.
 
@@ -61,11 +81,31 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
     """
     require_extra("diffusers", "text")
     require_extra("transformers", "text")
-    if Path(name).suffix in (".safetensors", ".ckpt") or (name.startswith((".", "/", "~")) and not Path(name).is_dir()):
+    pipe, unchecked = (_build_tiny(dtype), False) if name == TINY else _read(name, dtype)
+    networks = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    if not {"transformer", "unet"} & networks.keys():
         raise InputError(
-            f"--model {name}: there is no such folder; give one in diffusers' layout (with a model_index.json), or a "
-            f"name on the Hugging Face hub, such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+            f"--model {name} is a {type(pipe).__name__}, which has neither a unet nor a transformer of its own; give a "
+            f"pipeline such as Stable Diffusion's, XL's, 3's or FLUX's"
         )
+    digest = weights_sha256(torch.nn.ModuleDict(networks))
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        pipe.to(device)
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"--model {name} does not fit on {device} in {dtype}; give another device") from error
+    config = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+    return TextToImage(name, pipe, config, digest, device, unchecked)
+
+
+def _build_tiny(dtype: torch.dtype) -> Any:
+    with quiet():
+        return build_pipeline().to(dtype=dtype)
+
+
+def _read(name: str, dtype: torch.dtype) -> tuple[Any, bool]:
+    """The pipeline, and whether it came with a safety checker."""
+    _check_name("--model", name)
     try:
         with quiet():
             from diffusers import AutoPipelineForText2Image
@@ -84,20 +124,47 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
             )
     except Exception as error:  # the readers of a dozen kinds of files raise many kinds
         raise InputError(f"--model {name} could not be loaded ({_reason(name, error)}") from error
-    networks = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    if not {"transformer", "unet"} & networks.keys():
-        raise InputError(
-            f"--model {name} is a {type(pipe).__name__}, which has neither a unet nor a transformer of its own; give a "
-            f"pipeline such as Stable Diffusion's, XL's, 3's or FLUX's"
-        )
-    digest = weights_sha256(torch.nn.ModuleDict(networks))
-    pipe.set_progress_bar_config(disable=True)
+    return pipe, any(parts.get("safety_checker", ()))
+
+
+def load_guide(name: str, model: TextToImage) -> Guide:
+    """The network of another pipeline, to guide by: of the same kind, and a worse one of the same data.
+
+    Args:
+        name: of the pipeline, on the Hugging Face hub or a folder in diffusers' layout.
+        model: that it is to guide. Both are given the same latents, timesteps and features of the prompt.
+
+    Raises:
+        InputError: it cannot be loaded, does not fit on the device, or has another schedule of noise or prediction.
+    """
+    _check_name("--guide", name)
+    part = "transformer" if model.pipe.components.get("transformer") is model.network else "unet"
     try:
-        pipe.to(device)
-    except torch.OutOfMemoryError as error:
-        raise InputError(f"--model {name} does not fit on {device} in {dtype}; give another device") from error
-    config = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-    return TextToImage(name, pipe, config, digest, device, unchecked=any(parts.get("safety_checker", ())))
+        with quiet():
+            config = type(model.pipe.scheduler).load_config(name, subfolder="scheduler")
+            kind: Any = type(model.network)
+            network = kind.from_pretrained(
+                name, subfolder=part, torch_dtype=next(model.network.parameters()).dtype, use_safetensors=True
+            )
+            network.eval().to(model.device)
+    except Exception as error:  # as above
+        raise InputError(f"--guide {name} could not be loaded ({_reason(name, error)}") from error
+    for key in _SCHEDULE:
+        own, other = model.scheduler_config.get(key), config.get(key)
+        if own != other:
+            raise InputError(
+                f"--guide {name} was trained with {key} {other}, and {model.name} with {own}; give a guide of the same"
+            )
+    return Guide(name, network, weights_sha256(network))
+
+
+def _check_name(option: str, name: str) -> None:
+    """Makes sure that what looks like a path is a folder: diffusers would look for it on the hub."""
+    if Path(name).suffix in (".safetensors", ".ckpt") or (name.startswith((".", "/", "~")) and not Path(name).is_dir()):
+        raise InputError(
+            f"{option} {name}: there is no such folder; give one in diffusers' layout (with a model_index.json), or a "
+            f"name on the Hugging Face hub, such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+        )
 
 
 def _check_parts(parts: Mapping[str, Any]) -> None:

@@ -1,14 +1,15 @@
 """The exponential moving average of the weights, which is the model that a run makes."""
 
 from copy import deepcopy
+from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from restart_sampling.models.denoiser import Denoiser
+Network = TypeVar("Network", bound=nn.Module)
 
 
-class EMA:
+class EMA(Generic[Network]):
     """The average of a model's weights over the steps.
 
     Args:
@@ -18,7 +19,7 @@ class EMA:
         model: the average, in eval mode, without gradients.
     """
 
-    def __init__(self, model: Denoiser) -> None:
+    def __init__(self, model: Network) -> None:
         self.model = deepcopy(model).eval().requires_grad_(False)
         self._weights: list[Tensor] = list(self.model.parameters())
         self._trained = [weight.detach() for weight in model.parameters()]

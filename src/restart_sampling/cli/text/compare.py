@@ -14,7 +14,7 @@ import click
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
-    detector_option,
+    DETECTOR_HELP,
     device_option,
     json_option,
     pick_device,
@@ -31,11 +31,11 @@ from restart_sampling.cli.row_options import (
     print_end,
     print_notes,
     print_table,
-    reference_option,
     watching,
 )
 from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
+    TINY,
     PipelineOptions,
     describe_model,
     describe_notes,
@@ -57,8 +57,17 @@ SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100",
 
 @click.command()
 @prompts_option
-@reference_option
-@detector_option
+@click.option(
+    "--reference",
+    "reference_name",
+    metavar="NPZ",
+    help=f"Statistics: a file or an https URL; default: CIFAR-10's, for {TINY} alone.",
+)
+@click.option(
+    "--detector",
+    "detector_name",
+    help=f"{DETECTOR_HELP}  [default: tiny-clip with the default reference, else inception]",
+)
 @trust_option
 @click.option(
     "--guidance",
@@ -79,9 +88,8 @@ SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100",
 @click.option(
     "--metrics",
     "metrics_text",
-    default="fd,clip,aesthetic",
-    show_default=True,
-    help="With commas between: fd (always), kid, pr, fd-infinity, clip, aesthetic.",
+    help="With commas between: fd (always), kid, pr, fd-infinity, clip, aesthetic.  "
+    f"[default: fd,clip for {TINY}, else fd,clip,aesthetic]",
 )
 @score_options
 @click.option("--keep-images", is_flag=True, help="Keep the images of finished rows, in DIR/images.")
@@ -94,14 +102,14 @@ SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100",
 @dry_run_option
 @json_option
 def compare(
-    prompts_path: Path,
-    reference_name: str,
-    detector_name: str,
+    prompts_path: Path | None,
+    reference_name: str | None,
+    detector_name: str | None,
     trust: bool | str,
     guidance_text: str,
     sampler_texts: tuple[str, ...],
     out: Path,
-    metrics_text: str,
+    metrics_text: str | None,
     models: ScoreModels,
     keep_images: bool,
     seed: int,
@@ -118,11 +126,16 @@ def compare(
     The same command goes on after an interruption, and does what is missing of a longer list; also under torchrun.
 
     \b
+      restart-sampling text compare --out table
       restart-sampling text coco annotations/captions_val2014.json --out coco --source val2014.zip
       restart-sampling reference coco/subset.zip --out coco.npz
-      restart-sampling text compare --prompts coco/subset.csv --reference coco.npz --out table
+      restart-sampling text compare --model stable-diffusion-v1-5/stable-diffusion-v1-5 \\
+          --prompts coco/subset.csv --reference coco.npz --out table
     """
     chip = pick_device(device)
+    prompts_path = asked.captions(prompts_path)
+    reference_name, detector_name = _measure_with(asked, reference_name, detector_name)
+    metrics_text = metrics_text or ("fd,clip" if asked.tiny else "fd,clip,aesthetic")
 
     from restart_sampling.base.ranks import distributed
     from restart_sampling.comparison.comparable import RESULTS
@@ -147,7 +160,7 @@ def compare(
                 )
             own = [each for each in METRICS if each in (*metrics, "fd")]
             setup = open_setup(reference_name, detector_name, own, 1, ranks.device, trust_detector=trust)
-            scores = models.load(metrics, ranks.device)
+            scores = models.load(metrics, ranks.device, asked.tiny)
             model = asked.load(ranks.device)
             samplers = pick_samplers(sampler_texts, model, SAMPLERS, guidances)
             drawings = [
@@ -188,6 +201,20 @@ def compare(
             notes = ["notes on the paper's values:", *(f"  - {note}" for note in NOTES)]
             print_end(comparison, outcomes, notes if any(row.about["published"] for row in rows) else [])
     return 0 if all(each.result for each in outcomes) else 1
+
+
+def _measure_with(asked: PipelineOptions, reference: str | None, detector: str | None) -> tuple[str, str]:
+    """Reference and detector: what the user wrote, or what comes with the pipeline."""
+    from restart_sampling.evaluation.tiny_clip import REFERENCE, TINY_CLIP
+
+    if reference is not None:
+        return reference, detector or "inception"
+    if not asked.tiny:
+        raise InputError(
+            f"--model {asked.model_name} has no reference of its own; give --reference NPZ, which 'restart-sampling "
+            f"reference' makes of images"
+        )
+    return str(REFERENCE), detector or TINY_CLIP
 
 
 def _scales(text: str) -> list[float]:

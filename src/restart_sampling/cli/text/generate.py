@@ -62,7 +62,7 @@ def generate(
     out: Path,
     scheduler_text: str,
     steps: int | None,
-    guidance: float,
+    guidance: float | None,
     seed: int,
     count: int | None,
     asked: PipelineOptions,
@@ -75,17 +75,21 @@ def generate(
     """Draw an image of each prompt. After an interruption the same command goes on; also under torchrun.
 
     \b
-      restart-sampling text generate --prompt "a red fox in snow" --out fox
-      restart-sampling text generate --prompts coco/subset.csv --scheduler ddim --steps 50 --out images
+      restart-sampling text generate --prompt "a bright photo of a red ship" --out ship
+      restart-sampling text generate --images 64 --out images
+      restart-sampling text generate --model stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts coco/subset.csv \\
+          --scheduler ddim --steps 50 --out images
       restart-sampling text score images --prompts images/subset.csv
 
     Image i is that of prompt i, counted from 0. The prompts are written beside the images: DIR/subset.csv, or
     FILE.subset.csv beside FILE.zip. A safety checker is left out, because it makes images black.
     """
-    if bool(prompt_texts) == (prompts_path is not None):
+    if prompt_texts and prompts_path:
         raise InputError("give either --prompt, or --prompts with a file")
     check_images_place(out)
     chip = pick_device(device)
+    guidance = asked.scale(guidance)
+    prompts_path = None if prompt_texts else asked.captions(prompts_path)
 
     from restart_sampling.base.files import remove_partials
     from restart_sampling.base.ranks import distributed

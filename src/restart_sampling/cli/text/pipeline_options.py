@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,16 +20,52 @@ if TYPE_CHECKING:
     from restart_sampling.text_to_image.pipeline import TextToImage
     from restart_sampling.text_to_image.samplers import Sampler
 
+TINY = "tiny-text-to-image"
+"""The pipeline that comes with the package: `text_to_image.bundled.TINY`."""
+TINY_GUIDANCE = 3.0
+STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+
+def _interval(text: str) -> tuple[float, float]:
+    """Reads LOW,HIGH.
+
+    Raises:
+        InputError: it is no interval.
+    """
+    from restart_sampling.text_to_image.guiding import check_interval
+
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as error:
+        raise InputError(f"--guidance-interval {text}: give two levels with a comma between, such as 0.3,5") from error
+    check_interval((low, high))
+    return low, high
+
+
 _OPTIONS = (
     click.option(
         "--model",
         "model_name",
-        default="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        default=TINY,
         show_default=True,
         metavar="MODEL",
-        help="A text-to-image pipeline of diffusers: on the Hugging Face hub, or its folder.",
+        help=f"A text-to-image pipeline of diffusers: {TINY}, which comes with the package; on the Hugging Face hub, "
+        f"such as {STABLE_DIFFUSION}; or its folder.",
     ),
     click.option("--negative-prompt", metavar="TEXT", help="What the images should not show."),
+    click.option(
+        "--guidance-interval",
+        "interval",
+        metavar="LOW,HIGH",
+        callback=lambda _context, _option, text: None if text is None else _interval(text),
+        help="Guide at the levels LOW < level <= HIGH alone: sigma, or t of flow models. Default: at all.",
+    ),
+    click.option(
+        "--guide",
+        "guide_name",
+        metavar="MODEL",
+        help="Autoguidance: a worse pipeline of the same kind, whose network guides in place of the unconditional one.",
+    ),
     click.option("--height", type=click.IntRange(1), metavar="PIXELS", help="With --width; default: the pipeline's."),
     click.option("--width", type=click.IntRange(1), metavar="PIXELS", help="With --height."),
     click.option(
@@ -45,7 +81,9 @@ drawn_batch_option = click.option(
     "--batch", type=click.IntRange(1), help="Images at a time; default: 16, or fewer where the device has no memory."
 )
 guidance_option = click.option(
-    "--guidance", default=7.5, show_default=True, help="Classifier-free guidance scale (guidance_scale); 1 is none."
+    "--guidance",
+    type=float,
+    help=f"Guidance scale (guidance_scale); 1 is none.  [default: {TINY_GUIDANCE:g} for {TINY}, else 7.5]",
 )
 seed_option = click.option(
     "--seed",
@@ -60,7 +98,8 @@ _prompts_option = partial(
     "prompts_path",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A CSV with a column 'caption', such as that of 'text coco', or a .txt with a prompt a line.",
+    help="A CSV with a column 'caption', such as that of 'text coco', or a .txt with a prompt a line; default: the "
+    f"captions that come with {TINY}, for it alone.",
 )
 prompts_option, optional_prompts_option = _prompts_option(required=True), _prompts_option()
 images_option = click.option("--images", "count", type=click.IntRange(1), help="The first so many; default: all.")
@@ -79,24 +118,52 @@ class PipelineOptions:
 
     model_name: str
     negative_prompt: str | None
+    interval: tuple[float, float] | None
+    guide_name: str | None
     height: int | None
     width: int | None
     dtype: str
 
+    @property
+    def tiny(self) -> bool:
+        """Whether it is the pipeline that comes with the package."""
+        return self.model_name == TINY
+
+    def scale(self, guidance: float | None) -> float:
+        """The guidance scale: what the user wrote, or what suits the pipeline."""
+        if guidance is not None:
+            return guidance
+        return TINY_GUIDANCE if self.tiny else 7.5
+
+    def captions(self, path: Path | None) -> Path:
+        """Where the prompts are: the file of the user, or that of the pipeline.
+
+        Raises:
+            InputError: neither is there.
+        """
+        if path is None and not self.tiny:
+            raise InputError(
+                f"--model {self.model_name} has no prompts of its own; give --prompts CSV, with a column 'caption'"
+            )
+        from restart_sampling.text_to_image.bundled import PROMPTS
+
+        return path or PROMPTS
+
     def load(self, device: torch.device) -> TextToImage:
-        """Loads the pipeline on the device."""
+        """Loads the pipeline on the device, and what guides it."""
         import torch
 
-        from restart_sampling.text_to_image.pipeline import load_pipeline
+        from restart_sampling.text_to_image.pipeline import load_guide, load_pipeline
 
         half = "float16" if device.type == "cuda" else "float32"
-        return load_pipeline(self.model_name, device, getattr(torch, half if self.dtype == "auto" else self.dtype))
+        model = load_pipeline(self.model_name, device, getattr(torch, half if self.dtype == "auto" else self.dtype))
+        return model if self.guide_name is None else replace(model, guide=load_guide(self.guide_name, model))
 
     def request(self, sampler: Sampler, guidance: float, seed: int) -> Request:
         """Makes the request for a sampler."""
         from restart_sampling.text_to_image.drawing import Request
 
-        return Request(sampler, guidance, seed, self.negative_prompt, self.height, self.width)
+        return Request(sampler, guidance, seed, self.negative_prompt, self.height, self.width, self.interval)
 
 
 drawing_options = as_one("asked", PipelineOptions, _OPTIONS)
@@ -157,6 +224,12 @@ def describe_model(model: TextToImage) -> str:
 
 
 def describe_notes(drawings: Sequence[TextDrawing]) -> dict[str, str]:
-    """What the user should know of the samplers in this pipeline, before a run; empty where there is nothing."""
+    """What the user should know of how these are drawn, before a run: of the guidance, and of the samplers in this
+    pipeline; empty where there is nothing."""
+    (interval, guide), notes = (drawings[0].request.interval, drawings[0].model.guide), {}
+    if interval is not None:
+        notes["guidance interval"] = f"{interval[0]:g} < level <= {interval[1]:g}"
+    if guide is not None:
+        notes["guide"] = f"{guide.name} (weights sha256 {guide.sha256[:12]})"
     note = next((each.note for each in drawings if each.note), None)  # the same of each that has one
-    return {} if note is None else {"note": note}
+    return notes if note is None else {**notes, "note": note}

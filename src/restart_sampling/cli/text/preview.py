@@ -68,7 +68,7 @@ def preview(
     sampler_texts: tuple[str, ...],
     seeds_text: str,
     out: Path,
-    guidance: float,
+    guidance: float | None,
     asked: PipelineOptions,
     batch: int | None,
     device: str,
@@ -77,13 +77,16 @@ def preview(
     """Draw one prompt with several samplers and the same seeds: a picture, with the path of noise levels of each.
 
     \b
-      restart-sampling text preview --prompt "a photo of an astronaut riding a horse on mars" \\
+      restart-sampling text preview --prompt "a bright photo of a red ship"
+      restart-sampling text preview --model stable-diffusion-v1-5/stable-diffusion-v1-5 \\
+          --prompt "a photo of an astronaut riding a horse on mars" \\
           --sampler ddim:50 --sampler ddpm:100 --sampler restart --out preview.png
     """
     require_extra("matplotlib", "figures")
     check_suffix(out, "picture", ".png")
     check_writable(out)
     chip = pick_device(device)
+    guidance = asked.scale(guidance)
 
     from restart_sampling.generation.seeds import parse_seeds
     from restart_sampling.pictures.side_by_side import plot_side_by_side

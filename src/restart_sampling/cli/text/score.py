@@ -36,9 +36,8 @@ from restart_sampling.cli.text.score_options import ScoreModels, describe_score,
 @click.option(
     "--metrics",
     "metrics_text",
-    default="clip,aesthetic",
-    show_default=True,
-    help="With commas between: clip (how well images fit their prompts), aesthetic (how people would rate them).",
+    help="With commas between: clip (how well images fit their prompts), aesthetic (how people would rate them).  "
+    "[default: clip for pictures of 32x32, else both]",
 )
 @score_options
 @click.option(
@@ -55,7 +54,7 @@ from restart_sampling.cli.text.score_options import ScoreModels, describe_score,
 def score(
     images: Path,
     prompts_path: Path,
-    metrics_text: str,
+    metrics_text: str | None,
     models: ScoreModels,
     results: Path,
     batch: int,
@@ -79,15 +78,18 @@ def score(
     from restart_sampling.base.ranks import distributed
     from restart_sampling.evaluation.results_file import append_result
     from restart_sampling.evaluation.scores import measure_scores
+    from restart_sampling.evaluation.tiny_clip import SIDE
     from restart_sampling.images.prompts import match_images, read_numbered_prompts
     from restart_sampling.images.sources import open_source
 
-    metrics = models.metrics(metrics_text)
     with distributed(chip, rank_timeout) as ranks:
         with ranks.one_goes_first():
-            prompted = match_images(open_source(images), read_numbered_prompts(prompts_path))
+            source = open_source(images)
+            tiny = source.image(0).size == (SIDE, SIDE)
+            metrics = models.metrics(metrics_text or ("clip" if tiny else "clip,aesthetic"))
+            prompted = match_images(source, read_numbered_prompts(prompts_path))
             check_writable(results)
-            scores = models.load(metrics, ranks.device)
+            scores = models.load(metrics, ranks.device, tiny)
         about = {
             "run": {"images": str(images), "prompts_sha256": sha256(prompts_path)},
             "model": None,

@@ -47,21 +47,29 @@ class ScoreModels:
                 raise InputError(f"{option} is for the metric {metric}, which --metrics {text} leaves out")
         return metrics
 
-    def load(self, metrics: Sequence[str], device: torch.device) -> dict[str, ClipScore | AestheticScore]:
+    def load(
+        self, metrics: Sequence[str], device: torch.device, tiny: bool = False
+    ) -> dict[str, ClipScore | AestheticScore]:
         """The scores among the metrics, by name.
+
+        Args:
+            metrics: some of which are scores.
+            device: where to compute.
+            tiny: whether the default is the CLIP that comes with the package, which is for pictures like CIFAR-10's.
 
         Raises:
             InputError: a model cannot be loaded.
         """
         from restart_sampling.evaluation.aesthetic import DEFAULT_HEAD, find_head, load_aesthetic
         from restart_sampling.evaluation.clip import DEFAULT_CLIP, ClipScore, load_clip
+        from restart_sampling.evaluation.tiny_clip import TINY_CLIP
 
         head = self.head or DEFAULT_HEAD
         published = find_head(head)
         load = cache(lambda name: load_clip(name, device))  # both scores may be of one model
         scores: dict[str, ClipScore | AestheticScore] = {}
         if "clip" in metrics:
-            scores["clip"] = ClipScore(load(self.clip_name or DEFAULT_CLIP))
+            scores["clip"] = ClipScore(load(self.clip_name or (TINY_CLIP if tiny else DEFAULT_CLIP)))
         if "aesthetic" in metrics:
             scores["aesthetic"] = load_aesthetic(head, load(self.head_clip or published.clip))
         return scores
@@ -75,8 +83,8 @@ score_options = as_one(
             "--clip",
             "clip_name",
             metavar="MODEL",
-            help="For clip: a CLIP on the Hugging Face hub or its folder; default: the paper's ViT-g/14, "
-            "laion/CLIP-ViT-g-14-laion2B-s12B-b42K.",
+            help="For clip: a CLIP on the Hugging Face hub or its folder; default: tiny-clip of the package for "
+            "pictures of 32x32, else the paper's ViT-g/14, laion/CLIP-ViT-g-14-laion2B-s12B-b42K.",
         ),
         click.option(
             "--head",
