@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Any
 
+from restart_sampling.comparison.named_plans import family_of
 from restart_sampling.sampling.plan import SETTINGS, Plan
 from restart_sampling.tuning.objective import Scores
 from restart_sampling.tuning.race import ALPHA
@@ -60,9 +61,9 @@ class Verdict:
         lines = []
         for plan in self.scores:
             if plan != self.usual:
-                name, score = next(iter(self.scores[plan].items()))
-                found = difference(score, self.scores[self.usual][name])
-                lines.append(f"- `{plan}`, {name}: {score.value:.4g}, {found.value:+.4g} +- {found.error:.2g}")
+                for name, score in self.scores[plan].items():
+                    found = difference(score, self.scores[self.usual][name])
+                    lines.append(f"- `{plan}`, {name}: {score.value:.4g}, {found.value:+.4g} +- {found.error:.2g}")
         return "\n".join(lines)
 
     def json(self) -> dict[str, Any]:
@@ -70,6 +71,7 @@ class Verdict:
         return {
             "verdict": self.text,
             "usual": self.usual,
+            "kinds": {plan: family_of(Plan.parse(plan)) for plan in self.scores},
             "better": self.better,
             "finalists": self.finalists,
             "alpha": ALPHA,
