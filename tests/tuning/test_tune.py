@@ -312,11 +312,11 @@ def test_a_search_begins_with_the_best_intervals_of_the_map(tmp_path):
         {"t_min": 8.4, "t_max": 13.0, "gain": 0.07, "error": 0.04},  # not told apart from 0
     ]
     asked = {"objective": spread, "shape": (2,), **LIMIT, "out": tmp_path / "run"}
-    rs.tune(mixture(), 20, trials=1, **asked)
+    rs.tune(mixture(), 8, trials=1, **asked)
     (tmp_path / "run/map.json").write_text(json.dumps({"base": "18", "cells": cells}))
-    (tmp_path / "run/plan-20.json").unlink()
-    rs.tune(mixture(), 20, trials=4, **asked)
-    found = trials_of(tmp_path / "run", 20)
+    (tmp_path / "run/plan-8.json").unlink()
+    rs.tune(mixture(), 8, trials=4, **asked)
+    found = trials_of(tmp_path / "run", 8)
     assert [number for number, *_ in found] == [0, 1, 2, 3]
     for (_, text, *_), wanted in zip(found[1:3], (1.9 / 1.1, 1.1 / 0.3), strict=True):
         (interval,) = Plan.parse(text).intervals

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Any
 
-from restart_sampling.comparison.named_plans import family_of
 from restart_sampling.sampling.plan import SETTINGS, Plan
 from restart_sampling.tuning.objective import Scores
 from restart_sampling.tuning.race import ALPHA
@@ -71,7 +70,6 @@ class Verdict:
         return {
             "verdict": self.text,
             "usual": self.usual,
-            "kinds": {plan: family_of(Plan.parse(plan)) for plan in self.scores},
             "better": self.better,
             "finalists": self.finalists,
             "alpha": ALPHA,
