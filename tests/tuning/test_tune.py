@@ -1,6 +1,7 @@
 """`rs.tune` from end to end: on an exact mixture, killed and resumed, on a pipeline of diffusers; and its controls."""
 
 import json
+import time
 from math import inf
 from pathlib import Path
 
@@ -254,3 +255,70 @@ def test_sliced_wasserstein_of_shifted_data_is_the_shift():
     shift = torch.tensor([0.6, 0.0, -0.8])
     assert distance(data + shift) == pytest.approx(1 / 3**0.5, rel=0.03)  # of a unit shift, seen from all directions
     assert distance(data[:1000]) < 0.1
+
+
+class Paced(AllAlike):
+    """An objective whose samples and metrics take so much time on a clock of its own, and no other."""
+
+    def __init__(self, monkeypatch, speed, metrics=0.0, begins=0.0):
+        super().__init__(0)
+        self.now, self.speed, self.metrics, self.begins, self.seen = 1000.0, speed, metrics, begins, []
+        for name in ("monotonic", "perf_counter"):
+            monkeypatch.setattr(time, name, lambda: self.now)
+
+    def measure(self, plan, seeds, ranks, **asked):
+        self.now += self.begins + len(seeds) * 6 / self.speed + self.metrics * asked.get("confirm", False)
+        self.begins = 0.0
+        self.seen.append(len(seeds))
+        return super().measure(plan, seeds, ranks, **asked)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "metrics", "sizes"),
+    [(60, 0.0, (10_000, 10_000)), (4, 0.0, (8000, 8000)), (4, 8.0, (5000, 5000)), (1.3, 0.0, (1000, 1000))],
+)
+def test_race_and_confirmation_are_cut_to_the_minutes(minutes, metrics, sizes, tmp_path, monkeypatch):
+    objective = Paced(monkeypatch, 12_000, metrics, begins=28)  # a compilation
+    start = objective.now
+    net = rs.from_edm(lambda x, sigma: x, sigma_min=0.002, sigma_max=80)
+    bench = Bench(objective, Ranks(0, 1, torch.device("cpu")), tmp_path / "measured.jsonl")
+    study = open_study(tmp_path / "trials.journal", "NFE 6")
+    settings = Settings(minutes=minutes, trials=40, sampler="random")
+    stages = Stages(Space(net, 6), bench, study, settings, tmp_path, lambda text: None)
+    stages.run()
+    assert stages.sizes == sizes
+    assert objective.seen[-1] == 3 * sizes[1]
+    assert objective.now - start < 60 * minutes + 5
+    assert stages.cost()["race_images"] == sizes[0]
+    trials = stages.cost()["trials"]
+    assert 10 <= trials <= 40
+    again = Stages(Space(net, 6), bench, study, settings, tmp_path, lambda text: None)
+    measured = len(objective.seen)
+    again.run()
+    assert (len(objective.seen), again.sizes) == (measured, sizes)
+
+
+def test_batches_leave_little_over():
+    assert Settings().even(500) == 500
+    batch = Settings(images=600, race=4000).even(500)
+    assert 250 < batch < 500
+    assert sum(-(-count // batch) * batch for count in (600, 1200, 1000)) < 1.1 * 2800  # and 3500 by 500
+
+
+def test_a_search_begins_with_the_best_intervals_of_the_map(tmp_path):
+    cells = [
+        {"t_min": 0.3, "t_max": 1.1, "gain": 0.05, "error": 0.01},
+        {"t_min": 1.1, "t_max": 1.9, "gain": 0.06, "error": 0.01},
+        {"t_min": 8.4, "t_max": 13.0, "gain": 0.07, "error": 0.04},  # not told apart from 0
+    ]
+    asked = {"objective": spread, "shape": (2,), **LIMIT, "out": tmp_path / "run"}
+    rs.tune(mixture(), 8, trials=1, **asked)
+    (tmp_path / "run/map.json").write_text(json.dumps({"base": "18", "cells": cells}))
+    (tmp_path / "run/plan-8.json").unlink()
+    rs.tune(mixture(), 8, trials=4, **asked)
+    found = trials_of(tmp_path / "run", 8)
+    assert [number for number, *_ in found] == [0, 1, 2, 3]
+    for (_, text, *_), wanted in zip(found[1:3], (1.9 / 1.1, 1.1 / 0.3), strict=True):
+        (interval,) = Plan.parse(text).intervals
+        assert interval.repeats == 1
+        assert interval.t_max / interval.t_min == pytest.approx(wanted, rel=0.01)

@@ -152,6 +152,7 @@ def tune(
     from restart_sampling.tuning.tune import begin_drawing
 
     settings = Settings(minutes, trials, images, race, confirm, sampler, start, not no_rises)
+    batch = None if batch is None else settings.even(batch)
     pairs = [(detector_name, reference), *zip(confirm_detectors, confirm_references, strict=True)]
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():

@@ -9,11 +9,14 @@ from typing import Any
 from markupsafe import Markup
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.comparison.named_plans import family_of
 from restart_sampling.pictures.page import render, svg
 from restart_sampling.pictures.restart_map import plot_map
 from restart_sampling.pictures.tuning import plot_confirmed, plot_importances, plot_trials
+from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.bench import Key, Measured, read_measured
 from restart_sampling.tuning.run import MAP, MEASURED, SAMPLES, read_run
+from restart_sampling.tuning.score import Score, difference
 
 
 def make_tune_report(folder: Path) -> tuple[int, str]:
@@ -36,6 +39,7 @@ def make_tune_report(folder: Path) -> tuple[int, str]:
         "tune.html",
         title=f"Tuning of {run['model']}",
         run=run,
+        drift=found_map and "drift" in found_map,
         map=found_map and svg(plot_map(found_map), "map", "Map of restarts"),
         plans=[{**content, **_parts(folder, content, results)} for content in plans],
     )
@@ -53,19 +57,48 @@ def _parts(folder: Path, content: Mapping[str, Any], results: Mapping[Key, Measu
         "paths": "Noise paths of the plans that were confirmed, the best usual one on top.",
         "importances": "What decides whether a plan is among the best, over all plans that were searched.",
     }
-    plots = {"trials": plot_trials(results, nfe), "paths": plot_confirmed(evidence)}
+    plots = {"paths": plot_confirmed(evidence)}
+    if any(each.stage == "search" and nfe - each.nfe in (0, 1) for each in results.values()):
+        plots = {"trials": plot_trials(results, nfe), **plots}
     if evidence["cost"]["importances"]:
         plots["importances"] = plot_importances(evidence["cost"]["importances"])
     figures = [(captions[kind], svg(figure, f"{kind}-{nfe}", captions[kind])) for kind, figure in plots.items()]
-    return {"figures": figures, "rows": [_row(folder, nfe, *each) for each in enumerate(evidence["scores"].items())]}
+    rows = [_row(folder, nfe, place, plan, evidence) for place, plan in enumerate(evidence["scores"])]
+    return {"figures": figures, "rows": rows, "summary": _summary(content["plan"], evidence)}
 
 
-def _row(folder: Path, nfe: int, place: int, plan_scores: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
-    plan, scores = plan_scores
+def _summary(plan: str, evidence: Mapping[str, Any]) -> str:
+    """Says what was chosen, and why, without the values, which are in the table."""
+    if plan == evidence["usual"]:
+        return (
+            "The best usual plan: none that was found is told apart from it as better, and no simpler one is as good."
+        )
+    kind, usual = (family_of(Plan.parse(each)) for each in (plan, evidence["usual"]))
+    gains = ", ".join(f"{each['relative']:+.1%} by {name}" for name, each in evidence["gain"].items())
+    told = "Better than" if evidence["better"] else "Simpler than, and not told apart from,"
+    return f"{kind}. {told} the best usual plan, which is {usual}: {gains}."
+
+
+def _row(folder: Path, nfe: int, place: int, plan: str, evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the lines of a confirmed plan, one for each detector."""
     strip = folder / SAMPLES / f"{nfe}-{place}.png"
+    scores = {name: Score.read(each) for name, each in evidence["scores"][plan].items()}
+    lines = []
+    for name, score in scores.items():
+        found = difference(score, Score.read(evidence["scores"][evidence["usual"]][name]))
+        to_usual = "" if plan == evidence["usual"] else f"{found.value:+.4f} \u00b1 {found.error:.4f}"
+        lines.append(
+            {
+                "name": name,
+                "value": score.value,
+                "difference": to_usual,
+                "blocks": score.values,
+                "metrics": score.metrics,
+            }
+        )
     return {
         "plan": plan,
-        "values": {name: score["values"] for name, score in scores.items()},
-        "metrics": next(iter(scores.values())).get("metrics", {}),
+        "kind": family_of(Plan.parse(plan)),
+        "scores": lines,
         "png": base64.b64encode(strip.read_bytes()).decode() if strip.is_file() else "",
     }

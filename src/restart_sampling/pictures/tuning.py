@@ -28,7 +28,7 @@ def plot_trials(results: Mapping[Key, Measured], nfe: int) -> Figure:
         nfe: of the trials.
     """
     own = {key: each for key, each in results.items() if nfe - each.nfe in (0, 1) and each.scores}
-    starts = sorted({key.seeds for key, each in own.items() if each.stage in ("usual", "search")})
+    starts = sorted({key.seeds for key, each in own.items() if each.stage == "search"})
     figure, (axes,) = stacked(1, 2.2)
     handles: list[Artist] = []
     titles = ("first seeds", "second seeds, good plans")

@@ -32,6 +32,8 @@ BASE = "18"
 """The plan that each restart is added to."""
 POINTS = 3
 """Of a pass, which has two steps."""
+BEST = 5
+"""Pairs of levels that a search begins with."""
 
 
 def map_levels(net: Net) -> list[float]:
@@ -58,6 +60,12 @@ def map_restarts(net: Net, bench: Bench, seeds: range) -> list[dict[str, float]]
             found = difference(base.score, result.score)
             cells.append({"t_min": low, "t_max": high, "gain": found.value, "error": found.error})
     return cells
+
+
+def best_intervals(cells: Sequence[Mapping[str, float]]) -> list[tuple[float, float]]:
+    """Lists t_min and t_max of what helps most of what helps beyond its error: `BEST` pairs at most."""
+    sure = sorted((cell for cell in cells if cell["gain"] > 2 * cell["error"]), key=lambda cell: -cell["gain"])
+    return [(cell["t_min"], cell["t_max"]) for cell in sure[:BEST]]
 
 
 @dataclass(frozen=True)

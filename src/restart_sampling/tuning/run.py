@@ -16,8 +16,8 @@ from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import PLAN_FORMAT, Plan
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.objective import Objective
-from restart_sampling.tuning.restart_map import BASE, Marginals, map_levels, map_restarts
-from restart_sampling.tuning.search import open_study
+from restart_sampling.tuning.restart_map import BASE, Marginals, best_intervals, map_levels, map_restarts
+from restart_sampling.tuning.search import begin_with, open_study
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import ODE_SOLVERS, Grids, Space, main_steps, with_levels
 from restart_sampling.tuning.stages import Stages
@@ -148,6 +148,9 @@ class Run:
         bench = Bench(self.objective, self.ranks, self.folder / MEASURED)
         study = open_study(self.folder / TRIALS, f"NFE {nfe}") if self.ranks.first else None
         space = Space(self.net, nfe, grids, self.settings.rises)
+        if study and self.settings.rises and (self.folder / MAP).exists():
+            cells = json.loads((self.folder / MAP).read_text())["cells"]
+            begin_with(study, [space.one_restart(*pair) for pair in best_intervals(cells)])
         stages = Stages(space, bench, study, self.settings, self.folder / SAMPLES, self.tell, self.log)
         verdict = stages.run()
         return self._write(nfe, verdict.plan, self.objective.about, {**verdict.json(), "cost": stages.cost()})

@@ -1,7 +1,7 @@
 """`search`: Optuna suggests plans, on common seeds; few samples of each, more of the good ones."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,13 @@ def search(
             _tell(study, trial, result, last)
 
 
+def begin_with(study: Any, suggestions: Sequence[Mapping[str, Any]]) -> None:
+    """Has the first trials take settings that are known to be good; those of an earlier start are not asked again."""
+    with _quiet():
+        for suggestion in suggestions:
+            study.enqueue_trial(dict(suggestion), skip_if_exists=True)
+
+
 def best_plans(study: Any, count: int) -> list[str]:
     """Lists the texts of the best plans that were measured on the second seeds, the best first."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
@@ -114,10 +121,10 @@ def _rounds(
     from optuna.trial import Trial, TrialState
 
     unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    while not until(len(study.get_trials(deepcopy=False))):
+    while not until(begun(study)):
         dealt: list[tuple[Any, str]] = []
         while len(dealt) < size:
-            number = unfinished[0].number if unfinished else len(study.get_trials(deepcopy=False))
+            number = unfinished[0].number if unfinished else begun(study)
             study.sampler = _sampler(sampler, 1000003 * start + number)
             with _quiet():
                 trial = Trial(study, unfinished.pop(0)._trial_id) if unfinished else study.ask()
@@ -129,6 +136,11 @@ def _rounds(
             trial.set_user_attr("plan", plan)
             dealt.append((trial, plan))
         yield dealt
+
+
+def begun(study: Any) -> int:
+    """Counts the trials, but those that only wait to be asked for."""
+    return sum(trial.state.name != "WAITING" for trial in study.get_trials(deepcopy=False))
 
 
 def _sampler(name: str, seed: int) -> Any:

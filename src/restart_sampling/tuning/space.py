@@ -25,6 +25,7 @@ LEAST_NFE = 4
 """Three steps, and a step of a restart."""
 LEAST_STEPS = 3
 MOST_INTERVALS = 3
+_WIDTHS = 1.3, 30.0
 OWN = "own"
 """The grid of stage 0, in place of a rule's."""
 
@@ -83,6 +84,14 @@ class Space:
             settings |= {} if other in ("the same", solver) else {"restart_solver": other}
         return self._plan(settings, wanted)
 
+    def one_restart(self, t_min: float, t_max: float) -> dict[str, Any]:
+        """Returns what a trial has to suggest for a plan with this interval; the rest of the plan is left open."""
+        low, high = self._ratios
+        level = min(max(self.net.process.ratio(t_min), low), high / 2)
+        width = min(max(self.net.process.ratio(t_max) / level, _WIDTHS[0]), _WIDTHS[1])
+        own = {"level_0": level, "width_0": width, "K_0": 1, "restart_solver": "the same"}
+        return {"intervals": 1, "churn": False, **own}
+
     @cached_property
     def solvers(self) -> tuple[str, ...]:
         """Their names, with settings."""
@@ -122,7 +131,7 @@ class Space:
         low, high = self._ratios
         return _Wanted(
             level=trial.suggest_float(f"level_{place}", low, high / 2, log=True),
-            width=trial.suggest_float(f"width_{place}", 1.3, 30, log=True),
+            width=trial.suggest_float(f"width_{place}", *_WIDTHS, log=True),
             repeats=trial.suggest_int(f"K_{place}", 1, 4),
             share=trial.suggest_float(f"share_{place}", 0.05, 0.7),
         )

@@ -1,7 +1,7 @@
 """The stages of one NFE: usual plans, search, race, confirmation."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from pathlib import Path
@@ -12,14 +12,20 @@ from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.tuning.bench import Bench, Key, Measured
 from restart_sampling.tuning.objective import GROUPS, Scores
 from restart_sampling.tuning.race import race
-from restart_sampling.tuning.search import best_plans, importances, search
+from restart_sampling.tuning.search import begun, best_plans, importances, search
 from restart_sampling.tuning.settings import BLOCKS, Settings
+from restart_sampling.tuning.sizes import Sizes
 from restart_sampling.tuning.space import Space
 from restart_sampling.tuning.usual import usual_plans
 from restart_sampling.tuning.verdict import Verdict, complexity, judge
 
 FOUND, USUAL, FINALISTS = 10, 5, 2
 """Plans of the search and usual ones that race, and found ones that are confirmed."""
+FEW = 250
+"""Images with which all usual plans are measured; the best third of them is measured as a trial is."""
+THIRD = 3
+SHARE = 0.5
+"""Of the time after the usual plans, the most that race and confirmation take; the rest is the search's."""
 SECONDS_BETWEEN_WORDS = 30.0
 
 
@@ -34,7 +40,7 @@ class Clock:
 
     minutes: float
     spent: float
-    start: float = field(default_factory=time.monotonic)
+    start: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def left(self) -> float:
@@ -67,6 +73,8 @@ class Stages:
     def __post_init__(self) -> None:
         self.nfe = self.space.nfe
         self.clock = Clock(self.settings.minutes, self.bench.seconds(self.nfe))
+        self.sizes = Sizes(self.settings.race, self.settings.confirm)
+        self._extra = 0.0  # seconds of a confirmed plan beside its images
         self.bench.told = self._told
         self._best, self._next_word = (inf, ""), 0.0
         for key, result in self.bench.found.items():  # of earlier starts
@@ -81,7 +89,11 @@ class Stages:
         """
         first, second, third, last = self.settings.seeds
         usual = self._usual(first, second)
-        self._say("search", f"about {self.clock.left - self._later():.0f} s" if self.settings.minutes < inf else "")
+        if self.settings.minutes < inf:
+            self._fit(usual, second)
+        third, last = third[: self.sizes.race], last[: BLOCKS * self.sizes.confirm]
+        left = f"about {self.clock.left - self._later(self.sizes):.0f} s" if self.settings.minutes < inf else ""
+        self._say("search", left)
         search(
             self.space,
             self.bench,
@@ -93,7 +105,7 @@ class Stages:
         )
         found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
         found = [plan for plan in found if plan not in usual]
-        self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on fresh seeds")
+        self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on {len(third):,} fresh seeds")
         return self._confirm(race(self.bench, found, third), race(self.bench, usual, third), last)
 
     def cost(self) -> dict[str, Any]:
@@ -101,23 +113,46 @@ class Stages:
         seconds, evaluations = self.bench.seconds(self.nfe), self.bench.evaluations(self.nfe)
         own: dict[str, Any] = {}
         if self.study:
-            own = {"trials": len(self.study.get_trials(deepcopy=False)), "importances": importances(self.study)}
+            own = {"trials": begun(self.study), "importances": importances(self.study)}
         spent = {"evaluations": evaluations, "seconds": round(seconds, 1), "processes": self.bench.ranks.size}
+        spent |= {f"{stage}_images": size for stage, size in self.sizes._asdict().items()}
         return spent | self.bench.ranks.gather(own)[0]
 
     def _usual(self, first: range, second: range) -> list[str]:
         """Measures the usual plans, the better ones on more seeds; returns the best."""
         plans = usual_plans(self.space.net, self.nfe, self.space.rises)
         self._say("usual plans", f"{len(plans)} of them")
-        begun = self.bench.each("usual", plans[: 3 * self.bench.ranks.size], first)  # to see how long that takes
-        if any(each.score for each in begun):
-            self._check_time(len(plans) - len(begun))
-        results = dict(zip(plans, self.bench.each("usual", plans, first), strict=True))
-        if not any(each.score for each in results.values()):
-            raise InputError(f"none of the usual plans could be measured: {next(iter(results.values())).error}")
-        good = sorted((plan for plan in plans if results[plan].score), key=lambda plan: results[plan].value)
-        more = {plan: self.bench.together("usual", plan, second) for plan in good[: 2 * USUAL]}
-        return sorted((plan for plan in more if more[plan].score), key=lambda plan: more[plan].value)[:USUAL]
+        few = first[:FEW]
+        some = self.bench.each("usual", plans[: 3 * self.bench.ranks.size], few)  # to see how long that takes
+        if any(each.score for each in some):
+            self._check_time(len(plans))
+        good = self._ranked(plans, self.bench.each("usual", plans, few))
+        good = good[: max(2 * USUAL, len(plans) // THIRD)]
+        good = self._ranked(good, self.bench.each("usual", good, first))[: 2 * USUAL]
+        return self._ranked(good, [self.bench.together("usual", plan, second) for plan in good])[:USUAL]
+
+    def _ranked(self, plans: Sequence[str], results: Sequence[Measured]) -> list[str]:
+        """Lists the plans that could be measured, the best first."""
+        if not any(each.score for each in results):
+            raise InputError(f"none of the usual plans could be measured: {results[0].error}")
+        values = {plan: each.value for plan, each in zip(plans, results, strict=True) if each.score}
+        return sorted(values, key=values.__getitem__)
+
+    def _fit(self, usual: Sequence[str], seeds: range) -> None:
+        """Cuts race and confirmation to what the time allows; what an earlier start of as many minutes chose stays.
+
+        The best usual plan is confirmed on seeds of the search first: so that a detector or a metric that fails
+        does so early, and to see how long the metrics take.
+        """
+        tried = self.bench.together("rehearsal", usual[0], seeds, groups=GROUPS, confirm=True)
+        self._extra = max(0.0, tried.seconds - len(seeds) * self.nfe / self.bench.speed)
+        fixed = self._later(Sizes(0, 0))
+        part = (SHARE * self.clock.left - fixed) / (self._later(self.sizes) - fixed)
+        cut, name = self.sizes.cut(part), f"sizes in {self.settings.minutes:g} minutes"
+        if self.study:
+            cut = Sizes(*self.study.user_attrs.get(name, cut))
+            self.study.set_user_attr(name, cut)
+        self.sizes = self.bench.ranks.gather(cut)[0]
 
     def _confirm(self, found: list[str], usual: list[str], seeds: range) -> Verdict:
         """Confirms the leader of the race, the simplest of those close to it, and the best usual plan."""
@@ -135,26 +170,28 @@ class Stages:
         self._say("verdict", "\n" + verdict.text)
         return verdict
 
-    def _later(self) -> float:
-        """Seconds that the race and the confirmation need."""
-        seeds = (FOUND + USUAL) * self.settings.race + (1 + FINALISTS) * BLOCKS * self.settings.confirm
-        return seeds * self.nfe / self.bench.speed
+    def _later(self, sizes: Sizes) -> float:
+        """Seconds that a race and a confirmation of these sizes need."""
+        confirmed = 1 + FINALISTS
+        seeds = (FOUND + USUAL) * sizes.race + confirmed * BLOCKS * sizes.confirm
+        return seeds * self.nfe / self.bench.speed + confirmed * self._extra
 
     def _check_time(self, plans: int) -> None:
-        """Makes sure, while nothing is lost, that there is time for all stages."""
-        begun = self.bench.ranks.gather(bool(self.study and self.study.get_trials(deepcopy=False)))[0]
-        usual = (plans + 4 * USUAL) * self.settings.images * self.nfe / self.bench.speed
-        missing = usual + self._later() - self.clock.left
-        if self.bench.ranks.gather(missing > 0)[0] and not begun:
+        """Makes sure, while nothing is lost, that there is time for all stages, with the fewest images for the last."""
+        searched = self.bench.ranks.gather(bool(self.study and begun(self.study)))[0]
+        seeds = plans * FEW + (plans / THIRD + 4 * USUAL) * self.settings.images
+        missing = seeds * self.nfe / self.bench.speed + self._later(self.sizes.cut(0)) - self.clock.left
+        if self.bench.ranks.gather(missing > 0)[0] and not searched:
             raise InputError(
                 f"{self.settings.minutes:g} minutes for NFE {self.nfe} leave no time for a search: at "
                 f"{self.bench.speed:.0f} evaluations a second the usual plans, the race and the confirmation need "
-                f"{missing / 60:.2g} minutes more; give them, and some for the search, or fewer images for each"
+                f"{missing / 60:.2g} minutes more, even where they are cut; give them, and some for the search, or "
+                f"fewer images for each"
             )
 
     def _is_over(self, trials: int) -> bool:
         enough = self.settings.trials is not None and trials >= self.settings.trials
-        return enough or (self.settings.minutes < inf and self.clock.left < self._later())
+        return enough or (self.settings.minutes < inf and self.clock.left < self._later(self.sizes))
 
     def _say(self, stage: str, more: str) -> None:
         self.tell(f"NFE {self.nfe}, {stage}{': ' * bool(more)}{more}")

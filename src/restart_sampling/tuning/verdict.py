@@ -60,9 +60,9 @@ class Verdict:
         lines = []
         for plan in self.scores:
             if plan != self.usual:
-                name, score = next(iter(self.scores[plan].items()))
-                found = difference(score, self.scores[self.usual][name])
-                lines.append(f"- `{plan}`, {name}: {score.value:.4g}, {found.value:+.4g} +- {found.error:.2g}")
+                for name, score in self.scores[plan].items():
+                    found = difference(score, self.scores[self.usual][name])
+                    lines.append(f"- `{plan}`, {name}: {score.value:.4g}, {found.value:+.4g} +- {found.error:.2g}")
         return "\n".join(lines)
 
     def json(self) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""The page of a run of tune, and the map of a model."""
+
+import json
+
+import pytest
+
+from restart_sampling.pictures.restart_map import plot_map
+from restart_sampling.pictures.tune_report import make_tune_report
+
+USUAL, FOUND = "18", "16 [3,2,0.3,1.1]"
+
+
+def test_the_map_tells_gains_apart_beside_harm_that_is_a_hundred_times_larger():
+    cells = [
+        {"t_min": 0.06, "t_max": 19.0, "gain": -4.892, "error": 0.078},
+        {"t_min": 0.06, "t_max": 0.3, "gain": 0.011, "error": 0.014},
+        {"t_min": 0.3, "t_max": 19.0, "gain": 0.048, "error": 0.012},
+    ]
+    axes, _ = plot_map({"base": "18", "cells": cells}).axes
+    (shown,) = axes.images
+    assert shown.norm.vmax == -shown.norm.vmin == pytest.approx(0.06)
+    texts = {text.get_text(): text for text in axes.texts}
+    assert set(texts) == {"-489", "± 7.8", "+1.1", "± 1.4", "+4.8", "± 1.2"}
+    assert [texts[text].get_fontweight() for text in ("-489", "+1.1", "+4.8")] == ["bold", "normal", "bold"]
+    assert texts["-489"].get_color() == "white"
+
+
+def confirmed(value):
+    return {"values": [value] * 3, "without": [[value + 0.001 * group for group in range(10)]] * 3}
+
+
+def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_path):
+    scores = {
+        USUAL: {"a": confirmed(0.25), "b": confirmed(0.5)},
+        FOUND: {"a": confirmed(0.2), "b": confirmed(0.45)},
+    }
+    evidence = {"verdict": "told `so`", "usual": USUAL, "better": True, "scores": scores}
+    evidence |= {"gain": {"a": {"relative": -0.2}, "b": {"relative": -0.1}}}
+    evidence["cost"] = {"importances": {}, "evaluations": 1_234_567, "seconds": 61.7, "trials": 0}
+    plan = {"nfe": 19, "plan": FOUND, "evidence": evidence, "device": "1 x cpu"}
+    (tmp_path / "plan-19.json").write_text(json.dumps(plan))
+    (tmp_path / "run.json").write_text(json.dumps({"format": "restart-sampling-tune/1", "model": "m"}))
+    count, page = make_tune_report(tmp_path)
+    assert count == 1
+    assert "Restart (heun). Better than the best usual plan, which is ODE (heun): -20.0% by a, -10.0% by b." in page
+    assert "1,234,567 evaluations, 62 seconds" in page
+    assert page.count("-0.0500 ± 0.0000") == 2
