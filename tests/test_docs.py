@@ -27,7 +27,7 @@ EXAMPLES = [
     for name, page in PAGES.items()
     if name not in ("README.md", "diffusers.md")  # test_readme.py, text_to_image/test_diffusers_page.py
     for example in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    if "hf://" not in example  # needs the hub
+    if not re.search(r"hf://|restart_sampling\.app", example)  # need the hub, and Gradio
 ]
 READER = {
     "alphas_cumprod": torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0),
@@ -49,7 +49,9 @@ def test_python_examples_run(example, capsys):
 
 
 @pytest.mark.parametrize("command", sorted({" ".join(command.split()) for command in (*COMMANDS, *INLINE)}))
-def test_commands_are_understood(command):
+def test_commands_are_understood(command, tmp_path, monkeypatch):
+    (tmp_path / "tuned").mkdir()  # a folder that `app` looks for
+    monkeypatch.chdir(tmp_path)
     context = cli.make_context("restart-sampling", shlex.split(command))
     while isinstance(context.command, click.Group):
         name, found, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])

@@ -36,9 +36,9 @@ except SystemExit as end:
 @pytest.mark.parametrize(
     ("most", "command"),
     [
-        (33, ("generate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0", "--out", "images")),
+        (37, ("generate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0", "--out", "images")),
         (
-            46,
+            51,
             (
                 *("evaluate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0-23"),
                 *("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector"),

@@ -33,7 +33,7 @@ from restart_sampling.cli.text.pipeline_options import (
     drawn_batch_option,
     guidance_option,
     images_option,
-    optional_prompts_option,
+    prompts_option,
     read_captions,
     seed_option,
 )
@@ -41,7 +41,7 @@ from restart_sampling.cli.text.pipeline_options import (
 
 @click.command()
 @click.option("--prompt", "prompt_texts", multiple=True, metavar="TEXT", help="What an image shows; may be repeated.")
-@optional_prompts_option
+@prompts_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, or a file that ends in .zip.")
 @click.option(
     "--scheduler", "scheduler_text", default="restart", show_default=True, metavar="SAMPLER", help=SAMPLER_HELP

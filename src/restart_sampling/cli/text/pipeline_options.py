@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,8 +91,7 @@ seed_option = click.option(
     type=click.IntRange(0, 2**62),
     help="Image number i has the seed SEED + i, whatever the batch or the process.",
 )
-_prompts_option = partial(
-    click.option,
+prompts_option = click.option(
     "--prompts",
     "prompts_path",
     metavar="FILE",
@@ -101,7 +99,6 @@ _prompts_option = partial(
     help="A CSV with a column 'caption', such as that of 'text coco', or a .txt with a prompt a line; default: the "
     f"captions that come with {TINY}, for it alone.",
 )
-prompts_option, optional_prompts_option = _prompts_option(required=True), _prompts_option()
 images_option = click.option("--images", "count", type=click.IntRange(1), help="The first so many; default: all.")
 SAMPLER_HELP = (
     "ddim, ddpm, heun, dpmpp or restart, with steps (ddim:50), restarts (restart:30 [10,2,0.1,2.0]) and settings of "
