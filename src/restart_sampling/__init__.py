@@ -14,7 +14,7 @@ if sys.argv[:1] == ["-m"] and ("-m", __name__) in pairwise(sys.orig_argv) and no
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 # A star import must not ask for diffusers.
 __all__ = [name for name in __all__ if name not in ("FlowMatchRestartScheduler", "RestartScheduler")]

@@ -323,7 +323,7 @@ def test_lists_never_cut_a_name(run, monkeypatch):
     for name in ("cifar10-small", "edm-imagenet-64x64-cond-adm", "pfgmpp-cifar10-32x32-uncond-2048"):
         assert f"{name} " in out
     listed = json.loads(run("model", "list", "--json")[1])["models"]
-    assert listed[0] == {"name": "cifar10-small", "where": "in the package", "plan": "cifar10-small-20"}
+    assert listed[0] == {"name": "cifar10-small", "where": "in the package", "plan": "cifar10-small-tuned-20"}
 
 
 @pytest.mark.parametrize(

@@ -293,7 +293,7 @@ def test_prompts_of_the_command_line(place, run):
     ("more", "prompts", "said"),
     [
         (("--prompt", "a fox"), "prompts.csv", "give either --prompt, or --prompts with a file"),
-        ((), None, "give either --prompt, or --prompts with a file"),
+        ((), None, "--model sd has no prompts of its own; give --prompts with a file"),
         (("--prompt", " "), None, "--prompt has no text"),
         (("--prompt", "a fox", "--images", "2"), None, "--images 2 is for --prompts"),
     ],

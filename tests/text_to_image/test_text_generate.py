@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.generation.pace import Pace
 from restart_sampling.text_to_image.drawing import Request, prepare
 from restart_sampling.text_to_image.guiding import counted_images
 from restart_sampling.text_to_image.pipeline import load_pipeline
@@ -31,7 +32,8 @@ def asked(sampler, **more):
 
 
 def images(drawing, prompts=PROMPTS, numbers=NUMBERS, batch_size=3):
-    batches = list(replace(drawing, prompts=dict(zip(numbers, prompts, strict=True)), batch=batch_size).draw(numbers))
+    own = {"prompts": dict(zip(numbers, prompts, strict=True)), "batch": batch_size, "pace": Pace(batch_size)}
+    batches = list(replace(drawing, **own).draw(numbers))
     assert [number for batch in batches for number in batch.seeds] == list(numbers)
     return torch.cat([batch.images for batch in batches])
 
@@ -59,7 +61,7 @@ def test_an_image_depends_on_its_number_and_prompt_alone(kind, sampler, model):
 
 @pytest.mark.parametrize("sampler", ["heun:3", "restart:6 [3,2,0.1,2.0]"])
 def test_progress_is_told_of_each_evaluation_under_guidance(sampler, model):
-    drawing, told = replace(prepare(model("sd"), asked(sampler), "rain"), batch=2), []
+    drawing, told = prepare(model("sd"), asked(sampler), "rain", 2), []
     batches = drawing.draw(range(3), told.append)
     next(batches)
     assert told == pytest.approx([2 / drawing.nfe] * drawing.nfe)

@@ -139,9 +139,7 @@ class PipelineOptions:
             InputError: neither is there.
         """
         if path is None and not self.tiny:
-            raise InputError(
-                f"--model {self.model_name} has no prompts of its own; give --prompts CSV, with a column 'caption'"
-            )
+            raise InputError(f"--model {self.model_name} has no prompts of its own; give --prompts with a file")
         from restart_sampling.text_to_image.bundled import PROMPTS
 
         return path or PROMPTS

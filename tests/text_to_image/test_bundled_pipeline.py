@@ -98,7 +98,7 @@ def test_the_text_commands_need_nothing_else(tmp_path, run, monkeypatch):
 def test_another_model_needs_its_own_prompts(command, run):
     code, _, stderr = run("text", *command, "--model", "./other")
     assert code == 2
-    assert "--model ./other has no prompts of its own; give --prompts CSV" in stderr
+    assert "--model ./other has no prompts of its own; give --prompts with a file" in stderr
 
 
 def test_another_model_needs_its_own_reference(run):
