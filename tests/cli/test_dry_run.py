@@ -82,3 +82,9 @@ def test_what_takes_days_or_has_no_room_is_said(tmp_path, capsys):
     assert "too little room" in err
     assert days_note(86_000) == ""
     assert [describe_seconds(each) for each in (0.2, 65, 3700, 90_000)] == ["0 s", "1 min 5 s", "1 h 1 min", "1 d 1 h"]
+
+
+def test_a_misspelt_model_is_named_before_its_plan_is_missed(place, run):
+    code, _, err = run("generate", "--model", "cifar10-smal", "--seeds", "0", "--out", "images")
+    assert code == 2
+    assert "nearest: cifar10-small" in err

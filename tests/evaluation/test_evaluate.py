@@ -352,19 +352,35 @@ def test_bad_input_is_one_sentence(case, place, run):
     assert not Path("results.jsonl").exists()
 
 
+def test_the_detector_of_a_reference_is_named_before_inception_is_downloaded(place, run, monkeypatch):
+    monkeypatch.setattr(detectors, "INCEPTION_URL", "http://127.0.0.1:9/inception-2015-12-05.pt")
+    code, _, err = run("evaluate", "other", "--reference", "ref.npz")
+    assert code == 2
+    assert "the reference was made with the detector torchscript sha256" in err
+    assert "name that one by --detector" in err
+
+
+def without_detector(path):
+    """The reference as EDM's own files are, which do not say what detector made them."""
+    with np.load("ref.npz") as reference:
+        np.savez(path, mu=reference["mu"], sigma=reference["sigma"])
+
+
 def test_inception_that_is_not_the_published_file_is_refused(place, run, monkeypatch):
+    without_detector("edm.npz")
     monkeypatch.setenv("RESTART_SAMPLING_CACHE", str(place / "cache"))
     (place / "cache").mkdir()
     shutil.copy("tiny.pt", place / "cache" / "inception-2015-12-05.pt")
-    code, _, err = run("evaluate", "other", "--reference", "ref.npz")
+    code, _, err = run("evaluate", "other", "--reference", "edm.npz")
     assert code == 2
     assert detectors.INCEPTION_SHA256 in err
 
 
 def test_without_network_it_says_where_to_put_the_file(place, run, monkeypatch):
+    without_detector("edm.npz")
     monkeypatch.setenv("RESTART_SAMPLING_CACHE", str(place / "cache"))
     monkeypatch.setattr(detectors, "INCEPTION_URL", "http://127.0.0.1:9/inception-2015-12-05.pt")
-    code, _, err = run("evaluate", "other", "--reference", "ref.npz")
+    code, _, err = run("evaluate", "other", "--reference", "edm.npz")
     assert code == 2
     assert f"put the file there by hand: {place / 'cache' / 'inception-2015-12-05.pt'}" in err.splitlines()[-1]
 

@@ -85,6 +85,8 @@ def test_the_text_commands_need_nothing_else(tmp_path, run, monkeypatch):
     assert code == 0, stderr
     assert json.loads(stdout)["clip"]["model"] == "tiny-clip"
     rows = (*sampler, "--sampler", "restart:6 [2,1,0.5,2]", "--guidance", "1,4", "--images", "20", "--batch", "20")
+    code, _, stderr = run("text", "compare", *rows, "--out", "table", "--dry-run")
+    assert code == 0, stderr
     code, stdout, stderr = run("text", "compare", *rows, "--out", "table", "--json")
     assert code == 0, stderr
     results = json.loads(stdout)["results"]

@@ -125,7 +125,9 @@ def _detector_seconds(comparison: Comparison, drawing: Drawing) -> float:
     """Of an image, in a batch."""
     import torch
 
-    images = torch.zeros(drawing.batch, *(drawing.shape or (3, 64, 64)), dtype=torch.uint8)
+    images = torch.zeros(
+        drawing.batch, *(drawing.shape or (3, *(comparison.setup.reference.size or (64, 64)))), dtype=torch.uint8
+    )
     for _ in range(2):  # the first call picks algorithms
         start = time.perf_counter()
         comparison.setup.detector(images).cpu()

@@ -50,8 +50,8 @@ class Reference:
             return "the reference does not say which detector made it (EDM's own files are made with inception)"
         if self.detector != identity:
             raise InputError(
-                f"the reference was made with the detector {self.detector}, and this is {identity}; "
-                f"make the reference again with this detector"
+                f"the reference was made with the detector {self.detector}, and this is {identity}; name that one by "
+                f"--detector, or make the reference again with this detector"
             )
         return None
 

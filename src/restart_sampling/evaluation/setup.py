@@ -10,7 +10,7 @@ import torch
 from restart_sampling.base.download import fetch
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import sha256
-from restart_sampling.evaluation.detectors import Detector, load_detector
+from restart_sampling.evaluation.detectors import INCEPTION_SHA256, Detector, load_detector
 from restart_sampling.evaluation.metrics import NEED_FEATURES, check_metrics
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.reference import Reference, load_reference
@@ -99,6 +99,8 @@ def open_setup(
     reference = load_reference(path)
     metrics = [metric.strip() for metric in metrics.split(",")] if isinstance(metrics, str) else metrics
     check_metrics(metrics, reference)
+    if detector_name == "inception":  # before it is downloaded
+        reference.check_detector(f"torchscript sha256 {INCEPTION_SHA256}")
     detector = load_detector(detector_name, device, trust=trust_detector)
     note = reference.check_detector(detector.identity)
     about = {

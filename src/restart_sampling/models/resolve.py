@@ -102,7 +102,11 @@ def default_plan_of(source: str) -> str | None:
     """
     if source in DEFAULT_PLANS:
         return DEFAULT_PLANS[source]
-    return default_plan(resolve(source)) if source.startswith(PREFIX) or Path(source).exists() else None
+    if source.startswith(PREFIX) or Path(source).exists():
+        return default_plan(resolve(source))
+    if "://" not in source and source not in (*PUBLISHED, *BY_HAND):
+        resolve(source)  # says what is wrong with the name
+    return None
 
 
 def _by_hand(name: str) -> Path:
