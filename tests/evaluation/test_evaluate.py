@@ -17,6 +17,8 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
+from restart_sampling.cli.evaluate import _FOR_IMAGES, _FOR_MODEL
+from restart_sampling.cli.evaluate import evaluate as evaluate_command
 from restart_sampling.evaluation import detectors
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import image_batches, make_reference, measure
@@ -110,6 +112,37 @@ def test_streamed_and_written_images_have_identical_statistics(place, run):
     assert streamed["pixels_sha256"] == read["pixels_sha256"]
     assert streamed["frechet_distance"] == read["frechet_distance"]
     assert (streamed["plan"], streamed["nfe"], streamed["network_evaluations"]) == ("2", 3, 6)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--plan 18", "--set gamma=1", "--seeds 0-3", "--class dog", "--guidance 2", "--guidance 1", "--noise edm"),
+        *("--D 128", "--dtype float32", "--compile", "--no-compile", "--autotune", "--exact", "--any-model"),
+        "--dry-run",
+    ],
+)
+def test_options_of_a_model_are_refused_with_images(option, run, tmp_path, monkeypatch):
+    """Also where they say the default."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("evaluate", "images", "--reference", "ref.npz", *option.split())
+    assert (code, out) == (2, "")
+    assert f"{option.split()[0]} is for --model, whose images are drawn; leave it out for IMAGES" in err
+
+
+def test_every_option_of_evaluate_is_for_a_model_or_for_images():
+    """A new one has to be put with one of them."""
+    both = {"sources", "name", "blocks", "results", "batch", "device", "rank_timeout", "as_json"}
+    both |= {"reference_name", "detector_name", "trust", "metrics_text"}
+    assert {option.name for option in evaluate_command.params} - both == _FOR_MODEL | _FOR_IMAGES
+
+
+def test_the_number_of_images_is_not_for_a_model(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--model", "cifar10-small", "--seeds", "0-3", "--reference", "ref.npz", "--max-images", "2")
+    code, out, err = run("evaluate", *arguments)
+    assert (code, out) == (2, "")
+    assert "--max-images is for IMAGES; leave it out for --model" in err
 
 
 def test_too_few_images_of_a_class_are_told_before_any_is_drawn(place, run, monkeypatch):

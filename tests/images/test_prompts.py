@@ -104,13 +104,53 @@ def test_the_first_column_of_our_own_table_numbers_the_images(tmp_path):
     others = (
         ",file_name,caption\n1,a.jpg,x\n0,b.jpg,y\n",  # COCO's, whose first column is of another table
         "id,caption\n1,x\n0,y\n",
-        ",caption\n1,x\n1,y\n",
-        ",caption\none,x\n0,y\n",
+        ",caption\none,x\ntwo,y\n",
+        "file_name,caption\n1.png,x\n1.png,y\n",  # two captions of an image
+        "file_name,caption\nCOCO_val2014_000000000001.jpg,x\nCOCO_val2014_000000000000.jpg,y\n",
     )
     for text, expected in (rest | {text: {0: "x", 1: "y"} for text in others}).items():
         path.write_text(text)
         assert read_numbered_prompts(path) == expected
         assert read_prompts(path) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        ",caption,image_id\n11,x,5\n3,y,6\n",
+        ",image_id,caption\n11,5,x\n3,6,y\n",
+        ",caption\n11.0,x\n3.0,y\n",
+        ",caption\n 11,x\n3 ,y\n",
+        ",caption\n11.png,x\n000003.JPEG,y\n",
+        ",caption\nimages/000011.png,x\n3,y\n",
+        "file_name,caption\n11.png,x\n000000/000003.png,y\n",
+        "caption,file_name\nx,11.webp\ny,3.webp\n",
+        ",caption,file_name\n0,x,11.png\n1,y,3.png\n",  # the rows of a table, and the names of its images
+        ",caption,file_name\n11,x,a.png\n3,y,b.png\n",
+    ],
+)
+def test_numbers_are_read_in_every_usual_form(table, tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_text(table)
+    assert read_numbered_prompts(path) == {11: "x", 3: "y"}
+
+
+@pytest.mark.parametrize(
+    ("table", "what"),
+    [
+        (",caption\n1,x\n1,y\n", "has 1 twice"),
+        (",caption\n1,x\n01.png,y\n", "has 1 twice"),
+        (",caption,id\n1,x,2\n1.0,y,3\n", "has 1 twice"),
+        (",caption\none,x\n0,y\n", "has 'one', which is no number"),
+        (",caption\n1.5,x\n0.0,y\n", "has '1.5', which is no number"),
+        (",caption\n0,x\n,y\n", "has '', which is no number"),
+    ],
+)
+def test_a_column_that_numbers_some_of_the_images_is_refused(table, what, tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_text(table)
+    with pytest.raises(InputError, match=f"first column without a name numbers the images, and this {what}; give"):
+        read_numbered_prompts(path)
 
 
 def test_images_are_found_by_the_numbers_of_the_table(tmp_path):
@@ -129,6 +169,11 @@ def test_images_are_found_by_the_numbers_of_the_table(tmp_path):
     [
         ('a fox, red\n\n  a "cat"  \r\nsnow', ["a fox, red", 'a "cat"', "snow"]),
         ("\ufeffone\n", ["one"]),
+        (
+            "a\x0bb\x0cc\x1cd\x1de\x1ef\x85g\u2028h\u2029i\rj\r\nk",
+            ["a\x0bb\x0cc\x1cd\x1de\x1ef\x85g\u2028h\u2029i", "j", "k"],
+        ),
+        ("id\u2028,caption\n7,a fox\n", ["a fox"]),
         ("caption\na fox, red\n", ["a fox, red"]),  # files of this form had any name before
         ("id,caption\n7,a fox\n", ["a fox"]),
     ],

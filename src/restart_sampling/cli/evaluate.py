@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
@@ -38,6 +40,9 @@ from restart_sampling.cli.sampler_options import SamplerOptions, preset_notes, s
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Outcome, Row
+
+_FOR_MODEL = {"plan_texts", "settings", "seeds_text", "dry_run", *(each.name for each in fields(SamplerOptions))}
+_FOR_IMAGES = {"max_images"}
 
 
 @click.command()
@@ -95,8 +100,9 @@ def evaluate(
     """
     if bool(sources) == (name is not None):
         raise InputError("give either IMAGES, or --model with --seeds")
-    if sources and dry_run:
-        raise InputError("--dry-run is for --model, whose images are drawn; leave it out for IMAGES")
+    if option := _given(_FOR_MODEL if sources else _FOR_IMAGES):
+        used, other = ("--model, whose images are drawn", "IMAGES") if sources else ("IMAGES", "--model")
+        raise InputError(f"{option} is for {used}; leave it out for {other}")
     if name is not None and seeds_text is None:
         raise InputError("--seeds is missing: which images of the model to evaluate, such as 0-49999")
     plans = [] if name is None else [pick_plan(text, settings, name) for text in plan_texts or (None,)]
@@ -149,6 +155,20 @@ def evaluate(
         lines = finished(outcomes) if ranks.first else []
         if ranks.first and as_json:
             print_json(lines[0] if len(lines) == 1 else {"results": lines})
+
+
+def _given(names: set[str]) -> str | None:
+    """The first option of the parameters with these names that the user gave, whatever its value; None: there is none.
+
+    Of flags that share a parameter it is the one that this names.
+    """
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in names and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT:
+            shares = isinstance(option, click.Option) and option.is_flag and not option.is_bool_flag
+            if not shares or option.opts[0] == context.params[option.name]:
+                return option.opts[0]
+    return None
 
 
 def _row_of_files(path: Path, max_images: int | None) -> Row:

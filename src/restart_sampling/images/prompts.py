@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from restart_sampling.images.sources import Source
 
 _MAX_WORKERS = 8
 _HEADER = ["", "caption"]
+_COCO_HEADER = ["", "file_name", "caption"]  # its first column is of the table of all captions
+_NUMBER = re.compile(r"\s*(?:.*[/\\])?([0-9]{1,18})(?:\.0*|\.[a-z]{3,4})?\s*", re.IGNORECASE)
 _ONE_COLUMN = re.compile(r'("?)caption\1[\r\n]')
+_LINE_END = re.compile(r"\r\n?|\n")  # str.splitlines divides at \f, \u2028 and others, too
 _LINE = re.compile(r'(?:"((?:[^"]|"")*+)"|([^\r\n]*))(?:\r\n?|\n|\Z)')
 
 T = TypeVar("T")
@@ -68,13 +72,14 @@ class PromptedImages:
 def read_prompts(path: Path) -> list[str]:
     """Reads the column `caption` of a CSV with a header: a prompt a row, in order.
 
-    In a file with no other column each line is a prompt, commas and all, unless it is quoted as a whole. In the table
-    that `write_prompts` makes the first column numbers the images; where they are 0, 1, 2 and so on in another order,
-    that of the numbers counts. In a .txt file without such a header each line that is not blank is a prompt.
+    In a file with no other column each line is a prompt, commas and all, unless it is quoted as a whole. Where a first
+    column without a name, as in the table of `write_prompts`, or one with the name `file_name` numbers the images
+    (`11`, `11.0` or `a/0011.png`) 0, 1, 2 and so on in another order, that of the numbers counts; COCO's table of
+    `write_captions` numbers none. In a .txt file without such a header each line that is not blank is a prompt.
 
     Raises:
         InputError: the file cannot be read, has no such column, no prompts, one without text, or a row whose length is
-            not that of the header.
+            not that of the header; a first column without a name numbers some images only, or two the same.
     """
     return list(read_numbered_prompts(path).values())
 
@@ -85,7 +90,7 @@ def read_numbered_prompts(path: Path) -> dict[int, str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             text = file.read()
         if path.suffix.lower() == ".txt" and not _has_header(text):
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            lines = [line.strip() for line in _LINE_END.split(text) if line.strip()]
             if not lines:
                 raise InputError(f"prompts {path} holds no prompts; write one a line")
             return dict(enumerate(lines))
@@ -108,15 +113,37 @@ def read_numbered_prompts(path: Path) -> dict[int, str]:
                 f"prompts {path}: number {number}, counted from 0, does not have the header's {len(header)} fields "
                 f"but {len(row)} ('{shorten(','.join(row), 60)}'); put a text with commas in quotes"
             )
-    numbers = [row[0] for row in rows] if header == _HEADER else []
-    if not all(re.fullmatch("[0-9]{1,18}", number) for number in numbers) or len({*map(int, numbers)}) < len(prompts):
-        return dict(enumerate(prompts))
-    numbered = dict(zip(map(int, numbers), prompts, strict=True))
+    numbers = _numbers(path, header, rows) or range(len(prompts))
+    numbered = dict(zip(numbers, prompts, strict=True))
     return dict(sorted(numbered.items())) if numbered.keys() == {*range(len(prompts))} else numbered
 
 
+def _numbers(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """The numbers of the images that a table gives; none where it gives none.
+
+    Raises:
+        InputError: a first column without a name numbers some of them, or two the same.
+    """
+    if header == _COCO_HEADER:
+        return []
+    for column in [place for place, name in enumerate(header) if name == "file_name"] + [0] * (header[0] == ""):
+        matches = [_NUMBER.fullmatch(row[column]) for row in rows]
+        numbers = [int(match[1]) for match in matches if match]
+        if len({*numbers}) == len(rows):
+            return numbers
+        if numbers and header[column] == "":
+            odd = next((row[column] for row, match in zip(rows, matches, strict=True) if not match), None)
+            (twice, _), *_ = Counter(numbers).most_common(1)
+            what = f"{twice} twice" if odd is None else f"'{shorten(odd, 40)}', which is no number"
+            raise InputError(
+                f"prompts {path}: a first column without a name numbers the images, and this has {what}; give each "
+                "image a number of its own, or the column a name if it is something else"
+            )
+    return []
+
+
 def _has_header(text: str) -> bool:
-    return "caption" in next(csv.reader(text.splitlines()[:1]), [])
+    return "caption" in next(csv.reader(_LINE_END.split(text, maxsplit=1)[:1]), [])
 
 
 def _csv_rows(path: Path, text: str) -> list[list[str]]:

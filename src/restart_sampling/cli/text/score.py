@@ -31,7 +31,8 @@ from restart_sampling.cli.text.score_options import ScoreModels, describe_score,
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
     help="What the images were made of: a CSV with a column 'caption'; row 0 is that of 0.png, row 1 of 1.png, unless "
-    "a first column without a name numbers them, as in the table of 'text generate'; or a .txt with a prompt a line.",
+    "a first column without a name (as in the table of 'text generate') or the column 'file_name' numbers them; or a "
+    ".txt with a prompt a line.",
 )
 @click.option(
     "--metrics",
