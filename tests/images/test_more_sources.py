@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tarfile
 import zipfile
 import zlib
 
@@ -331,3 +332,43 @@ def test_a_zip_made_on_windows_keeps_its_classes(tmp_path):
         archive.writestr("dog\\0.png", png(1))
     source = open_source(tmp_path / "a.zip")
     assert (source.labels.tolist(), source.classes) == ([0, 1], ("cat", "dog"))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_a_file_twice_in_an_archive_is_named(write, tmp_path):
+    for number, again in enumerate(("a/1.png", "./a/1.png", "a//./1.png")):
+        path = tmp_path / f"{number}.archive"
+        with (zipfile.ZipFile if write is write_zip else tarfile.open)(path, "w") as archive:
+            for name in ("a/1.png", again):
+                if write is write_zip:
+                    archive.writestr(zipfile.ZipInfo(name), png(0))
+                else:
+                    archive.addfile(tarfile.TarInfo(name))
+        with pytest.raises(InputError, match=r"archive holds a/1\.png twice; pack each file once"):
+            open_source(path)
+
+
+def test_a_backslash_and_a_slash_make_one_name_of_a_zip(tmp_path):
+    with pytest.raises(InputError, match=r"holds a/1\.png twice"):
+        open_source(write_zip(tmp_path / "a.zip", {"a/1.png": png(0), "a\\1.png": png(1)}))
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_the_folder_itself_is_no_class(write, tmp_path):
+    source = open_source(write(tmp_path / "a", {"./a/1.png": png(0), "a/2.png": png(1)}))
+    assert (list(source.names), source.labels) == (["a/1.png", "a/2.png"], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("dataset.json", '{"labels": [["1.png", 0], ["a/0.png", 1], ["1.png", 2]]}'),
+        ("metadata.csv", "file_name,label\n1.png,3\na/0.png,1\n./1.png,4\n"),
+        ("metadata.jsonl", '{"file_name": "1.png", "label": 3}\n' * 2),
+    ],
+)
+def test_an_image_listed_twice_is_named(name, text, tmp_path):
+    write_folder(tmp_path, {"1.png": png(0), "a/0.png": png(1), name: text.encode()})
+    with pytest.raises(InputError, match=rf"{name} lists 1\.png twice; list each image once"):
+        open_source(tmp_path)

@@ -2,8 +2,9 @@
 
 import csv
 import json
+import posixpath
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -64,15 +65,17 @@ def listed_labels(
         int64 [N], None where it states none; and the names of the classes, ().
 
     Raises:
-        InputError: it is no such file, leaves an image out, or a label is no class number.
+        InputError: it is no such file, leaves an image out or lists one twice, or a label is no class number.
     """
     try:
         content = json.loads(text)
         stated = content["labels"]
-        labels = {folder + name: label for name, label in stated} if stated else {}
+        pairs = [(folder + name, label) for name, label in stated or []]
+        labels = dict(pairs)
         classes = content.get("classes", [])
     except (ValueError, TypeError, KeyError, RecursionError):
         raise InputError(f'{where} is not of the form {{"labels": [[name, class], ...]}}; mend or remove it') from None
+    _check_once((name for name, _ in pairs), folder, where)
     for name, label in labels.items():
         if type(label) is not int or not 0 <= label < 2**31:
             raise InputError(f"{where} labels {shorten(name)} with {shorten(repr(label))}, and a class is 0, 1, ...")
@@ -111,18 +114,20 @@ def metadata_labels(
         columns.
 
     Raises:
-        InputError: it is no such file, or leaves out an image or its class.
+        InputError: it is no such file, leaves out an image or its class, or lists one twice.
     """
     try:
         lines = text.decode("utf-8-sig").splitlines()
         rows = csv.DictReader(lines) if where.endswith(".csv") else (json.loads(line) for line in lines if line.strip())
-        label_of = {f"{folder}{row['file_name']}": row["label"] for row in rows}
+        pairs = [(posixpath.normpath(f"{folder}{row['file_name']}"), row["label"]) for row in rows]
     except KeyError:
         return None
     except (ValueError, TypeError, RecursionError, csv.Error) as error:
         raise InputError(f"{where} is damaged ({shorten(str(error))}); mend or remove it") from None
-    if not label_of:
+    if not pairs:
         return None
+    _check_once((name for name, _ in pairs), folder, where)
+    label_of = dict(pairs)
     labels = [label_of.get(name) for name in names]
     for name, label in zip(names, labels, strict=True):
         if type(label) not in (str, int) or label == "":
@@ -180,6 +185,14 @@ def class_notes(classes: Sequence[str]) -> list[str]:
     if classes and {name.lower() for name in classes} <= SPLITS:
         notes.append(f"the classes are {', '.join(classes)}, which look like parts of a data set; give one of them")
     return notes
+
+
+def _check_once(listed: Iterable[str], folder: str, where: str) -> None:
+    seen: set[str] = set()
+    for name in listed:
+        if name in seen:
+            raise InputError(f"{where} lists {shorten(name.removeprefix(folder))} twice; list each image once")
+        seen.add(name)
 
 
 def _folder(name: str, start: int) -> str:
