@@ -208,6 +208,9 @@ def test_files_that_do_not_fit_their_names(tmp_path):
     ("name", "text", "labels", "classes"),
     [
         ("metadata.csv", "file_name,label\n1.png,3\na/0.png,10\n", [3, 10], ()),
+        ("metadata.csv", "file_name,label\n1.png,2.0\na/0.png,10.0\n", [2, 10], ()),
+        ("metadata.csv", "file_name,label\n1.png,2.0\na/0.png,x\n", [0, 1], ("2.0", "x")),
+        ("metadata.jsonl", '{"file_name": "1.png", "label": 3.0}\n{"file_name": "a/0.png", "label": 10}', [3, 10], ()),
         ("metadata.csv", "label,file_name\n007,1.png\nx,a/0.png\n", [0, 1], ("007", "x")),
         ("metadata.jsonl", '{"file_name": "1.png", "label": 3}\n{"file_name": "a/0.png", "label": 0}\n\n', [3, 0], ()),
         ("metadata.jsonl", '{"file_name": "1.png", "text": "x"}', [0, 1], ("", "a")),
@@ -234,6 +237,8 @@ def read_files(folder):
         ),
         ("metadata.csv", b"file_name,label\n1.png,3\na/0.png\n", r"has no label, a number or a text, for a/0\.png"),
         ("metadata.csv", b"file_name,label\n1.png,3\na/0.png,-1\n", "has the label -1, and a class is 0, 1"),
+        ("metadata.csv", b"file_name,label\n1.png,3.0\na/0.png,0.5\n", "has the label 0.5, and a class is 0, 1"),
+        ("metadata.csv", b"file_name,label\n1.png,3.0\na/0.png,nan\n", "has the label nan, and a class is 0, 1"),
         ("metadata.jsonl", b'{"file_name": "1.png", "label": [3]}', r"has no label, a number or a text, for 1\.png"),
         ("metadata.jsonl", b"[1]\n", r"metadata\.jsonl is damaged"),
         ("metadata.jsonl", b"{\n", r"metadata\.jsonl is damaged"),

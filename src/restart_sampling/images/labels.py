@@ -13,6 +13,7 @@ from restart_sampling.base.errors import InputError, shorten
 METADATA = ("metadata.csv", "metadata.jsonl")
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 _MAX_DIGITS = 12
+_NUMBER = re.compile(rf"-?\d{{1,{_MAX_DIGITS}}}(\.\d*)?|nan", re.IGNORECASE)
 
 
 def root(names: Sequence[str]) -> str:
@@ -130,17 +131,33 @@ def metadata_labels(
     label_of = dict(pairs)
     labels = [label_of.get(name) for name in names]
     for name, label in zip(names, labels, strict=True):
-        if type(label) not in (str, int) or label == "":
+        if type(label) not in (str, int, float) or label == "":
             raise InputError(
                 f"{where} has no label, a number or a text, for {shorten(name.removeprefix(folder))}; give it one, or "
                 "take the column out"
             )
-    texts = [*map(str, labels)]
-    if all(re.fullmatch(rf"-?\d{{1,{_MAX_DIGITS}}}", text) for text in texts):
-        numbers = np.array([*map(int, texts)], np.int64)
-        if numbers.min() < 0:
-            raise InputError(f"{where} has the label {numbers.min()}, and a class is 0, 1, ...; take the column out")
-        return numbers, ()
+    return number_classes(labels, where)
+
+
+def number_classes(labels: Iterable[object], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Numbers the images by labels that are numbers, as a float too (`10.0`, as pandas writes them), or texts.
+
+    Args:
+        labels: of the images.
+        where: what holds them, for messages.
+
+    Returns:
+        int64 [N], and the sorted names of the classes where the labels are texts, else ().
+
+    Raises:
+        InputError: all are numbers, and one is no class.
+    """
+    texts = [str(label).strip() for label in labels]
+    if all(_NUMBER.fullmatch(text) for text in texts):
+        wrong = next((text for text in texts if not float(text).is_integer() or float(text) < 0), None)
+        if wrong is not None:
+            raise InputError(f"{where} has the label {wrong}, and a class is 0, 1, ...; take the column out")
+        return np.array([int(float(text)) for text in texts], np.int64), ()
     classes = tuple(sorted({*texts}))
     number_of = {name: number for number, name in enumerate(classes)}
     return np.array([number_of[text] for text in texts], np.int64), classes
