@@ -211,6 +211,9 @@ def test_files_that_do_not_fit_their_names(tmp_path):
         ("metadata.csv", "file_name,label\n1.png,2.0\na/0.png,10.0\n", [2, 10], ()),
         ("metadata.csv", "file_name,label\n1.png,2.0\na/0.png,x\n", [0, 1], ("2.0", "x")),
         ("metadata.jsonl", '{"file_name": "1.png", "label": 3.0}\n{"file_name": "a/0.png", "label": 10}', [3, 10], ()),
+        ("metadata.csv", "file_name, label\n1.png, 3\na/0.png, 10\n", [3, 10], ()),
+        ("metadata.csv", "file_name;label\n1.png;3\n\na/0.png;10\n", [3, 10], ()),
+        ("metadata.csv", "file_name,text\n1.png,x\n", [0, 1], ("", "a")),
         ("metadata.csv", "label,file_name\n007,1.png\nx,a/0.png\n", [0, 1], ("007", "x")),
         ("metadata.jsonl", '{"file_name": "1.png", "label": 3}\n{"file_name": "a/0.png", "label": 0}\n\n', [3, 0], ()),
         ("metadata.jsonl", '{"file_name": "1.png", "text": "x"}', [0, 1], ("", "a")),
@@ -239,6 +242,8 @@ def read_files(folder):
         ("metadata.csv", b"file_name,label\n1.png,3\na/0.png,-1\n", "has the label -1, and a class is 0, 1"),
         ("metadata.csv", b"file_name,label\n1.png,3.0\na/0.png,0.5\n", "has the label 0.5, and a class is 0, 1"),
         ("metadata.csv", b"file_name,label\n1.png,3.0\na/0.png,nan\n", "has the label nan, and a class is 0, 1"),
+        ("metadata.csv", b"filename,label\n1.png,3\na/0.png,0\n", "has no file_name, which says whose each label is"),
+        ("metadata.csv", b"file_name,label,label\n1.png,3,4\n", "has the column label twice"),
         ("metadata.jsonl", b'{"file_name": "1.png", "label": [3]}', r"has no label, a number or a text, for 1\.png"),
         ("metadata.jsonl", b"[1]\n", r"metadata\.jsonl is damaged"),
         ("metadata.jsonl", b"{\n", r"metadata\.jsonl is damaged"),
@@ -377,3 +382,41 @@ def test_an_image_listed_twice_is_named(name, text, tmp_path):
     write_folder(tmp_path, {"1.png": png(0), "a/0.png": png(1), name: text.encode()})
     with pytest.raises(InputError, match=rf"{name} lists 1\.png twice; list each image once"):
         open_source(tmp_path)
+
+
+def test_a_first_image_without_a_class_of_a_webdataset(tmp_path):
+    files = samples(range(3))
+    del files["0000.cls"]
+    with pytest.raises(InputError, match=r"0000\.cls is missing; every image needs a class"):
+        open_source(write_tar(tmp_path / "a.tar", files))
+    only = {"a/1.png": png(0), "b/1.png": png(1), "paper.cls": b"of LaTeX"}
+    assert open_source(write_tar(tmp_path / "b.tar", only)).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("given", "labels", "classes"),
+    [
+        (["dog", "cat"], [1, 0], ("cat", "dog")),
+        ([10.0, 2.0], [10, 2], ()),
+        (["10", "2"], [10, 2], ()),
+        ([-1, -1], None, ()),
+    ],
+)
+def test_labels_of_parquet_that_are_no_integers(given, labels, classes, tmp_path):
+    source = open_source(write_parquet(tmp_path / "a.parquet", labels=given))
+    assert (source.labels if labels is None else source.labels.tolist(), source.classes) == (labels, classes)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([0.5, 1.0], "not all of its images have a class 0, 1"),
+        ([1, None], "not all of its images have a class 0, 1"),
+        (["cat", None], "not all of its images have a class"),
+        ([[0], [1]], "a label is a number or text"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_labels_of_parquet_that_are_no_classes(given, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        open_source(write_parquet(tmp_path / "a.parquet", labels=given))

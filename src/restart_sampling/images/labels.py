@@ -4,7 +4,8 @@ import csv
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -119,10 +120,16 @@ def metadata_labels(
     """
     try:
         lines = text.decode("utf-8-sig").splitlines()
-        rows = csv.DictReader(lines) if where.endswith(".csv") else (json.loads(line) for line in lines if line.strip())
+        rows = _table(lines, where) if where.endswith(".csv") else (json.loads(line) for line in lines if line.strip())
         pairs = [(posixpath.normpath(f"{folder}{row['file_name']}"), row["label"]) for row in rows]
-    except KeyError:
+    except KeyError as error:
+        if error.args == ("file_name",):
+            raise InputError(
+                f"{where} has no file_name, which says whose each label is; add it or remove the file"
+            ) from None
         return None
+    except InputError:
+        raise
     except (ValueError, TypeError, RecursionError, csv.Error) as error:
         raise InputError(f"{where} is damaged ({shorten(str(error))}); mend or remove it") from None
     if not pairs:
@@ -172,12 +179,12 @@ def stated_classes(read: Callable[[str], bytes | None], names: Sequence[str], wh
         where: the source, for messages.
 
     Returns:
-        int64 [N], or None where the first image has no such file.
+        int64 [N], or None where no image has such a file.
 
     Raises:
-        InputError: another image has none, or one holds no class.
+        InputError: only some images have one, or one holds no class.
     """
-    if read(_class_file(names[0])) is None:
+    if all(read(_class_file(name)) is None for name in names):
         return None
     labels = np.empty(len(names), np.int64)
     for place, name in enumerate(names):
@@ -210,6 +217,20 @@ def _check_once(listed: Iterable[str], folder: str, where: str) -> None:
         if name in seen:
             raise InputError(f"{where} lists {shorten(name.removeprefix(folder))} twice; list each image once")
         seen.add(name)
+
+
+def _table(lines: Sequence[str], where: str) -> Iterator[dict[str, str | None]]:
+    """Reads a CSV file with commas, semicolons or tabs."""
+    header = lines[0] if lines else ""
+    delimiter = max(",;\t", key=header.count)
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    columns = [column.strip() for column in next(rows, [])]
+    for column in ("file_name", "label"):
+        if columns.count(column) > 1:
+            raise InputError(f"{where} has the column {column} twice; keep one")
+    for row in rows:
+        if row:
+            yield {column: cell for column, cell in zip_longest(columns, row) if column is not None}
 
 
 def _folder(name: str, start: int) -> str:
