@@ -329,7 +329,15 @@ def test_names_of_classes_are_kept(tmp_path):
         (("00", "01", "02"), []),
         (("0", "1", "10", "2"), ["folder 10 is class 2"]),
         (("\u00b2", "\u2460"), []),  # digits for Python, and no numbers
-        (("train", "val"), ["the classes are train, val, which look like parts of a data set"]),
+        (("class1", "class10", "class2"), ["folder class10 is class 1"]),
+        (("class-10", "class9"), []),
+        (("1", "2", "3"), ["folder 1 is class 0"]),
+        (("", "cat"), ["images beside the folders are class 0"]),
+        (("train", "val"), ["the classes have train, val, which look like parts of a data set"]),
+        (("train2017", "val2017"), ["the classes have train2017, val2017, which look like parts"]),
+        (("Test-set", "train_set", "x"), ["the classes have Test-set, train_set, which look like parts"]),
+        (("cat", "trainset"), ["the classes have trainset, which looks like a part"]),
+        (("data", "settee", "trains", "tested"), []),
     ],
 )
 def test_what_looks_wrong_is_said(classes, notes):
@@ -420,3 +428,20 @@ def test_labels_of_parquet_that_are_no_integers(given, labels, classes, tmp_path
 def test_labels_of_parquet_that_are_no_classes(given, message, tmp_path):
     with pytest.raises(InputError, match=message):
         open_source(write_parquet(tmp_path / "a.parquet", labels=given))
+
+
+def test_zeros_are_advised_where_they_help():
+    advice = "write numbers with zeros before them"
+    assert advice in class_notes(["0", "1", *map(str, range(10, 20)), *map(str, range(2, 10))])[0]
+    assert advice in class_notes(["class1", "class10", "class2"])[0]
+    for classes in (["1", "2", "3"], ["1", "10", "2"]):
+        assert advice not in class_notes(classes)[0]
+
+
+def test_classes_with_the_same_folders_look_like_parts():
+    names = [f"{part}/{animal}/1.png" for part in ("new", "old") for animal in ("cat", "dog")]
+    assert class_notes(["new", "old"], names) == [
+        "the classes have new, old, which look like parts of a data set; give one of its parts"
+    ]
+    assert class_notes(["new", "old"], [names[0], names[1], names[2]]) == []
+    assert class_notes(["n01", "n02"], ["n01/images/1.png", "n02/images/1.png"]) == []
