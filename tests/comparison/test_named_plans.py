@@ -35,14 +35,28 @@ def test_the_originals_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "s_noise"), [("params_imagenet_edm.txt", 1.003), ("params_cifar10_vp.txt", 1.0), ("params_mine.txt", 1.0)]
+    ("name", "s_noise"),
+    [
+        ("params_imagenet_edm.txt", 1.003),
+        ("params_imagenet_edm.TXT", 1.003),
+        ("params_ImageNet_edm.txt", 1.003),
+        ("params_imagenet64_edm.txt", 1.003),
+        ("params_cifar10_vp.txt", 1.0),
+        ("PARAMS_cifar10_vp.txt", 1.0),
+        ("params_mine.txt", 1.0),
+    ],
 )
 def test_the_originals_lines_get_what_its_sweep_script_passes(name, s_noise, tmp_path):
-    file = write(tmp_path / name, ORIGINAL + "18 [3,2,0.06,0.30]\n")
-    *rows, own = read_rows(file)
+    own = '18\n18 [3,2,0.06,0.30]\n18 {"0": [3, 2, 0.06, 0.30]} gamma=0  # mine\n18 gamma=0 [3,2,0.06,0.30]\n'
+    file = write(tmp_path / name, own + "cifar10-vp-43\n" + ORIGINAL)
+    ode, short, without, first_without, preset, *rows = read_rows(file)
+    passed = f"gamma=0.05 s_min=0.01 s_max=1 s_noise={s_noise}"
+    assert ode.plan == Plan.parse(f"18 {passed}")
+    assert short.plan == Plan.parse(f"18 [3,2,0.06,0.30] {passed}")
+    assert without.plan == first_without.plan == Plan.parse(f"18 [3,2,0.06,0.30] {passed}").set("gamma=0")
+    assert preset.plan == Plan.parse("cifar10-vp-43")
     for row in rows:
         assert (row.plan.gamma, row.plan.s_min, row.plan.s_max, row.plan.s_noise) == (0.05, 0.01, 1.0, s_noise)
-    assert own.plan == Plan.parse("18 [3,2,0.06,0.30]")
     assert rows[-1].plan == Plan.parse("imagenet64-edm-39").set(f"s_noise={s_noise}")
     assert all(setting in script_settings(file) for setting in str(rows[0].plan).split()[2:])
     assert script_settings("params_absent.txt") == script_settings("cifar10-vp-*") == ""

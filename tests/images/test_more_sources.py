@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tarfile
 import zipfile
 import zlib
 
@@ -207,6 +208,12 @@ def test_files_that_do_not_fit_their_names(tmp_path):
     ("name", "text", "labels", "classes"),
     [
         ("metadata.csv", "file_name,label\n1.png,3\na/0.png,10\n", [3, 10], ()),
+        ("metadata.csv", "file_name,label\n1.png,2.0\na/0.png,10.0\n", [2, 10], ()),
+        ("metadata.csv", "file_name,label\n1.png,2.0\na/0.png,x\n", [0, 1], ("2.0", "x")),
+        ("metadata.jsonl", '{"file_name": "1.png", "label": 3.0}\n{"file_name": "a/0.png", "label": 10}', [3, 10], ()),
+        ("metadata.csv", "file_name, label\n1.png, 3\na/0.png, 10\n", [3, 10], ()),
+        ("metadata.csv", "file_name;label\n1.png;3\n\na/0.png;10\n", [3, 10], ()),
+        ("metadata.csv", "file_name,text\n1.png,x\n", [0, 1], ("", "a")),
         ("metadata.csv", "label,file_name\n007,1.png\nx,a/0.png\n", [0, 1], ("007", "x")),
         ("metadata.jsonl", '{"file_name": "1.png", "label": 3}\n{"file_name": "a/0.png", "label": 0}\n\n', [3, 0], ()),
         ("metadata.jsonl", '{"file_name": "1.png", "text": "x"}', [0, 1], ("", "a")),
@@ -233,6 +240,10 @@ def read_files(folder):
         ),
         ("metadata.csv", b"file_name,label\n1.png,3\na/0.png\n", r"has no label, a number or a text, for a/0\.png"),
         ("metadata.csv", b"file_name,label\n1.png,3\na/0.png,-1\n", "has the label -1, and a class is 0, 1"),
+        ("metadata.csv", b"file_name,label\n1.png,3.0\na/0.png,0.5\n", "has the label 0.5, and a class is 0, 1"),
+        ("metadata.csv", b"file_name,label\n1.png,3.0\na/0.png,nan\n", "has the label nan, and a class is 0, 1"),
+        ("metadata.csv", b"filename,label\n1.png,3\na/0.png,0\n", "has no file_name, which says whose each label is"),
+        ("metadata.csv", b"file_name,label,label\n1.png,3,4\n", "has the column label twice"),
         ("metadata.jsonl", b'{"file_name": "1.png", "label": [3]}', r"has no label, a number or a text, for 1\.png"),
         ("metadata.jsonl", b"[1]\n", r"metadata\.jsonl is damaged"),
         ("metadata.jsonl", b"{\n", r"metadata\.jsonl is damaged"),
@@ -318,7 +329,15 @@ def test_names_of_classes_are_kept(tmp_path):
         (("00", "01", "02"), []),
         (("0", "1", "10", "2"), ["folder 10 is class 2"]),
         (("\u00b2", "\u2460"), []),  # digits for Python, and no numbers
-        (("train", "val"), ["the classes are train, val, which look like parts of a data set"]),
+        (("class1", "class10", "class2"), ["folder class10 is class 1"]),
+        (("class-10", "class9"), []),
+        (("1", "2", "3"), ["folder 1 is class 0"]),
+        (("", "cat"), ["images beside the folders are class 0"]),
+        (("train", "val"), ["the classes have train, val, which look like parts of a data set"]),
+        (("train2017", "val2017"), ["the classes have train2017, val2017, which look like parts"]),
+        (("Test-set", "train_set", "x"), ["the classes have Test-set, train_set, which look like parts"]),
+        (("cat", "trainset"), ["the classes have trainset, which looks like a part"]),
+        (("data", "settee", "trains", "tested"), []),
     ],
 )
 def test_what_looks_wrong_is_said(classes, notes):
@@ -331,3 +350,98 @@ def test_a_zip_made_on_windows_keeps_its_classes(tmp_path):
         archive.writestr("dog\\0.png", png(1))
     source = open_source(tmp_path / "a.zip")
     assert (source.labels.tolist(), source.classes) == ([0, 1], ("cat", "dog"))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_a_file_twice_in_an_archive_is_named(write, tmp_path):
+    for number, again in enumerate(("a/1.png", "./a/1.png", "a//./1.png")):
+        path = tmp_path / f"{number}.archive"
+        with (zipfile.ZipFile if write is write_zip else tarfile.open)(path, "w") as archive:
+            for name in ("a/1.png", again):
+                if write is write_zip:
+                    archive.writestr(zipfile.ZipInfo(name), png(0))
+                else:
+                    archive.addfile(tarfile.TarInfo(name))
+        with pytest.raises(InputError, match=r"archive holds a/1\.png twice; pack each file once"):
+            open_source(path)
+
+
+def test_a_backslash_and_a_slash_make_one_name_of_a_zip(tmp_path):
+    with pytest.raises(InputError, match=r"holds a/1\.png twice"):
+        open_source(write_zip(tmp_path / "a.zip", {"a/1.png": png(0), "a\\1.png": png(1)}))
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_the_folder_itself_is_no_class(write, tmp_path):
+    source = open_source(write(tmp_path / "a", {"./a/1.png": png(0), "a/2.png": png(1)}))
+    assert (list(source.names), source.labels) == (["a/1.png", "a/2.png"], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("dataset.json", '{"labels": [["1.png", 0], ["a/0.png", 1], ["1.png", 2]]}'),
+        ("metadata.csv", "file_name,label\n1.png,3\na/0.png,1\n./1.png,4\n"),
+        ("metadata.jsonl", '{"file_name": "1.png", "label": 3}\n' * 2),
+    ],
+)
+def test_an_image_listed_twice_is_named(name, text, tmp_path):
+    write_folder(tmp_path, {"1.png": png(0), "a/0.png": png(1), name: text.encode()})
+    with pytest.raises(InputError, match=rf"{name} lists 1\.png twice; list each image once"):
+        open_source(tmp_path)
+
+
+def test_a_first_image_without_a_class_of_a_webdataset(tmp_path):
+    files = samples(range(3))
+    del files["0000.cls"]
+    with pytest.raises(InputError, match=r"0000\.cls is missing; every image needs a class"):
+        open_source(write_tar(tmp_path / "a.tar", files))
+    only = {"a/1.png": png(0), "b/1.png": png(1), "paper.cls": b"of LaTeX"}
+    assert open_source(write_tar(tmp_path / "b.tar", only)).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("given", "labels", "classes"),
+    [
+        (["dog", "cat"], [1, 0], ("cat", "dog")),
+        ([10.0, 2.0], [10, 2], ()),
+        (["10", "2"], [10, 2], ()),
+        ([-1, -1], None, ()),
+    ],
+)
+def test_labels_of_parquet_that_are_no_integers(given, labels, classes, tmp_path):
+    source = open_source(write_parquet(tmp_path / "a.parquet", labels=given))
+    assert (source.labels if labels is None else source.labels.tolist(), source.classes) == (labels, classes)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([0.5, 1.0], "not all of its images have a class 0, 1"),
+        ([1, None], "not all of its images have a class 0, 1"),
+        (["cat", None], "not all of its images have a class"),
+        ([[0], [1]], "a label is a number or text"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_labels_of_parquet_that_are_no_classes(given, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        open_source(write_parquet(tmp_path / "a.parquet", labels=given))
+
+
+def test_zeros_are_advised_where_they_help():
+    advice = "write numbers with zeros before them"
+    assert advice in class_notes(["0", "1", *map(str, range(10, 20)), *map(str, range(2, 10))])[0]
+    assert advice in class_notes(["class1", "class10", "class2"])[0]
+    for classes in (["1", "2", "3"], ["1", "10", "2"]):
+        assert advice not in class_notes(classes)[0]
+
+
+def test_classes_with_the_same_folders_look_like_parts():
+    names = [f"{part}/{animal}/1.png" for part in ("new", "old") for animal in ("cat", "dog")]
+    assert class_notes(["new", "old"], names) == [
+        "the classes have new, old, which look like parts of a data set; give one of its parts"
+    ]
+    assert class_notes(["new", "old"], [names[0], names[1], names[2]]) == []
+    assert class_notes(["n01", "n02"], ["n01/images/1.png", "n02/images/1.png"]) == []

@@ -198,7 +198,7 @@ def describe_source(source: Source, with_classes: bool = False) -> dict[str, Any
         named = [f"{number} {shorten(name, 40) or '(no folder)'}" for number, name in enumerate(source.classes)]
         shown = named if len(named) <= _MAX_CLASSES else [*named[: _MAX_CLASSES - 2], "...", named[-1]]
         rows["classes"] = ", ".join(shown)
-        if notes := class_notes(source.classes):
+        if notes := class_notes(source.classes, source.names):
             rows["note"] = "; ".join(notes)
     return rows
 

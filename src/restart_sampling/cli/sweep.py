@@ -120,9 +120,9 @@ def sweep(
                 {
                     "model": f"{model.description}, network in {rows[0].about['run']['arithmetic']}",
                     **{
-                        Path(source).name: f"{script_settings(source)}, as the original's sweep script passes them"
+                        Path(source).name: f"{passed}, as the original's sweep script passes them; a line's own hold"
                         for source in plan_sources
-                        if script_settings(source)
+                        if (passed := script_settings(source))
                     },
                     "rows": describe_rows(rows, f"NFE {sum(row.cost for row in rows)}", there),
                     "images": f"{blocks} x {images} of each row, the same seeds",

@@ -65,7 +65,7 @@ def read_rows(source: str) -> list[NamedPlan]:
     Args:
         source: a file with a plan a line (`#` begins a comment), a `.csv` or a `.toml` (tables `[[row]]`) with
             `COLUMNS`, a pattern such as `cifar10-vp-*`, or a plan. A line of the original's `params_*.txt` gets the
-            settings of `script_settings`.
+            settings of `script_settings` that it does not state, unless it is a preset.
 
     Raises:
         InputError: no such file or preset, or a row that is not a plan; the message names the row.
@@ -98,12 +98,13 @@ def read_rows(source: str) -> list[NamedPlan]:
 def script_settings(source: str) -> str:
     """Returns what the original's sweep script (hyperparam.py) passes with each line of a `params_DATASET_METHOD.txt`.
 
-    Its files hold only the number of steps and the intervals; "" for other sources.
+    Its files hold only the number of steps and the intervals. The name is known in small and capital letters, and
+    ImageNet's by any word that begins with it; "" for other sources.
     """
-    dataset = re.fullmatch(r"params_([^_]*).*\.txt", Path(source).name)
-    if dataset is None or not Path(source).is_file():
+    name = Path(source).name.lower()
+    if not re.fullmatch(r"params_.*\.txt", name) or not Path(source).is_file():
         return ""
-    return f"gamma=0.05 s_min=0.01 s_max=1 s_noise={1.003 if dataset[1] == 'imagenet' else 1:g}"
+    return f"gamma=0.05 s_min=0.01 s_max=1 s_noise={1.003 if '_imagenet' in name else 1:g}"
 
 
 def check_different(rows: Sequence[NamedPlan]) -> None:
@@ -129,10 +130,12 @@ Entries = Mapping[str, Any]
 
 
 def _lines(source: str, text: str) -> Iterable[tuple[str, Entries]]:
+    passed = script_settings(source)
     for number, line in enumerate(text.splitlines(), start=1):
         plan = line.partition("#")[0].strip()
-        if re.fullmatch(r"\d+\s+\{.*\}", plan):  # as the original writes it
-            plan = f"{plan} {script_settings(source)}"
+        # A preset has settings of its own. Of two for one key the later holds, which is the line's.
+        if passed and (match := re.match(r"\d+(?=[\s,\[{]|$)|(?=[\[{])", plan)):
+            plan = f"{match[0]} {passed} {plan[match.end() :].lstrip(', ')}".strip()
         if plan:
             yield f"line {number}", {"name": plan if plan in PRESETS else "", "plan": plan}
 

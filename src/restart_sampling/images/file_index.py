@@ -1,5 +1,6 @@
 """The files of a source, sorted by name on disk: a million take no more memory than ten."""
 
+import posixpath
 import sqlite3
 import tempfile
 import weakref
@@ -8,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, overload
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.images.decode import is_image
 
 _CACHE_KIB = 32 * 1024
@@ -26,8 +27,8 @@ create table image (number integer primary key, name blob, place blob);
 class FileIndex:
     """Names of files, each with what its source needs to find it. It may be used from several threads at once.
 
-    The order is that of the characters, so that a folder and its zip agree. Of two files of one name the later counts,
-    as for tar. SQLite keeps them in a temporary file of its own (in TMPDIR).
+    The order is that of the characters, so that a folder and its zip agree. `./a//b` is `a/b`. SQLite keeps
+    them in a temporary file of its own (in TMPDIR).
 
     Attributes:
         images: the names of the images (`is_image`), as a sequence.
@@ -37,20 +38,29 @@ class FileIndex:
         files: names and places, in any order; names that are not UTF-8 have surrogates for their bytes, as Python's.
 
     Raises:
-        InputError: there is no room for the temporary file.
+        InputError: two files have one name, or there is no room for the temporary file.
     """
 
     def __init__(self, path: Path, files: Iterable[tuple[str, bytes]]) -> None:
         self._database = sqlite3.connect("", check_same_thread=False)
         weakref.finalize(self, self._database.close)
         self._lock = Lock()
-        rows = ((_packed(name), place, is_image(name)) for name, place in files)
+        name = ""
+
+        def rows() -> Iterator[tuple[bytes, bytes, bool]]:
+            nonlocal name
+            for each, place in files:
+                name = posixpath.normpath(each)
+                yield _packed(name), place, is_image(name)
+
         try:
             self._database.executescript(_TABLES.format(cache=_CACHE_KIB))
-            self._database.executemany("insert or replace into file values (?, ?, ?)", rows)
+            self._database.executemany("insert into file values (?, ?, ?)", rows())
             self._database.execute(
                 "insert into image select row_number() over (order by name) - 1, name, place from file where image"
             )
+        except sqlite3.IntegrityError:
+            raise InputError(f"{path} holds {shorten(name, 200)} twice; pack each file once") from None
         except sqlite3.Error as error:
             raise InputError(
                 f"the names of the files in {path} have no room in {tempfile.gettempdir()} ({error}); "

@@ -2,16 +2,23 @@
 
 import csv
 import json
+import posixpath
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 import numpy as np
 
 from restart_sampling.base.errors import InputError, shorten
 
 METADATA = ("metadata.csv", "metadata.jsonl")
-SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+SPLITS = {
+    *("train", "training", "val", "valid", "validation", "dev", "eval", "evaluation", "test", "testing"),
+    *("holdout", "unlabeled", "unlabelled"),
+}
 _MAX_DIGITS = 12
+_NUMBER = re.compile(rf"-?\d{{1,{_MAX_DIGITS}}}(\.\d*)?|nan", re.IGNORECASE)
 
 
 def root(names: Sequence[str]) -> str:
@@ -64,15 +71,17 @@ def listed_labels(
         int64 [N], None where it states none; and the names of the classes, ().
 
     Raises:
-        InputError: it is no such file, leaves an image out, or a label is no class number.
+        InputError: it is no such file, leaves an image out or lists one twice, or a label is no class number.
     """
     try:
         content = json.loads(text)
         stated = content["labels"]
-        labels = {folder + name: label for name, label in stated} if stated else {}
+        pairs = [(folder + name, label) for name, label in stated or []]
+        labels = dict(pairs)
         classes = content.get("classes", [])
     except (ValueError, TypeError, KeyError, RecursionError):
         raise InputError(f'{where} is not of the form {{"labels": [[name, class], ...]}}; mend or remove it') from None
+    _check_once((name for name, _ in pairs), folder, where)
     for name, label in labels.items():
         if type(label) is not int or not 0 <= label < 2**31:
             raise InputError(f"{where} labels {shorten(name)} with {shorten(repr(label))}, and a class is 0, 1, ...")
@@ -111,31 +120,55 @@ def metadata_labels(
         columns.
 
     Raises:
-        InputError: it is no such file, or leaves out an image or its class.
+        InputError: it is no such file, leaves out an image or its class, or lists one twice.
     """
     try:
         lines = text.decode("utf-8-sig").splitlines()
-        rows = csv.DictReader(lines) if where.endswith(".csv") else (json.loads(line) for line in lines if line.strip())
-        label_of = {f"{folder}{row['file_name']}": row["label"] for row in rows}
-    except KeyError:
+        rows = _table(lines, where) if where.endswith(".csv") else (json.loads(line) for line in lines if line.strip())
+        pairs = [(posixpath.normpath(f"{folder}{row['file_name']}"), row["label"]) for row in rows]
+    except KeyError as error:
+        if error.args == ("file_name",):
+            raise InputError(
+                f"{where} has no file_name, which says whose each label is; add it or remove the file"
+            ) from None
         return None
+    except InputError:
+        raise
     except (ValueError, TypeError, RecursionError, csv.Error) as error:
         raise InputError(f"{where} is damaged ({shorten(str(error))}); mend or remove it") from None
-    if not label_of:
+    if not pairs:
         return None
+    _check_once((name for name, _ in pairs), folder, where)
+    label_of = dict(pairs)
     labels = [label_of.get(name) for name in names]
     for name, label in zip(names, labels, strict=True):
-        if type(label) not in (str, int) or label == "":
+        if type(label) not in (str, int, float) or label == "":
             raise InputError(
                 f"{where} has no label, a number or a text, for {shorten(name.removeprefix(folder))}; give it one, or "
                 "take the column out"
             )
-    texts = [*map(str, labels)]
-    if all(re.fullmatch(rf"-?\d{{1,{_MAX_DIGITS}}}", text) for text in texts):
-        numbers = np.array([*map(int, texts)], np.int64)
-        if numbers.min() < 0:
-            raise InputError(f"{where} has the label {numbers.min()}, and a class is 0, 1, ...; take the column out")
-        return numbers, ()
+    return number_classes(labels, where)
+
+
+def number_classes(labels: Iterable[object], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Numbers the images by labels that are numbers, as a float too (`10.0`, as pandas writes them), or texts.
+
+    Args:
+        labels: of the images.
+        where: what holds them, for messages.
+
+    Returns:
+        int64 [N], and the sorted names of the classes where the labels are texts, else ().
+
+    Raises:
+        InputError: all are numbers, and one is no class.
+    """
+    texts = [str(label).strip() for label in labels]
+    if all(_NUMBER.fullmatch(text) for text in texts):
+        wrong = next((text for text in texts if not float(text).is_integer() or float(text) < 0), None)
+        if wrong is not None:
+            raise InputError(f"{where} has the label {wrong}, and a class is 0, 1, ...; take the column out")
+        return np.array([int(float(text)) for text in texts], np.int64), ()
     classes = tuple(sorted({*texts}))
     number_of = {name: number for number, name in enumerate(classes)}
     return np.array([number_of[text] for text in texts], np.int64), classes
@@ -150,12 +183,12 @@ def stated_classes(read: Callable[[str], bytes | None], names: Sequence[str], wh
         where: the source, for messages.
 
     Returns:
-        int64 [N], or None where the first image has no such file.
+        int64 [N], or None where no image has such a file.
 
     Raises:
-        InputError: another image has none, or one holds no class.
+        InputError: only some images have one, or one holds no class.
     """
-    if read(_class_file(names[0])) is None:
+    if all(read(_class_file(name)) is None for name in names):
         return None
     labels = np.empty(len(names), np.int64)
     for place, name in enumerate(names):
@@ -167,19 +200,82 @@ def stated_classes(read: Callable[[str], bytes | None], names: Sequence[str], wh
     return labels
 
 
-def class_notes(classes: Sequence[str]) -> list[str]:
-    """Says what of these names, in the order of their numbers, is perhaps not what was meant."""
+def class_notes(classes: Sequence[str], names: Sequence[str] = ()) -> list[str]:
+    """Says what of the classes is perhaps not what was meant.
+
+    Args:
+        classes: their names, in the order of their numbers.
+        names: of the images, sorted, where the classes are folders.
+    """
     notes = []
-    moved = [(name, number) for number, name in enumerate(classes) if name.isdecimal() and int(name) != number]
-    if moved:
-        name, number = moved[0]
+    if moved := _out_of_order(classes):
+        # Zeros make the text's order that of the numbers, which helps unless these begin with 1, or some are missing.
+        numbers = sorted(int(name) for name in classes if name.isdecimal())
+        advice = "write numbers with zeros before them, or " if numbers == [*range(len(numbers))] else ""
         notes.append(
-            f"folder {name} is class {number}: classes are numbered in the order of the names as text, as in EDM; "
-            "write numbers with zeros before them, or state the classes in a dataset.json"
+            f"folder {moved} is class {classes.index(moved)}: classes are numbered in the order of the names as text, "
+            f"as in EDM; {advice}state the classes in a dataset.json"
         )
-    if classes and {name.lower() for name in classes} <= SPLITS:
-        notes.append(f"the classes are {', '.join(classes)}, which look like parts of a data set; give one of them")
+    if "" in classes and len(classes) > 1:
+        notes.append(
+            f"images beside the folders are class {classes.index('')}; move them to a folder, or take them out"
+        )
+    splits = [name for name in classes if _is_split(name)] or _alike(classes, names)
+    if splits:
+        shown = shorten(", ".join(splits), 200)
+        looks = "looks like a part" if len(splits) == 1 else "look like parts"
+        notes.append(f"the classes have {shown}, which {looks} of a data set; give one of its parts")
     return notes
+
+
+def _out_of_order(classes: Sequence[str]) -> str | None:
+    """Finds a class whose number is not that of its name, or that comes before one of a smaller number (class10)."""
+    last: dict[str, tuple[int, str]] = {}
+    for name in classes:
+        if match := re.fullmatch(r"(\D*)(\d+)", name):
+            before, other = last.get(match[1], (0, ""))
+            if int(match[2]) < before:
+                return other
+            last[match[1]] = int(match[2]), name
+    return next((name for number, name in enumerate(classes) if name.isdecimal() and int(name) != number), None)
+
+
+def _is_split(name: str) -> bool:
+    return re.sub(r"[-_ ]?(set)?[-_ ]?\d*$", "", name.lower(), count=1) in SPLITS
+
+
+def _alike(classes: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Lists the classes that have the same folders, several, as train/cat, train/dog and other/cat, other/dog have."""
+    start = len(root(names)) if names else 0
+    within: dict[str, set[str]] = {name: set() for name in classes}
+    for name in names:
+        folder, _, rest = name[start:].partition("/")
+        if folder in within and "/" in rest:
+            within[folder].add(rest.partition("/")[0])
+    shared = Counter(frozenset(folders) for folders in within.values() if len(folders) > 1)
+    return [name for name, folders in within.items() if shared[frozenset(folders)] > 1]
+
+
+def _check_once(listed: Iterable[str], folder: str, where: str) -> None:
+    seen: set[str] = set()
+    for name in listed:
+        if name in seen:
+            raise InputError(f"{where} lists {shorten(name.removeprefix(folder))} twice; list each image once")
+        seen.add(name)
+
+
+def _table(lines: Sequence[str], where: str) -> Iterator[dict[str, str | None]]:
+    """Reads a CSV file with commas, semicolons or tabs."""
+    header = lines[0] if lines else ""
+    delimiter = max(",;\t", key=header.count)
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    columns = [column.strip() for column in next(rows, [])]
+    for column in ("file_name", "label"):
+        if columns.count(column) > 1:
+            raise InputError(f"{where} has the column {column} twice; keep one")
+    for row in rows:
+        if row:
+            yield {column: cell for column, cell in zip_longest(columns, row) if column is not None}
 
 
 def _folder(name: str, start: int) -> str:

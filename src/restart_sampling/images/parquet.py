@@ -14,7 +14,7 @@ import numpy as np
 from restart_sampling.base.errors import InputError, require_extra, shorten
 from restart_sampling.images.dataset_cards import as_names, stated_names
 from restart_sampling.images.decode import check_file
-from restart_sampling.images.labels import SPLITS
+from restart_sampling.images.labels import SPLITS, number_classes
 
 SUFFIX = ".parquet"
 _IMAGES = ("image", "img")
@@ -75,14 +75,17 @@ class ParquetFiles:
                     rows.append(file.metadata.row_group(group).num_rows)
                 if file.metadata.num_rows > shard.stat().st_size:
                     raise ValueError(f"{file.metadata.num_rows:,} rows are announced")
-                labels.append(None if label is None else file.read([label])[label].to_numpy())
+                labels.append(None if label is None else _label_values(file, label))
                 classes.add(_class_names(file, label) or (stated_names(shard, label) if label else ()))
         self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
         if len(classes) > 1:
             raise InputError(f"{path}: its Parquet files name different classes; give files of one data set")
         self.classes = classes.pop()
         known = [each for each in labels if each is not None]
-        self.labels = _checked(path, np.concatenate(known)) if len(known) == len(labels) else None
+        if known and len(known) < len(labels):
+            raise InputError(f"{path}: only some of its Parquet files have labels; give files of one data set")
+        self.labels, texts = _numbered(path, np.concatenate(known)) if known else (None, ())
+        self.classes = self.classes or texts
         if self.labels is not None and 0 < len(self.classes) <= self.labels.max(initial=0):
             raise InputError(f"{path} names {len(self.classes)} classes, and has a class {self.labels.max()}; mend it")
 
@@ -136,8 +139,23 @@ def _columns(path: Path, file: Any) -> tuple[str, str | None]:
     if not images:
         names = ", ".join(shorten(name, 40) for name in schema.names[:8])
         raise InputError(f"{path} has the columns {names}; that of the images is {' or '.join(_IMAGES)}")
-    labels = [each for each in _LABELS if each in schema.names and pyarrow.types.is_integer(schema.field(each).type)]
-    return images[0], labels[0] if labels else None
+    types = {name: schema.field(name).type for name in _LABELS if name in schema.names}
+    label = next((name for name, kind in types.items() if pyarrow.types.is_integer(kind)), next(iter(types), None))
+    if label and pyarrow.types.is_nested(types[label]):
+        raise InputError(
+            f"{path}: its column {label} is {shorten(str(types[label]))}, and a label is a number or text; take it out"
+        )
+    return images[0], label
+
+
+def _label_values(file: Any, label: str) -> np.ndarray:
+    """Reads a column of classes: numbers, or object for texts."""
+    import pyarrow
+
+    column = file.read([label])[label]
+    if pyarrow.types.is_integer(column.type) or pyarrow.types.is_floating(column.type):
+        return np.asarray(column.to_numpy())
+    return np.array(column.to_pylist(), object)
 
 
 def _class_names(file: Any, label: str | None) -> tuple[str, ...]:
@@ -148,9 +166,14 @@ def _class_names(file: Any, label: str | None) -> tuple[str, ...]:
         return ()
 
 
-def _checked(path: Path, labels: np.ndarray) -> np.ndarray | None:
-    if labels.dtype.kind not in "iu" or labels.min() < 0:
-        if labels.max() == -1:  # of Hugging Face's test sets, whose classes are secret
-            return None
+def _numbered(path: Path, labels: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Makes int64 [N] of the values of the column, and names the classes where they are texts."""
+    if labels.dtype.kind == "O":
+        if any(label is None for label in labels):
+            raise InputError(f"{path}: not all of its images have a class; give the part that has")
+        return number_classes(labels, f"{path}: column label")
+    if labels.size and labels.max() == -1:  # of Hugging Face's test sets, whose classes are secret
+        return None, ()
+    if not ((labels >= 0) & (labels < 2**31) & (labels == np.floor(labels))).all():
         raise InputError(f"{path}: not all of its images have a class 0, 1, ...; give the part that has")
-    return labels.astype(np.int64)
+    return labels.astype(np.int64), ()

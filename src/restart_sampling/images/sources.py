@@ -241,7 +241,8 @@ def _labels(path: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray 
             text = read(folder + name)
             if text is not None and (found := metadata_labels(text, names, folder, f"{path}: {folder}{name}")):
                 return found
-    stated = stated_classes(read, names, str(path))
+    has_classes = any(name.endswith(".cls") for name in files.index.others())
+    stated = stated_classes(read, names, str(path)) if has_classes else None
     return (folder_labels(names), folder_classes(names)) if stated is None else (stated, ())
 
 

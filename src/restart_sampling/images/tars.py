@@ -79,7 +79,7 @@ def _members(file: BinaryIO, path: Path) -> Iterator[tuple[str, int, int]]:
                     name = shorten(member.name)
                     raise InputError(f"{path}: {name} is a link; pack with --dereference --hard-dereference")
                 if member.isfile():
-                    yield member.name.removeprefix("./"), member.offset_data, member.size
+                    yield member.name, member.offset_data, member.size
             # tarfile takes damage between two files, and a tar cut there, for the end.
             file.seek(archive.offset)
             if file.read(_BLOCK) != bytes(_BLOCK):
