@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import diffusers
+import numpy as np
 
 from restart_sampling.base.errors import InputError
 
@@ -79,6 +80,10 @@ _OF_THE_MODEL = {
     "rescale_betas_zero_snr",
     "snr_shift_scale",
 }
+_MADE_ONCE = _OF_THE_MODEL - {"prediction_type"} | {"shift", "use_dynamic_shifting"}
+"""Settings that __init__ makes tables of, and that are not read again."""
+_MISSPELT = 0.6
+"""Likeness to a setting, as difflib has it, at which a key is meant to be it."""
 _OF_EDM = {"sigma_min", "sigma_max", "sigma_data", "sigma_schedule", "rho", "final_sigmas_type"}
 _OURS = {"restart", "solver", "restart_solver", "restart_budget", "restart_grid", "euler_below"}
 
@@ -169,6 +174,29 @@ def check_keywords(class_name: str, given: Iterable[str], known: Iterable[str]) 
     for each in given:
         if each not in known:
             raise InputError(f"{class_name} has no setting {_nearest(each, known)}")
+
+
+def check_registered(config: Config, given: Config) -> None:
+    """Refuses what register_to_config would take and not follow.
+
+    A key that is like none of the schedulers' is a note of the user's, as in diffusers; so is one of another class.
+
+    Args:
+        config: of the scheduler.
+        given: the settings that are registered.
+
+    Raises:
+        InputError: a key is nearly a setting, or one is of the noise schedule, which is made with the scheduler.
+    """
+    known = _known_keys()
+    for key, value in given.items():
+        if key not in known and get_close_matches(key, known, n=1, cutoff=_MISSPELT):
+            raise InputError(f"there is no setting {_nearest(key, known)}")
+        if key in _MADE_ONCE and key in config and not np.array_equal(value, config[key]):
+            raise InputError(
+                f"{key} is of the noise schedule, which stays as it was made; make a new scheduler with "
+                f"from_config(scheduler.config, {key}={value!r})"
+            )
 
 
 def arguments_of(base: type, config: Config) -> dict[str, Any]:
