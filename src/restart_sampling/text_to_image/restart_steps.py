@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import inf
+from numbers import Real
 from typing import Any, ClassVar, Literal, SupportsFloat, get_args
 
 import torch
@@ -197,7 +198,7 @@ class RestartSteps(RowLayout):
             InputError: a setting is not for this scheduler, the timestep is not that of the row, the list of generators
                 is not as long as the batch, or the run cannot begin at this row.
         """
-        if others and (wanted := [name for name, value in others.items() if value not in (None, False, 0)]):
+        if others and (wanted := [name for name, value in others.items() if not _is_off(value)]):
             raise InputError(
                 f"the pipeline sets {', '.join(wanted)} of another scheduler's step; use that scheduler in it"
             )
@@ -280,6 +281,11 @@ class RestartSteps(RowLayout):
                 noise = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
             x = torch.add(x if keep == 1 else keep * x, noise, alpha=std)
         return x
+
+
+def _is_off(value: object) -> bool:
+    """Whether a setting is none; a tensor is one, whatever is in it."""
+    return value is None or (isinstance(value, Real) and value == 0)
 
 
 def _in(x: Tensor, dtype: torch.dtype) -> Tensor:

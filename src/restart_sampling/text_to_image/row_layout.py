@@ -217,7 +217,7 @@ class RowLayout(RowTensors):
         self._sigmas[begin:-1] = torch.tensor([call.level for call in calls])
         self._calls = [*self._calls[:begin], *calls]
         self._laid_out_from = begin
-        self._mark(self._kept[0][:begin] + times.tolist(), self._sigmas.tolist())
+        self._keep()
 
     def _entered(self, begin: int) -> list[Evaluation]:
         """The rows of a run that begins at one of them, with a solver that remembers nothing.
