@@ -29,6 +29,11 @@ SENTENCES = [
     (RestartScheduler, {"restart_grid": "cosine"}, "restart_grid is 'cosine'"),
     (RestartScheduler, {"prediction_type": "flow_prediction"}, "FlowMatchRestartScheduler"),
     (RestartScheduler, {"beta_schedule": "cosine"}, "beta_schedule is 'cosine'; RestartScheduler knows linear,"),
+    (RestartScheduler, {"beta_start": "0.00085"}, "beta_start = '0.00085'; give a number"),
+    (RestartScheduler, {"num_train_timesteps": None}, "num_train_timesteps = None; give a number"),
+    (RestartScheduler, {"sigma_max": "80"}, "sigma_max = '80'; give a number"),
+    (FlowMatchRestartScheduler, {"shift": "3"}, "shift = '3'; give a number"),
+    (FlowMatchRestartScheduler, {"shift": None}, "shift = None; give a number"),
     (FlowMatchRestartScheduler, {"invert_sigmas": True}, "Mochi"),
     (FlowMatchRestartScheduler, {"stochastic_sampling": True}, "set it to false"),
 ]

@@ -10,6 +10,7 @@ import diffusers
 import numpy as np
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number
 
 Config = Mapping[str, Any]
 
@@ -199,6 +200,18 @@ def check_registered(config: Config, given: Config) -> None:
             )
 
 
+def check_numbers(class_: type, config: Config) -> None:
+    """Refuses texts and other things where a class has numbers.
+
+    Raises:
+        InputError: a value is no number; the message names it.
+    """
+    for key, each in inspect.signature(class_.__init__).parameters.items():  # type: ignore[misc]
+        kinds = (int, float) if config.get(key) is None else (int, float, int | None, float | None)
+        if each.annotation in kinds and key not in _OURS:
+            real_number(key, config[key])
+
+
 def arguments_of(base: type, config: Config) -> dict[str, Any]:
     """The part of a config that the constructor of a base class takes."""
     return {key: config[key] for key in inspect.signature(base.__init__).parameters if key in config}  # type: ignore[misc]
@@ -213,9 +226,19 @@ def _kept(config: Config, defaults: Config, keys: set[str]) -> dict[str, Any]:
     dropped = [
         key
         for key in config.get("_use_default_values", ())
-        if key not in keys | _OURS or key not in defaults or config.get(key) == defaults[key]
+        if key not in defaults
+        or config.get(key) == defaults[key]
+        or (key not in keys | _OURS and _is_default(config, key))
     ]
     return {**config, "_use_default_values": dropped} if "_use_default_values" in config else dict(config)
+
+
+def _is_default(config: Config, key: str) -> bool:
+    """Whether a value is the default of the class that the config is of, or may be of: then nobody has set it."""
+    names = [_source(config)] if _source(config) else [*_BETAS, *_EDM, *_FLOW]
+    classes = [getattr(diffusers, name, None) for name in names if name and _parameters(name) <= _keys(config)]
+    parameters = [inspect.signature(each.__init__).parameters.get(key) for each in classes if each]
+    return not parameters or any(each is not None and each.default == config.get(key) for each in parameters)
 
 
 def _source(config: Config) -> str | None:

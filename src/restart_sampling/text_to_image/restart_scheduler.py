@@ -21,7 +21,13 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import Grid
 from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.text_to_image.configs import PREDICTIONS, arguments_of, check_keywords, noise_config
+from restart_sampling.text_to_image.configs import (
+    PREDICTIONS,
+    arguments_of,
+    check_keywords,
+    check_numbers,
+    noise_config,
+)
 from restart_sampling.text_to_image.main_grid import check_own
 from restart_sampling.text_to_image.noise_schedule import EULERS, OTHERS, alphas_cumprod, edm_levels
 from restart_sampling.text_to_image.restart_steps import RestartSteps
@@ -95,6 +101,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         sigma_schedule: str = "karras",
         rho: float = 7.0,
     ) -> None:
+        check_numbers(type(self), self.config)
         if trained_betas is None and beta_schedule not in EULERS + OTHERS:
             raise InputError(
                 f"beta_schedule is {beta_schedule!r}; RestartScheduler knows {', '.join(EULERS + OTHERS)}, or give "
