@@ -214,6 +214,22 @@ def test_an_edited_copy_of_a_config_holds():
     assert (ours.config.restart, len(ours.timesteps), len(ours.path.rises)) == (PLAN, 23, 1)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"use_karras_sigmas": True},
+        {"timestep_spacing": "trailing"},
+        {"final_sigmas_type": "sigma_min"},
+        {"interpolation_type": "log_linear"},
+    ],
+)
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "RestartScheduler"])
+def test_changed_settings_of_a_copy_hold(name, changed):
+    class_ = RestartScheduler if name == "RestartScheduler" else getattr(diffusers, name)
+    ours = RestartScheduler.from_config({**class_(**SD).config, **changed})
+    assert changed.items() <= dict(ours.config).items()
+
+
 def test_what_was_given_by_position_survives():
     first = FlowMatchRestartScheduler(1000, 3.0)
     assert FlowMatchRestartScheduler.from_config(first.config, restart=None).config.shift == 3.0

@@ -29,6 +29,11 @@ SENTENCES = [
     (RestartScheduler, {"restart_grid": "cosine"}, "restart_grid is 'cosine'"),
     (RestartScheduler, {"prediction_type": "flow_prediction"}, "FlowMatchRestartScheduler"),
     (RestartScheduler, {"beta_schedule": "cosine"}, "beta_schedule is 'cosine'; RestartScheduler knows linear,"),
+    (RestartScheduler, {"beta_start": "0.00085"}, "beta_start = '0.00085'; give a number"),
+    (RestartScheduler, {"num_train_timesteps": None}, "num_train_timesteps = None; give a number"),
+    (RestartScheduler, {"sigma_max": "80"}, "sigma_max = '80'; give a number"),
+    (FlowMatchRestartScheduler, {"shift": "3"}, "shift = '3'; give a number"),
+    (FlowMatchRestartScheduler, {"shift": None}, "shift = None; give a number"),
     (FlowMatchRestartScheduler, {"invert_sigmas": True}, "Mochi"),
     (FlowMatchRestartScheduler, {"stochastic_sampling": True}, "set it to false"),
 ]
@@ -69,6 +74,38 @@ def test_own_timesteps_may_be_any_sequence():
         scheduler.set_timesteps(timesteps=timesteps)
         rows.append(scheduler.timesteps.tolist())
     assert rows == [[900, 500, 500, 100, 100]] * 3
+
+
+NO_GRIDS = [
+    ({"timesteps": []}, "give a list of at least 1"),
+    ({"timesteps": 0.5}, "timesteps = 0.5; give a list"),
+    ({"timesteps": ["900", "1"]}, "give a list"),
+    ({"timesteps": [[900], [1, 2]]}, "give a list"),
+    ({"timesteps": [1500, 1200, 500, 1]}, "timesteps has 1500; give numbers from 0 to (999|1000)"),
+    ({"timesteps": [900, 500, -1]}, "timesteps has -1;"),
+    ({"timesteps": [999, 500, 500, 1]}, "timesteps has 500 after 500; with restarts"),
+    ({"timesteps": [500, 900, 1]}, "timesteps has 900 after 500"),
+    ({"sigmas": []}, "give a list of at least"),
+    ({"sigmas": 0.5}, "sigmas = 0.5; give a list"),
+    ({"sigmas": [1.0, 0.5, 0.5, 0.1]}, "sigmas has 0.5 after 0.5"),
+    ({"sigmas": [float("nan"), 0.1]}, "sigmas has nan"),
+    ({}, "give num_inference_steps, timesteps or sigmas"),
+]
+
+
+@pytest.mark.parametrize(("given", "sentence"), NO_GRIDS)
+@pytest.mark.parametrize("class_", [RestartScheduler, FlowMatchRestartScheduler])
+def test_what_is_no_main_grid_is_refused(class_, given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        class_(restart=[[3, 1, 0.2, 0.4]]).set_timesteps(**given)
+
+
+def test_restarts_that_were_registered_ask_for_a_falling_grid():
+    scheduler = RestartScheduler(**SD)
+    scheduler.set_timesteps(timesteps=[999, 500, 500, 1])
+    scheduler.register_to_config(restart=[[3, 1, 0.2, 0.4]])
+    with pytest.raises(InputError, match="500 after 500"):
+        scheduler.set_timesteps(timesteps=[999, 500, 500, 1])
 
 
 def test_steps_and_own_levels_at_once_are_refused_as_in_diffusers():

@@ -125,6 +125,17 @@ def test_edits_are_refused(scheduler, name):
         loop(scheduler, begin(scheduler))
 
 
+@pytest.mark.parametrize("name", ["sigmas", "timesteps"])
+@pytest.mark.parametrize("view", [lambda tensor: tensor.data, lambda tensor: tensor.numpy()], ids=["data", "numpy"])
+def test_edits_that_torch_does_not_count_are_refused(scheduler, name, view):
+    for _ in range(2):
+        view(getattr(scheduler, name))[3] += 1
+        with pytest.raises(InputError, match=f"scheduler.{name} was edited"):
+            loop(scheduler, begin(scheduler))
+        scheduler.set_timesteps(30)
+        loop(scheduler, begin(scheduler))  # and then an edit between two runs
+
+
 def test_moving_the_tensors_is_no_edit(scheduler):
     exact = loop(scheduler, begin(scheduler))
     scheduler.timesteps = scheduler.timesteps.to("cpu", torch.float64)
@@ -175,3 +186,12 @@ def test_numbers_of_numpy_are_saved_and_truth_values_are_none():
     for call in (lambda: guidance_preset("7.5"), lambda: steps_preset("25")):
         with pytest.raises(InputError):
             call()
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2, 4, 8, 8), torch.tensor(0.0), np.zeros(3), 0.3, True, "on"])
+def test_settings_of_other_schedulers_steps_are_refused_unless_they_are_off(scheduler, value):
+    x, timestep = begin(scheduler), scheduler.timesteps[0]
+    with pytest.raises(InputError, match="the pipeline sets variance_noise of another scheduler's step"):
+        scheduler.step(x, timestep, x, variance_noise=value)
+    scheduler.scale_model_input(x, timestep)
+    scheduler.step(x, timestep, x, variance_noise=None, eta=0.0, use_clipped_model_output=False, s_churn=np.float32(0))

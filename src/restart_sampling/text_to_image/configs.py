@@ -7,8 +7,10 @@ from functools import cache
 from typing import Any
 
 import diffusers
+import numpy as np
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number
 
 Config = Mapping[str, Any]
 
@@ -79,6 +81,10 @@ _OF_THE_MODEL = {
     "rescale_betas_zero_snr",
     "snr_shift_scale",
 }
+_MADE_ONCE = _OF_THE_MODEL - {"prediction_type"} | {"shift", "use_dynamic_shifting"}
+"""Settings that __init__ makes tables of, and that are not read again."""
+_MISSPELT = 0.6
+"""Likeness to a setting, as difflib has it, at which a key is meant to be it."""
 _OF_EDM = {"sigma_min", "sigma_max", "sigma_data", "sigma_schedule", "rho", "final_sigmas_type"}
 _OURS = {"restart", "solver", "restart_solver", "restart_budget", "restart_grid", "euler_below"}
 
@@ -171,6 +177,41 @@ def check_keywords(class_name: str, given: Iterable[str], known: Iterable[str]) 
             raise InputError(f"{class_name} has no setting {_nearest(each, known)}")
 
 
+def check_registered(config: Config, given: Config) -> None:
+    """Refuses what register_to_config would take and not follow.
+
+    A key that is like none of the schedulers' is a note of the user's, as in diffusers; so is one of another class.
+
+    Args:
+        config: of the scheduler.
+        given: the settings that are registered.
+
+    Raises:
+        InputError: a key is nearly a setting, or one is of the noise schedule, which is made with the scheduler.
+    """
+    known = _known_keys()
+    for key, value in given.items():
+        if key not in known and get_close_matches(key, known, n=1, cutoff=_MISSPELT):
+            raise InputError(f"there is no setting {_nearest(key, known)}")
+        if key in _MADE_ONCE and key in config and not np.array_equal(value, config[key]):
+            raise InputError(
+                f"{key} is of the noise schedule, which stays as it was made; make a new scheduler with "
+                f"from_config(scheduler.config, {key}={value!r})"
+            )
+
+
+def check_numbers(class_: type, config: Config) -> None:
+    """Refuses texts and other things where a class has numbers.
+
+    Raises:
+        InputError: a value is no number; the message names it.
+    """
+    for key, each in inspect.signature(class_.__init__).parameters.items():  # type: ignore[misc]
+        kinds = (int, float) if config.get(key) is None else (int, float, int | None, float | None)
+        if each.annotation in kinds and key not in _OURS:
+            real_number(key, config[key])
+
+
 def arguments_of(base: type, config: Config) -> dict[str, Any]:
     """The part of a config that the constructor of a base class takes."""
     return {key: config[key] for key in inspect.signature(base.__init__).parameters if key in config}  # type: ignore[misc]
@@ -185,9 +226,19 @@ def _kept(config: Config, defaults: Config, keys: set[str]) -> dict[str, Any]:
     dropped = [
         key
         for key in config.get("_use_default_values", ())
-        if key not in keys | _OURS or key not in defaults or config.get(key) == defaults[key]
+        if key not in defaults
+        or config.get(key) == defaults[key]
+        or (key not in keys | _OURS and _is_default(config, key))
     ]
     return {**config, "_use_default_values": dropped} if "_use_default_values" in config else dict(config)
+
+
+def _is_default(config: Config, key: str) -> bool:
+    """Whether a value is the default of the class that the config is of, or may be of: then nobody has set it."""
+    names = [_source(config)] if _source(config) else [*_BETAS, *_EDM, *_FLOW]
+    classes = [getattr(diffusers, name, None) for name in names if name and _parameters(name) <= _keys(config)]
+    parameters = [inspect.signature(each.__init__).parameters.get(key) for each in classes if each]
+    return not parameters or any(each is not None and each.default == config.get(key) for each in parameters)
 
 
 def _source(config: Config) -> str | None:

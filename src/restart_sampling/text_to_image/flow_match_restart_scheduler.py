@@ -12,7 +12,8 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.process import FLOW, Process
-from restart_sampling.text_to_image.configs import arguments_of, check_keywords, flow_config
+from restart_sampling.text_to_image.configs import arguments_of, check_keywords, check_numbers, flow_config
+from restart_sampling.text_to_image.main_grid import check_own
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
 
@@ -64,6 +65,7 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         restart_grid: str = "karras",
         euler_below: float = 0.0,
     ) -> None:
+        check_numbers(type(self), self.config)
         super().__init__(**arguments_of(FlowMatchEulerDiscreteScheduler, self.config))
         if invert_sigmas:
             raise InputError("invert_sigmas is true (Mochi), so the levels rise; this scheduler needs falling ones")
@@ -108,7 +110,12 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
             InputError: the restarts do not fit the levels or the number of steps.
         """
         grid = super().set_timesteps
+        self._read_settings()
         given = timesteps is not None or sigmas is not None
+        falls = bool(self._restarts.intervals)
+        check_own("sigmas", sigmas, falls)
+        # Beside sigmas they may be of a map of the user's, and rise.
+        check_own("timesteps", timesteps, falls and sigmas is None, highest=self.config.num_train_timesteps)
         # Users write lists; pipelines (FLUX) make an array of num_inference_steps.
         ramp = isinstance(sigmas, np.ndarray) and len(sigmas) > 1 and bool(np.ptp(np.diff(sigmas)) < 1e-4)
         self._set_steps(lambda steps: grid(steps, device, sigmas, mu, timesteps), num_inference_steps, given, ramp)

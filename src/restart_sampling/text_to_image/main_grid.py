@@ -17,6 +17,35 @@ _AGREE = 1e-3
 """Of the range of the timesteps: how far the grid's own may be from those of the model's noise schedule."""
 
 
+def check_own(name: str, values: object, falls: bool, least: int = 1, highest: float = np.inf) -> None:
+    """Whether levels or timesteps of the user's can be a main grid; None is none of them.
+
+    Args:
+        name: of the argument.
+        values: numbers, as any sequence.
+        falls: whether they must fall, as restarts need them.
+        least: how many there must be.
+        highest: of them.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if values is None:
+        return
+    try:
+        numbers = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # such as lists of unequal lengths
+        numbers = np.empty(0)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iuf" or len(numbers) < least:
+        raise InputError(f"{name} = {values!r}; give a list of at least {least} numbers")
+    for each in numbers:
+        if not 0 <= each <= highest:
+            raise InputError(f"{name} has {each:g}; give numbers from 0 to {highest:g}")
+    for now, then in pairwise(numbers) if falls else ():
+        if then >= now:
+            raise InputError(f"{name} has {then:g} after {now:g}; with restarts each must be below the one before")
+
+
 @dataclass(frozen=True)
 class MainGrid:
     """The levels of a main grid.

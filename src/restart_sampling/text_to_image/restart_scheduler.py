@@ -21,7 +21,14 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.levels import Grid
 from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.text_to_image.configs import PREDICTIONS, arguments_of, check_keywords, noise_config
+from restart_sampling.text_to_image.configs import (
+    PREDICTIONS,
+    arguments_of,
+    check_keywords,
+    check_numbers,
+    noise_config,
+)
+from restart_sampling.text_to_image.main_grid import check_own
 from restart_sampling.text_to_image.noise_schedule import EULERS, OTHERS, alphas_cumprod, edm_levels
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
@@ -94,6 +101,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         sigma_schedule: str = "karras",
         rho: float = 7.0,
     ) -> None:
+        check_numbers(type(self), self.config)
         if trained_betas is None and beta_schedule not in EULERS + OTHERS:
             raise InputError(
                 f"beta_schedule is {beta_schedule!r}; RestartScheduler knows {', '.join(EULERS + OTHERS)}, or give "
@@ -151,7 +159,11 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         Raises:
             InputError: the restarts do not fit the levels or the number of steps.
         """
+        self._read_settings()
         given = timesteps is not None or sigmas is not None
+        falls = bool(self._restarts.intervals)
+        check_own("timesteps", timesteps, falls, highest=self.config.num_train_timesteps - 1)
+        check_own("sigmas", sigmas, falls, least=2)
         main_grid = super().set_timesteps
 
         def grid(steps: int | None) -> None:

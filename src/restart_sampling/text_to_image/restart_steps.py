@@ -1,7 +1,8 @@
 """What the two schedulers share: their settings, the beginning of a run, and the step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
+from numbers import Real
 from typing import Any, ClassVar, Literal, SupportsFloat, get_args
 
 import torch
@@ -10,6 +11,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.text_to_image.configs import arguments_of, check_registered
 from restart_sampling.text_to_image.intervals import as_lists, read_intervals
 from restart_sampling.text_to_image.model_calls import DATA, EulerBelow, Evaluation, Key, scheduler_solver
 from restart_sampling.text_to_image.restart_paths import Restarts
@@ -32,7 +34,21 @@ class RestartSteps(RowLayout):
     """
 
     _tuples_have_x0: ClassVar[bool]
-    register_to_config: Callable[..., None]
+
+    def register_to_config(self, **settings: Any) -> None:
+        """Changes settings of the config; they hold from the next set_timesteps on.
+
+        Raises:
+            InputError: a key is no setting, a value is not allowed, or a setting is of the noise schedule, for which
+                there must be a new scheduler.
+        """
+        if "_restarts" in vars(self) and "_class_name" not in settings:  # else __init__ or from_config calls it
+            check_registered(self.config, settings)
+            type(self)(**arguments_of(type(self), {**self.config, **settings}))  # refuses what it would refuse
+        self._register(**settings)
+
+    def _register(self, **settings: Any) -> None:
+        super().register_to_config(**settings)  # type: ignore[misc]
 
     def _read_settings(self) -> None:
         """Reads the settings of the config, when the scheduler is made and again with each set_timesteps.
@@ -58,10 +74,10 @@ class RestartSteps(RowLayout):
             raise InputError(f"euler_below is {below!r}; give a level, 0 or above")
         if not isinstance(below, int | float):
             below = float(below)
-            self.register_to_config(euler_below=below)  # as JSON keeps it
+            self._register(euler_below=below)  # as JSON keeps it
         intervals = read_intervals(config.restart)
         if config.restart is not None:
-            self.register_to_config(restart=as_lists(intervals))  # as JSON keeps it
+            self._register(restart=as_lists(intervals))  # as JSON keeps it
         solver = scheduler_solver(config.solver)
         restart_solver = solver if config.restart_solver is None else scheduler_solver(config.restart_solver)
         self._restarts = Restarts(
@@ -182,7 +198,7 @@ class RestartSteps(RowLayout):
             InputError: a setting is not for this scheduler, the timestep is not that of the row, the list of generators
                 is not as long as the batch, or the run cannot begin at this row.
         """
-        if others and (wanted := [name for name, value in others.items() if value not in (None, False, 0)]):
+        if others and (wanted := [name for name, value in others.items() if not _is_off(value)]):
             raise InputError(
                 f"the pipeline sets {', '.join(wanted)} of another scheduler's step; use that scheduler in it"
             )
@@ -265,6 +281,11 @@ class RestartSteps(RowLayout):
                 noise = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
             x = torch.add(x if keep == 1 else keep * x, noise, alpha=std)
         return x
+
+
+def _is_off(value: object) -> bool:
+    """Whether a setting is none; a tensor is one, whatever is in it."""
+    return value is None or (isinstance(value, Real) and value == 0)
 
 
 def _in(x: Tensor, dtype: torch.dtype) -> Tensor:

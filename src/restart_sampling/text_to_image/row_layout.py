@@ -42,10 +42,6 @@ class RowLayout(RowTensors):
     _begin_index: int | None
     _step_index: int | None
 
-    def _read_settings(self) -> None:
-        """Reads the settings of the config."""
-        raise NotImplementedError
-
     def _forget_steps(self) -> None:
         """Forgets the rows, and the run along them."""
         self.path = NoisePath(())
@@ -96,11 +92,12 @@ class RowLayout(RowTensors):
         Raises:
             InputError: the restarts do not fit the levels or the number of steps.
         """
+        if steps is None and not given:
+            raise InputError("set_timesteps was given no steps; give num_inference_steps, timesteps or sigmas")
         if steps is not None:
             steps = whole_number("num_inference_steps", steps)
             if steps < 1:
                 raise InputError(f"num_inference_steps is {steps}; give at least 1")
-        self._read_settings()
         self._forget_steps()
         self._own_times: dict[float, float] = {}
 
@@ -217,7 +214,7 @@ class RowLayout(RowTensors):
         self._sigmas[begin:-1] = torch.tensor([call.level for call in calls])
         self._calls = [*self._calls[:begin], *calls]
         self._laid_out_from = begin
-        self._mark(self._kept[0][:begin] + times.tolist(), self._sigmas.tolist())
+        self._keep()
 
     def _entered(self, begin: int) -> list[Evaluation]:
         """The rows of a run that begins at one of them, with a solver that remembers nothing.

@@ -47,7 +47,7 @@ class RowTensors:
                 raise InputError(_EDITED.format(name))
         setattr(self, f"_{name}", value)
         if self._calls:
-            self._mark(self._timesteps.tolist(), self._sigmas.tolist())
+            self._keep()
 
     def _set_rows(self, calls: Sequence[Evaluation], times: Sequence[float], last: float, device: torch.device) -> None:
         """Makes both tensors anew."""
@@ -55,25 +55,21 @@ class RowTensors:
         times_tensor, self._sigmas = _float32(times), _float32([*(call.level for call in calls), last])
         self._timesteps = times_tensor.to(device)
         self._calls = list(calls)
-        self._mark(times_tensor.tolist(), self._sigmas.tolist())
+        self._kept = times_tensor.tolist(), self._sigmas.tolist()
 
-    def _mark(self, times: list[float], levels: list[float]) -> None:
-        self._kept, self._marks = (times, levels), self._versions()
-
-    def _versions(self) -> tuple[int, ...]:
-        """Counts of torch's, which change with each write; reading them waits for nothing."""
-        return tuple(0 if each.is_inference() else each._version for each in (self._timesteps, self._sigmas))
+    def _keep(self) -> None:
+        self._kept = self._timesteps.tolist(), self._sigmas.tolist()
 
     def _check_edits(self) -> None:
-        """Looks for writes into the tensors since they were made.
+        """Looks for writes into the tensors since they were made, once a run, since it waits for a device.
+
+        torch's counts of writes would not do: they miss those through `data` and `numpy()`.
 
         A last level that was set to the one before it is honoured, as Cosmos 2 does it: the last step goes nowhere.
 
         Raises:
             InputError: other entries were written to.
         """
-        if self._versions() == self._marks:
-            return
         times, levels = self._timesteps.tolist(), self._sigmas.tolist()
         if times != self._kept[0] or levels[:-1] != self._kept[1][:-1]:
             raise InputError(_EDITED.format("sigmas" if times == self._kept[0] else "timesteps"))
@@ -81,7 +77,7 @@ class RowTensors:
             if levels[-1] != levels[-2] or self._calls[-1].stage:
                 raise InputError(_EDITED.format("sigmas"))
             self._calls = [*self._calls[:-1], self._calls[-1].in_vain]
-        self._mark(times, levels)
+        self._kept = times, levels
 
     def _is_at(self, row: int, timestep: float | Tensor) -> bool:
         """Whether a timestep is that of a row.
