@@ -239,7 +239,7 @@ def test_a_seed_whose_features_are_not_finite_is_named(place, monkeypatch):
     save_reference(Reference(Statistics(9, torch.zeros(6), torch.eye(6)), "odd"), Path("ref.npz"))
     net = rs.from_edm(lambda x, s: x / (1 + 4 * s.reshape(-1, 1, 1, 1) ** 2), 0.002, 80.0)
     with pytest.raises(InputError, match="the image of seed 105 has features that are not finite with detector 'odd'"):
-        rs.evaluate(net, "2", reference="ref.npz", seeds=range(100, 124), shape=(3, 8, 8), batch_size=4)
+        rs.evaluate(net, "2", reference="ref.npz", detector="odd", seeds=range(100, 124), shape=(3, 8, 8), batch_size=4)
 
 
 def test_a_detector_does_not_change_the_images(place):
