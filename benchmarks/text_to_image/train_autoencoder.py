@@ -15,12 +15,11 @@ import click
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from rounds import Rounds, millions, replace_folder, start, update
+from rounds import Rounds, millions, replace_folder, start
 from torch import Tensor
 from training_data import Pictures, read_pictures
 
 from restart_sampling.training.ema import EMA
-from restart_sampling.training.schedule import ema_decay
 
 KL = 5e-4  # beside a mean squared error of about 0.002
 EDGES = 0.05  # weight of the error of differences between neighbours
@@ -100,19 +99,15 @@ def main(source: Path, out: Path, minutes: float, batch: int, lr: float, count: 
         replace_folder(finished.half().save_pretrained, out / "vae")
         print({**about, "millions": millions(network), "psnr": psnr(finished.float(), some)}, flush=True)
 
-    seen = 0
-    rounds = Rounds(minutes, out / "autoencoder.jsonl", save)
-    for progress in rounds:
+    rounds = Rounds(minutes, out / "autoencoder.jsonl", save, optimizer, ema, batch=batch, lr=lr, half_life=HALF_LIFE)
+    for _ in rounds:
         chosen = torch.randint(len(data), (batch,), device=place)
         images = data.images[chosen] / 127.5 - 1
         flipped = torch.rand(batch, device=place) < 0.5
         images = torch.where(flipped[:, None, None, None], images.flip(3), images)
         with torch.autocast(place.type, torch.bfloat16, enabled=place.type == "cuda"):
             error, edges, divergence = loss(network, images)
-        update(optimizer, error + EDGES * edges + KL * divergence, progress, lr)
-        seen += batch
-        ema.update(ema_decay(seen, batch, HALF_LIFE))
-        rounds.add(error=error, edges=edges, divergence=divergence)
+        rounds.step(error + EDGES * edges + KL * divergence, error=error, edges=edges, divergence=divergence)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import click
 import torch
 import torch.nn.functional as F
 from captions import CLASSES, with_article
-from rounds import Rounds, millions, replace_folder, start, update
+from rounds import Rounds, millions, replace_folder, start
 from torch import Tensor
 from training_data import Pictures, read_pictures, write_captions
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
@@ -24,7 +24,6 @@ from words import LENGTH, write_tokenizer
 
 from restart_sampling.evaluation.clip import Clip
 from restart_sampling.training.ema import EMA
-from restart_sampling.training.schedule import ema_decay
 
 HALF_LIFE = 300_000  # of the average, in images
 SHIFT = 3  # pixels that pictures are moved by, at most
@@ -126,9 +125,8 @@ def main(
         replace_folder(write, out / "clip")
         print({**about, "accuracy": accuracy(deepcopy(ema.model), tokenizer, tests)}, flush=True)
 
-    seen = 0
-    rounds = Rounds(minutes, out / "clip.jsonl", save)
-    for progress in rounds:
+    rounds = Rounds(minutes, out / "clip.jsonl", save, optimizer, ema, batch=batch, lr=lr, half_life=HALF_LIFE)
+    for _ in rounds:
         chosen = torch.randint(len(pictures), (batch,), device=place)
         which = torch.randint(CAPTIONS, (batch,), device=place)
         says, shown = captions.says[chosen, which], pictures.attributes[chosen]
@@ -136,10 +134,7 @@ def main(
         images = (moved(pictures.images[chosen]) / 255 - mean) / deviation
         with torch.autocast(place.type, torch.bfloat16, enabled=place.type == "cuda"):
             error = loss(network, images, captions.tokens[chosen, which], fits)
-        update(optimizer, error, progress, lr)
-        seen += batch
-        ema.update(ema_decay(seen, batch, HALF_LIFE))
-        rounds.add(error=error)
+        rounds.step(error, error=error)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,13 @@ from typing import Any
 import click
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from rounds import Rounds, millions, replace_folder, start, update
+from rounds import Rounds, millions, replace_folder, start
 from torch import Tensor, nn
 from training_data import Captions, Pictures, read_pictures, write_captions
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from words import LENGTH, write_tokenizer
 
 from restart_sampling.training.ema import EMA
-from restart_sampling.training.schedule import ema_decay
 
 EMPTY = 0.1  # part of the captions that are left out, for guidance
 SNR = 5.0  # most that a noise level weighs: min-SNR weighting, Hang et al. 2023 (arXiv 2303.09556)
@@ -196,8 +195,8 @@ def main(
         deepcopy(ema.model.unet).half().save_pretrained(folder / "unet")
         scheduler().save_pretrained(folder / "scheduler")
 
-    seen, early = 0, False
-    rounds = Rounds(minutes, out / "diffusion.jsonl", save)
+    early = False
+    rounds = Rounds(minutes, out / "diffusion.jsonl", save, optimizer, ema, batch=batch, lr=lr, half_life=HALF_LIFE)
     for progress in rounds:
         if progress > EARLY and not early:
             replace_folder(write_early, out / "early")
@@ -207,10 +206,7 @@ def main(
         tokens = torch.where(torch.rand(batch, 1, device=place) < EMPTY, empty, tokens)
         with torch.autocast(place.type, torch.bfloat16, enabled=place.type == "cuda"):
             error = loss(network, alphas, latents[chosen], tokens)
-        update(optimizer, error, progress, lr)
-        seen += batch
-        ema.update(ema_decay(seen, batch, HALF_LIFE))
-        rounds.add(error=error)
+        rounds.step(error, error=error)
 
 
 if __name__ == "__main__":

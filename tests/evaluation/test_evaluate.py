@@ -153,9 +153,10 @@ def test_too_few_images_of_a_class_are_told_before_any_is_drawn(place, run, monk
         ((*drawn, "--class", "9"), "of those of the images, 9 to 9, it has none"),
         (("other/0", "--metrics", "per-class"), "needs classes of the images, and they have none"),
     ):
-        code, _, err = run("evaluate", *arguments, "--reference", "ref.npz", *TINY)
-        assert code == 2
-        assert said in err.splitlines()[-1]
+        for dry in (("--dry-run",),) * ("--model" in arguments) + ((),):
+            code, _, err = run("evaluate", *arguments, "--reference", "ref.npz", *TINY, *dry)
+            assert code == 2
+            assert said in err.splitlines()[-1]
     assert not Path("results.jsonl").exists()
 
 

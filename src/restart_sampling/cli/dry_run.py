@@ -46,6 +46,7 @@ def looked_up(
 ) -> Iterator[dict[str, dict[str, Any]]]:
     """Claims the rows as `Comparison.claimed` does; for a dry run it only makes the same checks."""
     if dry_run:
+        comparison.check(rows)
         with leaving_no_folder(out):
             yield comparison.take_up(rows)
     else:

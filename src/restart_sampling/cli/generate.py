@@ -82,8 +82,10 @@ def generate(
                     store.check(drawing.batch)
             elif ranks.first:
                 held.enter_context(store.claimed(drawing.batch))
-        missing = len(seeds) - ranks.gather(store.recorded())[0]
-        speed = {} if dry_run else model.settle(drawing, ranks, calls=missing * drawing.nfe)
+        speed = {}
+        if not dry_run:
+            missing = len(seeds) - ranks.gather(store.recorded() if ranks.first else 0)[0]
+            speed = model.settle(drawing, ranks, calls=missing * drawing.nfe)
         if ranks.first:
             print_settings(
                 {

@@ -82,11 +82,9 @@ class Comparison:
             What `take_up` does.
 
         Raises:
-            InputError: another run measures them, a row lacks the classes that a metric needs, or as `take_up`.
+            InputError: another run measures them, or as `check` and `take_up`.
         """
-        if "per-class" in self.setup.metrics:
-            for row in rows:
-                check_classes(row.labels(), self.setup.reference)
+        self.check(rows)
         there = self.take_up(rows)
         with ExitStack() as held:
             if self.folder:
@@ -99,6 +97,20 @@ class Comparison:
                         held.enter_context(locked(lock_beside(own), what, "--results"))
             yield self.take_up(rows)  # another run may have finished some meanwhile
 
+    def check(self, rows: Sequence[Row]) -> None:
+        """Makes sure, before any work, that rows can be measured.
+
+        Raises:
+            InputError: a row lacks the classes that a metric needs, or has too few images, or the detector fails or
+                does not fit the reference.
+        """
+        for row in rows:
+            if "per-class" in self.setup.metrics:
+                check_classes(row.labels(), self.setup.reference)
+            check_count(row.images, self.setup.blocks)
+        for shape in {row.shape for row in rows}:
+            self.setup.try_detector(shape)
+
     def take_up(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         """Finds what earlier starts finished, and makes sure that more can be written. The first process calls this.
 
@@ -106,14 +118,9 @@ class Comparison:
             The lines of finished rows, by the names of the rows.
 
         Raises:
-            InputError: a row has too few images, the detector fails or does not fit the reference, the results file
-                cannot be read or written, a net has no identity, or the file of a folder has a line of another model,
-                detector, reference or the like.
+            InputError: the results file cannot be read or written, a net has no identity, or the file of a folder has a
+                line of another model, detector, reference or the like.
         """
-        for row in rows:
-            check_count(row.images, self.setup.blocks)
-        for shape in {row.shape for row in rows}:
-            self.setup.try_detector(shape)
         if self.results is None:
             return {}
         for row in rows:
