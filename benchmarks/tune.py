@@ -2,7 +2,7 @@
 
     python benchmarks/tune.py search   REF.npz DETECTOR OUT [--confirm D2 R2]   three models at 10, 20, 40
     python benchmarks/tune.py controls REF.npz DETECTOR OUT [--confirm D2 R2]   random search; no rises, at 10 and 20
-    python benchmarks/tune.py starts   REF.npz DETECTOR OUT                     TPE, CMA-ES and random, two starts each
+    python benchmarks/tune.py starts   REF.npz DETECTOR OUT                     each search, two starts each
     python benchmarks/tune.py maps     REF.npz DETECTOR OUT --data IMAGES       the map of each model
     python benchmarks/tune.py transfer REF.npz DETECTOR OUT                     found plans on the other models
     python benchmarks/tune.py grids    REF.npz DETECTOR OUT                     levels of stage 0, which rivals need
@@ -53,7 +53,7 @@ def controls(out: Path, minutes: float, measure: list[str], confirm: list[str], 
 def starts(out: Path, minutes: float, measure: list[str], confirm: list[str], data: Path | None) -> list[Job]:
     return [
         _tune(out, MODELS[0], "20", minutes, [*measure, "--search", kind, "--start", str(start)], f"-{kind}-{start}")
-        for kind in ("tpe", "cma-es", "random")
+        for kind in ("evolution", "tpe", "cma-es", "random")
         for start in (1, 2)
     ]
 

@@ -11,7 +11,7 @@ import restart_sampling as rs
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
-from restart_sampling.tuning.space import LEAST_NFE, OWN, Space
+from restart_sampling.tuning.space import LEAST_NFE, OWN, GivenTrial, Space
 from restart_sampling.tuning.usual import usual_plans
 
 NETS = {
@@ -115,3 +115,27 @@ def test_the_usual_plans_have_published_intervals_and_the_default():
     assert "6 [3,2,0.06,0.3]" in plans
     assert not any("[3,20," in plan for plan in plans)
     assert not any("churn=12.16" in plan for plan in plans[1:])  # found, not published
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("nfe", [10, 20])
+def test_a_suggestion_for_a_usual_plan_gives_that_plan(net, nfe):
+    space, ratio, same = Space(net, nfe), net.process.ratio, 0
+    for plan in map(Plan.parse, usual_plans(net, nfe)):
+        if plan.solver not in space.solvers:
+            assert space.suggestion(plan) is None
+            continue
+        again = space.suggest(GivenTrial(space.suggestion(plan)))
+        assert (again.solver, again.steps, bool(again.churn)) == (plan.solver, plan.steps, bool(plan.churn))
+        levels = plan.levels(net.sigma_min, net.sigma_max)
+        ends = [(ratio(each.snap(levels)), ratio(each.t_max)) for each in plan.intervals]
+        if len(ends) < 2 and all(low >= 0.03 and high < 30 * low for low, high in ends) and not plan.churn:
+            same += 1
+            assert space.way(str(again)) == space.way(str(plan)), plan
+    assert same > 30
+
+
+def test_a_plan_that_no_trial_suggests():
+    space = Space(NETS["any level"], 20)
+    assert space.suggestion(Plan(20, solver="unipc:p=3")) is None
+    assert space.suggestion(Plan.parse("4 solver=euler grid=80/20/5/1/0")) is None

@@ -69,9 +69,9 @@ if TYPE_CHECKING:
 @click.option(
     "--search",
     "sampler",
-    default="tpe",
+    default="evolution",
     show_default=True,
-    type=click.Choice(["tpe", "cma-es", "random"]),
+    type=click.Choice(["evolution", "tpe", "cma-es", "random"]),
     help="Who suggests plans; random is for comparison.",
 )
 @click.option("--start", default=0, show_default=True, type=click.IntRange(0), help="Another one is another search.")

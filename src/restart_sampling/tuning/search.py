@@ -11,9 +11,11 @@ from restart_sampling.base.files import atomic
 from restart_sampling.tuning.bench import Bench, Measured
 from restart_sampling.tuning.space import Space
 
-SAMPLERS = ("tpe", "cma-es", "random")
+SAMPLERS = ("evolution", "tpe", "cma-es", "random")
 RANDOM_TRIALS = 40
-"""Before a sampler goes by what was found."""
+"""Before Optuna's samplers go by what was found."""
+FIRST = 25
+"""Trials before `Evolution` goes by what was found: the best usual plans, and random ones."""
 PROMOTED = 3
 """One of so many trials goes on to more samples."""
 
@@ -47,7 +49,7 @@ def search(
     study: Any,
     seeds: tuple[range, range],
     *,
-    sampler: str = "tpe",
+    sampler: str = "evolution",
     start: int = 0,
     until: Callable[[int], bool],
 ) -> None:
@@ -149,6 +151,10 @@ def _sampler(name: str, seed: int) -> Any:
 
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
+    if name == "evolution":
+        from restart_sampling.tuning.evolution import Evolution
+
+        return Evolution(seed, FIRST)
     with _quiet():
         if name == "cma-es":
             return optuna.samplers.CmaEsSampler(

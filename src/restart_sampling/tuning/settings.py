@@ -23,7 +23,7 @@ class Settings:
         images: seeds of each trial; twice as many more for one that goes on.
         race: seeds of each plan of the race.
         confirm: seeds of each of the three blocks of the confirmation.
-        sampler: of Optuna: tpe, cma-es or random.
+        sampler: of `SAMPLERS`.
         start: another one makes another search.
         rises: whether there may be restarts, churn and stochastic solvers.
     """
@@ -33,7 +33,7 @@ class Settings:
     images: int = 1000
     race: int = 10_000
     confirm: int = 10_000
-    sampler: str = "tpe"
+    sampler: str = "evolution"
     start: int = 0
     rises: bool = True
 

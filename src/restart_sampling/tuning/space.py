@@ -92,6 +92,33 @@ class Space:
         own = {"level_0": level, "width_0": width, "K_0": 1, "restart_solver": "the same"}
         return {"intervals": 1, "churn": False, **own}
 
+    def suggestion(self, plan: Plan) -> dict[str, Any] | None:
+        """Returns what a trial has to suggest for a plan, as near as it comes; None: it has what no trial suggests."""
+        solver, restart_solver = plan.solver, plan.restart_solver or plan.solver
+        if not {solver, restart_solver} <= {*self.solvers} or plan.own_levels or len(plan.intervals) > MOST_INTERVALS:
+            return None
+        ratio = self.net.process.ratio
+        levels = [level for level in plan.levels(self.net.sigma_min, self.net.sigma_max) if level > 0]
+        values: dict[str, Any] = {"solver": solver, "grid": plan.grid, "sigma_min": levels[-1], "sigma_max": levels[0]}
+        values |= {"rho": plan.rho, "s_noise": plan.s_noise, "churn": plan.churn > 0, "intervals": len(plan.intervals)}
+        values |= {"restart_solver": "the same" if restart_solver == solver else restart_solver}
+        if plan.churn:
+            bottom, top = (ratio(min(max(each, levels[-1]), levels[0])) for each in (plan.s_min, plan.s_max))
+            values |= {"churn_low": bottom, "churn_width": top / bottom, "s_churn": plan.churn}
+        for place, each in enumerate(plan.intervals):
+            bottom = ratio(each.snap(levels))
+            share = (each.points - 1) * each.repeats * restart_calls(restart_solver) / self.nfe
+            values |= {f"level_{place}": bottom, f"width_{place}": ratio(each.t_max) / bottom}
+            values |= {f"K_{place}": each.repeats, f"share_{place}": share}
+        given = GivenTrial(values)
+        self.suggest(given)
+        return given.taken
+
+    def way(self, text: str) -> tuple[object, ...]:
+        """Returns what a plan does: plans with other texts and the same way are one."""
+        plan = Plan.parse(text)
+        return net_path(self.net, plan), plan.solver, plan.restart_solver or plan.solver, plan.s_noise
+
     @cached_property
     def solvers(self) -> tuple[str, ...]:
         """Their names, with settings."""
@@ -190,6 +217,31 @@ class Space:
             if path.nfe(*plan.solvers) in (self.nfe - 1, self.nfe):
                 return intervals
         return None
+
+
+@dataclass(frozen=True)
+class GivenTrial:
+    """A trial that suggests given values, moved into their ranges.
+
+    Attributes:
+        values: by setting.
+        taken: those that were asked for.
+    """
+
+    values: Mapping[str, Any]
+    taken: dict[str, Any] = field(default_factory=dict)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Suggests the value as it is."""
+        self.taken[name] = self.values[name]
+        return self.taken[name]
+
+    def suggest_float(self, name: str, low: float, high: float, log: bool = False) -> Any:
+        """Suggests the value, or the end of the range that is nearest to it."""
+        self.taken[name] = min(max(self.values[name], low), high)
+        return self.taken[name]
+
+    suggest_int = suggest_float
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import NOWHERE, Logbook
+from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.bench import Bench, Key, Measured
 from restart_sampling.tuning.objective import GROUPS, Scores
 from restart_sampling.tuning.race import race
-from restart_sampling.tuning.search import begun, best_plans, importances, search
+from restart_sampling.tuning.search import begin_with, begun, best_plans, importances, search
 from restart_sampling.tuning.settings import BLOCKS, Settings
 from restart_sampling.tuning.sizes import Sizes
 from restart_sampling.tuning.space import Space
@@ -94,6 +95,9 @@ class Stages:
         third, last = third[: self.sizes.race], last[: BLOCKS * self.sizes.confirm]
         left = f"about {self.clock.left - self._later(self.sizes):.0f} s" if self.settings.minutes < inf else ""
         self._say("search", left)
+        if self.study:
+            known = [self.space.suggestion(Plan.parse(text)) for text in usual]
+            begin_with(self.study, [each for each in known if each])
         search(
             self.space,
             self.bench,
@@ -104,7 +108,8 @@ class Stages:
             until=self._is_over,
         )
         found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
-        found = [plan for plan in found if plan not in usual]
+        ways = {*map(self.space.way, usual)}
+        found = [plan for plan in found if self.space.way(plan) not in ways]
         self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on {len(third):,} fresh seeds")
         return self._confirm(race(self.bench, found, third), race(self.bench, usual, third), last)
 
