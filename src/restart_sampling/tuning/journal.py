@@ -1,6 +1,7 @@
 """Optuna's journal of trials, for a run that nobody else writes to."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
@@ -15,11 +16,11 @@ class Journal(JournalFileBackend):
         path: of the file.
     """
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
         self._path = path
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Adds a line for each of the logs."""
-        with open(self._path, "ab") as file:
+        with self._path.open("ab") as file:
             file.write("".join(json.dumps(log) + "\n" for log in logs).encode())

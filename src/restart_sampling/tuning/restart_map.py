@@ -105,9 +105,13 @@ class Marginals:
         for level in levels:
             highs = [high for low, high in pairs if low == level]
             states = [ode[level], floor[level], *(after[level, high] for high in highs)]
-            value, least, *additional = frechet_distances(list(map(statistics_of, states)), statistics_of(true[level]))
+            value, least, *after_passes = frechet_distances(
+                [statistics_of(state) for state in states], statistics_of(true[level])
+            )
             drift.append({"level": level, "value": value, "floor": least})
-            passes += [{"t_min": level, "t_max": high, "value": each} for high, each in zip(highs, additional, strict=True)]
+            passes += [
+                {"t_min": level, "t_max": high, "value": each} for high, each in zip(highs, after_passes, strict=True)
+            ]
         return {"drift": drift, "passes": passes}
 
     def _features(

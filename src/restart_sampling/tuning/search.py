@@ -37,7 +37,7 @@ def open_study(path: Path, name: str) -> Any:
         with atomic(path) as temporary:
             temporary.write_bytes(text[: text.rfind(b"\n") + 1])
     with _quiet():
-        storage = JournalStorage(Journal(str(path)))
+        storage = JournalStorage(Journal(path))
         return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
 
 
