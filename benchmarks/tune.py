@@ -1,6 +1,6 @@
 """What tuning brings: searches, maps, controls, transfer and rivals for the models of the package, on 1 to 8 GPUs.
 
-    python benchmarks/tune.py run REF.npz DETECTOR OUT --confirm D2 R2 --data IMAGES --gpus 3 --minutes 20 [--only NAME]
+    python benchmarks/tune.py run REF.npz DETECTOR OUT --confirm D2 R2 --data IMAGES --gpus 0,1,2 --minutes 20
     python benchmarks/tune.py run ... --dry-run                what would be done, with times
     python benchmarks/tune.py table OUT/all.json               the tables of what is there, for RESULTS.md
     python benchmarks/tune.py figure EDM=map.json VP=map.json PFGM++=map.json --out docs/restart-map.png
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import write_json
@@ -90,12 +91,14 @@ class Job:
         minutes: that it takes on one H100, as estimated.
         words: makes the words of the command, when what it reads is there.
         after: names of the jobs whose files it reads; one that is not asked for is not waited for.
+        file: that somebody else is making.
     """
 
     name: str
     minutes: float
     words: Callable[[], list[str]]
     after: tuple[str, ...] = ()
+    file: Path = HERE
 
 
 def jobs(given: Given) -> list[Job]:
@@ -128,7 +131,7 @@ def tune(given: Given, model: str, nfes: Sequence[int], suffix: str = "", more: 
     name = f"{model}{suffix}"
     words = ["tune", "--model", model, "--nfe", ",".join(map(str, nfes)), "--minutes", str(given.each)]
     words += [*given.measure, *given.confirm, "--images", "600", *more, "--out", str(given.out / name)]
-    return Job(name, START + len(nfes) * (given.each + 0.2), lambda: words)
+    return Job(name, START + len(nfes) * (given.each + 0.2), lambda: words, file=Path(given.confirm[-1]))
 
 
 def map_of(given: Given, model: str) -> Job:
@@ -174,7 +177,7 @@ def second(given: Given, model: str) -> Job:
         own = {plan: row for plan, row in rows.items() if {TUNED, USUAL, TRANSFER} & set(row[1].split(ROLES))}
         return sweep(given, f"{model}-second", model, given.second, own, 5000, FRESH)
 
-    return Job(f"{model}-second", START + 2, words, MODELS)
+    return Job(f"{model}-second", START + 2, words, MODELS, Path(given.confirm[-1]))
 
 
 def controls(given: Given, model: str, nfe: int) -> Job:
@@ -300,6 +303,7 @@ class Jobs:
         later: minutes of the starts to come.
         seconds: that each job has had.
         states: of the jobs that are done, run or failed.
+        idle: GPUs without a job.
     """
 
     all: list[Job]
@@ -308,6 +312,7 @@ class Jobs:
     later: float
     seconds: dict[str, float] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
+    idle: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
@@ -326,19 +331,29 @@ class Jobs:
         return max(job.minutes - self.seconds.get(job.name, 0) / 60, min(job.minutes, START + 0.5))
 
     def take(self) -> Job | None:
-        """Returns the most wanted job that can be begun, when there is one; None: there will be none."""
+        """Returns the most wanted job that can be begun, when there is one; None: there will be none.
+
+        One that waits for somebody else's file keeps a GPU free of less wanted ones.
+        """
         names = [job.name for job in self.all]
         with self.changed:
-            while self.left > LEAST:
-                open_ = [job for job in self.all if job.name not in self.states]
-                fit = [job for job in open_ if self.remaining(job) <= self.left + self.later]
-                for job in fit:
-                    if all(self.states.get(name) in ("done", "failed") for name in job.after if name in names):
-                        self.states[job.name] = "runs"
-                        return job
-                if not fit or "runs" not in self.states.values():
-                    return None
-                self.changed.wait(timeout=60 * max(self.left, 0))
+            self.idle += 1
+            try:
+                while self.left > LEAST:
+                    open_ = [job for job in self.all if job.name not in self.states]
+                    fit = [job for job in open_ if self.remaining(job) <= self.left + self.later]
+                    kept = 0
+                    for job in fit:
+                        kept += not job.file.exists()
+                        known = all(self.states.get(name) in ("done", "failed") for name in job.after if name in names)
+                        if job.file.exists() and known and self.idle > kept:
+                            self.states[job.name] = "runs"
+                            return job
+                    if not fit or ("runs" not in self.states.values() and not kept):
+                        return None
+                    self.changed.wait(timeout=1)
+            finally:
+                self.idle -= 1
         return None
 
     def ended(self, job: Job, state: str, seconds: float) -> None:
@@ -357,10 +372,10 @@ class Jobs:
                 print(f"left: {job.name}, {state}, about {self.remaining(job):.1f} minutes more")
 
 
-def work(todo: Jobs, gpu: int, gpus: int, out: Path) -> None:
+def work(todo: Jobs, gpu: str, out: Path) -> None:
     """Runs jobs on a GPU until there is none, or no time; what a job prints is in OUT/NAME.log."""
-    threads = max(1, (os.cpu_count() or 1) // gpus)
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu), "OMP_NUM_THREADS": str(threads)}
+    threads = max(1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()))
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": str(threads)}
     while job := todo.take():
         start, state = time.monotonic(), "failed"
         with (out / f"{job.name}.log").open("a") as log:
@@ -390,7 +405,7 @@ def main() -> None:
 @click.option("--minutes", "whole", default=20.0, show_default=True, help="In all; then what runs is ended.")
 @click.option("--later", default=0.0, show_default=True, help="Minutes in all of the same command, given again.")
 @click.option("--each", default=5.0, show_default=True, help="Minutes of a search for each NFE.")
-@click.option("--gpus", default=1, show_default=True)
+@click.option("--gpus", default="0", show_default=True, help="Their numbers, with commas between.")
 @click.option(
     "--only", multiple=True, metavar="PATTERN", help="Names of jobs, such as 'cifar10-vp-*'; may be repeated."
 )
@@ -405,7 +420,7 @@ def run(
     whole: float,
     later: float,
     each: float,
-    gpus: int,
+    gpus: str,
     only: tuple[str, ...],
     options: str,
     dry_run: bool,
@@ -428,7 +443,7 @@ def run(
             print(f"| {job.name} | {todo.remaining(job):.1f} | {total:.0f} |")
         return
     out.mkdir(parents=True, exist_ok=True)
-    threads = [threading.Thread(target=work, args=(todo, gpu, gpus, out)) for gpu in range(gpus)]
+    threads = [threading.Thread(target=work, args=(todo, gpu, out)) for gpu in gpus.split(",")]
     for thread in threads:
         thread.start()
     for thread in threads:
