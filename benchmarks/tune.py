@@ -130,7 +130,7 @@ def tune(given: Given, model: str, nfes: Sequence[int], suffix: str = "", more: 
     """The search for each NFE."""
     name = f"{model}{suffix}"
     words = ["tune", "--model", model, "--nfe", ",".join(map(str, nfes)), "--minutes", str(given.each)]
-    words += [*given.measure, *given.confirm, "--images", "600", *more, "--out", str(given.out / name)]
+    words += [*given.measure, *given.confirm, "--images", "500", *more, "--out", str(given.out / name)]
     return Job(name, START + len(nfes) * (given.each + 0.2), lambda: words, file=Path(given.confirm[-1]))
 
 
@@ -409,7 +409,7 @@ def main() -> None:
 @click.option(
     "--only", multiple=True, metavar="PATTERN", help="Names of jobs, such as 'cifar10-vp-*'; may be repeated."
 )
-@click.option("--options", default="--batch 500 --compile", show_default=True, help="Of each command that measures.")
+@click.option("--options", default="--batch 250 --compile", show_default=True, help="Of each command that measures.")
 @click.option("--dry-run", is_flag=True, help="Print the jobs with their times.")
 def run(
     reference: Path,
