@@ -1,208 +1,471 @@
-"""What tuning brings: searches, controls, transfer and rivals for the models of the package, on 1 to 4 GPUs.
+"""What tuning brings: searches, maps, controls, transfer and rivals for the models of the package, on 1 to 8 GPUs.
 
-    python benchmarks/tune.py search   REF.npz DETECTOR OUT [--confirm D2 R2]   three models at 10, 20, 40
-    python benchmarks/tune.py controls REF.npz DETECTOR OUT [--confirm D2 R2]   random search; no rises, at 10 and 20
-    python benchmarks/tune.py starts   REF.npz DETECTOR OUT                     each search, two starts each
-    python benchmarks/tune.py maps     REF.npz DETECTOR OUT --data IMAGES       the map of each model
-    python benchmarks/tune.py transfer REF.npz DETECTOR OUT                     found plans on the other models
-    python benchmarks/tune.py grids    REF.npz DETECTOR OUT                     levels of stage 0, which rivals need
-    python benchmarks/tune.py rivals   REF.npz DETECTOR OUT                     GITS, churn, SDE solvers at 10, 20, 40
+    python benchmarks/tune.py run REF.npz DETECTOR OUT --confirm D2 R2 --data IMAGES --gpus 0,1,2 --minutes 20
+    python benchmarks/tune.py run ... --dry-run                what would be done, with times
+    python benchmarks/tune.py table OUT/all.json               the tables of what is there, for RESULTS.md
+    python benchmarks/tune.py figure EDM=map.json VP=map.json PFGM++=map.json --out docs/restart-map.png
 
-Jobs are dealt to the GPUs, one process each. The same command goes on after an interruption, so a lease that ends in
-the middle is no loss; at `--minutes 8` for each NFE, `search` takes 24 minutes on three GPUs. `transfer` and `rivals`
-read what `search` and `grids` wrote. Each ends with tables from the files, and `table` prints them again.
+Jobs are taken by priority, one process for each GPU. A job is begun where its time fits, is ended when the minutes are
+over, and goes on where the same command is given again (`--later`: the minutes of those to come). The last lines name
+what is left. OUT/all.json has all that was found so far.
 """
 
+import csv
 import json
 import os
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import click
+import torch
 
-from restart_sampling.evaluation.metrics import paired_difference
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import write_json
+from restart_sampling.comparison.named_plans import read_rows
 from restart_sampling.evaluation.results_file import read_results
-from restart_sampling.tuning.space import main_steps
+from restart_sampling.pictures.restart_map import plot_maps
+from restart_sampling.pictures.style import save_figure
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.tuning.space import LEAST_STEPS, main_steps, restart_calls, with_levels
+from tune_tables import CHURN, CONTROL, RIVAL, ROLES, TRANSFER, TUNED, UNTUNED, USUAL, gather, print_tables
 
+HERE = Path(__file__).parent
 MODELS = ("cifar10-small", "cifar10-vp-small", "cifar10-pfgmpp-small")
-NFES = (10, 20, 40)
-CHURN_WINDOWS = ((0.01, 1.0), (0.05, 50.0), (0.5, 20.0))
-Job = tuple[str, list[str]]
-"""A name for the log, and the words of a command."""
+NFES = (20, 10, 40)
+"""The most wanted first: a search may be cut off."""
+CHURNED = (20, 40)
+CHURNS, WINDOWS, S_NOISE = (0.05, 0.1, 0.2, 0.4), ((0.01, 1), (0.05, 50), (0.5, 20), (0.5, 80)), (1, 1.003, 1.007)
+"""Of EDM's sampler: churn as a part of the steps, s_min and s_max, and s_noise; 48 settings, which is what a search
+has in trials."""
+CONTROLS = {
+    "start-1": ["--start", "1"],
+    "start-2": ["--start", "2"],
+    "random": ["--search", "random"],
+    "no-rises": ["--no-rises"],
+}
+"""Options of other searches with the same budget."""
+FRESH = 200_000
+"""First seed of comparisons: no search uses it."""
+START = 1.0
+"""Minutes until a process draws: imports, and a network that is compiled or read from the cache."""
+LEAST = 1.5
+"""Minutes below which nothing is begun."""
 
 
-def search(out: Path, minutes: float, measure: list[str], confirm: list[str], data: Path | None) -> list[Job]:
-    nfes = ",".join(map(str, NFES))
-    return [_tune(out, model, nfes, minutes, [*measure, *confirm]) for model in MODELS]
+@dataclass(frozen=True)
+class Given:
+    """What the user gives.
+
+    Attributes:
+        out: a folder.
+        measure: options of every command that measures.
+        second: likewise, with the second detector.
+        confirm: options of every search.
+        data: true images with classes, for the maps.
+        each: minutes of a search for each NFE.
+    """
+
+    out: Path
+    measure: list[str]
+    second: list[str]
+    confirm: list[str]
+    data: Path | None
+    each: float
 
 
-def controls(out: Path, minutes: float, measure: list[str], confirm: list[str], data: Path | None) -> list[Job]:
-    kinds = {"random": ["--search", "random"], "no-rises": ["--no-rises"]}
+@dataclass(frozen=True)
+class Job:
+    """A command.
+
+    Attributes:
+        name: of its folder and its log.
+        minutes: that it takes on one H100, as estimated.
+        words: makes the words of the command, when what it reads is there.
+        after: names of the jobs whose files it reads; one that is not asked for is not waited for.
+        file: that somebody else is making.
+    """
+
+    name: str
+    minutes: float
+    words: Callable[[], list[str]]
+    after: tuple[str, ...] = ()
+    file: Path = HERE
+
+
+def jobs(given: Given) -> list[Job]:
+    """Lists all jobs, the most wanted first."""
+    edm, *others = MODELS
+
+    def controlled(nfe: int) -> Iterator[Job]:
+        for kind, words in CONTROLS.items():
+            yield tune(given, edm, [nfe], f"-{nfe}-{kind}", words)
+        yield controls(given, edm, nfe)
+
+    def compared(model: str) -> Iterator[Job]:
+        yield churn(given, model)
+        yield grids(given, model)
+        yield compare(given, model)
+
     return [
-        _tune(out, model, "10,20", minutes, [*measure, *confirm, *words], f"-{kind}")
-        for kind, words in kinds.items()
-        for model in MODELS[:2]
+        *(tune(given, model, NFES) for model in others),
+        *(map_of(given, model) for model in others),
+        *compared(edm),
+        *controlled(20),
+        *(job for model in others for job in compared(model)),
+        *(second(given, model) for model in MODELS),
+        *controlled(40),
     ]
 
 
-def starts(out: Path, minutes: float, measure: list[str], confirm: list[str], data: Path | None) -> list[Job]:
-    return [
-        _tune(out, MODELS[0], "20", minutes, [*measure, "--search", kind, "--start", str(start)], f"-{kind}-{start}")
-        for kind in ("evolution", "tpe", "cma-es", "random")
-        for start in (1, 2)
-    ]
-
-
-def maps(out: Path, minutes: float, measure: list[str], confirm: list[str], data: Path | None) -> list[Job]:
-    words = ["--map", *(["--data", str(data)] if data else [])]
-    return [
-        (f"{model}-map", ["tune", "--model", model, *measure, *words, "--out", str(out / f"{model}-map")])
-        for model in MODELS
-    ]
-
-
-def transfer(out: Path, minutes: float, measure: list[str], confirm: list[str], data: Path | None) -> list[Job]:
-    plans = [json.loads((out / model / "plan-20.json").read_text())["plan"] for model in MODELS]
-    return [_sweep(out / f"{model}-transfer", model, measure, plans) for model in MODELS]
-
-
-def grids(out: Path, minutes: float, measure: list[str], confirm: list[str], data: Path | None) -> list[Job]:
-    speed = measure[5:]  # without reference and detector
-    nfes = ",".join(map(str, NFES))
-    words = ["--without-reference", "--nfe", nfes, *speed]
-    return [
-        (f"{model}-grids", ["tune", "--model", model, *words, "--out", str(out / f"{model}-grids")]) for model in MODELS
-    ]
-
-
-def rivals(out: Path, minutes: float, measure: list[str], confirm: list[str], data: Path | None) -> list[Job]:
-    jobs = []
-    for model in MODELS:
-        kept = json.loads((out / f"{model}-grids" / "levels.json").read_text())["grids"]
-        for nfe in NFES:
-            found = json.loads((out / model / f"plan-{nfe}.json").read_text())
-            plans = [found["plan"], found["evidence"]["usual"]]
-            plans += [  # GITS with its solver, and with one of ours
-                f"{nfe} solver={solver} grid={'/'.join(map(repr, kept[solver][str(nfe)]))}"
-                for solver in ("ipndm", "deis")
-            ]
-            plans += [f"{nfe} solver={solver}" for solver in ("sde_dpmpp_2m", "sa", "sa:tau=0.5", "ddpm")]
-            plans += [
-                f"{main_steps(solver, nfe)} solver={solver} churn={churn} s_min={low} s_max={high} s_noise=1.003"
-                for solver in ("heun", "euler")
-                for churn in (2, 5, 10, 20)
-                for low, high in CHURN_WINDOWS
-            ]
-            jobs.append(_sweep(out / f"{model}-rivals-{nfe}", model, measure, plans))
-    return jobs
-
-
-STAGES = {each.__name__: each for each in (search, controls, starts, maps, transfer, grids, rivals)}
-
-
-def _tune(out: Path, model: str, nfes: str, minutes: float, words: list[str], suffix: str = "") -> Job:
+def tune(given: Given, model: str, nfes: Sequence[int], suffix: str = "", more: Sequence[str] = ()) -> Job:
+    """The search for each NFE."""
     name = f"{model}{suffix}"
-    given = ["tune", "--model", model, "--nfe", nfes, "--minutes", str(minutes), "--out", str(out / name)]
-    return name, [*given, *words]
+    words = ["tune", "--model", model, "--nfe", ",".join(map(str, nfes)), "--minutes", str(given.each)]
+    words += [*given.measure, *given.confirm, "--images", "500", *more, "--out", str(given.out / name)]
+    return Job(name, START + len(nfes) * (given.each + 0.2), lambda: words, file=Path(given.confirm[-1]))
 
 
-def _sweep(folder: Path, model: str, measure: list[str], plans: list[str]) -> Job:
-    words = [word for plan in dict.fromkeys(plans) for word in ("--plans", plan)]
-    seeds = ["--images", "5000", "--blocks", "2", "--out", str(folder)]
-    return folder.name, ["sweep", "--model", model, *measure, *words, *seeds]
+def map_of(given: Given, model: str) -> Job:
+    """The map of restarts, of 3,000 images each, with the drift of the ODE."""
+    words = ["tune", "--model", model, "--map", *(["--data", str(given.data)] if given.data else []), *given.measure]
+    return Job(f"{model}-map", START + 4, lambda: [*words, "--out", str(given.out / f"{model}-map")])
 
 
-def run(jobs: list[Job], out: Path, gpus: int) -> None:
-    """Runs the jobs, each on a GPU of its own; what a job prints is in OUT/NAME.log."""
-    free: Queue[int] = Queue()
-    for gpu in range(gpus):
-        free.put(gpu)
-    said = threading.Lock()
-
-    def one(job: Job) -> int:
-        name, words = job
-        gpu = free.get()
-        try:
-            environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)}
-            with (out / f"{name}.log").open("a") as log:
-                command = [sys.executable, "-m", "restart_sampling", *words]
-                code = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
-            with said:
-                print(f"{name}: {'done' if code == 0 else f'ended with {code}, see its log'}", flush=True)
-            return code
-        finally:
-            free.put(gpu)
-
-    with ThreadPoolExecutor(gpus) as threads:
-        codes = list(threads.map(one, jobs))
-    if any(codes):
-        sys.exit(1)
+def grids(given: Given, model: str) -> Job:
+    """The levels of stage 0, which are GITS's idea."""
+    words = ["tune", "--model", model, "--without-reference", "--nfe", "40", "--batch", "256"]
+    return Job(f"{model}-grids", 1.5, lambda: [*words, "--out", str(given.out / f"{model}-grids")])
 
 
-def table(out: Path) -> None:
-    """Prints what is there, as Markdown."""
-    print("| run, NFE | plan | by | usual | found | difference | told apart | evaluations | seconds |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for path in sorted(out.glob("*/plan-*.json")):
-        content = json.loads(path.read_text())
-        evidence = content["evidence"]
-        for name in evidence["scores"][content["plan"]]:
-            print(_line(path, content, evidence, name))
-    for results in sorted(out.glob("*/results.jsonl")):
-        rows = list(read_results(results))
-        print(f"\n{results.parent.name}, to its first row\n\n| plan | distance | difference |\n|---|---|---|")
-        for row in rows:
-            value, error = paired_difference(row, rows[0])
-            print(f"| `{row['plan']}` | {row['frechet_distance']:.3f} | {value:+.3f} +- {error:.3f} |")
+def churn(given: Given, model: str) -> Job:
+    """EDM's sampler with many choices of churn, on few images: the rival's own search."""
+    plans = {str(plan): (str(plan), CHURN) for nfe in CHURNED for plan in churned(nfe)}
+    name = f"{model}-churn"
+    words = lambda: sweep(given, name, model, given.measure, plans, 2000, 0)  # noqa: E731
+    return Job(name, START + minutes(list(plans), 2000), words)
 
 
-def _line(path: Path, content: dict[str, Any], evidence: dict[str, Any], name: str) -> str:
-    def mean(plan: str) -> float:
-        values = evidence["scores"][plan][name]["values"]
-        return float(sum(values) / len(values))
-
-    gain = evidence["gain"].get(name)
-    difference = "-" if gain is None else f"{gain['difference']:+.3f} +- {gain['error']:.3f} ({gain['relative']:+.1%})"
-    sure = "-" if gain is None else "yes" if gain["told_apart"] else "no"
-    cost = evidence["cost"]
-    return (
-        f"| {path.parent.name}, {content['nfe']} | `{content['plan']}` | {name} | {mean(evidence['usual']):.3f} | "
-        f"{mean(content['plan']):.3f} | {difference} | {sure} | {cost['evaluations']:.2g} | {cost['seconds']:.0f} |"
-    )
+def churned(nfe: int) -> Iterator[Plan]:
+    steps = main_steps("heun", nfe) or 1
+    for part in CHURNS:
+        for s_min, s_max in WINDOWS:
+            for s_noise in S_NOISE:
+                yield Plan(steps, churn=round(part * steps, 3), s_min=s_min, s_max=s_max, s_noise=s_noise)
 
 
-@click.command()
-@click.argument("stage", type=click.Choice([*STAGES, "table"]))
+def compare(given: Given, model: str) -> Job:
+    """The found plans beside plans of any NFE, rivals, and the plans of other models and other NFE."""
+    name = f"{model}-compared"
+    words = lambda: sweep(given, name, model, given.measure, plans_of(given.out, model), 5000, FRESH)  # noqa: E731
+    return Job(name, START + 7, words, (model, f"{model}-churn", f"{model}-grids"))
+
+
+def second(given: Given, model: str) -> Job:
+    """The found plans, those of other models and NFE, and the best usual ones, by the second detector."""
+
+    def words() -> list[str]:
+        rows = plans_of(given.out, model)
+        own = {plan: row for plan, row in rows.items() if {TUNED, USUAL, TRANSFER} & set(row[1].split(ROLES))}
+        return sweep(given, f"{model}-second", model, given.second, own, 5000, FRESH)
+
+    return Job(f"{model}-second", START + 2, words, MODELS, Path(given.confirm[-1]))
+
+
+def controls(given: Given, model: str, nfe: int) -> Job:
+    """What the other searches with the same budget found."""
+    runs = [f"{model}-{nfe}-{kind}" for kind in CONTROLS]
+    name = f"{model}-{nfe}-controls"
+
+    def words() -> list[str]:
+        kept = found(given.out, model, nfe)
+        rows = (
+            [(kept["plan"], f"tuned {nfe}", TUNED), (kept["evidence"]["usual"], f"best usual {nfe}", USUAL)]
+            if kept
+            else []
+        )
+        rows += [(each["plan"], run, CONTROL) for run in runs if (each := found(given.out, run, nfe))]
+        return sweep(given, name, model, given.measure, together(rows), 10_000, FRESH)
+
+    return Job(name, START + 1, words, tuple(runs))
+
+
+def minutes(plans: Sequence[str], images: int, speed: float = 40_000) -> float:
+    """Estimates what plans take at so many evaluations of the network a second."""
+    parsed = map(Plan.parse, plans)
+    return sum(plan.path().nfe(*plan.solvers) for plan in parsed) * images / speed / 60
+
+
+def sweep(
+    given: Given,
+    name: str,
+    model: str,
+    measure: list[str],
+    plans: dict[str, tuple[str, str]],
+    images: int,
+    first: int,
+) -> list[str]:
+    """Writes plans, with their names and families, for a sweep over them; returns its words."""
+    path = given.out / f"{name}.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("plan", "name", "family"))
+        writer.writerows((plan, *row) for plan, row in plans.items())
+    seeds = ["--images", str(images), "--blocks", "1", "--first-seed", str(first)]
+    return ["sweep", "--model", model, *measure, "--plans", str(path), *seeds, "--out", str(given.out / name)]
+
+
+def plans_of(out: Path, model: str) -> dict[str, tuple[str, str]]:
+    """Names and families of each plan of a comparison."""
+    rows: list[tuple[str, str, str]] = []
+    for nfe in NFES:
+        if own := found(out, model, nfe):
+            rows.append((own["plan"], f"tuned {nfe}", TUNED))
+            rows.append((own["evidence"]["usual"], f"best usual {nfe}", USUAL))
+    for nfe in NFES:
+        rows += [(plan, f"{name} {nfe}", RIVAL) for plan, name in rivals(out, model, nfe)]
+    for other in MODELS:
+        for nfe in NFES:
+            if content := found(out, other, nfe):
+                kept = [at(Plan.parse(content["plan"]), own) for own in (NFES if other == model else [nfe])]
+                names = [f"{other} {nfe} at {own}" for own in (NFES if other == model else [nfe])]
+                rows += [(str(plan), name, TRANSFER) for plan, name in zip(kept, names, strict=True) if plan]
+    known = [row.plan for row in read_rows(str(HERE / "plans" / "best-10-20-40-80.txt"))]
+    known += [Plan(80, solver=solver) for solver in ("sa", "ddpm", "deis")]
+    rows += [(str(plan), str(plan), UNTUNED) for plan in known]
+    return together(rows)
+
+
+def together(rows: Sequence[tuple[str, str, str]]) -> dict[str, tuple[str, str]]:
+    """Joins the names and the families that a plan has in several rows."""
+    roles: dict[str, dict[str, str]] = {}
+    for plan, name, family in rows:
+        roles.setdefault(plan, {})[name] = family
+    return {plan: (ROLES.join(own), ROLES.join(own.values())) for plan, own in roles.items()}
+
+
+def found(out: Path, model: str, nfe: int) -> dict[str, Any] | None:
+    """Reads the plan that was found here, or that is kept of an earlier search."""
+    for folder in (out / model, HERE / "results" / f"{model}-tuned"):
+        with suppress(FileNotFoundError):
+            return dict(json.loads((folder / f"plan-{nfe}.json").read_text()))
+    return None
+
+
+def at(plan: Plan, nfe: int) -> Plan | None:
+    """Returns the plan with as many main steps as make it take `nfe` evaluations; None: its intervals do not fit."""
+    solver, restart_solver = plan.solver, plan.restart_solver or plan.solver
+    falls = sum(each.repeats * (each.points - 1) for each in plan.intervals)
+    steps = main_steps(solver, nfe - falls * restart_calls(restart_solver))
+    with suppress(InputError):
+        if steps and steps >= LEAST_STEPS:
+            other = replace(plan, steps=steps)
+            return other if other.path().nfe(*other.solvers) in (nfe - 1, nfe) else None
+    return None
+
+
+def rivals(out: Path, model: str, nfe: int) -> Iterator[tuple[str, str]]:
+    """Yields plans of other people's methods, and their names."""
+    levels = out / f"{model}-grids" / "levels.json"
+    if levels.exists():
+        kept = json.loads(levels.read_text())["grids"]
+        for solver, name in (("ipndm", "GITS, iPNDM"), ("deis", "GITS, DEIS")):
+            yield str(with_levels(Plan(nfe, solver=solver), kept[solver][str(nfe)])), name
+    for solver, name in (
+        ("sde_dpmpp_2m", "SDE-DPM-Solver++(2M)"),
+        ("sa", "SA-Solver"),
+        ("sa:tau=0.5", "SA-Solver, 0.5"),
+    ):
+        yield str(Plan(nfe, solver=solver)), name
+    screened = out / f"{model}-churn" / "results.jsonl"
+    if screened.exists():
+        own = [row for row in read_results(screened) if nfe - row["nfe"] in (0, 1)]
+        for place, row in enumerate(sorted(own, key=lambda row: float(row["frechet_distance"]))[:2], start=1):
+            yield row["plan"], f"EDM's churn, tuned, {place}."
+
+
+@dataclass
+class Jobs:
+    """What is to be done, and how far it is; kept in a file between starts.
+
+    Attributes:
+        all: by priority.
+        path: of the file.
+        deadline: on the clock of `time.monotonic`.
+        later: minutes of the starts to come.
+        seconds: that each job has had.
+        states: of the jobs that are done, run or failed.
+        idle: GPUs without a job.
+    """
+
+    all: list[Job]
+    path: Path
+    deadline: float
+    later: float
+    seconds: dict[str, float] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    idle: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def __post_init__(self) -> None:
+        if self.path.exists():
+            kept = json.loads(self.path.read_text())
+            self.seconds = kept["seconds"]
+            self.states = {name: state for name, state in kept["states"].items() if state == "done"}
+
+    @property
+    def left(self) -> float:
+        """Minutes of this start."""
+        return (self.deadline - time.monotonic()) / 60
+
+    def remaining(self, job: Job) -> float:
+        """Estimates the minutes that a job still takes."""
+        return max(job.minutes - self.seconds.get(job.name, 0) / 60, min(job.minutes, START + 0.5))
+
+    def take(self) -> Job | None:
+        """Returns the most wanted job that can be begun, when there is one; None: there will be none.
+
+        One that waits for somebody else's file keeps a GPU free of less wanted ones.
+        """
+        names = [job.name for job in self.all]
+        with self.changed:
+            self.idle += 1
+            try:
+                while self.left > LEAST:
+                    open_ = [job for job in self.all if job.name not in self.states]
+                    fit = [job for job in open_ if self.remaining(job) <= self.left + self.later]
+                    kept = 0
+                    for job in fit:
+                        kept += not job.file.exists()
+                        known = all(self.states.get(name) in ("done", "failed") for name in job.after if name in names)
+                        if job.file.exists() and known and self.idle > kept:
+                            self.states[job.name] = "runs"
+                            return job
+                    if not fit or ("runs" not in self.states.values() and not kept):
+                        return None
+                    self.changed.wait(timeout=1)
+            finally:
+                self.idle -= 1
+        return None
+
+    def ended(self, job: Job, state: str, seconds: float) -> None:
+        """Takes note of what became of a job."""
+        with self.changed:
+            self.states[job.name] = state
+            self.seconds[job.name] = self.seconds.get(job.name, 0) + seconds
+            write_json(self.path, {"seconds": self.seconds, "states": self.states})
+            print(f"{job.name}: {state}, {self.seconds[job.name]:.0f} s of {60 * job.minutes:.0f}", flush=True)
+            self.changed.notify_all()
+
+    def print_rest(self) -> None:
+        """Names what is left undone."""
+        for job in self.all:
+            if (state := self.states.get(job.name, "not begun")) != "done":
+                print(f"left: {job.name}, {state}, about {self.remaining(job):.1f} minutes more")
+
+
+def work(todo: Jobs, gpu: str, out: Path) -> None:
+    """Runs jobs on a GPU until there is none, or no time; what a job prints is in OUT/NAME.log."""
+    threads = max(1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()))
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": str(threads)}
+    while job := todo.take():
+        start, state = time.monotonic(), "failed"
+        with (out / f"{job.name}.log").open("a") as log:
+            try:
+                command = [sys.executable, "-m", "restart_sampling", *job.words()]
+                left = todo.deadline - time.monotonic()
+                subprocess.run(command, env=environment, stdout=log, stderr=log, check=True, timeout=left)
+                state = "done"
+            except subprocess.TimeoutExpired:
+                state = "cut off"
+            except Exception:  # of a file that is not as it should be, too: the other jobs are not concerned
+                traceback.print_exc(file=log)
+        todo.ended(job, state, time.monotonic() - start)
+
+
+@click.group()
+def main() -> None:
+    pass
+
+
+@main.command()
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("detector")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--confirm", nargs=2, metavar="DETECTOR REFERENCE", help="That the searches never see.")
+@click.option("--confirm", nargs=2, required=True, metavar="DETECTOR REFERENCE", help="That the searches never see.")
 @click.option("--data", type=click.Path(path_type=Path), help="True images with classes, for the maps.")
-@click.option("--minutes", default=10.0, show_default=True, help="For each NFE.")
-@click.option("--gpus", default=1, show_default=True)
-@click.option("--options", default="--batch 500 --compile", show_default=True, help="Of each command.")
-def main(
-    stage: str,
+@click.option("--minutes", "whole", default=20.0, show_default=True, help="In all; then what runs is ended.")
+@click.option("--later", default=0.0, show_default=True, help="Minutes in all of the same command, given again.")
+@click.option("--each", default=5.0, show_default=True, help="Minutes of a search for each NFE.")
+@click.option("--gpus", default="0", show_default=True, help="Their numbers, with commas between.")
+@click.option(
+    "--only", multiple=True, metavar="PATTERN", help="Names of jobs, such as 'cifar10-vp-*'; may be repeated."
+)
+@click.option("--options", default="--batch 250 --compile", show_default=True, help="Of each command that measures.")
+@click.option("--dry-run", is_flag=True, help="Print the jobs with their times.")
+def run(
     reference: Path,
     detector: str,
     out: Path,
-    confirm: tuple[str, str] | None,
+    confirm: tuple[str, str],
     data: Path | None,
-    minutes: float,
-    gpus: int,
+    whole: float,
+    later: float,
+    each: float,
+    gpus: str,
+    only: tuple[str, ...],
     options: str,
+    dry_run: bool,
 ) -> None:
+    """Do the jobs, or as many as there is time for."""
+    deadline = time.monotonic() + 60 * whole
+    measures = [
+        ["--reference", str(r), "--detector", d, "--trust-detector", *options.split()]
+        for d, r in ((detector, reference), confirm)
+    ]
+    words = ["--confirm-detector", confirm[0], "--confirm-reference", confirm[1]]
+    given = Given(out, *measures, words, data, each)
+    wanted = [job for job in jobs(given) if not only or any(fnmatchcase(job.name, each) for each in only)]
+    todo = Jobs(wanted, out / "jobs.json", deadline, later)
+    if dry_run:
+        print("| job | minutes of one H100 | in all |\n|---|---|---|")
+        total = 0.0
+        for job in wanted:
+            total += todo.remaining(job)
+            print(f"| {job.name} | {todo.remaining(job):.1f} | {total:.0f} |")
+        return
     out.mkdir(parents=True, exist_ok=True)
-    if stage != "table":
-        measure = ["--reference", str(reference), "--detector", detector, "--trust-detector", *options.split()]
-        more = ["--confirm-detector", confirm[0], "--confirm-reference", confirm[1]] if confirm else []
-        run(STAGES[stage](out, minutes, measure, more, data), out, gpus)
-    table(out)
+    threads = [threading.Thread(target=work, args=(todo, gpu, out)) for gpu in gpus.split(",")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    write_json(out / "all.json", gather(out, HERE / "results"))
+    todo.print_rest()
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, path_type=Path, dir_okay=False))
+def table(file: Path) -> None:
+    """Print the tables of a file of `run`, as Markdown."""
+    print_tables(json.loads(file.read_text()))
+
+
+@main.command()
+@click.argument("maps", nargs=-1, required=True, metavar="TITLE=MAP.json...")
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A picture.")
+def figure(maps: tuple[str, ...], out: Path) -> None:
+    """Draw the maps of models side by side."""
+    named = {title: json.loads(Path(path).read_text()) for title, _, path in (each.partition("=") for each in maps)}
+    save_figure(plot_maps(named), out)
 
 
 if __name__ == "__main__":

@@ -66,9 +66,10 @@ def test_one_block(place, run):
 
 
 def test_the_images_that_are_kept_are_those_of_the_first_seeds(place, run):
-    assert run(*SWEEP, "--plans", plans_file("3"))[0] == 0
+    assert run(*SWEEP, "--plans", plans_file("3"), "--first-seed", "40")[0] == 0
+    assert lines()[0]["run"]["seeds"] == "40-63"
     kept = np.array(Image.open(OUT / lines()[0]["samples"]))
-    batch = next(generate(load_model("tiny.safetensors"), "3", range(4), batch_size=4))
+    batch = next(generate(load_model("tiny.safetensors"), "3", range(40, 44), batch_size=4))
     assert np.array_equal(kept, np.concatenate(list(batch.images.numpy().transpose(0, 2, 3, 1)), axis=1))
 
 

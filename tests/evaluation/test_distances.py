@@ -14,7 +14,8 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation.distances import (
     frechet_distance,
     frechet_distance_infinity,
-    frechet_distance_of_features,
+    frechet_distances,
+    frechet_distances_of_features,
     jackknife,
     kernel_distance,
     kernel_distance_error,
@@ -60,7 +61,16 @@ def test_frechet_distance_of_covariances_without_full_rank(count, other):
     x, y = features(count, 100, 0), features(other, 100, 1, scale=1.3, shift=0.2)
     exact = by_nuclear_norm(x, y)
     assert frechet_distance(statistics(x), statistics(y)) == pytest.approx(exact, rel=1e-9)
-    assert frechet_distance_of_features(x, y) == pytest.approx(exact, rel=1e-9)
+    assert frechet_distances_of_features([x, y], y) == pytest.approx([exact, 0], rel=1e-9, abs=1e-9)
+
+
+def test_distances_of_many_sets_are_those_of_each_in_their_order():
+    sets = [statistics(features(60, 40, seed, scale=1 + seed)) for seed in range(7)]
+    threads = torch.get_num_threads()
+    assert frechet_distances(sets, sets[2]) == pytest.approx([frechet_distance(each, sets[2]) for each in sets])
+    with pytest.raises(InputError, match="one side has 30 features and the other 40"):
+        frechet_distances([statistics(features(60, 30, 0))], sets[2])
+    assert torch.get_num_threads() == threads
 
 
 def test_frechet_distance_of_an_ill_conditioned_covariance():

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from restart_sampling.pictures.restart_map import plot_map
+from restart_sampling.base.errors import InputError
+from restart_sampling.pictures.restart_map import plot_map, plot_maps
 from restart_sampling.pictures.tune_report import make_tune_report
 
 USUAL, FOUND = "18", "16 [3,2,0.3,1.1]"
@@ -23,6 +24,22 @@ def test_the_map_tells_gains_apart_beside_harm_that_is_a_hundred_times_larger():
     assert set(texts) == {"-489", "± 7.8", "+1.1", "± 1.4", "+4.8", "± 1.2"}
     assert [texts[text].get_fontweight() for text in ("-489", "+1.1", "+4.8")] == ["bold", "normal", "bold"]
     assert texts["-489"].get_color() == "white"
+
+
+def test_maps_of_several_models_have_one_scale():
+    drift = {"drift": [{"level": level, "value": 0.1, "floor": 0.01} for level in (19.0, 0.06)]}
+    drift["passes"] = [{"t_min": 0.06, "t_max": 19.0, "value": 0.05}]
+    maps = {
+        title: {"base": "18", "cells": [{"t_min": 0.06, "t_max": 19.0, "gain": gain, "error": 0.01}], **drift}
+        for title, gain in (("one", -0.5), ("other", 0.03))
+    }
+    *gains, _, _, bar = plot_maps(maps).axes
+    assert [axes.get_title() for axes in gains] == ["one", "other"]
+    assert [axes.images[0].norm.vmax for axes in gains] == [pytest.approx(0.04)] * 2
+    assert "plan 18" in bar.get_xlabel()
+    del maps["other"]["drift"]
+    with pytest.raises(InputError, match="the map of other has no drift; make it with --data"):
+        plot_maps(maps)
 
 
 def confirmed(value):

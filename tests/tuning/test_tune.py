@@ -250,6 +250,16 @@ def test_levels_by_dynamic_programming_stay_closer_to_the_fine_ode():
         assert judge.distance(with_levels(Plan(5, solver=solver), grids[5])) < 0.7 * usual
 
 
+def test_stage_0_takes_as_many_seeds_as_its_time_allows(monkeypatch):
+    clock = iter(range(0, 8000, 8))  # a second for each of 8 seeds, at each call
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    begin = lambda seeds: (mixture(), net_noise(mixture(), seeds), (2,))  # noqa: E731
+    calls = 2 * len(Teacher(mixture(), begin, 5).levels[1:])
+    for seconds, seeds in ((20.5 * calls, 20), (1, 8), (1e6, 256), (inf, 256)):
+        teacher = Teacher(mixture(), begin, 5, seconds=seconds, more=calls // 2)
+        assert len(teacher.seeds) == seeds
+
+
 def test_sliced_wasserstein_of_shifted_data_is_the_shift():
     data = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     distance = rs.sliced_wasserstein(data, directions=2000)

@@ -139,6 +139,7 @@ def without(option):
         ((*TUNE, "--confirm-detector", "tiny.pt", "--confirm-reference", "ref.npz"), "is there twice"),
         ((*TUNE, "--without-reference"), "give either --reference"),
         (without("--reference"), "give either --reference"),
+        ((*without("--reference"), "--without-reference", "--minutes", "1e-6"), "are too few: 8 seeds need about"),
         ((*TUNE, "--minutes", "0"), "minutes is 0; give a number above 0"),
         ((*TUNE, "--minutes", "0.0001"), "leave no time for a search"),
     ],
@@ -163,6 +164,7 @@ def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):
     assert code == 0, err
     content = json.loads(out)["plans"]["5"]
     assert "Restarts cannot be judged so" in err
+    assert "NFE 5: 2 solvers, of 256 seeds; about" in err
     distances = content["evidence"]["distances"]
     assert content["plan"] == min(distances, key=distances.get)
     assert {"5 solver=euler", "3"} <= distances.keys()

@@ -60,6 +60,13 @@ if TYPE_CHECKING:
 @click.option(
     "--blocks", default=2, show_default=True, type=click.IntRange(1), help="Blocks of seeds, each measured by itself."
 )
+@click.option(
+    "--first-seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Of the first block; 'tune' uses those from 0 up, so for plans that it found give one far above, 200000.",
+)
 @setup_options
 @sampler_options
 @drawn_batch_option
@@ -76,6 +83,7 @@ def sweep(
     out: Path,
     images: int,
     blocks: int,
+    first_seed: int,
     settings: tuple[str, ...],
     asked: SamplerOptions,
     batch: int | None,
@@ -110,8 +118,8 @@ def sweep(
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             model = asked.load(name, ranks.device, batch, ranks.first)
-            seeds = range(images * blocks)
-            rows = plan_rows(plans, model.drawing, seeds, f"0-{len(seeds) - 1}", name)
+            seeds = range(first_seed, first_seed + images * blocks)
+            rows = plan_rows(plans, model.drawing, seeds, f"{seeds[0]}-{seeds[-1]}", name)
             comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch or BLOCK, out / RESULTS, out)
             there = held.enter_context(looked_up(comparison, rows, out, dry_run)) if ranks.first else {}
         speed = {} if dry_run else model.settle_rows(rows, there, ranks)

@@ -117,6 +117,7 @@ def sweep(
     out: str | Path,
     images: int = 10_000,
     blocks: int = 2,
+    first_seed: int = 0,
     detector: str = "inception",
     trust_detector: bool | str = False,
     metrics: Sequence[str] = ("fd",),
@@ -130,8 +131,9 @@ def sweep(
         plans: several, or the name of a file or a pattern of presets, as the command `sweep` takes it.
         reference: as of `evaluate`.
         out: a folder for the results file and the first images of each row, from which `report` makes a page.
-        images: seeds of each block: they are 0, 1, 2 and so on.
+        images: seeds of each block.
         blocks: of seeds, each measured by itself.
+        first_seed: the others follow; `tune` uses those from 0 up, so for plans that it found give one far above.
         detector, trust_detector, metrics, batch_size: as of `evaluate`.
         **options: classes, guidance, noise, exact and shape, as of `generate`.
 
@@ -142,7 +144,7 @@ def sweep(
         InputError: as of `evaluate`.
     """
     named = read_rows(plans) if isinstance(plans, str) else [row_of(str(plan), plan) for plan in _parse(plans)]
-    seeds, folder = range(images * blocks), Path(out)
+    seeds, folder = range(first_seed, first_seed + images * blocks), Path(out)
     results = folder / RESULTS
     setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
     return _compare(net, named, setup, seeds, blocks, results, folder, batch_size, options)

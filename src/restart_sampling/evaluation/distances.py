@@ -1,6 +1,7 @@
 """Distances between two sets of images, from the features of a detector."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,13 +30,33 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     return distance.item()
 
 
-def frechet_distance_of_features(features: Tensor, reference: Tensor) -> float:
-    """The same from features [N, d] and [M, d]; where there are few of them, without a d x d matrix."""
-    if min(len(features), len(reference)) > features.shape[1]:
-        return frechet_distance(statistics_of(features), statistics_of(reference))
-    centred = [(x.double() - x.double().mean(dim=0)) / (len(x) - 1) ** 0.5 for x in (features, reference)]
+_ALONE = 1024
+"""Rows of a matrix, below which one thread decomposes it as fast as many, which mostly wait for one another."""
+
+
+def frechet_distances(sets: Sequence[Statistics], reference: Statistics) -> list[float]:
+    """`frechet_distance` of each of the sets, as many at a time as torch has threads."""
+    threads = torch.get_num_threads()
+    own = 1 if len(reference.mu) < _ALONE else max(1, threads // len(sets))
+    _ = reference.factor  # once, before all of them want it
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(own,)) as pool:
+            return list(pool.map(lambda each: frechet_distance(each, reference), sets))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def frechet_distances_of_features(sets: Sequence[Tensor], reference: Tensor) -> list[float]:
+    """The same from features [N, d], of each set, and [M, d]; where there are few of them, without a d x d matrix."""
+    if min(map(len, (*sets, reference))) > reference.shape[1]:
+        return frechet_distances([statistics_of(each) for each in sets], statistics_of(reference))
+    return [_distance_of_few(each.double(), reference.double()) for each in sets]
+
+
+def _distance_of_few(features: Tensor, reference: Tensor) -> float:
+    centred = [(x - x.mean(dim=0)) / (len(x) - 1) ** 0.5 for x in (features, reference)]
     cross = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
-    means = (features.double().mean(dim=0) - reference.double().mean(dim=0)).square().sum()
+    means = (features.mean(dim=0) - reference.mean(dim=0)).square().sum()
     return (means + sum(x.square().sum() for x in centred) - 2 * cross).item()
 
 
@@ -170,10 +191,8 @@ def frechet_distance_infinity(
     total = len(features)
     counts = np.linspace(max(2, min(5000, total // 10)), total, points).astype(int)
     random = np.random.default_rng(seed)
-    distances = []
-    for count in counts:
-        chosen = torch.from_numpy(random.choice(total, count, replace=False))
-        distances.append(frechet_distance(statistics_of(features[chosen]), reference))
+    subsets = (torch.from_numpy(random.choice(total, count, replace=False)) for count in counts)
+    distances = frechet_distances([statistics_of(features[chosen]) for chosen in subsets], reference)
     (slope, value), covariance = np.polyfit(1 / counts, distances, 1, cov=True)
     error = float(np.sqrt(covariance[1, 1]))
     return Extrapolation(float(value), error, float(slope), tuple(map(int, counts)), tuple(distances))

@@ -12,9 +12,9 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.distances import (
     KID_SUBSET,
-    frechet_distance,
     frechet_distance_infinity,
-    frechet_distance_of_features,
+    frechet_distances,
+    frechet_distances_of_features,
     jackknife,
     kernel_distance,
     kernel_distance_error,
@@ -167,12 +167,10 @@ def compute_metrics(
 def _whole(moments: Moments, reference: Reference) -> dict[str, Any]:
     """All images at once, and without each group in turn."""
     groups = range(len(moments.count))
-    without = [
-        frechet_distance(moments.statistics([each for each in groups if each != group]), reference.statistics)
-        for group in groups
-    ]
+    parts = [groups, *([each for each in groups if each != group] for group in groups)]
+    value, *without = frechet_distances([moments.statistics(part) for part in parts], reference.statistics)
     return {
-        "frechet_distance": frechet_distance(moments.statistics(), reference.statistics),
+        "frechet_distance": value,
         "frechet_distance_error": jackknife(without),
         "frechet_distance_without_group": without,
     }
@@ -180,7 +178,7 @@ def _whole(moments: Moments, reference: Reference) -> dict[str, Any]:
 
 def _blocks(moments: Moments, reference: Reference, blocks: int) -> dict[str, Any]:
     """Each block by itself: the paper's protocol prints the minimum of three."""
-    values = [frechet_distance(moments.statistics([block]), reference.statistics) for block in range(blocks)]
+    values = frechet_distances([moments.statistics([block]) for block in range(blocks)], reference.statistics)
     spread = torch.tensor(values, dtype=torch.float64)
     return {
         "frechet_distance": spread.mean().item(),
@@ -236,8 +234,9 @@ def _class_distance(features: Tensor, reference: Tensor) -> tuple[float, float]:
     """Distance of the images of one class, and its jackknife error."""
     count = min(GROUPS, len(features) // 2)
     group = torch.arange(len(features)) % count
-    without = [frechet_distance_of_features(features[group != each], reference) for each in range(count)]
-    return frechet_distance_of_features(features, reference), jackknife(without)
+    sets = [features, *(features[group != each] for each in range(count))]
+    value, *without = frechet_distances_of_features(sets, reference)
+    return value, jackknife(without)
 
 
 def _share_error(share: float, images: int) -> float:

@@ -1,6 +1,6 @@
-"""`plot_map`: what one restart does at each pair of levels, and where the ODE's errors come from."""
+"""`plot_map` and `plot_maps`: what one restart does at each pair of levels, and where the ODE's errors come from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,26 +23,67 @@ def plot_map(content: Mapping[str, Any]) -> Figure:
     Raises:
         InputError: there is no restart in it.
     """
-    cells = content["cells"]
-    if not cells:
-        raise InputError("the map has no restart; make it again")
     panels = 2 if "drift" in content else 1
     figure = Figure(
         figsize=((1.35 + 0.8 * (panels - 1)) * WIDTH, 1.15 * WIDTH), facecolor="white", layout="constrained"
     )
     side = figure.subplots(1, panels, squeeze=False, width_ratios=(1.35, 0.8)[:panels])[0]
-    _plot_gain(figure, side[0], cells, content["base"])
+    _plot_gains(figure, [side[0]], [content])
     if panels == 2:
         _plot_drift(side[1], content)
     return figure
 
 
-def _plot_gain(figure: Figure, axes: Any, cells: list[dict[str, float]], base: str) -> None:
+@style()
+def plot_maps(maps: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Plots the maps of several models side by side, with one scale of colours, and below them what `plot_map` has.
+
+    Args:
+        maps: contents of files that `tune --map --data` wrote, by the title of the model.
+
+    Raises:
+        InputError: a map has no restart, or not the drift.
+    """
+    for title, content in maps.items():
+        if "drift" not in content:
+            raise InputError(f"the map of {title} has no drift; make it with --data")
+    figure = Figure(figsize=(0.95 * WIDTH * len(maps), 1.9 * WIDTH), facecolor="white", layout="constrained")
+    gains, drifts = figure.subplots(2, len(maps), squeeze=False, height_ratios=(1.15, 0.75))
+    for axes in drifts[1:]:
+        axes.sharey(drifts[0])
+    _plot_gains(figure, gains, list(maps.values()))
+    for axes, title in zip(gains, maps, strict=True):
+        axes.set_title(title, fontsize=8)
+    for axes, content in zip(drifts, maps.values(), strict=True):
+        _plot_drift(axes, content)
+    for axes in (*gains[1:], *drifts[1:]):
+        axes.set_ylabel("")
+    for axes in drifts[1:]:
+        axes.get_legend().remove()
+    return figure
+
+
+def _plot_gains(figure: Figure, panels: Sequence[Any], maps: Sequence[Mapping[str, Any]]) -> None:
+    """Plots maps with one bar of colours above them."""
+    if not all(content["cells"] for content in maps):
+        raise InputError("the map has no restart; make it again")
+    # Where restarts harm they harm a hundred times more than they help: the colours tell apart what may be worth it.
+    every = [cell for content in maps for cell in content["cells"]]
+    most = max(*(cell["gain"] + cell["error"] for cell in every), 1e-9)
+    for axes, content in zip(panels, maps, strict=True):
+        shown = _plot_gain(axes, content["cells"], most)
+    extend = "min" if min(cell["gain"] for cell in every) < -most else "neither"
+    bar = figure.colorbar(shown, ax=list(panels), location="top", aspect=40 * len(maps), pad=0.02, extend=extend)
+    bar.set_label(
+        f"what one restart takes off the distance of plan {maps[0]['base']} (numbers: in hundredths)", fontsize=7
+    )
+
+
+def _plot_gain(axes: Any, cells: list[dict[str, float]], most: float) -> Any:
+    """Plots a map; `most` is the gain of the deepest colour."""
     lows = sorted({cell["t_min"] for cell in cells})
     highs = sorted({cell["t_max"] for cell in cells})
     gains = np.full((len(highs), len(lows)), np.nan)
-    # Where restarts harm they harm a hundred times more than they help: the colours tell apart what may be worth it.
-    most = max(*(cell["gain"] + cell["error"] for cell in cells), 1e-9)
     for cell in cells:
         x, y = lows.index(cell["t_min"]), highs.index(cell["t_max"])
         gains[y, x] = cell["gain"]
@@ -59,9 +100,7 @@ def _plot_gain(figure: Figure, axes: Any, cells: list[dict[str, float]], base: s
     axes.grid(visible=False)
     axes.set_xlabel("$t_\\mathrm{min}$", parse_math=True)
     axes.set_ylabel("$t_\\mathrm{max}$", parse_math=True)
-    extend = "min" if np.nanmin(gains) < -most else "neither"
-    bar = figure.colorbar(shown, ax=axes, location="top", aspect=40, pad=0.02, extend=extend)
-    bar.set_label(f"what one restart takes off the distance of plan {base} (numbers: in hundredths)", fontsize=7)
+    return shown
 
 
 def _plot_drift(axes: Any, content: Mapping[str, Any]) -> None:

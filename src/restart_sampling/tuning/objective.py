@@ -16,7 +16,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.run import keep_first, own_batches
 from restart_sampling.evaluation.collect import Collector, Features
-from restart_sampling.evaluation.distances import frechet_distance
+from restart_sampling.evaluation.distances import frechet_distances
 from restart_sampling.evaluation.metrics import METRICS
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.setup import EvaluationSetup
@@ -155,13 +155,12 @@ def by_name(setups: Sequence[EvaluationSetup]) -> dict[str, EvaluationSetup]:
 def _score(moments: Moments, reference: Reference, blocks: int, groups: int, metrics: Mapping[str, Any]) -> Score:
     """Scores sums in blocks x groups groups."""
 
-    def distance(chosen: Sequence[int]) -> float:
-        return frechet_distance(moments.statistics(chosen), reference.statistics)
-
     width = max(groups, 1)
     runs = [range(block * width, (block + 1) * width) for block in range(blocks)]
-    without = [tuple(distance([each for each in run if each != left]) for left in run) for run in runs if groups]
-    return Score(tuple(distance(run) for run in runs), tuple(without), metrics)
+    parts = [[each for each in run if each != left] for run in runs if groups for left in run]
+    found = frechet_distances([moments.statistics(part) for part in (*runs, *parts)], reference.statistics)
+    without = cut(found[blocks:], width)
+    return Score(tuple(found[:blocks]), tuple(map(tuple, without)), metrics)
 
 
 def _more(features: Features, reference: Reference, device: torch.device) -> dict[str, Any]:

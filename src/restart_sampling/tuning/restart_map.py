@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.evaluation.distances import frechet_distance
+from restart_sampling.evaluation.distances import frechet_distances
 from restart_sampling.evaluation.setup import EvaluationSetup
 from restart_sampling.evaluation.statistics import statistics_of
 from restart_sampling.generation.drawing import NetDrawing
@@ -99,12 +99,19 @@ class Marginals:
         true = self._features(truth, lambda denoise, noise, x0: ((t, noise(x0, 0.0, t)) for t in levels))
         floor = self._features(other, lambda denoise, noise, x0: ((t, noise(x0, 0.0, t)) for t in levels))
         ode = self._features(other, lambda denoise, noise, x0: _ode_states(denoise, noise, x0, levels))
-        drift = [
-            {"level": t, "value": _distance(ode[t], true[t]), "floor": _distance(floor[t], true[t])} for t in levels
-        ]
         pairs = [(low, high) for high, low in combinations(levels, 2)]
         after = self._features(other, lambda denoise, noise, x0: _passes(denoise, noise, x0, pairs))
-        passes = [{"t_min": low, "t_max": high, "value": _distance(after[low, high], true[low])} for low, high in pairs]
+        drift, passes = [], []
+        for level in levels:
+            highs = [high for low, high in pairs if low == level]
+            states = [ode[level], floor[level], *(after[level, high] for high in highs)]
+            value, least, *after_passes = frechet_distances(
+                [statistics_of(state) for state in states], statistics_of(true[level])
+            )
+            drift.append({"level": level, "value": value, "floor": least})
+            passes += [
+                {"t_min": level, "t_max": high, "value": each} for high, each in zip(highs, after_passes, strict=True)
+            ]
         return {"drift": drift, "passes": passes}
 
     def _features(
@@ -146,7 +153,3 @@ def _passes(
     for low, high in pairs:
         path = ode_path(power_grid(POINTS, high, low))
         yield (low, high), follow(denoise, noise(x0, 0.0, high), path, Heun(), process=noise.process, perturb=noise)
-
-
-def _distance(features: Tensor, true: Tensor) -> float:
-    return frechet_distance(statistics_of(features), statistics_of(true))

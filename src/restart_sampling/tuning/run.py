@@ -1,6 +1,7 @@
 """A run of `tune`: its folder, and what is done for each NFE."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,13 +21,15 @@ from restart_sampling.tuning.restart_map import BASE, Marginals, best_intervals,
 from restart_sampling.tuning.search import begin_with, open_study
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import ODE_SOLVERS, Grids, Space, main_steps, with_levels
-from restart_sampling.tuning.stages import Stages
-from restart_sampling.tuning.teacher import SEEDS, Begin, KeptGrids, Teacher
+from restart_sampling.tuning.stages import SECONDS_BETWEEN_WORDS, Stages
+from restart_sampling.tuning.teacher import POINTS, SEEDS, Begin, KeptGrids, Teacher
 from restart_sampling.tuning.usual import usual_plans
 
 FORMAT = "restart-sampling-tune/1"
 RUN, MEASURED, TRIALS, LEVELS, MAP = "run.json", "measured.jsonl", "trials.journal", "levels.json", "map.json"
 SAMPLES = "samples"
+STAGE_0 = 0.05
+"""Of the minutes of an NFE, at most, while a search needs its levels."""
 ONLY_GRID = (
     "Restarts cannot be judged so: a fine ODE has the network's error, which restarts contract. Give a reference to "
     "tune them too."
@@ -96,35 +99,60 @@ class Run:
         """Returns the levels of stage 0, each solver's found when asked for; the first process alone needs them."""
         if self.begin is None or not self.ranks.first:
             return {}
-        return KeptGrids(self.folder / LEVELS, Teacher(self.net, self.begin, max(nfes), batch=self.batch))
+        seconds = STAGE_0 * 60 * self.settings.minutes
+        return KeptGrids(
+            self.folder / LEVELS, Teacher(self.net, self.begin, max(nfes), batch=self.batch, seconds=seconds)
+        )
 
     def tune_grid(self, nfe: int) -> dict[str, Any]:
-        """Finds the ODE solver and the grid of an NFE that stay closest to a fine ODE, and writes them."""
+        """Finds the ODE solver and the grid of an NFE that stay closest to a fine ODE, and writes them.
+
+        Raises:
+            InputError: the time does not suffice.
+        """
         assert self.begin is not None
-        distances = self.ranks.gather(self._distances(nfe) if self.ranks.first else {})[0]
+        plain = [Plan(main_steps(solver, nfe) or 1, solver=solver) for solver in ODE_SOLVERS]
+        # For each solver three usual grids and one of stage 0, which needs the fine ODE once more.
+        calls = 4 * nfe * len(plain) + 2 * max(POINTS, 2 * nfe)
+        seconds = 60 * self.settings.minutes
+        judge = Teacher(self.net, self.begin, nfe, range(SEEDS, 2 * SEEDS), self.batch, seconds, calls)
+        seeds, needed = self.ranks.gather((len(judge.seeds), len(judge.seeds) * judge.seed_seconds))[0]
+        if needed > seconds:
+            raise InputError(
+                f"{self.settings.minutes:g} minutes for NFE {nfe} are too few: {seeds} seeds need about "
+                f"{needed / 60:.1g} minutes on this device; give them, or a GPU"
+            )
+        self.tell(f"NFE {nfe}: {len(plain)} solvers, of {seeds} seeds; about {max(needed / 60, 0.1):.1f} minutes")
+        distances = self.ranks.gather(self._distances(plain, judge) if self.ranks.first else {})[0]
         best = min(distances, key=distances.__getitem__)
         usual = min((text for text in distances if not Plan.parse(text).own_levels), key=distances.__getitem__)
         verdict = (
-            f"`{best}` ends {distances[best]:.4g} from a fine ODE (root mean square over {SEEDS} seeds), and the best "
+            f"`{best}` ends {distances[best]:.4g} from a fine ODE (root mean square over {seeds} seeds), and the best "
             f"on a usual grid, `{usual}`, {distances[usual]:.4g}. {ONLY_GRID}"
         )
         self.tell(f"NFE {nfe}: {verdict}")
         about = {"objective": "root mean square distance to a fine ODE"}
         return self._write(nfe, best, about, {"verdict": verdict, "distances": distances})
 
-    def _distances(self, nfe: int) -> dict[str, float]:
+    def _distances(self, plans: Sequence[Plan], judge: Teacher) -> dict[str, float]:
         """Measures ODE solvers on usual grids and those of stage 0, on other seeds than these come from."""
         assert self.begin is not None
-        grids = self.grids([nfe])
-        teacher = Teacher(self.net, self.begin, nfe, range(SEEDS, 2 * SEEDS), self.batch)
-        found = {}
-        for solver in ODE_SOLVERS:
-            plain = Plan(main_steps(solver, nfe) or 1, solver=solver)
-            levels = grids[solver].get(plain.steps)
+        teacher = Teacher(self.net, self.begin, judge.steps, range(len(judge.seeds)), self.batch)
+        grids = KeptGrids(self.folder / LEVELS, teacher)
+        found: dict[str, float] = {}
+        start = said = time.monotonic()
+        for done, plain in enumerate(plans):
+            if found and time.monotonic() > said + SECONDS_BETWEEN_WORDS:
+                said, best = time.monotonic(), min(found, key=found.__getitem__)
+                left = (said - start) * (len(plans) - done) / done
+                self.tell(
+                    f"solver {done + 1} of {len(plans)}; the closest so far `{best}`; {left / 60:.1f} minutes left"
+                )
+            levels = grids[plain.solver].get(plain.steps)
             own = [with_levels(plain, levels)] if levels else []
             for plan in (plain, *(replace(plain, grid=rule) for rule in ("exponential", "time")), *own):
                 with suppress(InputError):  # too many steps for the net's timesteps
-                    found[str(plan)] = teacher.distance(plan)
+                    found[str(plan)] = judge.distance(plan)
         return found
 
     def tune(self, nfe: int, grids: Grids) -> dict[str, Any]:

@@ -30,17 +30,17 @@ def open_study(path: Path, name: str) -> Any:
     require_extra("optuna", "tune")
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    from restart_sampling.tuning.journal import Journal
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # A killed process leaves its lock behind, and at times half a line; nobody else writes here.
-    Path(f"{path}.lock").unlink(missing_ok=True)
+    # A killed process leaves half a line behind at times.
     if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
         with atomic(path) as temporary:
             temporary.write_bytes(text[: text.rfind(b"\n") + 1])
-    backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
     with _quiet():
-        return optuna.create_study(storage=JournalStorage(backend), study_name=name, load_if_exists=True)
+        storage = JournalStorage(Journal(path))
+        return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
 
 
 def search(

@@ -11,10 +11,11 @@ Source: Chen et al. 2024 (arXiv 2405.11326): GITS, which has the idea for Euler'
 """
 
 import json
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from math import log
+from math import inf, log
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,15 @@ from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.sampling.solvers.multistep import AdamsBashforth
-from restart_sampling.sampling.solvers.protocol import Denoise, Solver
+from restart_sampling.sampling.solvers.protocol import Denoise, Solver, evaluate
 from restart_sampling.tuning.space import ODE_SOLVERS, Grids
 
 Begin = Callable[[Sequence[int]], tuple[Denoise, Noise, tuple[int, ...]]]
 """The denoiser and the noise of some seeds, and the shape of a sample."""
 
 SEEDS = 256
+LEAST_SEEDS = 8
+"""However short the time is: each has thousands of values."""
 POINTS = 61
 """Levels of the teacher, at the least; two for each step that is asked for."""
 
@@ -51,14 +54,24 @@ class Teacher:
         net: of the levels.
         begin: starts seeds.
         steps: the most that a main grid will have.
-        seeds: to follow the ODE with.
+        seeds: to follow the ODE with, or the first of them, as the time allows.
         batch: of them at a time.
+        seconds: that following them may take, of one call that is timed; not for fewer seeds than `LEAST_SEEDS`.
+        more: calls for each seed in that time beside those of the ODE.
     """
 
     def __init__(
-        self, net: Net, begin: Begin, steps: int, seeds: Sequence[int] = range(SEEDS), batch: int = 64
+        self,
+        net: Net,
+        begin: Begin,
+        steps: int,
+        seeds: Sequence[int] = range(SEEDS),
+        batch: int = 64,
+        seconds: float = inf,
+        more: int = 0,
     ) -> None:
-        self.net, self.begin, self.steps, self.seeds, self.batch = net, begin, steps, seeds, batch
+        self.net, self.begin, self.steps, self.batch = net, begin, steps, batch
+        self._asked, self._seconds, self._more = seeds, seconds, more
         low, high = max(0.002, net.sigma_min), min(80.0, net.sigma_max)
         fine = power_grid(max(POINTS, 2 * steps + 1) - 1, high, low)
         self.levels = (*dict.fromkeys(map(net.round_level, fine)), 0.0)
@@ -71,6 +84,26 @@ class Teacher:
         """Measures how far a plan without noise ends from the teacher: root mean square over seeds and values."""
         ends = self._follow(net_path(self.net, plan), plan.solvers[0])
         return (ends - self._ends).square().mean().sqrt().item()
+
+    @cached_property
+    def seeds(self) -> Sequence[int]:
+        """Those that the time allows."""
+        if self._seconds == inf:
+            return self._asked
+        return self._asked[: max(LEAST_SEEDS, int(self._seconds / self.seed_seconds))]
+
+    @cached_property
+    def seed_seconds(self) -> float:
+        """What a seed takes, by the second of two calls."""
+        device = self.net.device
+        count = self.batch if device.type == "cuda" else min(self.batch, LEAST_SEEDS)
+        denoise, noise, shape = self.begin(range(count))
+        x = noise.start(shape, self.levels[0])
+        with torch.no_grad():
+            for _ in range(2):
+                start = time.perf_counter()
+                evaluate(denoise, x, self.levels[0]).sum().item()
+        return (time.perf_counter() - start) / count * (len(self.levels) - 1 + self._more)
 
     @cached_property
     def _ends(self) -> Tensor:
