@@ -427,12 +427,12 @@ def run(
 ) -> None:
     """Do the jobs, or as many as there is time for."""
     deadline = time.monotonic() + 60 * whole
-    measures = [
+    measure, second_measure = (
         ["--reference", str(r), "--detector", d, "--trust-detector", *options.split()]
         for d, r in ((detector, reference), confirm)
-    ]
+    )
     words = ["--confirm-detector", confirm[0], "--confirm-reference", confirm[1]]
-    given = Given(out, *measures, words, data, each)
+    given = Given(out, measure, second_measure, words, data, each)
     wanted = [job for job in jobs(given) if not only or any(fnmatchcase(job.name, each) for each in only)]
     todo = Jobs(wanted, out / "jobs.json", deadline, later)
     if dry_run:
