@@ -57,6 +57,8 @@ FRESH = 200_000
 """First seed of comparisons: no search uses it."""
 START = 1.0
 """Minutes until a process draws: imports, and a network that is compiled or read from the cache."""
+PATIENCE = 180
+"""Seconds for which a GPU is kept free for a job whose file somebody else is making."""
 LEAST = 1.5
 """Minutes below which nothing is begun."""
 
@@ -304,6 +306,7 @@ class Jobs:
         seconds: that each job has had.
         states: of the jobs that are done, run or failed.
         idle: GPUs without a job.
+        began: when this start did.
     """
 
     all: list[Job]
@@ -313,6 +316,7 @@ class Jobs:
     seconds: dict[str, float] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     idle: int = 0
+    began: float = field(default_factory=time.monotonic)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
@@ -344,7 +348,7 @@ class Jobs:
                     fit = [job for job in open_ if self.remaining(job) <= self.left + self.later]
                     kept = 0
                     for job in fit:
-                        kept += not job.file.exists()
+                        kept += not job.file.exists() and time.monotonic() < self.began + PATIENCE
                         known = all(self.states.get(name) in ("done", "failed") for name in job.after if name in names)
                         if job.file.exists() and known and self.idle > kept:
                             self.states[job.name] = "runs"
