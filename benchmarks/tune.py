@@ -42,10 +42,9 @@ HERE = Path(__file__).parent
 MODELS = ("cifar10-small", "cifar10-vp-small", "cifar10-pfgmpp-small")
 NFES = (20, 10, 40)
 """The most wanted first: a search may be cut off."""
-CHURNED = (20, 40)
+CHURNED = 20
 CHURNS, WINDOWS, S_NOISE = (0.05, 0.1, 0.2, 0.4), ((0.01, 1), (0.05, 50), (0.5, 20), (0.5, 80)), (1, 1.003, 1.007)
-"""Of EDM's sampler: churn as a part of the steps, s_min and s_max, and s_noise; 48 settings, which is what a search
-has in trials."""
+"""Of EDM's sampler at 20 evaluations: churn as a part of the steps, s_min and s_max, and s_noise: 48 settings."""
 CONTROLS = {
     "start-1": ["--start", "1"],
     "start-2": ["--start", "2"],
@@ -57,6 +56,8 @@ FRESH = 200_000
 """First seed of comparisons: no search uses it."""
 START = 1.0
 """Minutes until a process draws: imports, and a network that is compiled or read from the cache."""
+PATIENCE = 180
+"""Seconds for which a GPU is kept free for a job whose file somebody else is making."""
 LEAST = 1.5
 """Minutes below which nothing is begun."""
 
@@ -105,24 +106,23 @@ def jobs(given: Given) -> list[Job]:
     """Lists all jobs, the most wanted first."""
     edm, *others = MODELS
 
-    def controlled(nfe: int) -> Iterator[Job]:
-        for kind, words in CONTROLS.items():
-            yield tune(given, edm, [nfe], f"-{nfe}-{kind}", words)
-        yield controls(given, edm, nfe)
+    def compared(model: str) -> list[Job]:
+        return [churn(given, model), grids(given, model), compare(given, model)]
 
-    def compared(model: str) -> Iterator[Job]:
-        yield churn(given, model)
-        yield grids(given, model)
-        yield compare(given, model)
+    def controlled(nfe: int, *kinds: str) -> list[Job]:
+        return [tune(given, others[0], [nfe], f"-{nfe}-{kind}", CONTROLS[kind]) for kind in kinds]
 
     return [
         *(tune(given, model, NFES) for model in others),
         *(map_of(given, model) for model in others),
         *compared(edm),
-        *controlled(20),
+        *controlled(20, "random", "no-rises"),
+        controls(given, others[0], 20),
         *(job for model in others for job in compared(model)),
         *(second(given, model) for model in MODELS),
-        *controlled(40),
+        *controlled(20, "start-1", "start-2"),
+        *controlled(40, "random", "no-rises"),
+        controls(given, others[0], 40),
     ]
 
 
@@ -137,7 +137,7 @@ def tune(given: Given, model: str, nfes: Sequence[int], suffix: str = "", more: 
 def map_of(given: Given, model: str) -> Job:
     """The map of restarts, of 3,000 images each, with the drift of the ODE."""
     words = ["tune", "--model", model, "--map", *(["--data", str(given.data)] if given.data else []), *given.measure]
-    return Job(f"{model}-map", START + 4, lambda: [*words, "--out", str(given.out / f"{model}-map")])
+    return Job(f"{model}-map", START + 3.5, lambda: [*words, "--out", str(given.out / f"{model}-map")])
 
 
 def grids(given: Given, model: str) -> Job:
@@ -148,14 +148,14 @@ def grids(given: Given, model: str) -> Job:
 
 def churn(given: Given, model: str) -> Job:
     """EDM's sampler with many choices of churn, on few images: the rival's own search."""
-    plans = {str(plan): (str(plan), CHURN) for nfe in CHURNED for plan in churned(nfe)}
+    plans = {str(plan): (str(plan), CHURN) for plan in churned()}
     name = f"{model}-churn"
     words = lambda: sweep(given, name, model, given.measure, plans, 2000, 0)  # noqa: E731
     return Job(name, START + minutes(list(plans), 2000), words)
 
 
-def churned(nfe: int) -> Iterator[Plan]:
-    steps = main_steps("heun", nfe) or 1
+def churned() -> Iterator[Plan]:
+    steps = main_steps("heun", CHURNED) or 1
     for part in CHURNS:
         for s_min, s_max in WINDOWS:
             for s_noise in S_NOISE:
@@ -166,7 +166,7 @@ def compare(given: Given, model: str) -> Job:
     """The found plans beside plans of any NFE, rivals, and the plans of other models and other NFE."""
     name = f"{model}-compared"
     words = lambda: sweep(given, name, model, given.measure, plans_of(given.out, model), 5000, FRESH)  # noqa: E731
-    return Job(name, START + 7, words, (model, f"{model}-churn", f"{model}-grids"))
+    return Job(name, START + 6, words, (model, f"{model}-churn", f"{model}-grids"))
 
 
 def second(given: Given, model: str) -> Job:
@@ -287,9 +287,13 @@ def rivals(out: Path, model: str, nfe: int) -> Iterator[tuple[str, str]]:
         yield str(Plan(nfe, solver=solver)), name
     screened = out / f"{model}-churn" / "results.jsonl"
     if screened.exists():
-        own = [row for row in read_results(screened) if nfe - row["nfe"] in (0, 1)]
-        for place, row in enumerate(sorted(own, key=lambda row: float(row["frechet_distance"]))[:2], start=1):
-            yield row["plan"], f"EDM's churn, tuned, {place}."
+        best = sorted(read_results(screened), key=lambda row: float(row["frechet_distance"]))[:2]
+        for place, plan in enumerate((Plan.parse(row["plan"]) for row in best), start=1):
+            steps = main_steps("heun", nfe) or 1
+            yield (
+                str(replace(plan, steps=steps, churn=round(plan.churn * steps / plan.steps, 3))),
+                f"EDM, churn {place}",
+            )
 
 
 @dataclass
@@ -304,6 +308,7 @@ class Jobs:
         seconds: that each job has had.
         states: of the jobs that are done, run or failed.
         idle: GPUs without a job.
+        began: when this start did.
     """
 
     all: list[Job]
@@ -313,6 +318,7 @@ class Jobs:
     seconds: dict[str, float] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     idle: int = 0
+    began: float = field(default_factory=time.monotonic)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
@@ -344,7 +350,7 @@ class Jobs:
                     fit = [job for job in open_ if self.remaining(job) <= self.left + self.later]
                     kept = 0
                     for job in fit:
-                        kept += not job.file.exists()
+                        kept += not job.file.exists() and time.monotonic() < self.began + PATIENCE
                         known = all(self.states.get(name) in ("done", "failed") for name in job.after if name in names)
                         if job.file.exists() and known and self.idle > kept:
                             self.states[job.name] = "runs"
@@ -404,7 +410,7 @@ def main() -> None:
 @click.option("--data", type=click.Path(path_type=Path), help="True images with classes, for the maps.")
 @click.option("--minutes", "whole", default=20.0, show_default=True, help="In all; then what runs is ended.")
 @click.option("--later", default=0.0, show_default=True, help="Minutes in all of the same command, given again.")
-@click.option("--each", default=5.0, show_default=True, help="Minutes of a search for each NFE.")
+@click.option("--each", default=4.0, show_default=True, help="Minutes of a search for each NFE.")
 @click.option("--gpus", default="0", show_default=True, help="Their numbers, with commas between.")
 @click.option(
     "--only", multiple=True, metavar="PATTERN", help="Names of jobs, such as 'cifar10-vp-*'; may be repeated."
@@ -427,12 +433,12 @@ def run(
 ) -> None:
     """Do the jobs, or as many as there is time for."""
     deadline = time.monotonic() + 60 * whole
-    measures = [
+    measure, second_measure = (
         ["--reference", str(r), "--detector", d, "--trust-detector", *options.split()]
         for d, r in ((detector, reference), confirm)
-    ]
+    )
     words = ["--confirm-detector", confirm[0], "--confirm-reference", confirm[1]]
-    given = Given(out, *measures, words, data, each)
+    given = Given(out, measure, second_measure, words, data, each)
     wanted = [job for job in jobs(given) if not only or any(fnmatchcase(job.name, each) for each in only)]
     todo = Jobs(wanted, out / "jobs.json", deadline, later)
     if dry_run:

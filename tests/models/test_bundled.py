@@ -35,7 +35,7 @@ def test_each_has_a_default_plan_that_fits():
     assert DEFAULT_PLANS.keys() == BUNDLED.keys()
     for name in BUNDLED:
         plan = pick_plan(None, (), name)
-        assert net_path(rs.load_model(name), plan).nfe(*plan.solvers) == 20
+        assert net_path(rs.load_model(name), plan).nfe(*plan.solvers) in (19, 20)
 
 
 @pytest.fixture(scope="module")

@@ -157,6 +157,7 @@ def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):
     from restart_sampling.tuning import run as run_module
 
     monkeypatch.setattr(run_module, "ODE_SOLVERS", ("euler", "heun"))
+    monkeypatch.setattr(run_module, "SECONDS_BETWEEN_WORDS", 0.0)
     code, out, err = run(
         *("tune", "--model", "tiny.safetensors", "--without-reference", "--nfe", "5", "--out", "run", "--json"),
         *("--batch", "256"),
@@ -165,6 +166,7 @@ def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):
     content = json.loads(out)["plans"]["5"]
     assert "Restarts cannot be judged so" in err
     assert "NFE 5: 2 solvers, of 256 seeds; about" in err
+    assert "solver 2 of 2; the closest so far `5 solver=euler" in err
     distances = content["evidence"]["distances"]
     assert content["plan"] == min(distances, key=distances.get)
     assert {"5 solver=euler", "3"} <= distances.keys()

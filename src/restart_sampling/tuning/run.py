@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ class Run:
         if needed > seconds:
             raise InputError(
                 f"{self.settings.minutes:g} minutes for NFE {nfe} are too few: {seeds} seeds need about "
-                f"{needed / 60:.1g} minutes on this device; give them, or a GPU"
+                f"{ceil(needed / 60)} minutes on this device; give them, or a GPU"
             )
         self.tell(f"NFE {nfe}: {len(plain)} solvers, of {seeds} seeds; about {max(needed / 60, 0.1):.1f} minutes")
         distances = self.ranks.gather(self._distances(plain, judge) if self.ranks.first else {})[0]
