@@ -145,3 +145,15 @@ def test_bad_input(tmp_path, run, rows, more, said):
     assert code == 2
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("settings", ["", " use_karras_sigmas=true"])
+def test_long_names_stay_within_the_figure(settings, tmp_path):
+    rows = [*made_up(), text_result(f"dpmpp:20{settings}", 2.0, 16.9, 0.288, 5.11, 20)]
+    figure = plot("text", read_text_rows(results_file(*rows, name=tmp_path / "results.jsonl")), "stable-diffusion")
+    figure.draw_without_rendering()
+    (legend,), whole = figure.legends, figure.bbox
+    shown = legend.get_window_extent()
+    assert whole.x0 <= shown.x0
+    assert shown.x1 <= whole.x1
+    assert len(legend.get_texts()) == 7 + 7

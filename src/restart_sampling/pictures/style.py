@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import log10
 from pathlib import Path
 from typing import Any, Literal
@@ -104,13 +105,20 @@ def stacked(panels: int, height: float, *, sharex: bool = False) -> tuple[Figure
 
 
 def legend_below(figure: Figure, ours: Sequence[Artist], theirs: Sequence[Artist] = ()) -> None:
-    """Adds a legend of two columns, for which the figure grows: with the paper's curves, ours are the left one."""
+    """Adds a legend, for which the figure grows.
+
+    It has two columns, with the paper's curves ours are the left one; one column where names are too long for two.
+    """
     rows = max(len(ours), len(theirs)) if theirs else (len(ours) + 1) // 2
-    if theirs:
-        blank = Line2D([], [], color="none", label=" ")
-        ours = [*ours, *[blank] * (rows - len(ours))]
+    blank = Line2D([], [], color="none", label=" ")
+    left = [*ours, *[blank] * (rows - len(ours))] if theirs else ours
+    place = partial(figure.legend, loc="outside lower center", handlelength=2.2, columnspacing=1.2)
+    legend = place(handles=[*left, *theirs], ncols=2)
+    if legend.get_window_extent().width > figure.bbox.width:
+        legend.remove()
+        place(handles=[*ours, *theirs])
+        rows = len(ours) + len(theirs)
     figure.set_figheight(figure.get_figheight() + LEGEND_LINE * rows)
-    figure.legend(handles=[*ours, *theirs], loc="outside lower center", ncols=2, handlelength=2.2, columnspacing=1.2)
 
 
 def spread(axes: Axes, x: Sequence[float], y: Sequence[float], error: Sequence[float], colour: str) -> None:

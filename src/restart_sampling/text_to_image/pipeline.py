@@ -15,17 +15,6 @@ from restart_sampling.base.numerics import weights_sha256
 from restart_sampling.text_to_image.bundled import TINY, build_pipeline
 from restart_sampling.text_to_image.guiding import Guide
 
-_SCHEDULE = (
-    "prediction_type",
-    "num_train_timesteps",
-    "beta_schedule",
-    "beta_start",
-    "beta_end",
-    "trained_betas",
-    "shift",
-)
-"""What two networks must agree in, so that an answer of both means the same."""
-
 
 @dataclass(frozen=True, eq=False)
 class TextToImage:
@@ -149,8 +138,10 @@ def load_guide(name: str, model: TextToImage) -> Guide:
             network.eval().to(model.device)
     except Exception as error:  # as above
         raise InputError(f"--guide {name} could not be loaded ({_reason(name, error)}") from error
-    for key in _SCHEDULE:
-        own, other = model.scheduler_config.get(key), config.get(key)
+    from restart_sampling.text_to_image.configs import OF_THE_MODEL  # which needs diffusers
+
+    for key, unsaid in OF_THE_MODEL.items():
+        own, other = model.scheduler_config.get(key, unsaid), config.get(key, unsaid)
         if own != other:
             raise InputError(
                 f"--guide {name} was trained with {key} {other}, and {model.name} with {own}; give a guide of the same"

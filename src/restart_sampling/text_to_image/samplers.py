@@ -42,6 +42,7 @@ KINDS = {
     "dpmpp": Kind("ODE", 25, noise=("diffusers", "DPMSolverMultistepScheduler")),
     "euler": Kind("ODE", 28, flow=_FLOW),
     "restart": Kind("Restart", 30, noise=(_OURS, "RestartScheduler"), flow=_FLOW),
+    "restart-dpmpp": Kind("Restart", 25, noise=(_OURS, "RestartScheduler")),
 }
 """The samplers by name."""
 
@@ -57,7 +58,7 @@ class Sampler:
     Attributes:
         name: of `KINDS`.
         steps: the pipeline's num_inference_steps.
-        intervals: restarts in place of the paper's, which are chosen by the guidance scale; for `restart` alone.
+        intervals: restarts in place of the preset's, which are chosen by the guidance scale; for family Restart alone.
         settings: (key, value) as they are written, over those of the scheduler.
     """
 
@@ -77,7 +78,7 @@ class Sampler:
         Raises:
             InputError: not a sampler.
         """
-        match = re.fullmatch(r"\s*([A-Za-z]+)\s*(?::\s*([^\s\[]+))?(.*)", text, re.DOTALL)
+        match = re.fullmatch(r"\s*([A-Za-z]+(?:-[A-Za-z]+)?)\s*(?::\s*([^\s\[]+))?(.*)", text, re.DOTALL)
         name = match[1].lower() if match else ""
         if match is None or name not in KINDS:
             nearest = get_close_matches(name, KINDS, n=1)
@@ -92,8 +93,10 @@ class Sampler:
             raise InputError(f"sampler '{text}': {error}; {_FORM}") from None
         if number is None or number < 1:
             raise InputError(f"sampler '{text}' has {written} steps; {_FORM}")
-        if intervals and name != "restart":
-            raise InputError(f"sampler '{text}' has restart intervals, which only restart takes; {_FORM}")
+        if intervals and KINDS[name].family != "Restart":
+            raise InputError(
+                f"sampler '{text}' has restart intervals, which only restart and restart-dpmpp take; {_FORM}"
+            )
         pairs = [setting.partition("=") for setting in settings]
         return cls(name, number, intervals, tuple((key, value) for key, _, value in pairs))
 
@@ -194,14 +197,14 @@ def check_pipeline(pipeline: str, sampler: Sampler) -> str | None:
         InputError: the pipeline never scales its network's input, as heun and restart need it.
     """
     unscaled = pipeline.startswith("Kandinsky") and not pipeline.startswith("Kandinsky5")
-    if unscaled and sampler.name in ("heun", "restart"):
+    if unscaled and (sampler.name == "heun" or sampler.family == "Restart"):
         raise InputError(
             f"{pipeline} never scales the input of its network, which {sampler.name} needs; use ddim, ddpm or dpmpp"
         )
-    if sampler.name == "restart" and not sampler.intervals and "XL" in pipeline:
+    if sampler.family == "Restart" and not sampler.intervals and "XL" in pipeline:
         return (
-            f"restart's intervals are the paper's for Stable Diffusion 1.5, and {pipeline} is of another model; write "
-            f"your own, such as restart:30 [10,2,0.1,2.0]"
+            f"{sampler.name}'s intervals are the paper's for Stable Diffusion 1.5, and {pipeline} is of another model; "
+            f"write your own, such as {sampler.name}:{sampler.steps} [10,2,0.1,2.0]"
         )
     return None
 
@@ -210,7 +213,7 @@ def _settings(sampler: Sampler, flow: bool, guidance: float) -> dict[str, Any]:
     """What a sampler sets over the pipeline's own settings."""
     if sampler.name == "dpmpp":
         return {"algorithm_type": "dpmsolver++", "solver_order": 2}
-    if sampler.name != "restart":
+    if sampler.family != "Restart":
         return {"solver": sampler.name, "restart": None, "restart_budget": None} if flow else {}
     if flow and not sampler.intervals:
         raise InputError(
@@ -219,10 +222,17 @@ def _settings(sampler: Sampler, flow: bool, guidance: float) -> dict[str, Any]:
         )
     # Of the paper's settings, what does not depend on the levels of Stable Diffusion.
     flow_settings = {"solver": "euler", "restart_solver": "heun", "restart_budget": "extra"}
-    settings: dict[str, Any] = flow_settings if flow else guidance_preset(guidance)
+    settings: dict[str, Any] = flow_settings if flow else guidance_preset(guidance, _evaluations(sampler))
     if sampler.intervals:
         settings["restart"] = [[each.points, each.repeats, each.t_min, each.t_max] for each in sampler.intervals]
     return settings
+
+
+def _evaluations(sampler: Sampler) -> int | None:
+    """Those of the preset's form; with intervals of the user's any number of steps will do."""
+    if sampler.name == "restart":
+        return None
+    return KINDS[sampler.name].steps if sampler.intervals else sampler.steps
 
 
 def _typed(scheduler: type, key: str, text: str) -> tuple[str, Any]:

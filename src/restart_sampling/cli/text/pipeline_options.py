@@ -101,8 +101,8 @@ prompts_option = click.option(
 )
 images_option = click.option("--images", "count", type=click.IntRange(1), help="The first so many; default: all.")
 SAMPLER_HELP = (
-    "ddim, ddpm, heun, dpmpp or restart, with steps (ddim:50), restarts (restart:30 [10,2,0.1,2.0]) and settings of "
-    "the scheduler (dpmpp:25 use_karras_sigmas=true); flow models: euler, heun, restart."
+    "ddim, ddpm, heun, dpmpp, restart or restart-dpmpp, with steps (ddim:50), restarts (restart:30 [10,2,0.1,2.0]) and "
+    "settings of the scheduler (dpmpp:25 use_karras_sigmas=true); flow models: euler, heun, restart."
 )
 PACKAGES = ("diffusers", "transformers")
 """Their versions are kept beside images and results."""
