@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restart_sampling.base.download import cache_folder
@@ -47,11 +49,45 @@ def fast(
     model.to(dtype)
     if compiled:
         compile_network(model, autotuned=autotuned)
+    elif model.device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
+        fuse_network(model)
     return model
+
+
+def start_device(device: torch.device) -> None:
+    """Has an NVIDIA device start in a thread, with its libraries: seconds that the host needs to read a model."""
+
+    def start() -> None:
+        with suppress(RuntimeError):  # the host meets it, too
+            x = torch.ones(1, 64, 8, 8, dtype=torch.float16, device=device).to(memory_format=torch.channels_last)
+            F.linear(F.conv2d(x, x.new_ones(64, 64, 3, 3)).flatten(1), x.new_ones(8, 64 * 36))
+
+    if device.type == "cuda":
+        Thread(target=start, daemon=True).start()
+
+
+def fuse_network(model: Denoiser) -> None:
+    """Has the network of a model run with the kernels of `models.kernels`, in place, where Triton is there and works.
+
+    The cache for what Triton compiles, a second or two of work, is in the package's folder for caches.
+    """
+    os.environ.setdefault("TRITON_CACHE_DIR", str(_folder() / "triton"))
+    try:
+        from restart_sampling.models.fused import fuse, try_kernels
+
+        try_kernels(model.device)
+    except ImportError:  # triton comes with torch on Linux
+        return
+    except Exception as error:  # a machine without a C compiler, and whatever else a compiler meets
+        _log.warning(f"kernels cannot be compiled here ({one_line(error)}); going on without, at half the speed")
+        return
+    fuse(model.model)
 
 
 def compile_network(model: Denoiser, batch: int = 0, autotuned: bool = False) -> None:
     """Compiles the network of a model in place, at its next call; `batch` and `autotuned` as of `CompiledNetwork`."""
+    for module in model.model.modules():
+        module.__dict__.pop("forward", None)  # what `fuse_network` has set
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.model = CompiledNetwork(model.model, batch, autotuned)
 

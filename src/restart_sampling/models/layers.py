@@ -107,7 +107,7 @@ def group_norm(channels: int, eps: float) -> GroupNorm:
 
 def low_pass(taps: Sequence[float]) -> Tensor:
     """The 2-D filter [1, 1, n, n] of sum 1 whose rows and columns are both proportional to `taps` [n]."""
-    line = torch.tensor(taps, dtype=torch.float32)
+    line = torch.tensor(taps, dtype=torch.float32, device="cpu")
     return (line.outer(line) / line.sum() ** 2)[None, None]
 
 
@@ -163,7 +163,11 @@ class ResampleConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Resample and convolve x [B, in_channels, H, W]."""
-        return super().forward(_resample(x, self.resample_filter, self.direction, self.box))
+        return super().forward(self.resampled(x))
+
+    def resampled(self, x: Tensor) -> Tensor:
+        """Resample alone."""
+        return _resample(x, self.resample_filter, self.direction, self.box)
 
 
 class ConvDownsample2d(nn.Conv2d):
@@ -251,12 +255,13 @@ class UNetBlock(nn.Module):
             h = self.norm1(h + shift)
         h = self.conv1(F.dropout(F.silu(h), self.dropout, self.training))
         h = (self.skip(x) + h) * self.skip_scale
-        return (h + self._attention(h)) * self.skip_scale if self.heads else h
+        return (h + self.proj(self.attended(h))) * self.skip_scale if self.heads else h
 
-    def _attention(self, x: Tensor) -> Tensor:
+    def attended(self, x: Tensor) -> Tensor:
+        """Self-attention of x [B, out_channels, H, W], before its projection."""
         batch, channels, height, width = x.shape
         qkv = self.qkv(self.norm2(x)).reshape(batch, self.heads, channels // self.heads, 3, height * width)
         # The fused kernels want the channels of a head side by side in memory.
         q, k, v = qkv.permute(3, 0, 1, 4, 2).contiguous().unbind(0)
         out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(2, 3).reshape(x.shape))
+        return out.transpose(2, 3).reshape(x.shape)

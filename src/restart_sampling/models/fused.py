@@ -1,0 +1,66 @@
+"""Runs the blocks of a U-Net with few passes over memory: convolutions in channels_last, and one kernel for the rest."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restart_sampling.models import kernels
+from restart_sampling.models.layers import GroupNorm, ResampleConv2d, UNetBlock
+
+
+def fuse(network: nn.Module) -> None:
+    """Has the blocks and norms of a network run so, in place: the same numbers but for their rounding.
+
+    Args:
+        network: in float16 or bfloat16, on an NVIDIA device, for inference.
+    """
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in network.modules():
+        if isinstance(module, UNetBlock):
+            module.forward = partial(_block, module)  # type: ignore[method-assign]
+        elif isinstance(module, GroupNorm):
+            module.forward = partial(_norm, module)  # type: ignore[method-assign]
+
+
+def try_kernels(device: torch.device) -> None:
+    """Runs a kernel, which raises an exception where none can be compiled."""
+    ones = torch.ones(1, 16, 1, 1, dtype=torch.float16, device=device)
+    kernels.add(ones, ones, ones.flatten(), None, 1.0)
+
+
+def _norm(norm: GroupNorm, x: Tensor) -> Tensor:
+    return kernels.normalize(x, norm)
+
+
+def _block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:
+    h = _convolved(block.conv0, kernels.normalize(x, block.norm0, silu=True))
+    shift = block.affine(emb)
+    before = block.conv0.bias
+    assert before is not None
+    if block.adaptive_scale:
+        scale, shift = shift.chunk(2, dim=1)
+        h = kernels.normalize(h, block.norm1, silu=True, before=before, scale=scale, shift=shift)
+    else:
+        h = kernels.normalize(h, block.norm1, silu=True, before=shift + before)
+    skip, skip_bias = x, None
+    if isinstance(block.skip, nn.Conv2d):
+        skip, skip_bias = _convolved(block.skip, x), block.skip.bias
+    else:
+        skip = block.skip(x)
+    out = _summed(block, block.conv1, h, skip, skip_bias)
+    return _summed(block, block.proj, block.attended(out), out) if block.heads else out
+
+
+def _summed(block: UNetBlock, conv: nn.Conv2d, h: Tensor, skip: Tensor, skip_bias: Tensor | None = None) -> Tensor:
+    """The end of a residual branch, its convolution, and the sum with the other."""
+    assert conv.bias is not None
+    return kernels.add(_convolved(conv, h), skip, conv.bias, skip_bias, block.skip_scale)
+
+
+def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution without its bias, which the next kernel adds."""
+    if isinstance(conv, ResampleConv2d):
+        x = conv.resampled(x)
+    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)

@@ -1,0 +1,172 @@
+"""Kernels in Triton, for NVIDIA devices: what lies between the convolutions of a U-Net, in one pass over memory each.
+
+Torch's own group normalisation copies a tensor from the layout channels_last, which convolutions are fastest in, and
+back, and its SiLU and sums each read and write the memory once more.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+
+_WIDTH = 64  # channels of a program at most: whole groups
+_TILE = 64  # pixels
+_WARPS = 8
+_BLOCK = 2048  # numbers of a program that adds
+_ADD_WARPS = 8
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _normalize(
+    x,
+    out,
+    weight,
+    bias,
+    before,
+    scale,
+    shift,
+    before_stride,
+    scale_stride,
+    eps,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUP: tl.constexpr,  # channels of a group
+    SPAN: tl.constexpr,  # channels of this program
+    WIDTH: tl.constexpr,  # the power of two above
+    TILE: tl.constexpr,  # pixels
+    SILU: tl.constexpr,
+):
+    image = tl.program_id(0)
+    local = tl.arange(0, WIDTH)
+    inside = local < SPAN
+    channel = tl.program_id(1) * SPAN + local
+    start = image.to(tl.int64) * PIXELS * CHANNELS
+    rows = tl.arange(0, TILE)
+    places = rows[:, None] * CHANNELS + channel[None, :]
+
+    # Sums of differences to a channel's first number: those of the numbers themselves would cancel.
+    first = tl.load(x + start + channel, mask=inside, other=0.0).to(tl.float32)
+    sums = tl.zeros([TILE, WIDTH], tl.float32)
+    squares = tl.zeros([TILE, WIDTH], tl.float32)
+    for pixel in range(0, PIXELS, TILE):
+        there = (pixel + rows < PIXELS)[:, None] & inside[None, :]
+        tile = tl.load(x + start + pixel * CHANNELS + places, mask=there, other=0.0).to(tl.float32)
+        tile = tl.where(there, tile - first[None, :], 0.0)
+        sums += tile
+        squares += tile * tile
+    total = tl.sum(sums, 0)
+    mean = first + total / PIXELS
+    spread = tl.sum(squares, 0) - total * total / PIXELS
+    added = tl.zeros([WIDTH], tl.float32)
+    if before is not None:
+        added = tl.load(before + image * before_stride + channel, mask=inside, other=0.0).to(tl.float32)
+        mean += added
+
+    # Of each channel's group: sums over the channels with the same number of the group.
+    same = (local[:, None] // GROUP) == (local[None, :] // GROUP)
+    group_mean = tl.sum(tl.where(same, mean[None, :], 0.0), 1) / GROUP
+    off = mean - group_mean
+    spread += PIXELS * off * off
+    variance = tl.sum(tl.where(same, spread[None, :], 0.0), 1) / (GROUP * PIXELS)
+    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32) * tl.rsqrt(variance + eps)
+    offset = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32) + (added - group_mean) * factor
+    if scale is not None:
+        times = 1.0 + tl.load(scale + image * scale_stride + channel, mask=inside, other=0.0).to(tl.float32)
+        factor *= times
+        offset = offset * times + tl.load(shift + image * scale_stride + channel, mask=inside, other=0.0).to(tl.float32)
+
+    for pixel in range(0, PIXELS, TILE):
+        there = (pixel + rows < PIXELS)[:, None] & inside[None, :]
+        tile = tl.load(x + start + pixel * CHANNELS + places, mask=there, other=0.0).to(tl.float32)
+        tile = tile * factor[None, :] + offset[None, :]
+        if SILU:
+            tile = tile * tl.sigmoid(tile)
+        tl.store(out + start + pixel * CHANNELS + places, tile.to(out.dtype.element_ty), mask=there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _add(a, b, out, bias, more_bias, scale, count, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    local = tl.arange(0, BLOCK)
+    channel = ((start % CHANNELS).to(tl.int32) + local) % CHANNELS
+    if CHANNELS % 8 == 0:  # then 16 bytes of the bias are loaded at a time
+        channel = tl.max_contiguous(tl.multiple_of(channel, 8), 8)
+    place = start + local
+    there = place < count
+    value = tl.load(a + place, mask=there).to(tl.float32) + tl.load(b + place, mask=there).to(tl.float32)
+    value += tl.load(bias + channel).to(tl.float32)
+    if more_bias is not None:
+        value += tl.load(more_bias + channel).to(tl.float32)
+    tl.store(out + place, (value * scale).to(out.dtype.element_ty), mask=there)
+
+
+def normalize(
+    x: Tensor,
+    norm: nn.GroupNorm,
+    *,
+    silu: bool = False,
+    before: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """Computes the group normalisation of x + before, times 1 + scale, plus shift, and its SiLU on request.
+
+    Args:
+        x: [B, C, H, W], float16 or bfloat16.
+        norm: its weights.
+        silu: whether SiLU comes last.
+        before: [C] or [B, C].
+        scale, shift: [B, C], both or none, of equal strides.
+
+    Returns:
+        [B, C, H, W] in channels_last, dtype as x. All arithmetic between is in float32.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    out = torch.empty_like(x)
+    batch, channels, height, width = x.shape
+    group = channels // norm.num_groups
+    span = group
+    while norm.num_groups % (2 * span // group) == 0 and 2 * span <= _WIDTH:
+        span *= 2
+    with torch.cuda.device_of(x):
+        _normalize[(batch, channels // span)](
+            x,
+            out,
+            norm.weight,
+            norm.bias,
+            before,
+            scale,
+            shift,
+            0 if before is None or before.ndim == 1 else before.stride(0),
+            0 if scale is None else scale.stride(0),
+            norm.eps,
+            PIXELS=height * width,
+            CHANNELS=channels,
+            GROUP=group,
+            SPAN=span,
+            WIDTH=triton.next_power_of_2(span),
+            TILE=_TILE,
+            SILU=silu,
+            num_warps=_WARPS,
+        )
+    return out
+
+
+def add(a: Tensor, b: Tensor, bias: Tensor, more_bias: Tensor | None, scale: float) -> Tensor:
+    """Computes (a + b + bias + more_bias) * scale.
+
+    Args:
+        a, b: [B, C, H, W], float16 or bfloat16.
+        bias, more_bias: [C].
+        scale: factor.
+
+    Returns:
+        [B, C, H, W] in channels_last, dtype as a. All arithmetic between is in float32.
+    """
+    a, b = (each.contiguous(memory_format=torch.channels_last) for each in (a, b))
+    out = torch.empty_like(a)
+    with torch.cuda.device_of(a):
+        _add[(triton.cdiv(a.numel(), _BLOCK),)](
+            a, b, out, bias, more_bias, scale, a.numel(), CHANNELS=a.shape[1], BLOCK=_BLOCK, num_warps=_ADD_WARPS
+        )
+    return out
