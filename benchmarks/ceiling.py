@@ -2,8 +2,8 @@
 
     python benchmarks/ceiling.py --minutes 4 --out out/ceiling [--slow] [--device cpu --tiny]
 
-Each network is called with a full batch of random states by each arm: the ways to run it. An arm that fails says so,
-and the others go on. Arms that compile have a process and an empty cache of their own, and a second process with what the
+Each network is called with a full batch of random states by each arm, a way to run it. An arm that fails says so, and
+the others go on. Arms that compile have a process and an empty cache of their own, and a second process with what the
 first has left. The error of an arm is that of its output to the same network in float32, relative.
 
 Predictions for one H100 (780 TFLOP/s of a bfloat16 product, 3.0 TB/s of a copy), a call of 512 images of the 55.7 M
@@ -11,8 +11,8 @@ network, 42.4 GFLOP each, written before anything was measured:
 
 - Products and convolutions alone: 21.7 TFLOP, 27.8 ms at the ceiling, 30 ms as cuDNN runs them in channels_last.
 - Between them: a tensor of 256 channels of 32 x 32 in float16 has 268 MB, 0.09 ms to read or write. A block has two
-  norms (2 passes each) and a sum (3), a block of the decoder also the joining of two tensors and a norm of twice the width
-  (6 more). All blocks: 13 ms.
+  norms (2 passes each) and a sum (3), a block of the decoder also the joining of two tensors and a norm of twice the
+  width (6 more). All blocks: 13 ms.
 - eager: each norm, SiLU and sum a kernel of its own (19 passes a block), and a copy to channels_last and back around
   each convolution: 108 ms, 26 % of the ceiling. In channels_last: no better, as the norm copies.
 - fused (`models.kernels`): 30 + 13 + 3 (attention, resampling, first and last layer) = 46 ms, 60 %.
@@ -95,7 +95,7 @@ def whole(model: Denoiser, batch: int) -> Call:
 
 def graphed(call: Call) -> Call:
     """The call as a CUDA graph."""
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
         for _ in range(3):
             call()
@@ -198,11 +198,17 @@ def error(model: Denoiser, exact: Denoiser, batch: int) -> float:
 def grey_levels(device: torch.device, images: int) -> str:
     """What an arm's images differ from those of float32, for the bundled model, mean and largest of all values."""
     drawn = {}
-    for name, prepare in {"float32": lambda model: model, "eager": eager, "fused": fused}.items():
-        model = prepare(model_of("cifar10-small", device))
+    for name, prepare in (("float32", None), ("eager", eager), ("fused", fused)):
+        model = model_of("cifar10-small", device)
+        model = prepare(model) if prepare else model
         drawn[name] = torch.cat([batch.images for batch in rs.generate(model, seeds=range(images))]).double()
     differences = {name: (each - drawn["float32"]).abs() for name, each in drawn.items() if name != "float32"}
     return "; ".join(f"{name}: mean {each.mean():.4f}, largest {each.max():.0f}" for name, each in differences.items())
+
+
+def in_float8(a: Tensor, b: Tensor) -> Tensor:
+    one = torch.ones((), device=a.device)
+    return torch._scaled_mm(a, b.T, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True)
 
 
 def ceilings() -> dict[str, float]:
@@ -215,19 +221,17 @@ def ceilings() -> dict[str, float]:
     for name, (rows, inner, columns) in {"8192": (8192, 8192, 8192), "a skip": (512 * 1024, 512, 256)}.items():
         a = torch.randn(rows, inner, device=device, dtype=torch.bfloat16)
         b = torch.randn(columns, inner, device=device, dtype=torch.bfloat16)
-        one = torch.ones((), device=device)
         a8, b8 = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn)
         for kind, call in {
             "bfloat16": lambda a=a, b=b: a @ b.T,
-            "float8": lambda a8=a8, b8=b8: torch._scaled_mm(
-                a8, b8.T, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
-            ),
-            "float8 with the rounding to it": lambda a=a, b8=b8: torch._scaled_mm(
-                a.to(torch.float8_e4m3fn), b8.T, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
-            ),
+            "float8": lambda a8=a8, b8=b8: in_float8(a8, b8),
+            "float8 with the rounding to it": lambda a=a, b8=b8: in_float8(a.to(torch.float8_e4m3fn), b8),
         }.items():
             found[f"{kind} {name}"] = 2 * rows * inner * columns / (median(milliseconds(call)) / 1e3)
     return found
+
+
+SHAPES = ((64, 64, 8), (64, 32, 4), (32, 64, 8), (32, 128, 8), (64, 128, 16))
 
 
 def shapes_of_kernels() -> Iterator[str]:
@@ -235,25 +239,17 @@ def shapes_of_kernels() -> Iterator[str]:
     from restart_sampling.models import kernels
 
     device = torch.device("cuda")
-    for channels, width, batch in ((256, 32, 512), (512, 32, 512), (256, 16, 512), (256, 8, 512), (192, 64, 128)):
+    for channels, width, batch in ((256, 32, 512), (512, 32, 512), (256, 8, 512)):
         x = torch.randn(batch, channels, width, width, device=device, dtype=HALF)
         x = x.to(memory_format=torch.channels_last)
         norm = nn.GroupNorm(32, channels).to(device, HALF)
         exact = nn.functional.silu(nn.functional.group_norm(x[:2].double(), 32, eps=norm.eps))
         line = []
-        for span, tile, warps in (
-            (64, 64, 8),
-            (64, 32, 4),
-            (32, 64, 8),
-            (32, 128, 8),
-            (64, 128, 8),
-            (128, 32, 8),
-            (64, 128, 16),
-        ):
+        for span, tile, warps in SHAPES:
             kernels._WIDTH, kernels._TILE, kernels._WARPS = span, tile, warps
             try:
                 off = (kernels.normalize(x, norm, silu=True)[:2] - exact).norm() / exact.norm()
-                ms = median(milliseconds(lambda: kernels.normalize(x, norm, silu=True), 20))
+                ms = median(milliseconds(partial(kernels.normalize, x, norm, silu=True), 20))
                 line.append(
                     f"{span}x{tile}/{warps} {2 * x.nbytes / ms / 1e9:.2f}" + f" WRONG {off:.1e}" * bool(off > 1e-3)
                 )
@@ -263,7 +259,7 @@ def shapes_of_kernels() -> Iterator[str]:
         line = []
         for block, warps in ((1024, 4), (2048, 4), (2048, 8), (4096, 8)):
             kernels._BLOCK, kernels._ADD_WARPS = block, warps
-            ms = median(milliseconds(lambda: kernels.add(x, x, norm.bias, None, 0.7), 20))
+            ms = median(milliseconds(partial(kernels.add, x, x, norm.bias, None, 0.7), 20))
             line.append(f"{block}/{warps} {2 * x.nbytes / ms / 1e9:.2f}")
         yield "  add of a tensor and itself: " + ", ".join(line)
 
@@ -278,7 +274,7 @@ def floor(model: Denoiser, batch: int, product: float, copy: float) -> tuple[flo
     def size(tensor: Tensor) -> float:
         return 2.0 * batch * tensor.numel()
 
-    def convolution(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+    def convolution(module: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         operations = 2.0 * batch * out.numel() * module.weight[0].numel()
         seconds["inside"] += max(operations / product, (size(inputs[0]) + size(out)) / copy)
 
@@ -459,10 +455,8 @@ def as_child(of: str, network: str, arms: list[str], device: torch.device, repea
     else:
         for arm in arms:
             profiled = arm in ("eager", "fused", "compiled")
-            guarded(
-                f"{network}, {arm}",
-                lambda arm=arm, profiled=profiled: measure(arm, network, BATCHES[network], device, repeats, profiled),
-            )
+            work = partial(measure, arm, network, BATCHES[network], device, repeats, profiled)
+            guarded(f"{network}, {arm}", work)
         if arms[0] in FAST_ARMS:
             if network == "cifar10-small":
                 guarded("the grey levels", lambda: {"said": grey_levels(device, 256)})

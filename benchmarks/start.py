@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import click
+
 from defaults import PLAN, write_pickle
 from throughput import NETWORKS
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -67,21 +68,15 @@ def start_device(device: torch.device) -> None:
 
 
 def fuse_network(model: Denoiser) -> None:
-    """Has the network of a model run with the kernels of `models.kernels`, in place, where Triton is there and works.
+    """Has the network of a model run with the kernels of `models.kernels`, in place, where Triton is there.
 
-    The cache for what Triton compiles, a second or two of work, is in the package's folder for caches.
+    What Triton compiles, in a second or two, is kept in the package's folder for caches.
     """
     os.environ.setdefault("TRITON_CACHE_DIR", str(_folder() / "triton"))
-    try:
-        from restart_sampling.models.fused import fuse, try_kernels
+    if find_spec("triton") is not None:  # torch brings it along on Linux
+        from restart_sampling.models.fused import fuse
 
-        try_kernels(model.device)
-    except ImportError:  # triton comes with torch on Linux
-        return
-    except Exception as error:  # a machine without a C compiler, and whatever else a compiler meets
-        _log.warning(f"kernels cannot be compiled here ({one_line(error)}); going on without, at half the speed")
-        return
-    fuse(model.model)
+        fuse(model.model)
 
 
 def compile_network(model: Denoiser, batch: int = 0, autotuned: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Runs the blocks of a U-Net with few passes over memory: convolutions in channels_last, and one kernel for the rest."""
+"""Blocks of a U-Net in few passes over memory: convolutions in channels_last, and `models.kernels` between them."""
 
 from functools import partial
 
@@ -22,12 +22,6 @@ def fuse(network: nn.Module) -> None:
             module.forward = partial(_block, module)  # type: ignore[method-assign]
         elif isinstance(module, GroupNorm):
             module.forward = partial(_norm, module)  # type: ignore[method-assign]
-
-
-def try_kernels(device: torch.device) -> None:
-    """Runs a kernel, which raises an exception where none can be compiled."""
-    ones = torch.ones(1, 16, 1, 1, dtype=torch.float16, device=device)
-    kernels.add(ones, ones, ones.flatten(), None, 1.0)
 
 
 def _norm(norm: GroupNorm, x: Tensor) -> Tensor:

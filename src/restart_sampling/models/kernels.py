@@ -4,6 +4,9 @@ Torch's own group normalisation copies a tensor from the layout channels_last, w
 back, and its SiLU and sums each read and write the memory once more.
 """
 
+# mypy: disable-error-code="untyped-decorator, no-untyped-def"
+# ruff: noqa: ANN001, ANN202
+
 import torch
 import triton
 import triton.language as tl
@@ -16,7 +19,7 @@ _BLOCK = 2048  # numbers of a program that adds
 _ADD_WARPS = 8
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _normalize(
     x,
     out,
@@ -84,7 +87,7 @@ def _normalize(
         tl.store(out + start + pixel * CHANNELS + places, tile.to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _add(a, b, out, bias, more_bias, scale, count, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
     start = tl.program_id(0).to(tl.int64) * BLOCK
     local = tl.arange(0, BLOCK)
@@ -128,7 +131,7 @@ def normalize(
     span = group
     while norm.num_groups % (2 * span // group) == 0 and 2 * span <= _WIDTH:
         span *= 2
-    with torch.cuda.device_of(x):
+    with torch.cuda.device(x.device):
         _normalize[(batch, channels // span)](
             x,
             out,
@@ -165,7 +168,7 @@ def add(a: Tensor, b: Tensor, bias: Tensor, more_bias: Tensor | None, scale: flo
     """
     a, b = (each.contiguous(memory_format=torch.channels_last) for each in (a, b))
     out = torch.empty_like(a)
-    with torch.cuda.device_of(a):
+    with torch.cuda.device(a.device):
         _add[(triton.cdiv(a.numel(), _BLOCK),)](
             a, b, out, bias, more_bias, scale, a.numel(), CHANNELS=a.shape[1], BLOCK=_BLOCK, num_warps=_ADD_WARPS
         )
