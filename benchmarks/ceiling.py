@@ -274,14 +274,14 @@ def floor(model: Denoiser, batch: int, product: float, copy: float) -> tuple[flo
     def size(tensor: Tensor) -> float:
         return 2.0 * batch * tensor.numel()
 
-    def convolution(module: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+    def convolution(module: Any, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         operations = 2.0 * batch * out.numel() * module.weight[0].numel()
         seconds["inside"] += max(operations / product, (size(inputs[0]) + size(out)) / copy)
 
-    def norm(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+    def norm(module: Any, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         seconds["between"] += 2 * size(out) / copy
 
-    def block(module: UNetBlock, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+    def block(module: Any, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         joined = 2 * size(inputs[0]) * (module.skip is not None and inputs[0].shape[1] > out.shape[1])
         seconds["between"] += (3 * size(out) * (2 if module.heads else 1) + joined) / copy
 

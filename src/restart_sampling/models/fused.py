@@ -25,10 +25,14 @@ def fuse(network: nn.Module) -> None:
 
 
 def _norm(norm: GroupNorm, x: Tensor) -> Tensor:
+    if x.requires_grad:  # the kernels have no gradients
+        return GroupNorm.forward(norm, x)
     return kernels.normalize(x, norm)
 
 
 def _block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:
+    if x.requires_grad:
+        return UNetBlock.forward(block, x, emb)
     h = _convolved(block.conv0, kernels.normalize(x, block.norm0, silu=True))
     shift = block.affine(emb)
     before = block.conv0.bias
