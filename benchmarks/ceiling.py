@@ -250,18 +250,14 @@ def shapes_of_kernels() -> Iterator[str]:
             try:
                 off = (kernels.normalize(x, norm, silu=True)[:2] - exact).norm() / exact.norm()
                 ms = median(milliseconds(partial(kernels.normalize, x, norm, silu=True), 20))
+                sum_ms = median(milliseconds(partial(kernels.add, x, x, norm.bias, 0.7), 20))
                 line.append(
-                    f"{span}x{tile}/{warps} {2 * x.nbytes / ms / 1e9:.2f}" + f" WRONG {off:.1e}" * bool(off > 1e-3)
+                    f"{span}x{tile}/{warps} {2 * x.nbytes / ms / 1e9:.2f}, {2 * x.nbytes / sum_ms / 1e9:.2f}"
+                    + f" WRONG {off:.1e}" * bool(off > 1e-3)
                 )
             except Exception as failure:
                 line.append(f"{span}x{tile}/{warps} {type(failure).__name__}")
-        yield f"normalize {channels} x {width}^2 x {batch}, TB/s by channels x pixels / warps: " + ", ".join(line)
-        line = []
-        for block, warps in ((1024, 4), (2048, 4), (2048, 8), (4096, 8)):
-            kernels._BLOCK, kernels._ADD_WARPS = block, warps
-            ms = median(milliseconds(partial(kernels.add, x, x, norm.bias, None, 0.7), 20))
-            line.append(f"{block}/{warps} {2 * x.nbytes / ms / 1e9:.2f}")
-        yield "  add of a tensor and itself: " + ", ".join(line)
+        yield f"{channels} x {width}^2 x {batch}: normalize, add, TB/s by channels x pixels / warps: " + "; ".join(line)
 
 
 def floor(model: Denoiser, batch: int, product: float, copy: float) -> tuple[float, float]:

@@ -42,19 +42,15 @@ def _block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:
         h = kernels.normalize(h, block.norm1, silu=True, before=before, scale=scale, shift=shift)
     else:
         h = kernels.normalize(h, block.norm1, silu=True, before=shift + before)
-    skip, skip_bias = x, None
+    bias = block.conv1.bias
     if isinstance(block.skip, nn.Conv2d):
-        skip, skip_bias = _convolved(block.skip, x), block.skip.bias
+        skip, bias = _convolved(block.skip, x), bias + block.skip.bias
     else:
         skip = block.skip(x)
-    out = _summed(block, block.conv1, h, skip, skip_bias)
-    return _summed(block, block.proj, block.attended(out), out) if block.heads else out
-
-
-def _summed(block: UNetBlock, conv: nn.Conv2d, h: Tensor, skip: Tensor, skip_bias: Tensor | None = None) -> Tensor:
-    """The end of a residual branch, its convolution, and the sum with the other."""
-    assert conv.bias is not None
-    return kernels.add(_convolved(conv, h), skip, conv.bias, skip_bias, block.skip_scale)
+    out = kernels.add(_convolved(block.conv1, h), skip, bias, block.skip_scale)
+    if not block.heads:
+        return out
+    return kernels.add(_convolved(block.proj, block.attended(out)), out, block.proj.bias, block.skip_scale)
 
 
 def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:

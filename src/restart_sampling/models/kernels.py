@@ -15,8 +15,6 @@ from torch import Tensor, nn
 _WIDTH = 64  # channels of a program at most: whole groups
 _TILE = 64  # pixels
 _WARPS = 8
-_BLOCK = 2048  # numbers of a program that adds
-_ADD_WARPS = 8
 
 
 @triton.jit
@@ -30,47 +28,47 @@ def _normalize(
     shift,
     before_stride,
     scale_stride,
+    pixels,
+    channels,
+    group,  # channels of a group
+    span,  # channels of this program
     eps,
-    PIXELS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUP: tl.constexpr,  # channels of a group
-    SPAN: tl.constexpr,  # channels of this program
-    WIDTH: tl.constexpr,  # the power of two above
-    TILE: tl.constexpr,  # pixels
     SILU: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TILE: tl.constexpr,
 ):
     image = tl.program_id(0)
     local = tl.arange(0, WIDTH)
-    inside = local < SPAN
-    channel = tl.program_id(1) * SPAN + local
-    start = image.to(tl.int64) * PIXELS * CHANNELS
+    inside = local < span
+    channel = tl.program_id(1) * span + local
+    start = image.to(tl.int64) * pixels * channels
     rows = tl.arange(0, TILE)
-    places = rows[:, None] * CHANNELS + channel[None, :]
+    places = rows[:, None] * channels + channel[None, :]
 
     # Sums of differences to a channel's first number: those of the numbers themselves would cancel.
     first = tl.load(x + start + channel, mask=inside, other=0.0).to(tl.float32)
     sums = tl.zeros([TILE, WIDTH], tl.float32)
     squares = tl.zeros([TILE, WIDTH], tl.float32)
-    for pixel in range(0, PIXELS, TILE):
-        there = (pixel + rows < PIXELS)[:, None] & inside[None, :]
-        tile = tl.load(x + start + pixel * CHANNELS + places, mask=there, other=0.0).to(tl.float32)
+    for pixel in range(0, pixels, TILE):
+        there = (pixel + rows < pixels)[:, None] & inside[None, :]
+        tile = tl.load(x + start + pixel * channels + places, mask=there, other=0.0).to(tl.float32)
         tile = tl.where(there, tile - first[None, :], 0.0)
         sums += tile
         squares += tile * tile
     total = tl.sum(sums, 0)
-    mean = first + total / PIXELS
-    spread = tl.sum(squares, 0) - total * total / PIXELS
+    mean = first + total / pixels
+    spread = tl.sum(squares, 0) - total * total / pixels
     added = tl.zeros([WIDTH], tl.float32)
     if before is not None:
         added = tl.load(before + image * before_stride + channel, mask=inside, other=0.0).to(tl.float32)
         mean += added
 
     # Of each channel's group: sums over the channels with the same number of the group.
-    same = (local[:, None] // GROUP) == (local[None, :] // GROUP)
-    group_mean = tl.sum(tl.where(same, mean[None, :], 0.0), 1) / GROUP
+    same = (local[:, None] // group) == (local[None, :] // group)
+    group_mean = tl.sum(tl.where(same, mean[None, :], 0.0), 1) / group
     off = mean - group_mean
-    spread += PIXELS * off * off
-    variance = tl.sum(tl.where(same, spread[None, :], 0.0), 1) / (GROUP * PIXELS)
+    spread += pixels * off * off
+    variance = tl.sum(tl.where(same, spread[None, :], 0.0), 1) / (group * pixels)
     factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32) * tl.rsqrt(variance + eps)
     offset = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32) + (added - group_mean) * factor
     if scale is not None:
@@ -78,28 +76,23 @@ def _normalize(
         factor *= times
         offset = offset * times + tl.load(shift + image * scale_stride + channel, mask=inside, other=0.0).to(tl.float32)
 
-    for pixel in range(0, PIXELS, TILE):
-        there = (pixel + rows < PIXELS)[:, None] & inside[None, :]
-        tile = tl.load(x + start + pixel * CHANNELS + places, mask=there, other=0.0).to(tl.float32)
+    for pixel in range(0, pixels, TILE):
+        there = (pixel + rows < pixels)[:, None] & inside[None, :]
+        tile = tl.load(x + start + pixel * channels + places, mask=there, other=0.0).to(tl.float32)
         tile = tile * factor[None, :] + offset[None, :]
         if SILU:
             tile = tile * tl.sigmoid(tile)
-        tl.store(out + start + pixel * CHANNELS + places, tile.to(out.dtype.element_ty), mask=there)
+        tl.store(out + start + pixel * channels + places, tile.to(out.dtype.element_ty), mask=there)
 
 
 @triton.jit
-def _add(a, b, out, bias, more_bias, scale, count, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
-    start = tl.program_id(0).to(tl.int64) * BLOCK
-    local = tl.arange(0, BLOCK)
-    channel = ((start % CHANNELS).to(tl.int32) + local) % CHANNELS
-    if CHANNELS % 8 == 0:  # then 16 bytes of the bias are loaded at a time
-        channel = tl.max_contiguous(tl.multiple_of(channel, 8), 8)
-    place = start + local
-    there = place < count
+def _add(a, b, out, bias, scale, pixels, channels, WIDTH: tl.constexpr, TILE: tl.constexpr):
+    pixel = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    there = (pixel < pixels)[:, None] & (channel < channels)[None, :]
+    place = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
     value = tl.load(a + place, mask=there).to(tl.float32) + tl.load(b + place, mask=there).to(tl.float32)
-    value += tl.load(bias + channel).to(tl.float32)
-    if more_bias is not None:
-        value += tl.load(more_bias + channel).to(tl.float32)
+    value += tl.load(bias + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
     tl.store(out + place, (value * scale).to(out.dtype.element_ty), mask=there)
 
 
@@ -142,25 +135,25 @@ def normalize(
             shift,
             0 if before is None or before.ndim == 1 else before.stride(0),
             0 if scale is None else scale.stride(0),
+            height * width,
+            channels,
+            group,
+            span,
             norm.eps,
-            PIXELS=height * width,
-            CHANNELS=channels,
-            GROUP=group,
-            SPAN=span,
-            WIDTH=triton.next_power_of_2(span),
-            TILE=_TILE,
             SILU=silu,
+            WIDTH=max(_WIDTH, triton.next_power_of_2(span)),
+            TILE=_TILE,
             num_warps=_WARPS,
         )
     return out
 
 
-def add(a: Tensor, b: Tensor, bias: Tensor, more_bias: Tensor | None, scale: float) -> Tensor:
-    """Computes (a + b + bias + more_bias) * scale.
+def add(a: Tensor, b: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """Computes (a + b + bias) * scale.
 
     Args:
         a, b: [B, C, H, W], float16 or bfloat16.
-        bias, more_bias: [C].
+        bias: [C].
         scale: factor.
 
     Returns:
@@ -168,8 +161,9 @@ def add(a: Tensor, b: Tensor, bias: Tensor, more_bias: Tensor | None, scale: flo
     """
     a, b = (each.contiguous(memory_format=torch.channels_last) for each in (a, b))
     out = torch.empty_like(a)
+    channels = a.shape[1]
+    pixels = a.numel() // channels
+    grid = (triton.cdiv(pixels, _TILE), triton.cdiv(channels, _WIDTH))
     with torch.cuda.device(a.device):
-        _add[(triton.cdiv(a.numel(), _BLOCK),)](
-            a, b, out, bias, more_bias, scale, a.numel(), CHANNELS=a.shape[1], BLOCK=_BLOCK, num_warps=_ADD_WARPS
-        )
+        _add[grid](a, b, out, bias, scale, pixels, channels, WIDTH=_WIDTH, TILE=_TILE, num_warps=_WARPS)
     return out
