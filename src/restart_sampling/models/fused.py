@@ -1,6 +1,7 @@
 """Blocks of a U-Net in few passes over memory: convolutions in channels_last, and `models.kernels` between them."""
 
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -35,22 +36,21 @@ def _block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:
         return UNetBlock.forward(block, x, emb)
     h = _convolved(block.conv0, kernels.normalize(x, block.norm0, silu=True))
     shift = block.affine(emb)
-    before = block.conv0.bias
-    assert before is not None
+    before = _bias(block.conv0)
     if block.adaptive_scale:
         scale, shift = shift.chunk(2, dim=1)
         h = kernels.normalize(h, block.norm1, silu=True, before=before, scale=scale, shift=shift)
     else:
         h = kernels.normalize(h, block.norm1, silu=True, before=shift + before)
-    bias = block.conv1.bias
+    bias = _bias(block.conv1)
     if isinstance(block.skip, nn.Conv2d):
-        skip, bias = _convolved(block.skip, x), bias + block.skip.bias
+        skip, bias = _convolved(block.skip, x), bias + _bias(block.skip)
     else:
         skip = block.skip(x)
     out = kernels.add(_convolved(block.conv1, h), skip, bias, block.skip_scale)
     if not block.heads:
         return out
-    return kernels.add(_convolved(block.proj, block.attended(out)), out, block.proj.bias, block.skip_scale)
+    return kernels.add(_convolved(block.proj, block.attended(out)), out, _bias(block.proj), block.skip_scale)
 
 
 def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -58,3 +58,7 @@ def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     if isinstance(conv, ResampleConv2d):
         x = conv.resampled(x)
     return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    return cast(Tensor, conv.bias)

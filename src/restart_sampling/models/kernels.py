@@ -17,7 +17,7 @@ _TILE = 64  # pixels
 _WARPS = 8
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "group"])
 def _normalize(
     x,
     out,
