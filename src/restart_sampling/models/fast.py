@@ -79,6 +79,11 @@ def fuse_network(model: Denoiser) -> None:
         fuse(model.model)
 
 
+def is_fused(network: nn.Module) -> bool:
+    """Whether `fuse_network` was done, and something in the network was there for it."""
+    return any("forward" in vars(module) for module in network.modules())
+
+
 def compile_network(model: Denoiser, batch: int = 0, autotuned: bool = False) -> None:
     """Compiles the network of a model in place, at its next call; `batch` and `autotuned` as of `CompiledNetwork`."""
     for module in model.model.modules():
