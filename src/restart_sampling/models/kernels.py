@@ -7,6 +7,8 @@ back, and its SiLU and sums each read and write the memory once more.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
 # ruff: noqa: ANN001, ANN202
 
+from typing import Literal
+
 import torch
 import triton
 import triton.language as tl
@@ -96,6 +98,25 @@ def _add(a, b, out, bias, scale, pixels, channels, WIDTH: tl.constexpr, TILE: tl
     tl.store(out + place, (value * scale).to(out.dtype.element_ty), mask=there)
 
 
+@triton.jit
+def _resample(x, out, width, pixels, channels, UP: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr):
+    pixel = tl.program_id(0) * TILE + tl.arange(0, TILE)  # of the output, as its width
+    channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    there = (pixel < pixels)[:, None] & (channel < channels)[None, :]
+    row, column = (pixel // width).to(tl.int64), pixel % width  # rows of all images
+    if UP:
+        source = (row // 2) * (width // 2) + column // 2
+        value = tl.load(x + source[:, None] * channels + channel[None, :], mask=there)
+    else:
+        corner = x + (4 * row * width + 2 * column)[:, None] * channels + channel[None, :]
+        value = tl.load(corner, mask=there).to(tl.float32)
+        value += tl.load(corner + channels, mask=there).to(tl.float32)
+        value += tl.load(corner + 2 * width * channels, mask=there).to(tl.float32)
+        value = (value + tl.load(corner + (2 * width + 1) * channels, mask=there).to(tl.float32)) / 4
+    place = out + pixel.to(tl.int64)[:, None] * channels + channel[None, :]
+    tl.store(place, value.to(out.dtype.element_ty), mask=there)
+
+
 def normalize(
     x: Tensor,
     norm: nn.GroupNorm,
@@ -166,4 +187,28 @@ def add(a: Tensor, b: Tensor, bias: Tensor, scale: float) -> Tensor:
     grid = (triton.cdiv(pixels, _TILE), triton.cdiv(channels, _WIDTH))
     with torch.cuda.device(a.device):
         _add[grid](a, b, out, bias, scale, pixels, channels, WIDTH=_WIDTH, TILE=_TILE, num_warps=_WARPS)
+    return out
+
+
+def resample(x: Tensor, direction: Literal["up", "down"]) -> Tensor:
+    """Makes each pixel two by two, or each two by two their mean.
+
+    Args:
+        x: [B, C, H, W], float16 or bfloat16; H and W even for "down".
+        direction: which.
+
+    Returns:
+        [B, C, 2H, 2W] or [B, C, H / 2, W / 2] in channels_last, dtype as x.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    batch, channels, height, width = x.shape
+    height, width = (2 * height, 2 * width) if direction == "up" else (height // 2, width // 2)
+    shape = (batch, channels, height, width)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    pixels = batch * height * width
+    grid = (triton.cdiv(pixels, _TILE), triton.cdiv(channels, _WIDTH))
+    with torch.cuda.device(x.device):
+        _resample[grid](
+            x, out, width, pixels, channels, UP=direction == "up", WIDTH=_WIDTH, TILE=_TILE, num_warps=_WARPS
+        )
     return out

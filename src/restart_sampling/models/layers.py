@@ -255,13 +255,12 @@ class UNetBlock(nn.Module):
             h = self.norm1(h + shift)
         h = self.conv1(F.dropout(F.silu(h), self.dropout, self.training))
         h = (self.skip(x) + h) * self.skip_scale
-        return (h + self.proj(self.attended(h))) * self.skip_scale if self.heads else h
+        return (h + self._attention(h)) * self.skip_scale if self.heads else h
 
-    def attended(self, x: Tensor) -> Tensor:
-        """Self-attention of x [B, out_channels, H, W], before its projection."""
+    def _attention(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         qkv = self.qkv(self.norm2(x)).reshape(batch, self.heads, channels // self.heads, 3, height * width)
         # The fused kernels want the channels of a head side by side in memory.
         q, k, v = qkv.permute(3, 0, 1, 4, 2).contiguous().unbind(0)
         out = F.scaled_dot_product_attention(q, k, v)
-        return out.transpose(2, 3).reshape(x.shape)
+        return self.proj(out.transpose(2, 3).reshape(x.shape))
