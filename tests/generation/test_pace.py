@@ -100,13 +100,15 @@ def test_a_run_goes_on_where_another_number_of_images_pays(run, tmp_path, monkey
     assert json.loads(stdout)["drawn"] == 0
 
 
-def settled(monkeypatch, calls=0.0, seconds=0.0, expected=30.0, may_compile=True, evaluations=35):
+def settled(monkeypatch, calls=0.0, seconds=0.0, expected=30.0, may_compile=True, evaluations=35, fused=False):
     """What is said, and the batch compiled for, on a device that takes a hundredth of a second for an image."""
     compiled = []
     monkeypatch.setattr(speed, "compile_network", lambda net, batch: compiled.append(batch))
     monkeypatch.setattr(speed, "CompileTime", lambda network, batch: SimpleNamespace(expected=lambda: expected))
     monkeypatch.setattr(speed, "_seconds", lambda drawing, images: 0.01 / 35)
-    net = SimpleNamespace(device=torch.device("cuda"), model=None)
+    net = SimpleNamespace(device=torch.device("cuda"), model=torch.nn.Sequential(torch.nn.Identity()))
+    if fused:
+        net.model[0].forward = torch.nn.functional.silu
     pace = Pace(256, automatic=True, measured=True)
     drawing = SimpleNamespace(net=net, pace=pace, nfe=35, network_evaluations=evaluations, call=None)
     ranks = Ranks(0, 1, net.device)
@@ -124,3 +126,4 @@ def test_the_network_is_compiled_where_the_run_is_long_enough_to_earn_it_back(mo
     assert settled(monkeypatch, seconds=600)[1] == [256]
     assert settled(monkeypatch, calls=35 * after, may_compile=False) == (None, [])
     assert settled(monkeypatch, calls=35 * 256) == (None, [])
+    assert settled(monkeypatch, calls=35 * after, fused=True) == (None, [])

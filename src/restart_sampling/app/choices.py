@@ -51,7 +51,7 @@ def load_choice(name: str, tuned: Sequence[Path], device: torch.device) -> Choic
         InputError: there is no such model, it makes no images, or a folder is none of `tune`.
     """
     checkpoint = read_checkpoint(resolve(name))
-    net = checkpoint.build().to(device)
+    net = checkpoint.build(device=device)
     if net.latents:
         raise InputError(f"--model {name} makes latents of {net.latents}, and the page shows images")
     plans = {"its default plan": net.default_plan} if net.default_plan else {}

@@ -66,7 +66,7 @@ def demo(out: Path, seeds_text: str, name: str, batch: int | None, device: str, 
     from restart_sampling.pictures.side_by_side import draw_sampled, plot_side_by_side
 
     checkpoint = read_checkpoint(resolve(name))
-    model = checkpoint.build().to(chip)
+    model = checkpoint.build(device=chip)
     # A picture bears what bfloat16 rounds, half a grey level, and is then there in two thirds of the time.
     dtype = torch.bfloat16 if multiplies_bfloat16(chip) else torch.float32
     model.to(dtype)

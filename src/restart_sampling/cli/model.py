@@ -132,7 +132,7 @@ def push(
         check_upload(target)
     plan = pick_plan(plan_text, settings, name)
     checkpoint = read_checkpoint(resolve(name))
-    net = checkpoint.build().to(pick_device(device))
+    net = checkpoint.build(device=pick_device(device))
     classes = {seed: place % COLUMNS % net.label_dim for place, seed in enumerate(seeds)} if net.label_dim else None
     drawing = NetDrawing(net, plan, classes=classes)
     write_repository(checkpoint, drawing, seeds, licence, out, target or f"OWNER/{out.name}")

@@ -145,8 +145,10 @@ class SamplerOptions:
         """
         from restart_sampling.generation.pace import own_pace
         from restart_sampling.models.checkpoint import read_checkpoint
+        from restart_sampling.models.fast import fast, start_device
         from restart_sampling.models.resolve import resolve
 
+        start_device(device)
         options: dict[str, Any] = {"guidance": self.guidance, "noise": self.noise, "exact": self.exact}
         options |= {"batch": batch, "pace": own_pace(batch, self.exact)}
         dtype = self._dtype(device)
@@ -159,13 +161,11 @@ class SamplerOptions:
         else:
             checkpoint = read_checkpoint(resolve(name))
             classes = checkpoint.classes
-            net = model = checkpoint.build(self.D).to(device)
+            net = model = checkpoint.build(self.D, device)
             if shown and model.weights:
                 click.echo(f"--model {name}: its weights are {model.weights}", err=True)
             if dtype != "float32" or self._compiling:
                 import torch
-
-                from restart_sampling.models.fast import fast
 
                 fast(model, getattr(torch, dtype), compiled=self._compiling, autotuned=self.compiled == "--autotune")
             description = f"{name} ({checkpoint.class_name}, sha256 {checkpoint.sha256[:12]})"

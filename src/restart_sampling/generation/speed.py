@@ -11,7 +11,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.generation.pace import fitting
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.models.fast import CompileTime, compile_network
+from restart_sampling.models.fast import CompileTime, compile_network, is_fused
 
 _SAVED = 0.45  # of the time of a large batch, by compiling: 0.43 to 0.52 were measured, of three networks
 
@@ -36,7 +36,7 @@ def settle(
     pace.measure(drawing.call, net.device, ceil(seconds or images / ranks.size))
     pace.at_once = min(ranks.gather(pace.at_once))  # they draw equal shares
     long = seconds or images > pace.at_once * ranks.size
-    if net.device.type != "cuda" or not may_compile or not long:
+    if net.device.type != "cuda" or not may_compile or not long or is_fused(cast(Denoiser, net).model):
         return None
     call_seconds = next(fitting(range(pace.at_once), pace, lambda images: _seconds(drawing, images)))
     model = cast(Denoiser, net)

@@ -6,15 +6,13 @@ import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import FullDiskError, sha256, stand_in, write_bytes
@@ -93,11 +91,12 @@ class Checkpoint:
     source_sha256: str | None = None
     known_source: bool = False
 
-    def build(self, D: int | None = None) -> Denoiser:
+    def build(self, D: int | None = None, device: str | torch.device = "cpu") -> Denoiser:
         """The model: float32, in eval mode, without gradients. The state of torch's random generator is left as it was.
 
         Args:
             D: dimension of the augmented data, for a PFGM++ model whose file does not say it.
+            device: where the model is to be.
 
         Raises:
             InputError: the class, its arguments, the tensors or D do not fit together.
@@ -118,9 +117,11 @@ class Checkpoint:
         if D is not None and DENOISERS[self.class_name] is not EDMPrecond:
             raise self._error(f"D={D} was given, but a {self.class_name} model has none; leave D out")
 
-        model = self._construct(D)
-        self._check_state(model.state_dict())
-        model.load_state_dict(self.state)
+        model = self._construct(D).eval()
+        expected = model.state_dict()
+        self._check_state(expected)
+        state = {key: tensor.to(device, expected[key].dtype, copy=True) for key, tensor in self.state.items()}
+        model.load_state_dict(state, assign=True)
         self._compare_scalars(model)
         for name, tolerance in _TOLERANCES.items():
             stored = self.scalars.get(name, math.nan)
@@ -130,27 +131,26 @@ class Checkpoint:
         model.default_plan = default_plan(self.path)
         model.latents = self.metadata.get("latents")
         model.weights = self.metadata.get("weights")
-        self._try(model.eval().requires_grad_(False))
+        self._try(model.requires_grad_(False).to(device))
         return model
 
     def _error(self, reason: str) -> InputError:
         return _error(self.path, reason)
 
     def _construct(self, D: int | None) -> Denoiser:
+        """The model without the numbers of its weights, which nothing draws, as those of the file follow."""
         allowance = _Allowance(4 * sum(tensor.numel() for tensor in self.state.values()) + 10_000)
         try:
-            with torchs_own_defaults(), torch.random.fork_rng(devices=[]), allowance:
+            with torchs_own_defaults(), torch.device("meta"), allowance:
                 return DENOISERS[self.class_name](**self.init_kwargs, D=D)
         except Exception as error:  # arguments from a file can make a constructor fail in any way
             raise self._error(f"its init_kwargs do not make a {self.class_name}: {shorten(str(error))}") from error
 
     def _try(self, model: Denoiser) -> None:
-        """Calls the model with tensors that have no numbers: a constructor keeps what only the first call looks at."""
-        tensors = chain(model.named_parameters(), model.named_buffers())
-        weights = {key: tensor.to("meta") for key, tensor in tensors}
+        """Calls the model for no image at all: a constructor keeps what only the first call looks at."""
+        x = torch.empty(0, model.channels, model.resolution, model.resolution, device=model.device)
         try:
-            x = torch.empty(1, model.channels, model.resolution, model.resolution, device="meta")
-            functional_call(model, weights, (x, torch.empty(1, device="meta")))
+            model(x, x.new_empty(0))
         except Exception as error:
             raise self._error(f"its init_kwargs make no {self.class_name} that runs: {shorten(str(error))}") from error
 
@@ -184,23 +184,23 @@ class Checkpoint:
             )
 
 
-class _Allowance(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Allowance(TorchFunctionMode):
     """Ends a constructor that makes more numbers than a file of its size can need.
 
     The sizes come from the file, and without this a file of 1 kB could ask for all the memory there is.
     """
 
     def __init__(self, numbers: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.left = numbers
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        match args:
-            case ([int(), *_] as size, *_):
-                self.left -= abs(math.prod(size))
-                if self.left < 0:
-                    raise ValueError("they ask for far more numbers than the file holds")
-        return func(*args, **(kwargs or {}))
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and not any(isinstance(each, torch.Tensor) for each in args):
+            self.left -= made.numel()
+            if self.left < 0:
+                raise ValueError("they ask for far more numbers than the file holds")
+        return made
 
 
 def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: str | torch.device = "cpu") -> Denoiser:
@@ -215,7 +215,7 @@ def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: 
     Raises:
         InputError: the source is unknown, cannot be read or downloaded, or is no model of a known kind.
     """
-    return read_checkpoint(resolve(source)).build(D).to(device)
+    return read_checkpoint(resolve(source)).build(D, device)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

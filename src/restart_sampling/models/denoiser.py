@@ -353,7 +353,7 @@ class iDDPMPrecond(_TablePrecond):  # noqa: N801
             **options,
         )
         self.M = M
-        self.register_buffer("u", torch.tensor(u, dtype=torch.float32))
+        self.register_buffer("u", torch.tensor(u, dtype=torch.float32, device="cpu"))
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """c_skip = 1, c_out = -sigma, c_in = 1/sqrt(sigma²+1), c_noise = M - 1 - argmin_j |u_j - sigma|."""
@@ -424,7 +424,7 @@ class DDPMPrecond(_TablePrecond):
             **options,
         )
         self.timestep_scale, self.prediction = timestep_scale, prediction
-        self.register_buffer("u", torch.tensor(u, dtype=torch.float32), persistent=False)
+        self.register_buffer("u", torch.tensor(u, dtype=torch.float32, device="cpu"), persistent=False)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """c_in = 1/sqrt(sigma²+1), c_noise = the nearest timestep times its scale; with what the network predicts:

@@ -107,7 +107,7 @@ def group_norm(channels: int, eps: float) -> GroupNorm:
 
 def low_pass(taps: Sequence[float]) -> Tensor:
     """The 2-D filter [1, 1, n, n] of sum 1 whose rows and columns are both proportional to `taps` [n]."""
-    line = torch.tensor(taps, dtype=torch.float32)
+    line = torch.tensor(taps, dtype=torch.float32, device="cpu")
     return (line.outer(line) / line.sum() ** 2)[None, None]
 
 
@@ -163,7 +163,11 @@ class ResampleConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Resample and convolve x [B, in_channels, H, W]."""
-        return super().forward(_resample(x, self.resample_filter, self.direction, self.box))
+        return super().forward(self.resampled(x))
+
+    def resampled(self, x: Tensor) -> Tensor:
+        """Resample alone."""
+        return _resample(x, self.resample_filter, self.direction, self.box)
 
 
 class ConvDownsample2d(nn.Conv2d):
