@@ -16,7 +16,7 @@ from restart_sampling.images.dataset import make_dataset, plan_dataset
 from restart_sampling.images.decode import decode
 from restart_sampling.images.image_set import read_images
 from restart_sampling.images.labels import class_notes
-from restart_sampling.images.png import decode_plain
+from restart_sampling.images.png import decode_alike, decode_plain
 from restart_sampling.images.sources import open_source
 from restart_sampling.images.transforms import Transform
 from restart_sampling.training.training_set import class_names
@@ -295,18 +295,35 @@ def test_a_pgm_of_16_bits():
     assert np.asarray(decode(content, "x")).tolist() == [[0, 1, 2, 255]]
 
 
+def idat(content):
+    chunk = b"IDAT" + content
+    return len(content).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_the_short_way_gives_what_pillow_gives(mode):
     image = picture(0, (33, 7), mode)
     for options in ({}, {"compress_level": 0}, {"optimize": True}):
         assert np.array_equal(decode_plain(encoded(image, **options)), image)
+        alike = [picture(seed, (33, 7), mode) for seed in range(4)]
+        decoded = decode_alike([encoded(each, **options) for each in alike])
+        assert np.array_equal(decoded, [np.asarray(each).reshape(7, 33, -1).transpose(2, 0, 1) for each in alike])
+        assert decoded.flags.writeable
+        assert decoded.flags.c_contiguous
     whole = encoded(image)
-    assert decode_plain(whole[:-1]) is None
-    assert decode_plain(whole + b"x") is None
-    for place in range(len(whole)):  # damage anywhere is left to Pillow
-        assert decode_plain(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]) is None
-    for other in (image.convert("RGBA"), image.convert("P"), image.convert("1")):
-        assert decode_plain(encoded(other)) is None
+    start, content, end = whole[:33], whole[41:-16], whole[-12:]
+    two_chunks = start + idat(content[:9]) + idat(content[9:]) + end
+    assert np.array_equal(decode_plain(two_chunks), image)
+    assert decode_alike([whole, two_chunks]) is None
+    broken = [whole[:-1], whole + b"x", start + idat(content[:-9]) + end]
+    # Damage anywhere is left to Pillow.
+    broken += [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in range(len(whole))]
+    broken += [encoded(other) for other in (image.convert("RGBA"), image.convert("P"), image.convert("1"))]
+    for other in broken:
+        assert decode_plain(other) is None
+        assert decode_alike([whole, other]) is None
+        assert decode_alike([other, whole]) is None
+    assert decode_alike([whole, encoded(picture(0, (7, 33), mode))]) is None
 
 
 # --- names of classes ---

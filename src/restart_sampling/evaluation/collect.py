@@ -144,7 +144,11 @@ def merged(states: Sequence[State]) -> State:
 
 def _digests(images: Tensor) -> Tensor:
     """SHA-256 of each image, uint8 [B, 32]."""
-    rows = [
-        hashlib.sha256(bytes(str(image.shape), "ascii") + image.tobytes()).digest() for image in images.cpu().numpy()
-    ]
-    return torch.frombuffer(bytearray(b"".join(rows)), dtype=torch.uint8).reshape(-1, 32)
+    rows = np.ascontiguousarray(images.cpu().numpy())
+    digests = bytearray()
+    begun = hashlib.sha256(bytes(str(rows.shape[1:]), "ascii"))
+    for image in rows:
+        digest = begun.copy()
+        digest.update(image.data)
+        digests += digest.digest()
+    return torch.frombuffer(digests, dtype=torch.uint8).reshape(-1, 32)

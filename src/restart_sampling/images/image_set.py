@@ -9,8 +9,8 @@ import numpy as np
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.parallel import available_cores, in_order
-from restart_sampling.images.decode import decode, describe, pixels
-from restart_sampling.images.png import decode_plain
+from restart_sampling.images.decode import Raw, decode, describe, pixels
+from restart_sampling.images.png import SMALL, decode_alike, decode_plain
 from restart_sampling.images.sources import Source, open_source
 
 _MAX_WORKERS = 8
@@ -72,9 +72,14 @@ class ImageSet:
             yield from in_order(threads, self._read, parts, ahead=self.workers + 1)
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
+        raws = [self.source.raw(index) for index in indices]
+        files = [raw for raw in raws if isinstance(raw, bytes)]
+        batch = decode_alike(files) if len(files) == len(raws) else None
+        if batch is not None and batch.shape[1:] == self.shape:
+            return batch
         batch = np.empty((len(indices), *self.shape), np.uint8)
-        for place, index in enumerate(indices):
-            image = _pixels(self.source, index)
+        for place, (raw, index) in enumerate(zip(raws, indices, strict=True)):
+            image = _pixels(raw, self.source, index)
             if image.shape != self.shape:
                 raise InputError(
                     f"{self.source.where(index)} is {describe(image.shape)}, and the first image is "
@@ -103,18 +108,17 @@ def read_images(source: str | Path | Source, *, count: int | None = None, worker
             raise InputError(f"{source.path} holds {len(source)} images, and {count} are asked for; ask for fewer")
         np.random.RandomState(0).shuffle(indices)
         indices = np.sort(indices[:count])
-    first = _pixels(source, int(indices[0]))
-    channels, height, width = first.shape
+    first = int(indices[0])
+    channels, height, width = _pixels(source.raw(first), source, first).shape
     return ImageSet(source, indices, (channels, height, width), workers or _workers(height * width))
 
 
 def _workers(pixels: int) -> int:
     # Opening a file holds Python's lock, decoding does not: of small images there is too little to decode at once.
-    return 1 if pixels <= 96**2 else min(available_cores(), _MAX_WORKERS)
+    return 1 if pixels <= SMALL else min(available_cores(), _MAX_WORKERS)
 
 
-def _pixels(source: Source, index: int) -> np.ndarray:
-    raw = source.raw(index)
+def _pixels(raw: Raw, source: Source, index: int) -> np.ndarray:
     if isinstance(raw, np.ndarray):
         return raw
     image = decode_plain(raw) or decode(raw, source.where(index))
