@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import check_writable, is_partial, write_json
+from restart_sampling.base.files import check_writable, is_partial, remove_partials, write_json
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.ranks import Ranks
@@ -90,6 +90,8 @@ class Run:
                 )
         elif self.folder.exists() and not all(map(is_partial, self.folder.iterdir())):
             raise InputError(f"{self.folder} holds something else than a run of tune; choose another folder")
+        remove_partials(self.folder, "*")
+        remove_partials(self.folder / SAMPLES, "*")
         write_json(path, {**self.about, "model": self.model, "versions": versions("optuna")})
 
     def grids(self, nfes: Sequence[int]) -> Grids:
