@@ -131,7 +131,7 @@ class Plan:
 
     def next(self, busy: Counter, free: int) -> Job | None:
         """The next job that fits; a third of the cores are for fuzzing while there is anything to fuzz."""
-        own = 0 if not self.readers else self.asked.cores // 3
+        own = max(1, self.asked.cores // 3) if self.readers and self.asked.cores > 1 else 0
         for job in self.first:
             if job.cores <= free and (busy["first"] + job.cores <= self.asked.cores - own):
                 self.first.remove(job)

@@ -257,7 +257,7 @@ class BlockStore:
 
     def _extends(self, found: Mapping[str, Any]) -> bool:
         """Checks whether the seeds of the blocks begin with all those of a finished run."""
-        seeds = found["run"]["seeds"]
+        seeds = found["run"].get("seeds")
         first = parse_seeds(seeds) if isinstance(seeds, str) else ()
         return found["finished"] == len(first) and tuple(joined(self.blocks)[: len(first)]) == first
 
