@@ -54,11 +54,11 @@ COMMANDS = {
         *("text", "coco", "captions.json", "--images", 300, "--unique-images"),
         *("--source", "data", "--resolution", 8, "--out", "out"),
     ),
-    "dataset folder": ("dataset", "data", "out", "--workers", 2),
-    "dataset zip": ("dataset", "data", "out.zip", "--workers", 2),
+    "dataset folder": ("dataset", "many", "out", "--workers", 2),
+    "dataset zip": ("dataset", "many", "out.zip", "--workers", 2),
     "figure": ("figure", "results/results.jsonl", "--out", "out.pdf"),
     "report": ("report", "results", "--out", "out.html"),
-    "demo": ("demo", "--seeds", "0-1", "--out", "out.png"),
+    "demo": ("demo", "--seeds", "0", "--out", "out.png"),
     "convert": ("model", "convert", "tiny.safetensors", "out.safetensors"),
     "push": ("model", "push", "tiny.safetensors", "out", "--license", "mit", "--plan", "20", "--seeds", "0-5"),
 }
@@ -77,6 +77,7 @@ def make_files(folder: Path) -> None:
         tiny_files(folder)
         Path("plans.txt").write_text(f"{SLOW}\n20\n")
         image_folder(Path("data"), pictures(400))
+        image_folder(Path("many"), pictures(3000))
         Path("results").mkdir()
         results_file(*made_up(), name="results/results.jsonl")
         images = [{"id": number, "file_name": f"{number:04d}.png"} for number in range(400)]
