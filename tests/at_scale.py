@@ -34,13 +34,12 @@ import torch
 
 import fuzz
 
-MOMENTS, PART = 20, 5  # of a command, ranks and signal; and of one job
+MOMENTS, PART = 20, 10  # of a command, ranks and signal; and of one job
 PAIRS = 100
 INPUTS = 1_000_000
 SLICE = 20.0  # seconds of fuzzing at a time
-GUIDED = 60  # seconds of a reader with atheris
+GUIDED = 40  # seconds of a reader with atheris
 SILENCE = 90.0  # seconds after which a fuzzed reader hangs where no alarm of Python's ends it
-WARNINGS = "ignore"
 
 
 @dataclass
@@ -95,7 +94,7 @@ def fuzzed(name: str, reader: fuzz.Reader, seed: int, inputs: int, until: float,
 
 
 def guided(name: str, seconds: int, out: Path) -> Iterator[dict]:
-    words = [sys.executable, "-W", WARNINGS, fuzz.__file__, name, "--atheris", f"-max_total_time={seconds}"]
+    words = [sys.executable, "-W", "ignore", fuzz.__file__, name, "--atheris", f"-max_total_time={seconds}"]
     words += ["-print_final_stats=1", "-timeout=60", "-rss_limit_mb=8192", f"-artifact_prefix={out / name}-"]
     process = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=seconds + 240)
     counts = [line.split()[-1] for line in process.stderr.splitlines() if "number_of_executed_units" in line]
