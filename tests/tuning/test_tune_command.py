@@ -27,8 +27,12 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
     save_reference(half, Path("half.npz"))
     more = ("--confirm-detector", "tiny.pt", "--confirm-reference", "half.npz")
     logged = stand_in_for_wandb(monkeypatch)
+    left = Path(f"run/.plan-4.json.{'0a' * 8}.partial")
+    left.parent.mkdir()
+    left.touch()
     code, out, err = run(*TUNE, *more, "--log", "wandb", "--json")
     assert code == 0, err
+    assert not left.exists()
     best = [each["best/nfe-4"] for each in logged if "best/nfe-4" in each]
     assert best == sorted(best, reverse=True)
     assert best

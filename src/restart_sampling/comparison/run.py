@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError, one_line
-from restart_sampling.base.files import check_writable, write_bytes
+from restart_sampling.base.files import check_writable, remove_partials, write_bytes
 from restart_sampling.base.lock import lock_beside, lock_in, locked
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.meeting import HangingRankError
@@ -89,6 +89,8 @@ class Comparison:
         with ExitStack() as held:
             if self.folder:
                 held.enter_context(locked(lock_in(self.folder), str(self.folder)))
+                for folder in {self.folder, *((self.folder / self.samples(row)).parent for row in rows)}:
+                    remove_partials(folder, "*")
             elif self.results:
                 for row in rows:
                     if row.drawing and row.name not in there:

@@ -11,6 +11,7 @@ import torch
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import atomic_folder
+from restart_sampling.base.lock import alone
 from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.generation.seeds import format_seeds
 from restart_sampling.images.writers import encode_png, image_grid
@@ -113,7 +114,7 @@ def write_repository(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists; give the name of a new folder")
     images = torch.cat([batch.images for batch in drawing.draw(seeds)]).numpy()
-    with atomic_folder(out) as folder:
+    with alone(out), atomic_folder(out) as folder:
         if checkpoint.format == FORMATS[0]:
             shutil.copyfile(checkpoint.path, folder / MODEL)
         else:

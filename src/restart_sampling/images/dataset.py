@@ -1,6 +1,5 @@
 """Datasets in EDM's format: `00000/img00000000.png` with labels in dataset.json, in a zip or a folder."""
 
-import glob
 import json
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -14,8 +13,8 @@ from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import atomic, atomic_folder, remove_partials
-from restart_sampling.base.lock import lock_beside, locked
+from restart_sampling.base.files import atomic, atomic_folder
+from restart_sampling.base.lock import alone
 from restart_sampling.base.parallel import Workers, in_order
 from restart_sampling.images.decode import Raw, decode, describe
 from restart_sampling.images.sources import Source
@@ -109,7 +108,7 @@ def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], No
     labels = plan.source.labels
     count, classes = 0, set()
     with (
-        locked(lock_beside(plan.out), str(plan.out), "place"),
+        alone(plan.out, "place"),
         _output(plan.out) as add,
         TemporaryFile("w+b") as pairs,  # a million lists would take more than all else
     ):
@@ -182,10 +181,9 @@ def _start_worker() -> None:
 def _output(out: Path) -> Iterator[Callable[[str, Iterable[bytes]], None]]:
     """Takes names and contents, in parts, for a zip or folder that gets its name at the end.
 
-    It is removed after an exception, and what a run that was killed has left of the same output at the beginning.
+    It is removed after an exception.
     """
     _check_new(out)  # another process may have come first
-    remove_partials(out.parent, glob.escape(out.name))
     if out.suffix == ".zip":
         with atomic(out) as temporary, ZipWriter(temporary) as add:
             yield add

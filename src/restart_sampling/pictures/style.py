@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from restart_sampling.base.files import atomic
+from restart_sampling.base.lock import alone
 
 WIDTH = 3.4  # inches: a column
 LEGEND_LINE = 0.15
@@ -165,6 +166,6 @@ def save_figure(figure: Figure, out: Path) -> list[Path]:
     for path in paths:
         kind = path.suffix[1:].lower()
         dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-        with style(), atomic(path) as temporary:
+        with style(), alone(path), atomic(path) as temporary:
             figure.savefig(temporary, format=kind, dpi=300, metadata=dates.get(kind))
     return paths

@@ -15,7 +15,7 @@ from restart_sampling.pictures.restart_map import plot_map
 from restart_sampling.pictures.tuning import plot_confirmed, plot_importances, plot_trials
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.bench import Key, Measured, read_measured
-from restart_sampling.tuning.run import MAP, MEASURED, SAMPLES, read_run
+from restart_sampling.tuning.run import MAP, MEASURED, SAMPLES, read_run, whole
 from restart_sampling.tuning.score import Score, difference
 
 
@@ -26,9 +26,14 @@ def make_tune_report(folder: Path) -> tuple[int, str]:
         folder: of the run.
 
     Raises:
-        InputError: there is neither a plan nor a map in it.
+        InputError: there is neither a plan nor a map in it, or one is damaged.
     """
     run = read_run(folder)
+    with whole(folder):
+        return _page(folder, run)
+
+
+def _page(folder: Path, run: Mapping[str, Any]) -> tuple[int, str]:
     plans = sorted((json.loads(path.read_text()) for path in folder.glob("plan-*.json")), key=lambda each: each["nfe"])
     path = folder / MEASURED
     results = dict(read_measured(path)) if path.exists() else {}

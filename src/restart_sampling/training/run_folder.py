@@ -1,8 +1,6 @@
 """The folder of a run: what defines it, where it stopped, and what came of it so far."""
 
 import json
-import pickle
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +70,7 @@ class RunFolder:
             if not self.path.exists() or (self.path.is_dir() and all(map(is_partial, self.path.iterdir()))):
                 return None
             content = json.loads((self.path / _RUN).read_text())
-            if content["format"] != FORMAT:
+            if content["format"] != FORMAT or not isinstance(content.get("extended_from", []), list):
                 raise ValueError
             return {**_EARLIER, **content["run"]}
         except (OSError, LookupError, TypeError, ValueError, RecursionError):
@@ -108,7 +106,7 @@ class RunFolder:
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise ValueError(f"it has no format {FORMAT}")
             return state
-        except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        except Exception as error:  # a damaged file can fail in any way
             raise InputError(
                 f"{file} is damaged ({shorten(str(error))}); remove it to begin the run anew, or choose another --out"
             ) from error

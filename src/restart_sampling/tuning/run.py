@@ -2,15 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import check_writable, is_partial, write_json
+from restart_sampling.base.errors import InputError, one_line, shorten
+from restart_sampling.base.files import check_writable, is_partial, remove_partials, write_json
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.ranks import Ranks
@@ -94,6 +94,8 @@ class Run:
                 )
         elif self.folder.exists() and not all(map(is_partial, self.folder.iterdir())):
             raise InputError(f"{self.folder} holds something else than a run of tune; choose another folder")
+        remove_partials(self.folder, "*")
+        remove_partials(self.folder / SAMPLES, "*")
         write_json(path, {**self.about, "model": self.model, "versions": versions("optuna")})
 
     def grids(self, nfes: Sequence[int]) -> Grids:
@@ -170,7 +172,8 @@ class Run:
             InputError: the time does not suffice, or no plan could be measured.
         """
         path = self.folder / f"plan-{nfe}.json"
-        there = json.loads(path.read_text()) if self.ranks.first and path.exists() else None
+        with whole(self.folder):
+            there = dict(json.loads(path.read_text())) if self.ranks.first and path.exists() else None
         if there := self.ranks.gather(there)[0]:
             self.tell(f"NFE {nfe}: {path} is there already")
             return dict(there)
@@ -178,8 +181,9 @@ class Run:
         study = open_study(self.folder / TRIALS, f"NFE {nfe}") if self.ranks.first else None
         space = Space(self.net, nfe, grids, self.settings.rises)
         if study and self.settings.rises and (self.folder / MAP).exists():
-            cells = json.loads((self.folder / MAP).read_text())["cells"]
-            begin_with(study, [space.one_restart(*pair) for pair in best_intervals(cells)])
+            with whole(self.folder):
+                best = best_intervals(json.loads((self.folder / MAP).read_text())["cells"])
+            begin_with(study, [space.one_restart(*pair) for pair in best])
         stages = Stages(space, bench, study, self.settings, self.folder / SAMPLES, self.tell, self.log)
         verdict = stages.run()
         return self._write(nfe, verdict.plan, self.objective.about, {**verdict.json(), "cost": stages.cost()})
@@ -230,11 +234,30 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / RUN
     try:
         found = json.loads(path.read_text())
-        if found["format"] == FORMAT:
+        if found["format"] == FORMAT and isinstance(found["model"], str):
             return dict(found)
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise InputError(f"{path} is no run of tune; choose another folder")
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """Refuses in one sentence the files of a run that are damaged; the body reads them.
+
+    Raises:
+        InputError: they are.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = shorten(one_line(error))
+        raise InputError(
+            f"{folder} holds a damaged plan, map or measurement of tune ({reason}); remove it, and let "
+            "'restart-sampling tune' make it again"
+        ) from error
 
 
 def _plain(content: Any) -> Any:

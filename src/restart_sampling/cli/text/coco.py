@@ -62,6 +62,7 @@ def coco(
         raise InputError("--resolution is for the images, and --source, where they are, is missing")
 
     from restart_sampling.base.files import check_writable, sha256, write_json
+    from restart_sampling.base.lock import alone
     from restart_sampling.base.parallel import available_cores
     from restart_sampling.images.coco import SEED, caption_images, draw_captions, write_captions
     from restart_sampling.images.dataset import make_dataset, plan_dataset
@@ -98,8 +99,9 @@ def coco(
     if plan:
         with ProgressBar("images", plan.count) as advance:
             make_dataset(plan, available_cores(), advance)
-    write_json(out / "subset.json", about)
-    write_captions(captions, table)
+    with alone(out / "subset.json"), alone(table):
+        write_json(out / "subset.json", about)
+        write_captions(captions, table)
     click.echo(f"written: {table}{f', {archive}' if plan else ''}", err=True)
     if as_json:
         print_json({**about, "out": str(out)})

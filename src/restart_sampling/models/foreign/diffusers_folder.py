@@ -108,7 +108,7 @@ def _schedule(config: dict[str, Any]) -> dict[str, Any]:
     schedule = config.get("beta_schedule")
     if config.get("trained_betas") is not None or config.get("rescale_betas_zero_snr", False):
         raise UnreadableError("its scheduler has betas of its own (trained_betas or rescale_betas_zero_snr)")
-    if schedule not in _SCHEDULES:
+    if not isinstance(schedule, str) or schedule not in _SCHEDULES:
         name, allowed = shorten(str(config.get("_class_name"))), ", ".join(_SCHEDULES)
         raise UnreadableError(f"its {name} has the beta_schedule {shorten(str(schedule))}, and can have {allowed}")
     return {
