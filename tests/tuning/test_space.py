@@ -11,7 +11,8 @@ import restart_sampling as rs
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
-from restart_sampling.tuning.space import LEAST_NFE, OWN, Space
+from restart_sampling.tuning.budget import LEAST_NFE
+from restart_sampling.tuning.space import OWN, Space
 from restart_sampling.tuning.usual import usual_plans
 
 NETS = {

@@ -144,11 +144,11 @@ def tune(
     from restart_sampling.generation.drawing import check_channels, check_identity
     from restart_sampling.images.image_set import read_images
     from restart_sampling.sampling.plan import Plan
+    from restart_sampling.tuning.budget import LEAST_NFE
+    from restart_sampling.tuning.net_run import NetRun
     from restart_sampling.tuning.objective import Distance, by_name
     from restart_sampling.tuning.restart_map import BASE, Marginals
-    from restart_sampling.tuning.run import Run
     from restart_sampling.tuning.settings import Settings
-    from restart_sampling.tuning.space import LEAST_NFE
     from restart_sampling.tuning.tune import begin_drawing
 
     settings = Settings(minutes, trials, images, race, confirm, sampler, start, not no_rises)
@@ -180,10 +180,21 @@ def tune(
                     return replace(model, options=options).drawing(Plan.parse(BASE))
 
                 marginals = Marginals(draw_classes, setups[0], true, 3 * settings.images)
-            run = Run(model.net, name, objective, settings, ranks, out, begin_drawing(draw), first.batch, say)
+            run = NetRun(
+                model=name,
+                identity=model.net.identity,
+                objective=objective,
+                settings=settings,
+                ranks=ranks,
+                folder=out,
+                tell=say,
+                net=model.net,
+                begin=begin_drawing(draw),
+                batch=first.batch,
+            )
             if ranks.first:
                 held.enter_context(locked(lock_in(out), str(out)))
-                run.check(nfes)
+                run.check([run.space(nfe) for nfe in nfes])
         speed = model.settle(first, ranks, seconds=60 * minutes * max(1, len(nfes)))
         if ranks.first:
             notes = [setup.note for setup in setups if setup.note]
@@ -207,7 +218,7 @@ def tune(
             grids = run.grids(nfes or [LEAST_NFE])
             kind = log_kind if ranks.first else None
             with open_logbook(kind, out, "plans", {**run.about, "nfe": nfes}) as log:
-                found = {nfe: replace(run, log=log).tune(nfe, grids) for nfe in nfes}
+                found = {nfe: replace(run, log=log).tune_plan(nfe, grids) for nfe in nfes}
         if ranks.first:
             for nfe, content in found.items():
                 click.echo(f"{out / f'plan-{nfe}.json'}: {content['plan']}", err=as_json)

@@ -17,10 +17,10 @@ from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_noise, require_net
+from restart_sampling.tuning.budget import LEAST_NFE
+from restart_sampling.tuning.net_run import NetRun
 from restart_sampling.tuning.objective import Distance, Objective, OfSamples, by_name
-from restart_sampling.tuning.run import Run
 from restart_sampling.tuning.settings import Settings
-from restart_sampling.tuning.space import LEAST_NFE
 from restart_sampling.tuning.teacher import Begin
 
 _DRAWING = ("classes", "guidance", "noise", "exact")  # of `NetDrawing`
@@ -124,11 +124,22 @@ def tune(
     nfes = [nfe] if isinstance(nfe, int) else list(nfe)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run" if out is None else Path(out)
-        run = Run(net, "own", judge, settings, Ranks(0, 1, net.device), folder, begin, batch_size or BLOCK, tell)
+        run = NetRun(
+            model="own",
+            identity=net.identity,
+            objective=judge,
+            settings=settings,
+            ranks=Ranks(0, 1, net.device),
+            folder=folder,
+            tell=tell,
+            net=net,
+            begin=begin,
+            batch=batch_size or BLOCK,
+        )
         with locked(lock_in(folder), str(folder), "out"):
-            run.check(nfes)
+            run.check([run.space(each) for each in nfes])
             grids = run.grids(nfes)
-            found = {each: TunedPlan.of(run.tune(each, grids)) for each in nfes}
+            found = {each: TunedPlan.of(run.tune_plan(each, grids)) for each in nfes}
     return found[nfe] if isinstance(nfe, int) else found
 
 

@@ -1,11 +1,10 @@
 """`Verdict`: which plan to take, and how sure that is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
 from typing import Any
 
-from restart_sampling.sampling.plan import SETTINGS, Plan
 from restart_sampling.tuning.objective import Scores
 from restart_sampling.tuning.race import ALPHA
 from restart_sampling.tuning.score import Difference, Score, difference
@@ -88,7 +87,7 @@ class Verdict:
         }
 
 
-def judge(scores: Mapping[str, Scores], usual: str) -> Verdict:
+def judge(scores: Mapping[str, Scores], usual: str, complexity: Callable[[str], tuple[int, int]]) -> Verdict:
     """Chooses a plan: of those that cannot be told apart from the best, the simplest.
 
     A plan counts as better than the best usual one only where a test says so, at a level that is divided by the number
@@ -97,6 +96,7 @@ def judge(scores: Mapping[str, Scores], usual: str) -> Verdict:
     Args:
         scores: of the confirmation, on the same seeds for all plans.
         usual: the best of the usual plans, which is one of them.
+        complexity: orders them from the simplest.
     """
     (name, *_) = scores[usual]
     rivals = [plan for plan in scores if plan != usual]
@@ -111,13 +111,6 @@ def judge(scores: Mapping[str, Scores], usual: str) -> Verdict:
     plan = min((each for each in pool if not to(best, each).told_apart(alpha)), key=complexity)
     differences = {each: difference(scores[plan][each], scores[usual][each]) for each in scores[usual] if plan != usual}
     return Verdict(plan, usual, plan in better, differences, scores, max(1, len(rivals)))
-
-
-def complexity(plan: str) -> tuple[int, int]:
-    """Orders plans from the simplest: numbers that a user would have to understand, then the length of the text."""
-    parsed = Plan.parse(plan)
-    settings = sum(getattr(parsed, entry.name) != entry.default for entry in SETTINGS)
-    return settings + len(parsed.own_levels) + 4 * len(parsed.intervals), len(plan)
 
 
 def _metrics(ours: Score, theirs: Score) -> list[tuple[str, float, float, str]]:
