@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 import restart_sampling as rs
+from restart_sampling.tuning.objective import CLIP_SCORE
 from restart_sampling.tuning.score import Score, difference, student
 from restart_sampling.tuning.space import Space
 from restart_sampling.tuning.verdict import judge
@@ -121,3 +122,17 @@ def test_what_falls_beside_the_distance_is_said():
     text = judge(scores, USUAL, complexity).text
     assert "recall 0.5 against 0.6 (WORSE beyond its error)" in text
     assert "(1 of 3 worse beyond their error)" in text
+
+
+def test_a_plan_whose_clip_score_falls_is_not_taken():
+    scores = confirmed(**{USUAL: 0, SIMPLE: -0.3, OTHER: -0.1})
+    random = np.random.default_rng(5)
+    shared = random.normal(size=(3, GROUPS))
+    for plan, shift in ((USUAL, 0.0), (SIMPLE, -0.1), (OTHER, 0.1)):
+        means = shared + shift + 0.01 * random.normal(size=shared.shape)
+        scores[plan][CLIP_SCORE] = Score.of_means(means.ravel().tolist(), 3, GROUPS)
+    assert scores[USUAL][CLIP_SCORE].without == pytest.approx(np.array(score(shared).without), abs=0.02)
+    verdict = judge(scores, USUAL, complexity)
+    assert (verdict.plan, verdict.better, verdict.fallen) == (OTHER, True, [SIMPLE])
+    assert verdict.text.endswith(f"\n`{SIMPLE}` is left out: its CLIP score falls beyond its error.")
+    assert f"- {CLIP_SCORE}: " in verdict.text

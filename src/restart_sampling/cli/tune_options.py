@@ -79,14 +79,11 @@ class SearchOptions:
         Raises:
             InputError: they do not fit together.
         """
-        from restart_sampling.evaluation.setup import open_setup
+        from restart_sampling.tuning.objective import open_setups
 
-        pairs = [(detector, reference), *zip(self.confirm_detectors, self.confirm_references, strict=True)]
-        return [
-            open_setup(each, detector, ("fd",), 1, device, trust_detector=self.trust)
-            for detector, each in pairs
-            if each is not None
-        ]
+        own = [] if reference is None else [(detector, reference)]
+        others = zip(self.confirm_detectors, self.confirm_references, strict=True)
+        return open_setups([*own, *others], device, self.trust)
 
     @property
     def time(self) -> str:

@@ -115,8 +115,12 @@ def as_model(pipe: Any, what: str, name: str, unchecked: bool = False) -> TextTo
             f"pipeline such as Stable Diffusion's, XL's, 3's or FLUX's"
         )
     pipe.set_progress_bar_config(disable=True)
-    config = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-    return TextToImage(name, pipe, config, weights_sha256(networks), pipe.device, unchecked)
+    return TextToImage(name, pipe, scheduler_config(pipe), weights_sha256(networks), pipe.device, unchecked)
+
+
+def scheduler_config(pipe: Any) -> dict[str, Any]:
+    """The config of a pipeline's scheduler."""
+    return {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
 
 
 def _networks(pipe: Any) -> torch.nn.ModuleDict:

@@ -19,7 +19,7 @@ from restart_sampling.evaluation.collect import Collector, Features
 from restart_sampling.evaluation.distances import frechet_distance
 from restart_sampling.evaluation.metrics import METRICS
 from restart_sampling.evaluation.reference import Reference
-from restart_sampling.evaluation.setup import EvaluationSetup
+from restart_sampling.evaluation.setup import EvaluationSetup, open_setup
 from restart_sampling.evaluation.statistics import Moments
 from restart_sampling.generation.drawing import Drawing
 from restart_sampling.generation.seeds import cut
@@ -31,8 +31,8 @@ from restart_sampling.tuning.score import Score
 
 GROUPS = 10
 """Of each block of seeds, for its jackknife."""
-CLIP_SCORE = "CLIP score"
-"""The name of a score that is no distance: higher is better."""
+CLIP_SCORE = "CLIP score (higher is better)"
+"""The name of the one score that is no distance."""
 NEIGHBOURS = 5000
 """Images on either side of recall, whose cost grows with their product; the same for all plans."""
 
@@ -165,6 +165,22 @@ class Distance:
             fits = torch.stack(ranks.gather(fits)).sum(dim=0)  # each image is one process's
             scores[CLIP_SCORE] = Score.of_means(fits.view(total, -1).mean(dim=1).tolist(), blocks, groups)
         return scores
+
+
+def open_setups(
+    pairs: Sequence[tuple[str, str | Path]], device: torch.device, trust: bool | str
+) -> list[EvaluationSetup]:
+    """Loads detectors with their references.
+
+    Args:
+        pairs: (detector, reference).
+        device: where to compute.
+        trust: as of `open_setup`.
+
+    Raises:
+        InputError: they do not fit together.
+    """
+    return [open_setup(str(each), detector, ("fd",), 1, device, trust_detector=trust) for detector, each in pairs]
 
 
 def by_name(setups: Sequence[EvaluationSetup]) -> dict[str, EvaluationSetup]:

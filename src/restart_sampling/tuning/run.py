@@ -1,13 +1,16 @@
 """A run of `tune`: its folder, and what is done for each NFE."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable, is_partial, write_json
+from restart_sampling.base.lock import lock_in, locked
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.ranks import Ranks
@@ -125,6 +128,19 @@ class Run:
         if self.ranks.first:
             write_json(self.folder / f"plan-{nfe}.json", content)
         return content
+
+
+@contextmanager
+def claimed_folder(out: str | Path | None) -> Iterator[Path]:
+    """Keeps other processes from the folder of a run in the body.
+
+    Args:
+        out: the folder; None: one that is removed at the end.
+    """
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "run" if out is None else Path(out)
+        with locked(lock_in(folder), str(folder), "out"):
+            yield folder
 
 
 def read_run(folder: Path) -> dict[str, Any]:

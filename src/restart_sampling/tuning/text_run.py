@@ -73,7 +73,7 @@ def make_text_run(
         tell: is told of the progress, in sentences.
 
     Raises:
-        InputError: what is asked does not fit the pipeline.
+        InputError: what is asked does not fit the pipeline, or a detector fails or does not fit its reference.
     """
 
     @cache
@@ -81,6 +81,8 @@ def make_text_run(
         return prepare(model, replace(request, sampler=Sampler.parse(text)), prompts, batch)
 
     first = draw(str(request.sampler))
+    for setup in setups:
+        setup.try_detector(first.shape)
     images: dict[str, Any] = {key: value for key, value in first.about.items() if key not in _OF_SAMPLERS}
     captions = Captions(clip, prompts) if clip else None
     distance = Distance(draw, by_name(setups), captions, images)

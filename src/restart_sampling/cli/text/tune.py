@@ -122,8 +122,6 @@ def tune(
                 batch=batch,
                 tell=told_by(ranks),
             )
-            for setup in setups:
-                setup.try_detector(run.first.shape)
             if ranks.first:
                 held.enter_context(locked(lock_in(out), str(out)))
                 run.check([run.space(nfe) for nfe in nfes])
