@@ -63,6 +63,8 @@ class TextSpace:
 
     def __post_init__(self) -> None:
         check_nfe(self.nfe)
+        if self.nfe > (most := self.config["num_train_timesteps"]):
+            raise InputError(f"NFE {self.nfe} is more than the {most} timesteps that the model knows; give fewer")
 
     def suggest(self, trial: Any) -> Sampler:
         """Makes a sampler of what an Optuna trial suggests.
