@@ -1,6 +1,6 @@
 """Writes a caption of each picture of a set, in random order, as prompts for `text tune` and `text compare`.
 
-    python benchmarks/text_to_image/prompts.py cifar10-train.tar.xz captions.csv
+python benchmarks/text_to_image/prompts.py cifar10-train.tar.xz captions.csv
 """
 
 # mypy: disable-error-code="no-untyped-call"

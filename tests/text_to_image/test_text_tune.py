@@ -1,7 +1,6 @@
 """`text tune` and `rs.tune` of a pipeline, from end to end: its search space, a kill, its plans, its page."""
 
 import json
-import random
 import shutil
 from functools import cache
 from math import inf
@@ -12,6 +11,7 @@ import torch
 from test_compare_command import made  # noqa: F401  a fixture
 
 import restart_sampling as rs
+from drawn_trial import Drawn
 from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation.clip import ClipScore, load_clip, prepare_images
 from restart_sampling.text_to_image.drawing import Request, prepare
@@ -30,7 +30,6 @@ TUNE = (
     *("--trust-detector", "--clip", "clip", "--nfe", "5", "--guidance", "3", "--batch", "80", "--minutes", "inf"),
     *("--images", "20", "--race-images", "80", "--confirm-images", "20", "--trials", "4", "--out", "run"),
 )
-TAKEN = ("seconds", "device", "cost")
 
 
 @pytest.fixture
@@ -192,23 +191,6 @@ def test_bad_input_is_one_sentence_before_any_image(arguments, said, place, run)
     assert code == 2
     assert said in err.splitlines()[-1]
     assert not MEASURED.exists()
-
-
-class Drawn:
-    """A trial whose every suggestion is drawn."""
-
-    def __init__(self, seed):
-        self.random = random.Random(seed)
-
-    def suggest_float(self, name, low, high, log=False):
-        assert 0 < low < high
-        return low * (high / low) ** self.random.random() if log else self.random.uniform(low, high)
-
-    def suggest_int(self, name, low, high):
-        return self.random.randint(low, high)
-
-    def suggest_categorical(self, name, choices):
-        return self.random.choice(choices)
 
 
 @pytest.mark.parametrize("kind", ["sd", "sd3"])

@@ -27,12 +27,10 @@ class TextRun(Run):
     Attributes:
         draw: makes the drawing of a sampler, by its text.
         first: one of these.
-        distance: the objective.
     """
 
     draw: Callable[[str], TextDrawing]
     first: TextDrawing
-    distance: Distance
 
     def space(self, nfe: int) -> TextSpace:
         """The samplers of an NFE."""
@@ -85,12 +83,10 @@ def make_text_run(
         setup.try_detector(first.shape)
     images: dict[str, Any] = {key: value for key, value in first.about.items() if key not in _OF_SAMPLERS}
     captions = Captions(clip, prompts) if clip else None
-    distance = Distance(draw, by_name(setups), captions, images)
     return TextRun(
         model=model.name,
         identity=model.identity,
-        objective=distance,
-        distance=distance,
+        objective=Distance(draw, by_name(setups), captions, images),
         settings=settings,
         ranks=ranks,
         folder=folder,
