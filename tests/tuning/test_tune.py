@@ -15,10 +15,11 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_noise
 from restart_sampling.tuning.bench import Bench, read_measured
+from restart_sampling.tuning.given_trial import GivenTrial
 from restart_sampling.tuning.score import Score
 from restart_sampling.tuning.search import open_study
 from restart_sampling.tuning.settings import Settings
-from restart_sampling.tuning.space import GivenTrial, Space, with_levels
+from restart_sampling.tuning.space import Space, with_levels
 from restart_sampling.tuning.stages import Stages
 from restart_sampling.tuning.teacher import Teacher
 from restart_sampling.tuning.usual import usual_plans
@@ -339,7 +340,7 @@ def test_a_search_begins_with_the_best_usual_plans(tmp_path):
     rs.tune(mixture(), 8, objective=spread, shape=(2,), **LIMIT, trials=5, out=tmp_path)
     raced = {key.plan for key, each in read_measured(tmp_path / "measured.jsonl") if each.stage == "race"}
     space = Space(mixture(), 8)
-    known = [space.suggestion(Plan.parse(text)) for text in usual_plans(mixture(), 8) if text in raced]
+    known = [space.suggestion(text) for text in usual_plans(mixture(), 8) if text in raced]
     begun = {text for _, text, *_ in trials_of(tmp_path, 8)}
     assert begun >= {str(space.suggest(GivenTrial(each))) for each in known if each}
 
