@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from edm_files import NETWORKS, Persistent, golden, network, pickled, snapshot, 
 from safetensors.torch import load_file, save_file
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.cli.model import model as group
 from restart_sampling.models import checkpoint as checkpoint_module
-from restart_sampling.models.checkpoint import load_model, read_checkpoint, write_safetensors
+from restart_sampling.models.checkpoint import _class_names, load_model, read_checkpoint, write_safetensors
+from restart_sampling.models.resolve import BUNDLED
 
 
 @pytest.fixture(autouse=True)
@@ -438,6 +441,16 @@ def test_infinity_in_the_arguments(write, tmp_path):
     write_safetensors(first, tmp_path / "out.safetensors")
     second = read_checkpoint(tmp_path / "out.safetensors")
     assert second.init_kwargs["sigma_max"] == second.build().sigma_max == math.inf
+
+
+def test_every_name_of_a_class_is_kept(tmp_path):
+    names = ("tench, Tinca tinca", "", "[x]", "caf\u00e9", *map(str, range(6)))
+    write_safetensors(replace(read_checkpoint(BUNDLED["cifar10-small"]), classes=names), tmp_path / "a.safetensors")
+    model = read_checkpoint(tmp_path / "a.safetensors")
+    assert model.classes == model.build().classes == names
+    assert replace(model, classes=names[:9]).build().classes == ()  # a name of each, or none
+    with pytest.raises(UnreadableError, match="classes is no list of names"):
+        _class_names("[1]")
 
 
 def test_bundled_round_trip_keeps_classes_and_metadata(tmp_path):

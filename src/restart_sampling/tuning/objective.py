@@ -121,7 +121,8 @@ class Distance:
             name: Collector(setup.detector, len(seeds), total, neighbours=True, keep=confirm)
             for name, setup in setups.items()
         }
-        batches = own_batches(self.draw(plan), seeds, ranks)
+        drawing = self.draw(plan)
+        batches = own_batches(drawing, seeds, ranks)
         with ranks.failing_together():
             for places, images, labels in keep_first(batches, keep) if keep else batches:
                 for collector in collectors.values():
@@ -129,7 +130,8 @@ class Distance:
         scores = {}
         for name, collector in collectors.items():
             reference, moments = setups[name].reference, collector.reduced(ranks.all_reduce, ranks.gather)
-            metrics = _more(collector.features(ranks.gather), reference, collector.detector.device) if confirm else {}
+            features = collector.features(ranks.gather, drawing.classes) if confirm else None
+            metrics = _more(features, reference, collector.detector.device) if features else {}
             scores[name] = _score(moments, reference, blocks, groups, metrics)
         return scores
 
