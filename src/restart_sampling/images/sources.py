@@ -234,8 +234,8 @@ def _labels(path: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray 
         labels, manifest = read(folder + LABELS), read(folder + MANIFEST)
         classes = () if manifest is None else _read_manifest(path, manifest)
         if labels is not None:
-            stated = listed_labels(labels, names, folder, f"{path}: {folder}{LABELS}")
-            return stated if stated[0] is None or stated[1] or stated[0].max() >= len(classes) else (stated[0], classes)
+            listed, own = listed_labels(labels, names, folder, f"{path}: {folder}{LABELS}")
+            return listed, own or (classes if listed is not None and listed.max() < len(classes) else ())
         if manifest is not None:
             return None, ()
         for name in METADATA:
