@@ -105,9 +105,12 @@ class Comparison:
                 does not fit the reference.
         """
         for row in rows:
-            if "per-class" in self.setup.metrics:
-                pair_classes(row.labels(), row.classes, self.setup.reference)
-            check_count(row.images, self.setup.blocks)
+            try:
+                if "per-class" in self.setup.metrics:
+                    pair_classes(row.labels(), row.classes, self.setup.reference)
+                check_count(row.images, self.setup.blocks)
+            except InputError as error:
+                raise InputError(f"row '{row.name}': {error}" if len(rows) > 1 else str(error)) from None
         for shape in {row.shape for row in rows}:
             self.setup.try_detector(shape)
 
