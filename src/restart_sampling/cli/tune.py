@@ -169,7 +169,7 @@ def tune(
             first = draw(f"{LEAST_NFE} solver=euler")
             check_identity(first.about)
             check_channels(first)
-            objective = Distance(draw, by_name(setups))
+            objective = Distance(draw, by_name(setups, first.shape))
             say = partial(click.echo, err=True) if ranks.first else _say_nothing
             marginals = None
             if data:

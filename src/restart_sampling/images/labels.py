@@ -74,17 +74,18 @@ def listed_labels(
     Raises:
         InputError: it is no such file, leaves an image out or lists one twice, or a label is no class number.
     """
+    form = f'{where} is not of the form {{"labels": [[name, class], ...]}}'
     try:
         content = parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{form} ({shorten(str(error))}); mend or remove it") from None
+    try:
         stated = content["labels"]
         pairs = [(folder + name, label) for name, label in stated or []]
         labels = dict(pairs)
         classes = content.get("classes", [])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        why = f" ({shorten(str(error))})" if isinstance(error, ValueError) else ""
-        raise InputError(
-            f'{where} is not of the form {{"labels": [[name, class], ...]}}{why}; mend or remove it'
-        ) from None
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{form}; mend or remove it") from None
     _check_once((name for name, _ in pairs), folder, where)
     for name, label in labels.items():
         if type(label) is not int or not 0 <= label < 2**31:

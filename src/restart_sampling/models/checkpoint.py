@@ -322,7 +322,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             metadata: dict[str, str] = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UnreadableError(f"the safetensors file is damaged ({shorten(str(error))})") from error
+        raise UnreadableError(f"the safetensors file is damaged ({shorten(str(error))}); get it again") from error
     if metadata.get("format") != FORMAT:
         if foreign := find(state, path):
             return _of_foreign(path, foreign)
@@ -424,6 +424,11 @@ def _network_in(content: object, kind: str) -> tuple[Record, dict[str, StoredTen
         case {"ema": dict() as average, "net": Record() as network} if _is_state_dict(average):
             average = {key.removeprefix("module."): tensor for key, tensor in average.items()}
             return network, average, {"weights": "the average (ema), a state dict, in the network net"}
+        case {"net": Record(), "ema": average} if average is not None:
+            raise UnreadableError(
+                f"its average (ema) is a {type(average).__name__}, and has to be a network or a state dict; "
+                "give a file that EDM's own training wrote"
+            )
         case {"net": Record() as network} if kind == "training-state":
             return network, {}, {"weights": RAW}
     parts = [content, *content.values()] if isinstance(content, dict) else []

@@ -136,11 +136,15 @@ class Distance:
         return scores
 
 
-def by_name(setups: Sequence[EvaluationSetup]) -> dict[str, EvaluationSetup]:
+def by_name(setups: Sequence[EvaluationSetup], shape: Sequence[int]) -> dict[str, EvaluationSetup]:
     """Names each setup by its detector, and where that is taken by its reference too.
 
+    Args:
+        setups: of one detector and reference each.
+        shape: [C, H, W] of the images, on one of which each detector is tried.
+
     Raises:
-        InputError: two are the same.
+        InputError: two are the same, or a detector fails or does not fit its reference.
     """
     found: dict[str, EvaluationSetup] = {}
     seen = set()
@@ -150,6 +154,7 @@ def by_name(setups: Sequence[EvaluationSetup]) -> dict[str, EvaluationSetup]:
         if pair in seen:
             raise InputError(f"detector {name} with {reference['path']} is there twice; give each pair once")
         seen.add(pair)
+        setup.try_detector(shape)
         found[f"{name} on {reference['path']}" if name in found else name] = setup
     return found
 

@@ -108,13 +108,14 @@ def tune(
         def draw(text: str) -> NetDrawing:
             return NetDrawing(net, text, batch=batch_size, pace=pace, shape=shape, **drawing)
 
-        check_channels(draw(f"{LEAST_NFE} solver=euler"))
+        first = draw(f"{LEAST_NFE} solver=euler")
+        check_channels(first)
         pairs = [(detector, reference), *confirm_with]
         setups = [
             open_setup(str(reference), detector, ("fd",), 1, net.device, trust_detector=trust_detector)
             for detector, reference in pairs
         ]
-        judge, begin = Distance(draw, by_name(setups)), begin_drawing(draw)
+        judge, begin = Distance(draw, by_name(setups, first.shape)), begin_drawing(draw)
     else:
         if shape is None or drawing:
             raise InputError(
