@@ -147,6 +147,8 @@ def test_another_run_in_the_folder_is_refused(undisturbed, folder, run):
         (("--batch", "64"), "batch 32, not 64"),
         (("--seed", "1"), "seed 0, not 1"),
         (("--dropout", "0.5"), "dropout 0.05, not 0.5"),
+        (("--images", "9600", "--lr", "0.02"), "lr 0.01, not 0.02"),  # which is why it is not the same run, longer
+        (("--images", "3200"), "images 6400, not 3200; a run goes on for more of what it counts by"),
     ):
         words = ("train", folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, *change)
         code, _, stderr = run(*words)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import atomic, check_ratio
+from restart_sampling.base.files import atomic, check_ratio, stand_in
 from restart_sampling.evaluation.statistics import Statistics
 
 
@@ -113,7 +113,9 @@ def load_reference(path: Path) -> Reference:
             f"reference {path} cannot be read ({reason}); make one with 'restart-sampling reference'"
         ) from error
     except Exception as error:  # a damaged file can fail in any way
-        raise InputError(f"reference {path} cannot be read; make one with 'restart-sampling reference'") from error
+        instead = stand_in(path)
+        what = f": it is {instead}" if instead else "; make one with 'restart-sampling reference'"
+        raise InputError(f"reference {path} cannot be read{what}") from error
     missing = {"mu", "sigma"} - arrays.keys()
     if missing:
         raise InputError(f"reference {path} has no {' and no '.join(sorted(missing))}; it is not a file of statistics")
