@@ -337,7 +337,7 @@ def test_a_reference_that_is_not_there_is_said_to_be_missing(place):
     with pytest.raises(InputError, match=r"absent.npz cannot be read \(No such file or directory\)"):
         load_reference(Path("absent.npz"))
     Path("page.npz").write_text("<!doctype html>")
-    with pytest.raises(InputError, match="page.npz cannot be read: it is a web page, which was saved in its place"):
+    with pytest.raises(InputError, match=r"page\.npz cannot be read: it is a web page, which was saved in its place"):
         load_reference(Path("page.npz"))
 
 
