@@ -72,10 +72,11 @@ def test_what_generate_writes_reads_back(name, tmp_path):
     store = BlockStore(tmp_path / name, [seeds], {})
     with ThreadPoolExecutor() as threads:
         store.write(0, [images[seed % 5] for seed in seeds], [seed % 3 for seed in seeds], threads)
-    store.finish({"run": {}, "batch": 5})
+    store.finish({"run": {}, "batch": 5, "classes": ["cat", "dog", "frog"]})
     read = read_images(tmp_path / name)
     assert read.names == [f"{n - n % 1000:06d}/{n:06d}.png" for n in (3, 5, 40, 1200, 1999)]
     assert read.labels.tolist() == [0, 2, 1, 0, 1]
+    assert read.classes == ("cat", "dog", "frog")
     assert np.array_equal(next(iter(read)), images[[3, 0, 0, 0, 4]])
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -155,6 +156,18 @@ def test_bad_input(words, said, place, run):
     assert said in err.splitlines()[-1]
     if "leave no time" not in said:
         assert not Path("run/measured.jsonl").exists()  # nothing was drawn
+
+
+def test_a_detector_that_does_not_fit_its_reference_is_told_before_any_image(place, run):
+    detector_file(Path("wide.pt"), 9)
+    with np.load("ref.npz") as file:
+        np.savez("unnamed.npz", mu=file["mu"], sigma=file["sigma"])
+    code, _, err = run(*TUNE, "--confirm-detector", "wide.pt", "--confirm-reference", "unnamed.npz")
+    assert code == 2
+    assert err.endswith(
+        "the detector gives 9 features and the reference has 6; use the detector that the reference was made with\n"
+    )
+    assert "usual plans" not in err
 
 
 def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):

@@ -41,10 +41,10 @@ def dataset(
 ) -> None:
     """Make a dataset in EDM's format of SOURCE: DEST is a file that ends in .zip, or a folder.
 
-    SOURCE is a folder, a zip, a tar (plain, gz, bz2, xz), or a folder of a WebDataset's tars (with .cls files);
-    CIFAR-10's cifar-10-python.tar.gz (nothing in it is run); MNIST's train-images-idx3-ubyte.gz with its labels beside
-    it (28x28 gets a border to 32x32); an .npz of samples (arr_0, and classes in arr_1); or Parquet of a Hugging Face
-    data set: one file, a folder of them, or a part of a folder, FOLDER/train.
+    SOURCE is a folder, a zip, a tar (plain, gz, bz2, xz), or a folder of a WebDataset's tars (with .cls files, or .json
+    files with a label); CIFAR-10's cifar-10-python.tar.gz (nothing in it is run); MNIST's train-images-idx3-ubyte.gz
+    with its labels beside it (28x28 gets a border to 32x32); an .npz of samples (arr_0, and classes in arr_1); or
+    Parquet of a Hugging Face data set: one file, a folder of them, or a part of a folder, FOLDER/train.
 
     \b
       restart-sampling dataset cifar-10-python.tar.gz cifar10-32x32.zip

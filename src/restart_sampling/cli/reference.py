@@ -86,6 +86,7 @@ def reference(
                 len(images),
                 detector,
                 ranks,
+                classes=images.classes,
                 name=images.where,
                 keep_features=keep_features,
                 advance=lambda count: advance(count * ranks.size),

@@ -165,7 +165,7 @@ def train(
     from restart_sampling.training.run import Run
     from restart_sampling.training.run_folder import RunFolder
     from restart_sampling.training.settings import Settings
-    from restart_sampling.training.training_set import class_names, count_classes, read_training_set, square_side
+    from restart_sampling.training.training_set import count_classes, read_training_set, square_side
 
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         if batch % ranks.size:
@@ -216,7 +216,7 @@ def train(
             data = read_training_set(pictures, cond, ranks.device, advance)
         settings = replace(settings, data_sha256=data.sha256)
         folder.check(settings.run())
-        run = Run(settings, data, dataset, class_names(pictures) if cond else (), folder, ranks, compiled=compiled)
+        run = Run(settings, data, dataset, pictures.classes if cond else (), folder, ranks, compiled=compiled)
         if ranks.first and run.trainer.steps:
             state = "is finished, and nothing is left to do" if run.progress.finished else "goes on"
             click.echo(f"{out} {state}: it has trained on {run.trainer.images} images", err=True)

@@ -112,7 +112,7 @@ def tune(
             first = draw(f"{LEAST_NFE} solver=euler")
             check_identity(first.about)
             check_channels(first)
-            objective = Distance(draw, by_name(setups))
+            objective = Distance(draw, by_name(setups, first.shape))
             marginals = None
             if data:
                 true = read_images(data)

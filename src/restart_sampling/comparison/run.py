@@ -22,7 +22,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.comparable import SAMPLES, check_comparable, row_key
 from restart_sampling.comparison.rows import Outcome, Row, Watch
 from restart_sampling.evaluation.measure import Batches, image_batches, measure
-from restart_sampling.evaluation.metrics import check_classes, check_count, notes_on
+from restart_sampling.evaluation.metrics import check_count, notes_on, pair_classes
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup
@@ -107,9 +107,12 @@ class Comparison:
                 does not fit the reference.
         """
         for row in rows:
-            if "per-class" in self.setup.metrics:
-                check_classes(row.labels(), self.setup.reference)
-            check_count(row.images, self.setup.blocks)
+            try:
+                if "per-class" in self.setup.metrics:
+                    pair_classes(row.labels(), row.classes, self.setup.reference)
+                check_count(row.images, self.setup.blocks)
+            except InputError as error:
+                raise InputError(f"row '{row.name}': {error}" if len(rows) > 1 else str(error)) from None
         for shape in {row.shape for row in rows}:
             self.setup.try_detector(shape)
 
@@ -142,7 +145,7 @@ class Comparison:
     def notes(self, row: Row) -> list[str]:
         """What can be said of the values of a row before it is measured."""
         size = row.shape and row.shape[1:]
-        return notes_on(row.images, self.setup.blocks, size, self.setup.metrics, self.setup.reference)
+        return notes_on(row.images, self.setup.blocks, size, self.setup.metrics, self.setup.reference, row.classes)
 
     def run(
         self, rows: Sequence[Row], there: Mapping[str, dict[str, Any]] | None = None, watch: Watch = _SILENT
@@ -207,6 +210,7 @@ class Comparison:
             metrics=self.setup.metrics,
             blocks=self.setup.blocks,
             partial=sums,
+            classes=row.classes,
             name=row.where,
             advance=lambda count: watch.advance(row, count * self.ranks.size),
         )

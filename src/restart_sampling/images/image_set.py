@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.images.decode import Raw, decode, describe, pixels
+from restart_sampling.images.labels import folder_of, root
 from restart_sampling.images.png import SMALL, decode_alike, decode_plain
 from restart_sampling.images.sources import Source, open_source
 
@@ -44,6 +46,18 @@ class ImageSet:
     def labels(self) -> np.ndarray | None:
         """Labels, int64 [N], or None."""
         return None if self.source.labels is None else self.source.labels[self.indices]
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that the labels can mean: the source's, or the folders' where each class is one.
+
+        () where there are none, or two are the same. Bytes that are not UTF-8 are written as in Python: caf\\xe9.
+        """
+        if self.labels is None:
+            return ()
+        names = self.source.classes[: int(self.labels.max()) + 1] or _folder_names(self.names, self.labels)
+        readable = tuple(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in names)
+        return readable if len({*readable}) == len(readable) else ()
 
     @property
     def lossy(self) -> bool:
@@ -111,6 +125,15 @@ def read_images(source: str | Path | Source, *, count: int | None = None, worker
     first = int(indices[0])
     channels, height, width = _pixels(source.raw(first), source, first).shape
     return ImageSet(source, indices, (channels, height, width), workers or _workers(height * width))
+
+
+def _folder_names(names: Sequence[str], labels: np.ndarray) -> tuple[str, ...]:
+    """The folders, where each is one of the classes 0, 1, ...; folders with numbers are those of EDM's datasets."""
+    start = len(root(names))
+    pairs = sorted({(label, folder_of(name, start)) for label, name in zip(labels.tolist(), names, strict=True)})
+    one_each = [label for label, _ in pairs] == list(range(len(pairs)))
+    folders = tuple(name for _, name in pairs)
+    return folders if one_each and not any(name == "" or name.isdecimal() for name in folders) else ()
 
 
 def _workers(pixels: int) -> int:

@@ -51,6 +51,7 @@ _RESERVED = {"format", "class_name", "init_kwargs", "D", "sigma_min", "sigma_max
 _MAX_INTEGER = 2**20  # above every size of a network
 _MAX_ITEMS = 1000
 _MAX_DEPTH = 8
+_MAX_HEADER = 100_000_000  # bytes, as the library of safetensors has it
 # EDM computes the lowest level of VP in float32, which is off by 2.4 %, and its grids end there.
 _TOLERANCES = {"sigma_min": 0.05, "sigma_max": 0.05}
 
@@ -131,6 +132,7 @@ class Checkpoint:
         model.default_plan = default_plan(self.path)
         model.latents = self.metadata.get("latents")
         model.weights = self.metadata.get("weights")
+        model.classes = self.classes if len({*self.classes}) == model.label_dim else ()
         self._try(model.requires_grad_(False).to(device))
         return model
 
@@ -235,6 +237,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             return _read_safetensors(path)
         if head.startswith((PICKLE_MAGIC, ZIP_MAGIC)):
             return _read_pickled(path, "training-state" if head.startswith(ZIP_MAGIC) else "edm-pickle")
+        if head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER:
+            raise UnreadableError("it is a safetensors file that was cut off; download or copy it again")
         instead = stand_in(path)
         raise UnreadableError(
             "it is neither a safetensors file, nor an EDM pickle, nor a PFGM++ training state"
@@ -278,7 +282,7 @@ def write_safetensors(
     if int8:
         metadata["precision"] = "int8, a scale for each output channel"
     if checkpoint.classes:
-        metadata["classes"] = ",".join(checkpoint.classes)
+        metadata["classes"] = json.dumps(checkpoint.classes)
     try:
         state = quantized(checkpoint.state) if int8 else checkpoint.state
         write_bytes(path, _in_order(save(state, metadata)))
@@ -318,7 +322,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             metadata: dict[str, str] = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UnreadableError(f"the safetensors file is damaged ({shorten(str(error))})") from error
+        raise UnreadableError(f"the safetensors file is damaged ({shorten(str(error))}); get it again") from error
     if metadata.get("format") != FORMAT:
         if foreign := find(state, path):
             return _of_foreign(path, foreign)
@@ -329,7 +333,6 @@ def _read_safetensors(path: Path) -> Checkpoint:
     except (KeyError, ValueError, RecursionError) as error:
         raise UnreadableError(f"its metadata is damaged ({type(error).__name__} {shorten(str(error))})") from error
     init_kwargs, augmented = _split_kwargs(stated)
-    classes = metadata.get("classes")
     return Checkpoint(
         path=path,
         format="safetensors",
@@ -340,10 +343,23 @@ def _read_safetensors(path: Path) -> Checkpoint:
         sigma_min=numbers.get("sigma_min"),
         sigma_max=numbers.get("sigma_max"),
         sha256=sha256(path),
-        classes=tuple(classes.split(",")) if classes else (),
+        classes=_class_names(metadata.get("classes", "")),
         metadata={key: value for key, value in sorted(metadata.items()) if key not in _RESERVED},
         scalars={name: value for name, value in numbers.items() if name != "D"},
     )
+
+
+def _class_names(stated: str) -> tuple[str, ...]:
+    """Reads a JSON list of names, or the names with commas between them, as version 0.1.0 wrote them."""
+    if not stated.startswith("["):
+        return tuple(stated.split(",")) if stated else ()
+    try:
+        names = json.loads(stated)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UnreadableError("its metadata is damaged (classes is no list of names)")
+    return tuple(names)
 
 
 def _read_pickled(path: Path, kind: str) -> Checkpoint:
@@ -408,6 +424,11 @@ def _network_in(content: object, kind: str) -> tuple[Record, dict[str, StoredTen
         case {"ema": dict() as average, "net": Record() as network} if _is_state_dict(average):
             average = {key.removeprefix("module."): tensor for key, tensor in average.items()}
             return network, average, {"weights": "the average (ema), a state dict, in the network net"}
+        case {"net": Record(), "ema": average} if average is not None:
+            raise UnreadableError(
+                f"its average (ema) is a {type(average).__name__}, and has to be a network or a state dict; "
+                "give a file that EDM's own training wrote"
+            )
         case {"net": Record() as network} if kind == "training-state":
             return network, {}, {"weights": RAW}
     parts = [content, *content.values()] if isinstance(content, dict) else []

@@ -13,6 +13,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.strict_json import parse_json
 from restart_sampling.sampling.levels import GRIDS, HIGHEST, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, cap, format_number, restart_path
 from restart_sampling.sampling.presets import PRESETS
@@ -396,7 +397,7 @@ def _preset_text(name: str) -> str:
 def _read_file(path: Path) -> tuple[str, str | None]:
     """Reads the text of a plan, and the identity of its net, from a file that `tune` wrote."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"plan {path} cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -89,6 +89,7 @@ class TextDrawing:
     network_evaluations: int
     path: tuple[tuple[int, float], ...]
     note: str | None
+    classes = ()
 
     @property
     def shape(self) -> tuple[int, ...] | None:

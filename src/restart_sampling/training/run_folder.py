@@ -47,10 +47,13 @@ class RunFolder:
             InputError: the folder holds another run (the message says what differs) or something else.
         """
         found = self._read_run() or run
-        differs = [key for key in run if found.get(key) != run[key]]
+        differs = sorted((key for key in run if found.get(key) != run[key]), key=_LENGTHS.__contains__)
         if differs and not _is_longer(run, found, differs):
             old, new = (shorten(json.dumps(each.get(differs[0]))) for each in (found, run))
-            raise InputError(f"{self.path} holds another run, with {differs[0]} {old}, not {new}; choose another --out")
+            longer = "a run goes on for more of what it counts by; " if differs[0] in _LENGTHS else ""
+            raise InputError(
+                f"{self.path} holds another run, with {differs[0]} {old}, not {new}; {longer}choose another --out"
+            )
         check_writable(self.path / _RUN)
 
     @contextmanager

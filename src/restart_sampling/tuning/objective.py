@@ -148,7 +148,8 @@ class Distance:
             name: Collector(setup.detector, len(seeds), total, neighbours=True, keep=confirm)
             for name, setup in setups.items()
         }
-        batches = own_batches(self.draw(plan), seeds, ranks)
+        drawing = self.draw(plan)
+        batches = own_batches(drawing, seeds, ranks)
         captions, fits = self.captions if confirm else None, torch.zeros(len(seeds), dtype=torch.float64)
         with ranks.failing_together():
             for places, images, labels in keep_first(batches, keep) if keep else batches:
@@ -159,7 +160,8 @@ class Distance:
         scores = {}
         for name, collector in collectors.items():
             reference, moments = setups[name].reference, collector.reduced(ranks.all_reduce, ranks.gather)
-            metrics = _more(collector.features(ranks.gather), reference, collector.detector.device) if confirm else {}
+            features = collector.features(ranks.gather, drawing.classes) if confirm else None
+            metrics = _more(features, reference, collector.detector.device) if features else {}
             scores[name] = _score(moments, reference, blocks, groups, metrics)
         if captions:
             fits = torch.stack(ranks.gather(fits)).sum(dim=0)  # each image is one process's
@@ -183,11 +185,15 @@ def open_setups(
     return [open_setup(str(each), detector, ("fd",), 1, device, trust_detector=trust) for detector, each in pairs]
 
 
-def by_name(setups: Sequence[EvaluationSetup]) -> dict[str, EvaluationSetup]:
+def by_name(setups: Sequence[EvaluationSetup], shape: Sequence[int] | None) -> dict[str, EvaluationSetup]:
     """Names each setup by its detector, and where that is taken by its reference too.
 
+    Args:
+        setups: of one detector and reference each.
+        shape: [C, H, W] of the images, on one of which each detector is tried; None: not known.
+
     Raises:
-        InputError: two are the same.
+        InputError: two are the same, or a detector fails or does not fit its reference.
     """
     found: dict[str, EvaluationSetup] = {}
     seen = set()
@@ -197,6 +203,7 @@ def by_name(setups: Sequence[EvaluationSetup]) -> dict[str, EvaluationSetup]:
         if pair in seen:
             raise InputError(f"detector {name} with {reference['path']} is there twice; give each pair once")
         seen.add(pair)
+        setup.try_detector(shape)
         found[f"{name} on {reference['path']}" if name in found else name] = setup
     return found
 

@@ -79,14 +79,12 @@ def make_text_run(
         return prepare(model, replace(request, sampler=Sampler.parse(text)), prompts, batch)
 
     first = draw(str(request.sampler))
-    for setup in setups:
-        setup.try_detector(first.shape)
     images: dict[str, Any] = {key: value for key, value in first.about.items() if key not in _OF_SAMPLERS}
     captions = Captions(clip, prompts) if clip else None
     return TextRun(
         model=model.name,
         identity=model.identity,
-        objective=Distance(draw, by_name(setups), captions, images),
+        objective=Distance(draw, by_name(setups, first.shape), captions, images),
         settings=settings,
         ranks=ranks,
         folder=folder,

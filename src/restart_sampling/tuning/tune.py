@@ -143,10 +143,11 @@ def tune(
         def draw(text: str) -> NetDrawing:
             return NetDrawing(net, text, batch=batch_size, pace=pace, shape=shape, **drawing)
 
-        check_channels(draw(f"{LEAST_NFE} solver=euler"))
+        first = draw(f"{LEAST_NFE} solver=euler")
+        check_channels(first)
         assert reference is not None
         setups = open_setups([(detector, reference), *confirm_with], net.device, trust_detector)
-        judge, begin = Distance(draw, by_name(setups)), begin_drawing(draw)
+        judge, begin = Distance(draw, by_name(setups, first.shape)), begin_drawing(draw)
     else:
         if shape is None or drawing:
             raise InputError(

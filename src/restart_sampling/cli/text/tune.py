@@ -97,7 +97,6 @@ def tune(
     from restart_sampling.evaluation.clip import ClipScore, load_clip
     from restart_sampling.evaluation.tiny_clip import TINY_CLIP
     from restart_sampling.tuning.budget import check_nfe
-    from restart_sampling.tuning.objective import by_name
     from restart_sampling.tuning.text_run import any_sampler, make_text_run
 
     settings, out = search.settings(), search.out
@@ -134,7 +133,9 @@ def tune(
                     **describe_notes([run.first]),
                     "NFE": f"{', '.join(map(str, nfes))}, guidance {guidance:g}",
                     "prompts": f"{len(prompts)} ({prompts_path}), by seed",
-                    "judged by": ", ".join([*by_name(setups), *([f"CLIP score by {clip_name}"] if clip else [])]),
+                    "judged by": ", ".join(
+                        [*run.objective.about["detectors"], *([f"CLIP score by {clip_name}"] if clip else [])]
+                    ),
                     "time": search.time,
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {model.dtype}",
                     "out": out,
