@@ -201,7 +201,7 @@ def test_the_page_draws(model):
     make_page([str(model)], pipelines=["tiny-text-to-image"])
     told = []
     pipeline = load_pipeline("tiny-text-to-image", torch.device("cpu"), torch.float32)
-    asked = (3.0, 7, 1, ("ddim:2", "restart:2 [2,1,1,2]"))
+    asked = (3.0, 7, 1, ("ddim:2", "restart:9 [2,1,0.5,2]"))
     *_, (status, *shown) = draw_prompt(pipeline, "a red ship", *asked, lambda share, desc: told.append(share))
     assert "seeds 7 to 7" in status
     assert ["done" in each for each in shown] == [True, True]
