@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import click
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import open_logbook, require_logbook
+from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     describe_device,
     detector_option,
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
 @drawn_batch_option
 @device_option
 @rank_timeout_option
+@dry_run_option
 @json_option
 def tune(
     name: str,
@@ -107,6 +110,7 @@ def tune(
     batch: int | None,
     device: str,
     rank_timeout: float,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Find the plan that suits a model: usual plans, search, race, and a confirmation on seeds that nothing used.
@@ -127,6 +131,9 @@ def tune(
         raise InputError(
             "give either --reference, by which plans are judged, or --without-reference, for the grid only"
         )
+    if dry_run and (without_reference or minutes == inf):
+        given = "--without-reference" if without_reference else f"--minutes {minutes}"
+        raise InputError(f"--dry-run is for a search of so many minutes, and this has {given}; leave one of them out")
     if data and not with_map:
         raise InputError("--data is for the map; give --map too, or leave it out")
     if with_map and without_reference:
@@ -181,10 +188,13 @@ def tune(
 
                 marginals = Marginals(draw_classes, setups[0], true, 3 * settings.images)
             run = Run(model.net, name, objective, settings, ranks, out, begin_drawing(draw), first.batch, say)
-            if ranks.first:
-                held.enter_context(locked(lock_in(out), str(out)))
+            if dry_run:
+                held.enter_context(leaving_no_folder(out))
                 run.check(nfes)
-        speed = model.settle(first, ranks, seconds=60 * minutes * max(1, len(nfes)))
+            elif ranks.first:
+                held.enter_context(locked(lock_in(out), str(out)))
+                run.begin_folder(nfes)
+        speed = model.settle(first, ranks, seconds=60 * minutes * max(1, len(nfes)), dry_run=dry_run)
         if ranks.first:
             notes = [setup.note for setup in setups if setup.note]
             print_settings(
@@ -199,6 +209,11 @@ def tune(
                     **({"note": notes[0]} if notes else {}),
                 }
             )
+        if dry_run:
+            estimate = estimate_tuning(run, first, setups, nfes, with_map)
+            if ranks.first:
+                print_estimate(out, estimate, as_json)
+            return
         if with_map:
             run.map(marginals)
         if without_reference:

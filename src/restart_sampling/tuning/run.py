@@ -68,7 +68,7 @@ class Run:
         return {"format": FORMAT, "model_sha256": self.net.identity, **self.objective.about, "settings": settings}
 
     def check(self, nfes: Sequence[int]) -> None:
-        """Makes sure that the run can be made, or goes on with one of the same settings. The first process calls this.
+        """Makes sure that the run can be made, or goes on with one of the same settings; writes nothing.
 
         Raises:
             InputError: an NFE is too little, or the folder holds something else or cannot be written.
@@ -90,7 +90,15 @@ class Run:
                 )
         elif self.folder.exists() and not all(map(is_partial, self.folder.iterdir())):
             raise InputError(f"{self.folder} holds something else than a run of tune; choose another folder")
-        write_json(path, {**self.about, "model": self.model, "versions": versions("optuna")})
+
+    def begin_folder(self, nfes: Sequence[int]) -> None:
+        """Checks the run, and says whose folder it is. The first process calls this.
+
+        Raises:
+            InputError: as `check`.
+        """
+        self.check(nfes)
+        write_json(self.folder / RUN, {**self.about, "model": self.model, "versions": versions("optuna")})
 
     def grids(self, nfes: Sequence[int]) -> Grids:
         """Returns the levels of stage 0, each solver's found when asked for; the first process alone needs them."""

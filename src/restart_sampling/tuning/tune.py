@@ -126,7 +126,7 @@ def tune(
         folder = Path(temporary) / "run" if out is None else Path(out)
         run = Run(net, "own", judge, settings, Ranks(0, 1, net.device), folder, begin, batch_size or BLOCK, tell)
         with locked(lock_in(folder), str(folder), "out"):
-            run.check(nfes)
+            run.begin_folder(nfes)
             grids = run.grids(nfes)
             found = {each: TunedPlan.of(run.tune(each, grids)) for each in nfes}
     return found[nfe] if isinstance(nfe, int) else found
