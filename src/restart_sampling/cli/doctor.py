@@ -21,6 +21,7 @@ from restart_sampling.cli.options import json_option, pick_device, print_json
 _EXTRA = re.compile(r"""([\w.-]+).*extra == ["']([\w-]+)["']""")
 _FOR_DEVELOPERS = "dev"
 _NAME = "restart-sampling"
+_PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 @click.command()
@@ -65,15 +66,14 @@ def _extras() -> dict[str, dict[str, str | None]]:
     """Of each extra its packages, with their versions; None is missing."""
     extras: dict[str, dict[str, str | None]] = {}
     for package, extra in _needed():
-        if extra != _FOR_DEVELOPERS:
+        if extra != _FOR_DEVELOPERS and package != _NAME:
             extras.setdefault(extra, {})[package] = _version(package)
     return extras
 
 
 def _needed() -> Iterator[tuple[str, str]]:
-    """Yields package and extra: of the source tree where that is what runs, for what is installed of it may be older."""
-    project = Path(__file__).parents[3] / "pyproject.toml"
-    if project.is_file() and (table := tomllib.loads(project.read_text())["project"])["name"] == _NAME:
+    """Yields package and extra, those of the source tree where that is what runs: what is installed may be older."""
+    if _PROJECT.is_file() and (table := tomllib.loads(_PROJECT.read_text())["project"])["name"] == _NAME:
         for extra, packages in table["optional-dependencies"].items():
             for each in packages:
                 yield re.match(r"[\w.-]+", each)[0], extra  # type: ignore[index]
