@@ -62,7 +62,7 @@ def line(axes, label):
 def test_a_line_a_sampler_with_a_point_a_scale(results):
     clip, beauty = plot("text", results).axes
     assert (clip.get_xlabel(), beauty.get_xlabel()) == ("CLIP score", "aesthetic score")
-    assert clip.get_ylabel() == beauty.get_ylabel() == "Fréchet distance"
+    assert clip.get_ylabel() == beauty.get_ylabel() == "Fréchet distance\n(made-up)"
     assert line(clip, "ddim:50 ")[1] == [(0.29, 17.0), (0.305, 14.0), (0.315, 16.0)]
     assert line(beauty, "ddim:50 ")[1] == [(5.1, 17.0), (5.2, 14.0), (5.3, 16.0)]
     assert line(clip, "restart:30 (NFE 62-64)")[1] == [(0.3, 13.0), (0.31, 14.5), (0.318, 15.5)]

@@ -127,7 +127,7 @@ def evaluate(
             else:
                 rows = [_row_of_files(path, max_images) for path in sources]
             there = held.enter_context(looked_up(comparison, rows, results, dry_run)) if ranks.first else {}
-        speed = {} if model is None or dry_run else model.settle_rows(rows, there, ranks)
+        speed = {} if model is None else model.settle_rows(rows, there, ranks, dry_run)
         if ranks.first:
             print_settings({**describe_setup(comparison), **speed})
             print_notes({row.name: comparison.notes(row) for row in rows})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import open_logbook
+from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     describe_device,
     detector_option,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 @drawn_batch_option
 @device_option
 @rank_timeout_option
+@dry_run_option
 @json_option
 def tune(
     name: str,
@@ -62,6 +65,7 @@ def tune(
     batch: int | None,
     device: str,
     rank_timeout: float,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Find the plan that suits a model: usual plans, search, race, and a confirmation on seeds that nothing used.
@@ -82,6 +86,9 @@ def tune(
         raise InputError(
             "give either --reference, by which plans are judged, or --without-reference, for the grid only"
         )
+    if dry_run and (without_reference or search.minutes == inf):
+        given = "--without-reference" if without_reference else f"--minutes {search.minutes:g}"
+        raise InputError(f"--dry-run is for a search of so many minutes, and this has {given}; leave one of them out")
     if data and not with_map:
         raise InputError("--data is for the map; give --map too, or leave it out")
     if with_map and without_reference:
@@ -134,10 +141,15 @@ def tune(
                 begin=begin_drawing(draw),
                 batch=first.batch,
             )
-            if ranks.first:
+            spaces = [run.space(nfe) for nfe in nfes]
+            if dry_run:
+                held.enter_context(leaving_no_folder(out))
+                run.check(spaces)
+            elif ranks.first:
                 held.enter_context(locked(lock_in(out), str(out)))
-                run.check([run.space(nfe) for nfe in nfes])
-        speed = model.settle(first, ranks, seconds=60 * settings.minutes * max(1, len(nfes)))
+                run.begin_folder(spaces)
+        seconds = 60 * settings.minutes * max(1, len(nfes))
+        speed = model.settle(first, ranks, seconds=seconds, dry_run=dry_run)
         if ranks.first:
             notes = [setup.note for setup in setups if setup.note]
             print_settings(
@@ -152,6 +164,11 @@ def tune(
                     **({"note": notes[0]} if notes else {}),
                 }
             )
+        if dry_run:
+            estimate = estimate_tuning(run, first, setups, nfes, with_map)
+            if ranks.first:
+                print_estimate(out, estimate, as_json)
+            return
         if with_map:
             run.map(marginals)
         if without_reference:

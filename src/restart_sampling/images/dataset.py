@@ -1,6 +1,7 @@
 """Datasets in EDM's format: `00000/img00000000.png` with labels in dataset.json, in a zip or a folder."""
 
 import json
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -126,6 +127,20 @@ def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], No
             raise InputError(f"{plan.source.path}: all {plan.count} images are smaller than the --resolution")
         add(LABELS, _labels_json(pairs, plan.source.classes))
     return Dataset(count, plan.count - count, plan.shape, None if labels is None else len(classes))
+
+
+def seconds_per_image(plan: Conversion) -> float:
+    """Measures the time of an image by converting the first, for a second or so; writes nothing.
+
+    Raises:
+        InputError: one of these is damaged, or does not become an image of the shape of the first.
+    """
+    done, start = 0, time.perf_counter()
+    for chunk in _chunks(plan):
+        done += len(_convert(chunk, plan.transform, plan.shape))
+        if time.perf_counter() - start > 1:
+            break
+    return (time.perf_counter() - start) / done
 
 
 def _converted(plan: Conversion, workers: int) -> Generator[list[tuple[int, bytes | None]]]:

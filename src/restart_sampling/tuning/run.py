@@ -59,7 +59,7 @@ class Run:
         return {"format": FORMAT, "model_sha256": self.identity, **self.objective.about, "settings": settings}
 
     def check(self, spaces: Sequence[Candidates]) -> None:
-        """Makes sure that the run can be made, or goes on with one of the same settings. The first process calls this.
+        """Makes sure that the run can be made, or goes on with one of the same settings; writes nothing.
 
         Args:
             spaces: what there is to choose from, for each NFE.
@@ -84,9 +84,17 @@ class Run:
                 )
         elif self.folder.exists() and not all(map(is_partial, self.folder.iterdir())):
             raise InputError(f"{self.folder} holds something else than a run of tune; choose another folder")
+
+    def begin_folder(self, spaces: Sequence[Candidates]) -> None:
+        """Checks the run, and says whose folder it is. The first process calls this.
+
+        Raises:
+            InputError: as `check`.
+        """
+        self.check(spaces)
         remove_partials(self.folder, "*")
         remove_partials(self.folder / SAMPLES, "*")
-        write_json(path, {**self.about, "model": self.model, "versions": versions("optuna")})
+        write_json(self.folder / RUN, {**self.about, "model": self.model, "versions": versions("optuna")})
 
     def tune(self, space: Candidates, first: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """Finds the sampler of an NFE, and writes it; one that is there is final. All processes call this.

@@ -168,7 +168,7 @@ def tune(
             begin=begin,
             batch=batch_size or BLOCK,
         )
-        run.check([run.space(each) for each in nfes])
+        run.begin_folder([run.space(each) for each in nfes])
         grids = run.grids(nfes)
         found = {each: TunedPlan.of(run.tune_plan(each, grids)) for each in nfes}
     return found[nfe] if isinstance(nfe, int) else found

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from restart_sampling.text_to_image.samplers import Sampler
 
 TINY = "tiny-text-to-image"
-"""The pipeline that comes with the package: `text_to_image.bundled.TINY`."""
 TINY_GUIDANCE = 3.0
+"""The pipeline that comes with the package, and its guidance: `TINY` and `GUIDANCE` of `text_to_image.bundled`."""
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 

@@ -124,18 +124,17 @@ def tune(
             )
             if ranks.first:
                 held.enter_context(locked(lock_in(out), str(out)))
-                run.check([run.space(nfe) for nfe in nfes])
+                run.begin_folder([run.space(nfe) for nfe in nfes])
         if ranks.first:
             notes = [setup.note for setup in setups if setup.note]
+            judges = [*run.objective.about["detectors"], *([f"CLIP score by {clip_name}"] if clip else [])]
             print_settings(
                 {
                     "model": describe_model(model),
                     **describe_notes([run.first]),
                     "NFE": f"{', '.join(map(str, nfes))}, guidance {guidance:g}",
                     "prompts": f"{len(prompts)} ({prompts_path}), by seed",
-                    "judged by": ", ".join(
-                        [*run.objective.about["detectors"], *([f"CLIP score by {clip_name}"] if clip else [])]
-                    ),
+                    "judged by": ", ".join(judges),
                     "time": search.time,
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {model.dtype}",
                     "out": out,
