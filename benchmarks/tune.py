@@ -27,7 +27,7 @@ import click
 
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.results_file import read_results
-from restart_sampling.tuning.space import main_steps
+from restart_sampling.tuning.budget import main_steps
 
 MODELS = ("cifar10-small", "cifar10-vp-small", "cifar10-pfgmpp-small")
 NFES = (10, 20, 40)

@@ -1,17 +1,18 @@
 """The search space: plans of exactly the evaluations asked for, which parse, and fit the net."""
 
-import random
 from collections import Counter
-from math import exp, log
+from math import log
 
 import pytest
 import torch
 
 import restart_sampling as rs
+from drawn_trial import Drawn
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
-from restart_sampling.tuning.space import LEAST_NFE, OWN, Space
+from restart_sampling.tuning.budget import LEAST_NFE
+from restart_sampling.tuning.space import OWN, Space
 from restart_sampling.tuning.usual import usual_plans
 
 NETS = {
@@ -19,27 +20,6 @@ NETS = {
     "a flow": rs.from_flow(lambda x, t: x),
     "timesteps": rs.from_eps(lambda x, t: x, torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)),
 }
-
-
-class Drawn:
-    """A trial whose every suggestion is drawn."""
-
-    def __init__(self, seed, **fixed):
-        self.random, self.fixed = random.Random(seed), fixed
-
-    def suggest_float(self, name, low, high, log=False):
-        assert low < high
-        drawn = self.random.uniform(*map(_log, (low, high))) if log else self.random.uniform(low, high)
-        return self.fixed.get(name, exp(drawn) if log else drawn)
-
-    def suggest_int(self, name, low, high):
-        return self.fixed.get(name, self.random.randint(low, high))
-
-    def suggest_categorical(self, name, choices):
-        return self.fixed.get(name, self.random.choice(choices))
-
-
-_log = log
 
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)

@@ -153,9 +153,9 @@ def test_bad_input(words, said, place, run):
 
 
 def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):
-    from restart_sampling.tuning import run as run_module
+    from restart_sampling.tuning import net_run
 
-    monkeypatch.setattr(run_module, "ODE_SOLVERS", ("euler", "heun"))
+    monkeypatch.setattr(net_run, "ODE_SOLVERS", ("euler", "heun"))
     code, out, err = run(
         *("tune", "--model", "tiny.safetensors", "--without-reference", "--nfe", "5", "--out", "run", "--json"),
         *("--batch", "256"),

@@ -404,7 +404,10 @@ def _read_file(path: Path) -> tuple[str, str | None]:
             f"plan {path} is not JSON ({error}); give a file that 'restart-sampling tune' wrote"
         ) from error
     if not isinstance(content, dict) or content.get("format") != PLAN_FORMAT:
-        raise InputError(f"plan {path} has no format {PLAN_FORMAT}; give a file that 'restart-sampling tune' wrote")
+        raise InputError(
+            f"plan {path} has no format {PLAN_FORMAT}; give a file that 'restart-sampling tune' wrote (those of 'text "
+            f"tune' are samplers for the text commands)"
+        )
     plan, made_for = content.get("plan"), content.get("model_sha256")
     if not isinstance(plan, str) or not isinstance(made_for, str | None):
         raise InputError(f"plan {path} is damaged: its plan and its model_sha256 have to be texts; tune again")

@@ -12,12 +12,10 @@ from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.tuning.bench import Bench, Key, Measured
 from restart_sampling.tuning.objective import GROUPS, Scores
 from restart_sampling.tuning.race import race
-from restart_sampling.tuning.search import begun, best_plans, importances, search
+from restart_sampling.tuning.search import Candidates, begun, best_plans, importances, search
 from restart_sampling.tuning.settings import BLOCKS, Settings
 from restart_sampling.tuning.sizes import Sizes
-from restart_sampling.tuning.space import Space
-from restart_sampling.tuning.usual import usual_plans
-from restart_sampling.tuning.verdict import Verdict, complexity, judge
+from restart_sampling.tuning.verdict import Verdict, judge
 
 FOUND, USUAL, FINALISTS = 10, 5, 2
 """Plans of the search and usual ones that race, and found ones that are confirmed."""
@@ -53,7 +51,7 @@ class Stages:
     """The stages of one NFE; all processes go through them.
 
     Attributes:
-        space: of plans.
+        space: what there is to choose from.
         bench: measures them.
         study: of `open_study`, of the first process; None on the others.
         settings: how a plan is looked for.
@@ -62,7 +60,7 @@ class Stages:
         log: gets the value of each plan that is measured, and the best so far.
     """
 
-    space: Space
+    space: Candidates
     bench: Bench
     study: Any
     settings: Settings
@@ -120,7 +118,7 @@ class Stages:
 
     def _usual(self, first: range, second: range) -> list[str]:
         """Measures the usual plans, the better ones on more seeds; returns the best."""
-        plans = usual_plans(self.space.net, self.nfe, self.space.rises)
+        plans = self.space.usual()
         self._say("usual plans", f"{len(plans)} of them")
         few = first[:FEW]
         some = self.bench.each("usual", plans[: 3 * self.bench.ranks.size], few)  # to see how long that takes
@@ -156,7 +154,8 @@ class Stages:
 
     def _confirm(self, found: list[str], usual: list[str], seeds: range) -> Verdict:
         """Confirms the leader of the race, the simplest of those close to it, and the best usual plan."""
-        finalists = list(dict.fromkeys([*found[:1], *sorted(found[: FOUND // 2], key=complexity)]))[:FINALISTS]
+        simplest = sorted(found[: FOUND // 2], key=self.space.complexity)
+        finalists = list(dict.fromkeys([*found[:1], *simplest]))[:FINALISTS]
         self._say("confirmation", f"of {len(finalists)} found, and the best usual plan, on seeds that nothing used")
         scores: dict[str, Scores] = {}
         for place, plan in enumerate([*usual[:1], *finalists]):
@@ -166,7 +165,7 @@ class Stages:
                 scores[plan] = result.scores
         if not usual or usual[0] not in scores:
             raise InputError("the best usual plans could not be measured on the seeds of race and confirmation")
-        verdict = judge(scores, usual[0])
+        verdict = judge(scores, usual[0], self.space.complexity)
         self._say("verdict", "\n" + verdict.text)
         return verdict
 
