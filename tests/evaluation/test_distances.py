@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
 
 import numpy as np
@@ -68,10 +69,13 @@ def test_frechet_distance_of_covariances_without_full_rank(count, other):
 def test_distances_of_many_sets_are_those_of_each_in_their_order():
     sets = [statistics(features(60, 40, seed, scale=1 + seed)) for seed in range(7)]
     threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     assert frechet_distances(sets, sets[2]) == pytest.approx([frechet_distance(each, sets[2]) for each in sets])
     with pytest.raises(InputError, match="one side has 30 features and the other 40"):
         frechet_distances([statistics(features(60, 30, 0))], sets[2])
-    assert torch.get_num_threads() == threads
+    with ThreadPoolExecutor(1) as pool:  # a thread that begins later
+        assert pool.submit(torch.get_num_threads).result() == 2
+    torch.set_num_threads(threads)
 
 
 def test_frechet_distance_of_an_ill_conditioned_covariance():

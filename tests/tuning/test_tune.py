@@ -4,6 +4,7 @@ import json
 import time
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_noise
+from restart_sampling.tuning import teacher
 from restart_sampling.tuning.bench import Bench, read_measured
 from restart_sampling.tuning.given_trial import GivenTrial
 from restart_sampling.tuning.score import Score
@@ -253,12 +255,11 @@ def test_levels_by_dynamic_programming_stay_closer_to_the_fine_ode():
 
 def test_stage_0_takes_as_many_seeds_as_its_time_allows(monkeypatch):
     clock = iter(range(0, 8000, 8))  # a second for each of 8 seeds, at each call
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(teacher, "time", SimpleNamespace(perf_counter=lambda: next(clock)))  # of this module alone
     begin = lambda seeds: (mixture(), net_noise(mixture(), seeds), (2,))  # noqa: E731
     calls = 2 * len(Teacher(mixture(), begin, 5).levels[1:])
     for seconds, seeds in ((20.5 * calls, 20), (1, 8), (1e6, 256), (inf, 256)):
-        teacher = Teacher(mixture(), begin, 5, seconds=seconds, more=calls // 2)
-        assert len(teacher.seeds) == seeds
+        assert len(Teacher(mixture(), begin, 5, seconds=seconds, more=calls // 2).seeds) == seeds
 
 
 def test_sliced_wasserstein_of_shifted_data_is_the_shift():

@@ -43,7 +43,7 @@ def frechet_distances(sets: Sequence[Statistics], reference: Statistics) -> list
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(own,)) as pool:
             return list(pool.map(lambda each: frechet_distance(each, reference), sets))
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads)  # which threads that begin later have, too
 
 
 def frechet_distances_of_features(sets: Sequence[Tensor], reference: Tensor) -> list[float]:
