@@ -80,7 +80,7 @@ def test_steps_in_half_precision_wait_for_nothing_and_end_near_those_in_float32(
         assert scheduler.path.rises
         assert x.dtype == precision
         ends.append(x.float())
-    assert (ends[1] - ends[0]).norm() < (0.02 if dtype == torch.float16 else 0.1) * ends[0].norm()
+    assert (ends[1] - ends[0]).norm() < 4 * torch.finfo(dtype).eps * ends[0].norm()
 
 
 @pytest.mark.parametrize(
