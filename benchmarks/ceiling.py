@@ -47,7 +47,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import restart_sampling as rs
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.models.fast import is_fused, keep_compiled
+from restart_sampling.models.fast import keep_compiled
 from restart_sampling.models.layers import UNetBlock
 from restart_sampling.models.resolve import BUNDLED
 from throughput import build, ceiling, milliseconds, one_call, print_kernels
@@ -67,7 +67,7 @@ def eager(model: Denoiser, dtype: torch.dtype = HALF, layout: torch.memory_forma
 
 def fused(model: Denoiser, dtype: torch.dtype = HALF) -> Denoiser:
     model = rs.fast(model, dtype)
-    if not is_fused(model):
+    if not model.fused:
         raise RuntimeError("the kernels are not used")
     return model
 

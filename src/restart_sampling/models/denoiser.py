@@ -63,6 +63,7 @@ class Denoiser(nn.Module):
         default_plan: one that suits it; None: unknown.
         latents: what its states are latents of; None: they are images.
         weights: what they are, in words, where the file has another than the average; None: the average, or unknown.
+        fused: whether the network runs with the kernels of `models.kernels`.
 
     Raises:
         InputError: unknown model_type.
@@ -73,6 +74,7 @@ class Denoiser(nn.Module):
     default_plan: str | None = None
     latents: str | None = None
     weights: str | None = None
+    fused: bool = False
 
     def __init__(
         self,

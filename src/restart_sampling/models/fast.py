@@ -76,18 +76,11 @@ def fuse_network(model: Denoiser) -> None:
     if find_spec("triton") is not None:  # torch brings it along on Linux
         from restart_sampling.models.fused import fuse
 
-        fuse(model.model)
-
-
-def is_fused(network: nn.Module) -> bool:
-    """Whether `fuse_network` was done, and something in the network was there for it."""
-    return any("forward" in vars(module) for module in network.modules())
+        model.fused = fuse(model.model)
 
 
 def compile_network(model: Denoiser, batch: int = 0, autotuned: bool = False) -> None:
     """Compiles the network of a model in place, at its next call; `batch` and `autotuned` as of `CompiledNetwork`."""
-    for module in model.model.modules():
-        module.__dict__.pop("forward", None)  # what `fuse_network` has set
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.model = CompiledNetwork(model.model, batch, autotuned)
 

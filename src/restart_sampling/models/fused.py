@@ -11,18 +11,22 @@ from restart_sampling.models import kernels
 from restart_sampling.models.layers import GroupNorm, Resample, ResampleConv2d, UNetBlock
 
 
-def fuse(network: nn.Module) -> None:
+def fuse(network: nn.Module) -> bool:
     """Has the blocks and norms of a network run so, in place: the same numbers but for their rounding.
 
     Args:
         network: in float16 or bfloat16, on an NVIDIA device, for inference.
+
+    Returns:
+        Whether it has such.
     """
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for module in network.modules():
-        if isinstance(module, UNetBlock):
-            module.forward = partial(_block, module)  # type: ignore[method-assign]
-        elif isinstance(module, GroupNorm):
-            module.forward = partial(_norm, module)  # type: ignore[method-assign]
+    ways = [(UNetBlock, _block), (GroupNorm, _norm)]
+    found = [(module, way) for module in network.modules() for kind, way in ways if isinstance(module, kind)]
+    for module, way in found:
+        module.forward = partial(way, module)
+    if found:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return bool(found)
 
 
 def _norm(norm: GroupNorm, x: Tensor) -> Tensor:
