@@ -63,8 +63,7 @@ def start_device(device: torch.device) -> None:
             x = torch.ones(1, 64, 8, 8, dtype=torch.float16, device=device).to(memory_format=torch.channels_last)
             F.linear(F.conv2d(x, x.new_ones(64, 64, 3, 3)).flatten(1), x.new_ones(8, 64 * 36))
 
-    if device.type == "cuda":
-        Thread(target=start, daemon=True).start()
+    Thread(target=start, daemon=True).start()
 
 
 def fuse_network(model: Denoiser) -> None:
