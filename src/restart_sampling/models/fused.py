@@ -26,7 +26,7 @@ def fuse(network: nn.Module) -> bool:
     ways: list[tuple[type[nn.Module], Callable[..., Tensor]]] = [(UNetBlock, _block), (GroupNorm, _norm)]
     found = [(module, way) for module in network.modules() for kind, way in ways if isinstance(module, kind)]
     for module, way in found:
-        module.forward = partial(way, module)  # type: ignore[method-assign]
+        module.forward = partial(way, module)
     if isinstance(network, SongUNet | DhariwalUNet):
         network.join = _pair  # type: ignore[assignment]
     if found:
