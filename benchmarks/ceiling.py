@@ -31,7 +31,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import partial
+from copy import deepcopy
+from functools import cache, partial
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -57,6 +58,7 @@ HALF = torch.float16
 Call = Callable[[], object]
 
 
+@cache
 def model_of(network: str, device: torch.device) -> Denoiser:
     return rs.load_model(network, device=device) if network in BUNDLED else build(network, device)
 
@@ -172,7 +174,7 @@ def timings(call: Call, device: torch.device, repeats: int) -> list[float]:
 def measure(arm: str, network: str, batch: int, device: torch.device, repeats: int, profiled: bool) -> dict[str, Any]:
     """One arm; what is known of it, for JSON."""
     prepare, make, calls = ARMS[arm]
-    model = model_of(network, device)
+    model = deepcopy(model_of(network, device))
     start = time.perf_counter()
     model = prepare(model)
     call = make(model, batch)
@@ -210,7 +212,7 @@ def grey_levels(device: torch.device, images: int) -> str:
     """What an arm's images differ from those of float32, for the bundled model, mean and largest of all values."""
     drawn = {}
     for name, prepare in (("float32", None), ("eager", eager), ("fused", fused)):
-        model = model_of("cifar10-small", device)
+        model = deepcopy(model_of("cifar10-small", device))
         model = prepare(model) if prepare else model
         drawn[name] = torch.cat([batch.images for batch in rs.generate(model, seeds=range(images))]).double()
     differences = {name: (each - drawn["float32"]).abs() for name, each in drawn.items() if name != "float32"}
@@ -354,7 +356,6 @@ def main(
                 f"{network}: {operations[network] / 1e9:.1f} GFLOP a call and image; floor of a call of {batch}: "
                 f"convolutions and products {inside:.1f} ms, between them {between:.1f} ms"
             )
-            del model
         groups = [(network, list(FAST_ARMS)) for network in chosen]
         groups += [(chosen[0], [arm]) for arm in (*COMPILED_ARMS, *(SLOW_ARMS if slow else ()))]
         for network, group in groups:
@@ -436,7 +437,7 @@ def as_child(of: str, network: str, arms: list[str], device: torch.device, repea
 
 
 def by_batch(network: str, device: torch.device) -> str:
-    model = fused(model_of(network, device))
+    model = fused(deepcopy(model_of(network, device)))
     rates = {}
     for batch in (16, 32, 64, 128, 256, 512, 1024):
         rates[batch] = 1e3 * batch / median(milliseconds(graphed(one_call(model, batch))))
