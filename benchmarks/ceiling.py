@@ -29,9 +29,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import partial
+from copy import deepcopy
+from functools import cache, partial
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -47,7 +48,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import restart_sampling as rs
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.models.fast import is_fused, keep_compiled
+from restart_sampling.models.fast import keep_compiled
 from restart_sampling.models.layers import UNetBlock
 from restart_sampling.models.resolve import BUNDLED
 from throughput import build, ceiling, milliseconds, one_call, print_kernels
@@ -57,6 +58,7 @@ HALF = torch.float16
 Call = Callable[[], object]
 
 
+@cache
 def model_of(network: str, device: torch.device) -> Denoiser:
     return rs.load_model(network, device=device) if network in BUNDLED else build(network, device)
 
@@ -65,9 +67,14 @@ def eager(model: Denoiser, dtype: torch.dtype = HALF, layout: torch.memory_forma
     return model.to(dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
 
 
-def fused(model: Denoiser, dtype: torch.dtype = HALF) -> Denoiser:
+def fused(model: Denoiser, dtype: torch.dtype = HALF, tile: int = 0, warps: int = 0) -> Denoiser:
+    """With the kernels, as `fast` has them, or with norms in other tiles of pixels and by so many warps."""
+    if tile:
+        from restart_sampling.models import kernels
+
+        kernels._NORM_TILE, kernels._NORM_WARPS = tile, warps
     model = rs.fast(model, dtype)
-    if not is_fused(model):
+    if not model.fused:
         raise RuntimeError("the kernels are not used")
     return model
 
@@ -135,6 +142,12 @@ FAST_ARMS: dict[str, Arm] = {  # how the model is made, what is timed, and calls
     "fused, graph": (fused, lambda model, batch: graphed(one_call(model, batch)), 1),
     "fused, graph of a step": (fused, lambda model, batch: graphed(heun_step(model, batch)), 2),
 }
+for tile, warps in ((32, 4), (64, 8), (128, 16), (256, 16), (128, 32), (64, 16)):
+    FAST_ARMS[f"fused, graph, {tile} x 64 / {warps}"] = (
+        partial(fused, tile=tile, warps=warps),
+        lambda model, batch: graphed(one_call(model, batch)),
+        1,
+    )
 COMPILED_ARMS: dict[str, Arm] = {
     "compiled": (compiled, whole, 1),
     "compiled, blocks": (blocks_compiled, whole, 1),
@@ -161,7 +174,7 @@ def timings(call: Call, device: torch.device, repeats: int) -> list[float]:
 def measure(arm: str, network: str, batch: int, device: torch.device, repeats: int, profiled: bool) -> dict[str, Any]:
     """One arm; what is known of it, for JSON."""
     prepare, make, calls = ARMS[arm]
-    model = model_of(network, device)
+    model = deepcopy(model_of(network, device))
     start = time.perf_counter()
     model = prepare(model)
     call = make(model, batch)
@@ -199,7 +212,7 @@ def grey_levels(device: torch.device, images: int) -> str:
     """What an arm's images differ from those of float32, for the bundled model, mean and largest of all values."""
     drawn = {}
     for name, prepare in (("float32", None), ("eager", eager), ("fused", fused)):
-        model = model_of("cifar10-small", device)
+        model = deepcopy(model_of("cifar10-small", device))
         model = prepare(model) if prepare else model
         drawn[name] = torch.cat([batch.images for batch in rs.generate(model, seeds=range(images))]).double()
     differences = {name: (each - drawn["float32"]).abs() for name, each in drawn.items() if name != "float32"}
@@ -229,35 +242,6 @@ def ceilings() -> dict[str, float]:
         }.items():
             found[f"{kind} {name}"] = 2 * rows * inner * columns / (median(milliseconds(call)) / 1e3)
     return found
-
-
-SHAPES = ((64, 64, 8), (64, 32, 4), (32, 64, 8), (32, 128, 8), (64, 128, 16))
-
-
-def shapes_of_kernels() -> Iterator[str]:
-    """Bytes a second of the kernels, by their shape: reading once and writing once."""
-    from restart_sampling.models import kernels
-
-    device = torch.device("cuda")
-    for channels, width, batch in ((256, 32, 512), (512, 32, 512), (256, 8, 512)):
-        x = torch.randn(batch, channels, width, width, device=device, dtype=HALF)
-        x = x.to(memory_format=torch.channels_last)
-        norm = nn.GroupNorm(32, channels).to(device, HALF)
-        exact = nn.functional.silu(nn.functional.group_norm(x[:2].double(), 32, eps=norm.eps))
-        line = []
-        for span, tile, warps in SHAPES:
-            kernels._WIDTH, kernels._TILE, kernels._WARPS = span, tile, warps
-            try:
-                off = (kernels.normalize(x, norm, silu=True)[:2] - exact).norm() / exact.norm()
-                ms = median(milliseconds(partial(kernels.normalize, x, norm, silu=True), 20))
-                sum_ms = median(milliseconds(partial(kernels.add, x, x, norm.bias, 0.7), 20))
-                line.append(
-                    f"{span}x{tile}/{warps} {2 * x.nbytes / ms / 1e9:.2f}, {2 * x.nbytes / sum_ms / 1e9:.2f}"
-                    + f" WRONG {off:.1e}" * bool(off > 1e-3)
-                )
-            except Exception as failure:
-                line.append(f"{span}x{tile}/{warps} {type(failure).__name__}")
-        yield f"{channels} x {width}^2 x {batch}: normalize, add, TB/s by channels x pixels / warps: " + "; ".join(line)
 
 
 def floor(model: Denoiser, batch: int, product: float, copy: float) -> tuple[float, float]:
@@ -359,8 +343,6 @@ def main(
                 for name, rate in each.get("ceilings", {}).items():
                     say(f"{name}: {rate / 1e12:.2f} T a second")
                     product, copy = (rate if name == "product" else product), (rate if name == "copy" else copy)
-                if "line" in each:
-                    say(each["line"])
             say(last["said"])
         results: list[dict[str, Any]] = []
         operations = {}
@@ -374,7 +356,6 @@ def main(
                 f"{network}: {operations[network] / 1e9:.1f} GFLOP a call and image; floor of a call of {batch}: "
                 f"convolutions and products {inside:.1f} ms, between them {between:.1f} ms"
             )
-            del model
         groups = [(network, list(FAST_ARMS)) for network in chosen]
         groups += [(chosen[0], [arm]) for arm in (*COMPILED_ARMS, *(SLOW_ARMS if slow else ()))]
         for network, group in groups:
@@ -442,15 +423,9 @@ def as_child(of: str, network: str, arms: list[str], device: torch.device, repea
 
     if of == "ceilings":
         guarded("the ceilings", lambda: {"ceilings": ceilings()})
-        os.environ["TRITON_CACHE_DIR"] = str(Path(os.environ["RESTART_SAMPLING_CACHE"]) / "compiled" / "triton")
-        try:
-            for line in shapes_of_kernels():
-                tell(line=line)
-        except Exception as failure:
-            tell(line=f"the kernels failed: {type(failure).__name__}: {str(failure)[-1000:]}")
     else:
         for arm in arms:
-            profiled = arm in ("eager", "fused", "compiled")
+            profiled = arm in ("fused, graph", "compiled", "compiled, autotuned")
             work = partial(measure, arm, network, BATCHES[network], device, repeats, profiled)
             guarded(f"{network}, {arm}", work)
         if arms[0] in FAST_ARMS:
@@ -462,11 +437,13 @@ def as_child(of: str, network: str, arms: list[str], device: torch.device, repea
 
 
 def by_batch(network: str, device: torch.device) -> str:
-    model = fused(model_of(network, device))
+    model = fused(deepcopy(model_of(network, device)))
     rates = {}
     for batch in (16, 32, 64, 128, 256, 512, 1024):
-        rates[batch] = 1e3 * batch / median(milliseconds(one_call(model, batch)))
-    return "fused, images/s and call by batch: " + ", ".join(f"{batch} {rate:.0f}" for batch, rate in rates.items())
+        rates[batch] = 1e3 * batch / median(milliseconds(graphed(one_call(model, batch))))
+    return "fused, graph, images/s and call by batch: " + ", ".join(
+        f"{batch} {rate:.0f}" for batch, rate in rates.items()
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from restart_sampling.generation import pace as pace_module
 from restart_sampling.generation import speed
 from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.generation.pace import Pace, images_that_pay, own_pace
+from restart_sampling.models.graphed import GraphedNetwork
 from tiny_model import tiny_model_file
 
 GIB = 2**30
@@ -106,13 +107,13 @@ def settled(monkeypatch, calls=0.0, seconds=0.0, expected=30.0, may_compile=True
     monkeypatch.setattr(speed, "compile_network", lambda net, batch: compiled.append(batch))
     monkeypatch.setattr(speed, "CompileTime", lambda network, batch: SimpleNamespace(expected=lambda: expected))
     monkeypatch.setattr(speed, "_seconds", lambda drawing, images: 0.01 / 35)
-    net = SimpleNamespace(device=torch.device("cuda"), model=torch.nn.Sequential(torch.nn.Identity()))
-    if fused:
-        net.model[0].forward = torch.nn.functional.silu
+    net = SimpleNamespace(device=torch.device("cuda"), model=torch.nn.Identity(), fused=fused)
     pace = Pace(256, automatic=True, measured=True)
     drawing = SimpleNamespace(net=net, pace=pace, nfe=35, network_evaluations=evaluations, call=None)
     ranks = Ranks(0, 1, net.device)
-    return speed.settle(drawing, ranks, may_compile=may_compile, calls=calls, seconds=seconds), compiled
+    said = speed.settle(drawing, ranks, may_compile=may_compile, calls=calls, seconds=seconds)
+    compiled += [("graph", net.model.batch)] if isinstance(net.model, GraphedNetwork) else []
+    return said, compiled
 
 
 def test_the_network_is_compiled_where_the_run_is_long_enough_to_earn_it_back(monkeypatch):
@@ -126,4 +127,5 @@ def test_the_network_is_compiled_where_the_run_is_long_enough_to_earn_it_back(mo
     assert settled(monkeypatch, seconds=600)[1] == [256]
     assert settled(monkeypatch, calls=35 * after, may_compile=False) == (None, [])
     assert settled(monkeypatch, calls=35 * 256) == (None, [])
-    assert settled(monkeypatch, calls=35 * after, fused=True) == (None, [])
+    assert settled(monkeypatch, calls=35 * after, fused=True, evaluations=70) == (None, [("graph", 512)])
+    assert settled(monkeypatch, calls=35 * 256, fused=True) == (None, [])

@@ -9,6 +9,7 @@ import torch
 
 import restart_sampling as rs
 from restart_sampling.models.denoiser import DENOISERS
+from restart_sampling.models.graphed import GraphedNetwork
 from restart_sampling.models.guidance import guided_by_class
 from restart_sampling.sampling import noise as noise_module
 from restart_sampling.sampling.noise import Stream, noise
@@ -166,3 +167,10 @@ def test_the_kernels_between_convolutions_compute_what_torch_does(model_type, op
     assert (model(x, sigma) - exact).norm() / exact.norm() < 1.5 * eager
     x.requires_grad_()
     assert torch.autograd.grad(model(x, sigma).sum(), x)[0].abs().min() > 0
+
+
+def test_a_graph_draws_the_same_images_and_leaves_other_batches_to_the_network(bundled):
+    model = rs.fast(rs.load_model("cifar10-small", device="cuda"), torch.float16)
+    expected = images(model, "6 [3,2,1.09,3.2] solver=dpmpp_2m", range(72), batch_size=32)
+    model.model = GraphedNetwork(model.model, 32)
+    assert torch.equal(images(model, "6 [3,2,1.09,3.2] solver=dpmpp_2m", range(72), batch_size=32), expected)

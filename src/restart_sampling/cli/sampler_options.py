@@ -151,10 +151,12 @@ class SamplerOptions:
         """
         from restart_sampling.generation.pace import own_pace
         from restart_sampling.models.checkpoint import read_checkpoint
-        from restart_sampling.models.fast import fast, start_device
         from restart_sampling.models.resolve import resolve
 
-        start_device(device)
+        if device.type == "cuda":
+            from restart_sampling.models.fast import start_device
+
+            start_device(device)
         options: dict[str, Any] = {"guidance": self.guidance, "noise": self.noise, "exact": self.exact}
         options |= {"batch": batch, "pace": own_pace(batch, self.exact)}
         dtype = self._dtype(device)
@@ -172,6 +174,8 @@ class SamplerOptions:
                 click.echo(f"--model {name}: its weights are {model.weights}", err=True)
             if dtype != "float32" or self._compiling:
                 import torch
+
+                from restart_sampling.models.fast import fast
 
                 fast(model, getattr(torch, dtype), compiled=self._compiling, autotuned=self.compiled == "--autotune")
             description = f"{name} ({checkpoint.class_name}, sha256 {checkpoint.sha256[:12]})"

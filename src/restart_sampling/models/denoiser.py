@@ -64,6 +64,7 @@ class Denoiser(nn.Module):
         latents: what its states are latents of; None: they are images.
         weights: what they are, in words, where the file has another than the average; None: the average, or unknown.
         classes: names of the classes; () where none are known.
+        fused: whether the network runs with the kernels of `models.kernels`.
 
     Raises:
         InputError: unknown model_type.
@@ -75,6 +76,7 @@ class Denoiser(nn.Module):
     latents: str | None = None
     weights: str | None = None
     classes: tuple[str, ...] = ()
+    fused: bool = False
 
     def __init__(
         self,

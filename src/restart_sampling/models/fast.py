@@ -63,8 +63,7 @@ def start_device(device: torch.device) -> None:
             x = torch.ones(1, 64, 8, 8, dtype=torch.float16, device=device).to(memory_format=torch.channels_last)
             F.linear(F.conv2d(x, x.new_ones(64, 64, 3, 3)).flatten(1), x.new_ones(8, 64 * 36))
 
-    if device.type == "cuda":
-        Thread(target=start, daemon=True).start()
+    Thread(target=start, daemon=True).start()
 
 
 def fuse_network(model: Denoiser) -> None:
@@ -76,18 +75,11 @@ def fuse_network(model: Denoiser) -> None:
     if find_spec("triton") is not None:  # torch brings it along on Linux
         from restart_sampling.models.fused import fuse
 
-        fuse(model.model)
-
-
-def is_fused(network: nn.Module) -> bool:
-    """Whether `fuse_network` was done, and something in the network was there for it."""
-    return any("forward" in vars(module) for module in network.modules())
+        model.fused = fuse(model.model)
 
 
 def compile_network(model: Denoiser, batch: int = 0, autotuned: bool = False) -> None:
     """Compiles the network of a model in place, at its next call; `batch` and `autotuned` as of `CompiledNetwork`."""
-    for module in model.model.modules():
-        module.__dict__.pop("forward", None)  # what `fuse_network` has set
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.model = CompiledNetwork(model.model, batch, autotuned)
 

@@ -17,11 +17,28 @@ from torch import Tensor, nn
 _WIDTH = 64  # channels of a program at most: whole groups
 _TILE = 64  # pixels
 _WARPS = 8
+_NORM_TILE = 128
+_NORM_WARPS = 16
+
+
+@triton.jit
+def _load(x, more, image, row, channel, there, pixels, own, channels):
+    """Pixels [TILE] of an image by channels [WIDTH]: of x, which has the first `own` of them, and of more."""
+    first = image.to(tl.int64) * pixels
+    mask = there & (channel < own)[None, :]
+    value = tl.load(x + first * own + row[:, None] * own + channel[None, :], mask=mask, other=0.0).to(tl.float32)
+    if more is not None:
+        rest = channels - own
+        mask = there & (channel >= own)[None, :]
+        place = more + first * rest + row[:, None] * rest + (channel - own)[None, :]
+        value += tl.load(place, mask=mask, other=0.0).to(tl.float32)
+    return value
 
 
 @triton.jit(do_not_specialize=["pixels", "group"])
 def _normalize(
     x,
+    more,
     out,
     weight,
     bias,
@@ -31,7 +48,8 @@ def _normalize(
     before_stride,
     scale_stride,
     pixels,
-    channels,
+    own,  # channels of x
+    channels,  # in all
     group,  # channels of a group
     span,  # channels of this program
     eps,
@@ -43,17 +61,16 @@ def _normalize(
     local = tl.arange(0, WIDTH)
     inside = local < span
     channel = tl.program_id(1) * span + local
-    start = image.to(tl.int64) * pixels * channels
     rows = tl.arange(0, TILE)
-    places = rows[:, None] * channels + channel[None, :]
 
     # Sums of differences to a channel's first number: those of the numbers themselves would cancel.
-    first = tl.load(x + start + channel, mask=inside, other=0.0).to(tl.float32)
+    one = tl.arange(0, 1)
+    first = tl.sum(_load(x, more, image, one, channel, inside[None, :], pixels, own, channels), 0)
     sums = tl.zeros([TILE, WIDTH], tl.float32)
     squares = tl.zeros([TILE, WIDTH], tl.float32)
     for pixel in range(0, pixels, TILE):
         there = (pixel + rows < pixels)[:, None] & inside[None, :]
-        tile = tl.load(x + start + pixel * channels + places, mask=there, other=0.0).to(tl.float32)
+        tile = _load(x, more, image, pixel + rows, channel, there, pixels, own, channels)
         tile = tl.where(there, tile - first[None, :], 0.0)
         sums += tile
         squares += tile * tile
@@ -80,11 +97,12 @@ def _normalize(
 
     for pixel in range(0, pixels, TILE):
         there = (pixel + rows < pixels)[:, None] & inside[None, :]
-        tile = tl.load(x + start + pixel * channels + places, mask=there, other=0.0).to(tl.float32)
+        tile = _load(x, more, image, pixel + rows, channel, there, pixels, own, channels)
         tile = tile * factor[None, :] + offset[None, :]
         if SILU:
             tile = tile * tl.sigmoid(tile)
-        tl.store(out + start + pixel * channels + places, tile.to(out.dtype.element_ty), mask=there)
+        place = out + image.to(tl.int64) * pixels * channels + (pixel + rows)[:, None] * channels + channel[None, :]
+        tl.store(place, tile.to(out.dtype.element_ty), mask=there)
 
 
 @triton.jit
@@ -121,6 +139,7 @@ def normalize(
     x: Tensor,
     norm: nn.GroupNorm,
     *,
+    more: Tensor | None = None,
     silu: bool = False,
     before: Tensor | None = None,
     scale: Tensor | None = None,
@@ -129,8 +148,9 @@ def normalize(
     """Computes the group normalisation of x + before, times 1 + scale, plus shift, and its SiLU on request.
 
     Args:
-        x: [B, C, H, W], float16 or bfloat16.
+        x: [B, C, H, W], float16 or bfloat16; or its first channels.
         norm: its weights.
+        more: the other channels, without a copy of both to one tensor.
         silu: whether SiLU comes last.
         before: [C] or [B, C].
         scale, shift: [B, C], both or none, of equal strides.
@@ -139,8 +159,11 @@ def normalize(
         [B, C, H, W] in channels_last, dtype as x. All arithmetic between is in float32.
     """
     x = x.contiguous(memory_format=torch.channels_last)
-    out = torch.empty_like(x)
-    batch, channels, height, width = x.shape
+    more = None if more is None else more.contiguous(memory_format=torch.channels_last)
+    batch, own, height, width = x.shape
+    channels = norm.num_channels
+    shape = (batch, channels, height, width)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     group = channels // norm.num_groups
     span = group
     while norm.num_groups % (2 * span // group) == 0 and 2 * span <= _WIDTH:
@@ -148,6 +171,7 @@ def normalize(
     with torch.cuda.device(x.device):
         _normalize[(batch, channels // span)](
             x,
+            more,
             out,
             norm.weight,
             norm.bias,
@@ -157,14 +181,15 @@ def normalize(
             0 if before is None or before.ndim == 1 else before.stride(0),
             0 if scale is None else scale.stride(0),
             height * width,
+            own,
             channels,
             group,
             span,
             norm.eps,
             SILU=silu,
             WIDTH=max(_WIDTH, triton.next_power_of_2(span)),
-            TILE=_TILE,
-            num_warps=_WARPS,
+            TILE=_NORM_TILE,
+            num_warps=_NORM_WARPS,
         )
     return out
 

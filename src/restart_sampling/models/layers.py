@@ -105,6 +105,11 @@ def group_norm(channels: int, eps: float) -> GroupNorm:
     return GroupNorm(min(32, channels // 4), channels, eps=eps)
 
 
+def joined(x: Tensor, skip: Tensor) -> Tensor:
+    """The input of a block on the way up: both [B, C, H, W], by channels."""
+    return torch.cat([x, skip], dim=1)
+
+
 def low_pass(taps: Sequence[float]) -> Tensor:
     """The 2-D filter [1, 1, n, n] of sum 1 whose rows and columns are both proportional to `taps` [n]."""
     line = torch.tensor(taps, dtype=torch.float32, device="cpu")
