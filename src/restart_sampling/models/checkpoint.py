@@ -27,7 +27,7 @@ from restart_sampling.models.foreign import adm, diffusers_folder, edm2, score_s
 from restart_sampling.models.foreign.find import find, find_pickled
 from restart_sampling.models.foreign.found import RAW, Found
 from restart_sampling.models.int8 import dequantized, quantized
-from restart_sampling.models.resolve import default_plan, resolve
+from restart_sampling.models.resolve import BUNDLED, default_plan, resolve
 from restart_sampling.sampling.noise import MAX_DIMENSIONS, augmented_dimensions
 
 FORMAT = "restart-sampling/1"
@@ -130,7 +130,9 @@ class Checkpoint:
         model.default_plan = default_plan(self.path)
         model.latents = self.metadata.get("latents")
         model.weights = self.metadata.get("weights")
-        self._try(model.eval().requires_grad_(False))
+        model.eval().requires_grad_(False)
+        if self.path not in BUNDLED.values():  # those run, and the trial loads torch.compile: more than a second
+            self._try(model)
         return model
 
     def _error(self, reason: str) -> InputError:
@@ -194,13 +196,17 @@ class _Allowance(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.left = numbers
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def _counted(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         match args:
             case ([int(), *_] as size, *_):
                 self.left -= abs(math.prod(size))
                 if self.left < 0:
                     raise ValueError("they ask for far more numbers than the file holds")
         return func(*args, **(kwargs or {}))
+
+
+# Within the class, torch would wrap it in what loads torch.compile, which takes more than a second.
+_Allowance.__torch_dispatch__ = _Allowance._counted  # type: ignore[assignment,method-assign]
 
 
 def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: str | torch.device = "cpu") -> Denoiser:
