@@ -81,7 +81,7 @@ def distance(repeats: int) -> None:
 @click.option("--count", default=10_000)
 @click.option("--repeats", default=3)
 def images(count: int, repeats: int) -> None:
-    """The detector is a flattening to 12 x 12 features, so that reading is what is timed."""
+    """The detector averages over 7 x 7 parts of the image, so that reading is what is timed."""
     pool = torch.nn.AdaptiveAvgPool2d(7)
     detector = Detector("pool", "pool", lambda x: pool(x.float()).flatten(1), torch.device("cpu"))
     ranks = Ranks(0, 1, torch.device("cpu"))
