@@ -170,3 +170,5 @@ def test_half_precision_keeps_the_state_and_the_tables(dtype):
     assert rounded.dtype == torch.float64
     error = ((rounded - exact).norm() / exact.norm()).item()
     assert 0 < error < (2e-3 if dtype == torch.float16 else 2e-2)
+    weight = model.model.enc["32x32_conv"].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == (dtype == torch.bfloat16)
