@@ -195,6 +195,7 @@ def child(job: Job, folder: Path, lines: Path) -> None:
             write(lines, {"kind": job.kind, **job.about, **line})
     except BaseException:
         write(lines, {"kind": job.kind, **job.about, "fault": f"the job ended: {traceback.format_exc()[-3000:]}"})
+        end_all(*started_by(os.getpid()))
 
 
 def work(asked: argparse.Namespace, place: Path) -> None:
@@ -226,7 +227,7 @@ def work(asked: argparse.Namespace, place: Path) -> None:
             if process.is_alive() and not late:
                 continue
             if process.is_alive():
-                end_all(process.pid)
+                end_all(*started_by(process.pid), process.pid)
                 if now < until:
                     hung(job, folder, lines, asked.out, f"no answer for {SILENCE:.0f} s")
             elif process.exitcode:
@@ -263,16 +264,20 @@ def news(lines: Path, seen: list[int]) -> Iterator[dict]:
                 yield line
 
 
-def end_all(pid: int) -> None:
-    """Ends a job and all that it has started."""
+def started_by(pid: int) -> list[int]:
+    """The processes that one has started, and those that they have."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it ended meanwhile
             parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    ended = [pid]
-    for each in ended:  # which grows
-        ended += [child for child, parent in parents.items() if parent == each]
-    for each in ended:
+    found = [pid]
+    for each in found:  # which grows
+        found += [child for child, parent in parents.items() if parent == each]
+    return found[1:]
+
+
+def end_all(*pids: int) -> None:
+    for each in pids:
         with suppress(ProcessLookupError):
             os.kill(each, signal.SIGKILL)
 
@@ -289,7 +294,7 @@ def hung(job: Job, folder: Path, lines: Path, out: Path, what: str) -> None:
 
 def read(lines: Path, *kinds: str) -> list[dict]:
     found = [json.loads(line) for line in lines.read_bytes().splitlines()] if lines.exists() else []
-    return [line for line in found if line["kind"] in kinds and (not kinds or "fuzz" not in kinds or "inputs" in line)]
+    return [line for line in found if line["kind"] in kinds]
 
 
 def summarize(out: Path) -> None:
@@ -312,7 +317,7 @@ def summarize(out: Path) -> None:
         read_[key]["inputs"] += line.get("inputs", 0)
         read_[key]["seconds"] += round(line.get("seconds", 0))
         read_[key]["faults"] += len(line.get("faults", ["fault"]))
-        faults += [{"reader": key, **each} for each in line.get("faults", [])]
+        faults += [{"reader": key, **each} for each in line.get("faults", [{"reason": line.get("fault")}])]
     notes = [line["note"] for line in read(lines, "note")]
     total = {
         "kills": {"runs": 0, **sum((each for key, each in killed.items() if "crowd" not in key), Counter())},

@@ -41,3 +41,14 @@ def test_the_next_run_removes_what_a_killed_one_left(name, place, run):
     code, _, err = run(*words)
     assert code == 0, err
     assert [each for each in Path().rglob(".*.partial") if each.is_file()] == [own]
+
+
+@pytest.mark.parametrize(
+    ("words", "written"), [COMMANDS[name] for name in ("convert", "push")], ids=["convert", "push"]
+)
+def test_a_run_that_has_nothing_to_do_removes_the_lock_of_a_killed_one(words, written, place, run):
+    assert run(*words)[0] == 0
+    lock = Path(f".{written}.lock.partial")
+    lock.touch()
+    assert run(*words)[0] == 2
+    assert not lock.exists()

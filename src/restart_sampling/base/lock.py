@@ -74,6 +74,13 @@ def alone(path: Path, option: str = "--out") -> Iterator[None]:
         yield
 
 
+def remove_lock(path: Path) -> None:
+    """Removes a lock that an ended run left, where nothing is left to be done; one that is held stays."""
+    if path.exists():
+        with suppress(Timeout, OSError), FileLock(path, timeout=0):
+            path.unlink()
+
+
 def lock_in(folder: Path) -> Path:
     """Returns the lock of a folder, which is in it, because what is above may be closed to writers."""
     return folder / LOCK

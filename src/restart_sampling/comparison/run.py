@@ -15,7 +15,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError, one_line
 from restart_sampling.base.files import check_writable, remove_partials, write_bytes
-from restart_sampling.base.lock import lock_beside, lock_in, locked
+from restart_sampling.base.lock import lock_beside, lock_in, locked, remove_lock
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.meeting import HangingRankError
 from restart_sampling.base.ranks import Ranks
@@ -93,10 +93,12 @@ class Comparison:
                     remove_partials(folder, "*")
             elif self.results:
                 for row in rows:
-                    if row.drawing and row.name not in there:
-                        own = self.results.with_name(f"{self.results.name}.{row_key(self.line(row))}")
-                        what = f"row '{row.name}' of {self.results}"
-                        held.enter_context(locked(lock_beside(own), what, "--results"))
+                    if row.drawing:
+                        own = lock_beside(self.results.with_name(f"{self.results.name}.{row_key(self.line(row))}"))
+                        if row.name in there:
+                            remove_lock(own)
+                        else:
+                            held.enter_context(locked(own, f"row '{row.name}' of {self.results}", "--results"))
             yield self.take_up(rows)  # another run may have finished some meanwhile
 
     def check(self, rows: Sequence[Row]) -> None:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import atomic, atomic_folder
-from restart_sampling.base.lock import alone
+from restart_sampling.base.lock import alone, lock_beside, remove_lock
 from restart_sampling.base.parallel import Workers, in_order
 from restart_sampling.images.decode import Raw, decode, describe
 from restart_sampling.images.sources import Source
@@ -89,6 +89,7 @@ def plan_dataset(source: Source, out: Path, transform: Transform, count: int | N
 def _check_new(out: Path) -> None:
     empty = out.is_dir() and out.suffix != ".zip" and not any(out.iterdir())
     if (out.exists() or out.is_symlink()) and not empty:
+        remove_lock(lock_beside(out))
         raise InputError(f"{out} exists; remove it, or choose another place")
 
 

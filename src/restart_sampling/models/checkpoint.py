@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import FullDiskError, sha256, stand_in, write_bytes
+from restart_sampling.base.lock import lock_beside, remove_lock
 from restart_sampling.base.numerics import torchs_own_defaults
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
@@ -268,6 +269,7 @@ def write_safetensors(
     """
     path = Path(path)
     if path.exists() and not overwrite:
+        remove_lock(lock_beside(path))
         raise InputError(f"{path} exists; give another name, or --force to replace it")
     metadata = {
         **checkpoint.metadata,
