@@ -160,6 +160,14 @@ def test_too_few_images_of_a_class_are_told_before_any_is_drawn(place, run, monk
     assert not Path("results.jsonl").exists()
 
 
+def test_images_without_classes_are_told_before_a_detector_is_there(place, run):
+    code, _, err = run(
+        "evaluate", "other/0", "--reference", "ref.npz", "--metrics", "fd,per-class", "--detector", "no.pt"
+    )
+    assert code == 2
+    assert "needs classes of the images, and they have none" in err
+
+
 def test_the_order_of_the_classes_does_not_matter_where_they_have_names(place, run, monkeypatch):
     names = {"0": "airplane", "1": "cat", "2": "dog", "3": "frog"}
     for number, name in names.items():

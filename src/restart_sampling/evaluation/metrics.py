@@ -61,6 +61,13 @@ def _check_enough(what: str, reference: Reference, classes: bool) -> None:
             raise InputError(f"{what} needs at least 2 images of each class of the reference, and class {label} has 1")
 
 
+def check_labels(labels: Tensor | None) -> Tensor:
+    """Returns the class of each image; raises InputError where they have none, for 'per-class'."""
+    if labels is None:
+        raise InputError("metric 'per-class' needs classes of the images, and they have none; leave it out")
+    return labels
+
+
 def pair_classes(labels: Tensor | None, classes: Sequence[str], reference: Reference) -> dict[str, tuple[int, int]]:
     """Pairs the classes of images with those of the reference, for 'per-class': by name where both have names.
 
@@ -77,9 +84,7 @@ def pair_classes(labels: Tensor | None, classes: Sequence[str], reference: Refer
             or too few images of one.
     """
     assert reference.labels is not None
-    if labels is None:
-        raise InputError("metric 'per-class' needs classes of the images, and they have none; leave it out")
-    counts = Counter(labels.tolist())
+    counts = Counter(check_labels(labels).tolist())
     there = sorted({*reference.labels.tolist()})
     if _both_named(classes, reference.classes):
         number_of = {reference.classes[number]: number for number in there}
