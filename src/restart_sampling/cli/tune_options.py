@@ -127,9 +127,9 @@ search_options = as_one(
         click.option(
             "--search",
             "sampler",
-            default="evolution",
+            default="tpe",
             show_default=True,
-            type=click.Choice(["evolution", "tpe", "cma-es", "random"]),
+            type=click.Choice(["tpe", "evolution", "cma-es", "random"]),
             help="Who suggests plans; random is for comparison.",
         ),
         click.option(

@@ -10,11 +10,9 @@ from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.files import atomic
 from restart_sampling.tuning.bench import Bench, Measured
 
-SAMPLERS = ("evolution", "tpe", "cma-es", "random")
-RANDOM_TRIALS = 40
-"""Before Optuna's samplers go by what was found."""
-FIRST = 25
-"""Trials before `Evolution` goes by what was found: the best usual plans, and random ones."""
+SAMPLERS = ("tpe", "evolution", "cma-es", "random")
+RANDOM_TRIALS = 25
+"""Trials before a sampler goes by what was found: the best usual plans, and random ones."""
 PROMOTED = 3
 """One of so many trials goes on to more samples."""
 
@@ -81,7 +79,7 @@ def search(
     study: Any,
     seeds: tuple[range, range],
     *,
-    sampler: str = "evolution",
+    sampler: str = "tpe",
     start: int = 0,
     until: Callable[[int], bool],
 ) -> None:
@@ -186,7 +184,7 @@ def _sampler(name: str, seed: int) -> Any:
     if name == "evolution":
         from restart_sampling.tuning.evolution import Evolution
 
-        return Evolution(seed, FIRST)
+        return Evolution(seed, RANDOM_TRIALS)
     with _quiet():
         if name == "cma-es":
             return optuna.samplers.CmaEsSampler(

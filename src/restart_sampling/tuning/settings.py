@@ -33,7 +33,7 @@ class Settings:
     images: int = 1000
     race: int = 10_000
     confirm: int = 10_000
-    sampler: str = "evolution"
+    sampler: str = "tpe"
     start: int = 0
     rises: bool = True
 
