@@ -101,7 +101,7 @@ class Timing:
 
 def timed(command: list[str], folder: Path, images: int, cache: Path, limit: float) -> Timing:
     """Runs a process, and looks at when its images appear; ends it after so many seconds."""
-    environment = {key: value for key, value in os.environ.items() if key != "TORCHINDUCTOR_CACHE_DIR"}
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_CACHE_DIR")}
     environment["RESTART_SAMPLING_CACHE"] = str(cache)
     start = time.time()
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:

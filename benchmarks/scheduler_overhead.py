@@ -1,6 +1,6 @@
 """What the schedulers for diffusers pipelines cost: microseconds a call of `step`, beside diffusers' own schedulers.
 
-    python benchmarks/scheduler_overhead.py [--device cuda] [--batch 1] [--steps 50] [--repeats 15]
+    python benchmarks/scheduler_overhead.py [--device cuda] [--dtype float16] [--batch 1] [--steps 50] [--repeats 15]
 
 The model's output is a fixed tensor, so all that is timed is the scheduler. A repeat is a whole run over `timesteps`,
 and ours have a generator on the device, as pipelines pass it.
@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from restart_sampling.base.machine import describe_device
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
 
 RESTART, FLOW_RESTART = [[10, 2, 0.1, 2.0]], [[4, 2, 0.3, 0.6]]
@@ -35,8 +36,22 @@ PAIRS: list[tuple[str, list[tuple[str, Any]]]] = [
             ("with restarts", RestartScheduler(solver="heun", restart=RESTART)),
         ],
     ),
-    ("DPMSolverMultistepScheduler", [("RestartScheduler, dpmpp_2m", RestartScheduler(solver="dpmpp_2m"))]),
-    ("UniPCMultistepScheduler", [("RestartScheduler, unipc:p=2", RestartScheduler(solver="unipc:p=2"))]),
+    (
+        "DPMSolverMultistepScheduler",
+        [
+            ("RestartScheduler, dpmpp_2m", RestartScheduler(solver="dpmpp_2m")),
+            ("with restarts", RestartScheduler(solver="dpmpp_2m", restart=RESTART)),
+        ],
+    ),
+    (
+        "UniPCMultistepScheduler",
+        [
+            ("RestartScheduler, unipc:p=2", RestartScheduler(solver="unipc:p=2")),
+            ("with restarts", RestartScheduler(solver="unipc:p=2", restart=RESTART)),
+        ],
+    ),
+    ("DDIMScheduler", [("RestartScheduler, euler", RestartScheduler(solver="euler"))]),
+    ("DDPMScheduler", [("RestartScheduler, ddpm", RestartScheduler(solver="ddpm"))]),
     (
         "FlowMatchEulerDiscreteScheduler",
         [
@@ -72,16 +87,18 @@ def microseconds(scheduler: Any, x: torch.Tensor, output: torch.Tensor, steps: i
 
 @click.command()
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True)
 @click.option("--batch", default=1, show_default=True)
 @click.option("--steps", default=50, show_default=True)
 @click.option("--repeats", default=15, show_default=True)
 @torch.no_grad()
-def main(device: str, batch: int, steps: int, repeats: int) -> None:
-    x = torch.randn(batch, 4, 64, 64, device=device)
+def main(device: str, dtype: str, batch: int, steps: int, repeats: int) -> None:
+    x = torch.randn(batch, 4, 64, 64, device=device, dtype=getattr(torch, dtype))
     output = torch.randn_like(x)
     print(
-        f"{device}, {torch.get_num_threads()} threads; torch {torch.__version__}; diffusers {diffusers.__version__}; "
-        f"Python {platform.python_version()}; latents {list(x.shape)}, {repeats} repeats"
+        f"{describe_device(torch.device(device))}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
+        f"diffusers {diffusers.__version__}; Python {platform.python_version()}; latents {list(x.shape)} {dtype}, "
+        f"{steps} steps, {repeats} repeats"
     )
     table = Table("scheduler", "us a step", "spread", "of diffusers'", "us set_timesteps", box=None)
     for name, ours in PAIRS:

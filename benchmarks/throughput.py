@@ -101,9 +101,10 @@ def ceiling() -> float:
 
 
 def one_call(model: Denoiser, batch: int) -> Callable[[], object]:
-    x = torch.randn(batch, model.channels, model.resolution, model.resolution, dtype=torch.float64, device=CUDA)
-    sigma = torch.full((batch,), 1.0, dtype=torch.float64, device=CUDA)
-    labels = torch.arange(batch, device=CUDA) % model.label_dim if model.label_dim else None
+    device = model.device
+    x = torch.randn(batch, model.channels, model.resolution, model.resolution, dtype=torch.float64, device=device)
+    sigma = torch.full((batch,), 1.0, dtype=torch.float64, device=device)
+    labels = torch.arange(batch, device=device) % model.label_dim if model.label_dim else None
     return lambda: model(x, sigma, labels)
 
 

@@ -8,6 +8,7 @@ A reader that breaks its promise leaves the input in the current folder, as READ
 
 import argparse
 import gc
+import gzip
 import hashlib
 import io
 import json
@@ -19,33 +20,54 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FunctionType
+from unittest.mock import patch
 
-sys.path.append(str(Path(__file__).parent / "images"))
+sys.path.extend(str(Path(__file__).parent / each) for each in ("", "images", "models"))
 
 import numpy as np
 import torch
+from edm_files import network, pickled, snapshot, training_state
+from foreign_files import adm, edm2, edm2_snapshot, saved, score_sde, state_dict, weights
+from hostile_files import BROKEN, RUNNING
 from image_files import cifar_batch, encoded, idx, picture, png, write_tar, write_zip
-from safetensors.torch import save
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.comparable import read_sweep
 from restart_sampling.comparison.named_plans import read_rows
+from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.partial_sums import _read
 from restart_sampling.evaluation.reference import load_reference
 from restart_sampling.generation.seeds import parse_seeds
 from restart_sampling.generation.store import BlockStore
+from restart_sampling.images.coco import draw_captions
 from restart_sampling.images.image_set import read_images
-from restart_sampling.images.prompts import read_prompts
+from restart_sampling.images.prompts import read_numbered_prompts, read_prompts
 from restart_sampling.models.checkpoint import read_checkpoint
+from restart_sampling.pictures.points import points_of
+from restart_sampling.pictures.report import make_report
+from restart_sampling.pictures.tune_report import make_tune_report
 from restart_sampling.sampling.plan import Plan
+from restart_sampling.text_to_image.samplers import Sampler
+from restart_sampling.training.run_folder import RunFolder
 from sweeps import made_up, results_file, tiny_files
+from tiny_model import tiny_model_file
 
 SECONDS = 20
 BYTES = 2**30
+FOUND = Path(__file__).parent / "found"
+"""Inputs that broke a reader once, as READER-SHA256."""
+
+
+class BrokenPromiseError(BaseException):
+    """A reader hangs or runs code; no `except Exception` on the way takes it for a damaged file."""
 
 
 class Reader:
@@ -56,16 +78,28 @@ class Reader:
         read: takes the path, or the text.
         sound: inputs to begin with.
         beside: files that have to be there, too.
+        wrap: makes the file of an input that lies within it, behind a checksum or packed.
+
+    Attributes:
+        found: inputs that broke it once.
     """
 
-    def __init__(self, name: str | None, read: Callable, *sound: bytes, beside: dict[str, bytes] | None = None) -> None:
-        self.name, self.read, self.sound, self.beside = name, read, sound, beside or {}
+    def __init__(
+        self,
+        name: str | None,
+        read: Callable,
+        *sound: bytes,
+        beside: dict[str, bytes] | None = None,
+        wrap: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        self.name, self.read, self.sound, self.beside, self.wrap = name, read, sound, beside or {}, wrap
+        self.found: list[bytes] = []
 
     def __call__(self, content: bytes, folder: Path) -> None:
         if self.name is None:
             self.read(content.decode("latin-1"))
             return
-        for name, each in {self.name: content, **self.beside}.items():
+        for name, each in {self.name: self.wrap(content), **self.beside}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(each)
         self.read(folder / self.name)
@@ -76,81 +110,312 @@ def all_images(path: Path) -> None:
         pass
 
 
-def report_of(path: Path) -> None:
-    from restart_sampling.pictures.points import points_of
-    from restart_sampling.pictures.report import make_report
+def in_folder(path: Path) -> None:
+    all_images(path.parent)
 
+
+def model_of(path: Path) -> None:
+    read_checkpoint(path).build(None)
+
+
+def folder_of(path: Path) -> None:
+    read_checkpoint(path.parents[1])
+
+
+def page_of(path: Path) -> None:
     make_report(path.parent, read_sweep(path))
+
+
+def rows_of(path: Path) -> None:
+    """Without the figures, each of which takes matplotlib as long as a hundred files."""
+    with patch("restart_sampling.pictures.report._figures", lambda *_: []):
+        page_of(path)
     points_of(read_sweep(path))
 
 
-def store_of(path: Path) -> None:
-    store = BlockStore(path.parent, [(0, 1)], {"plan": "2"})
+def tune_report_of(path: Path) -> None:
+    with patch("restart_sampling.pictures.tune_report.svg", lambda *_: ""):
+        make_tune_report(path.parent)
+
+
+def store_of(path: Path, out: str = "") -> None:
+    store = BlockStore(path.parent / out, [(0, 1)], {"plan": "2", "seeds": "0-1"})
     store.check(2)
     store.clean()
-    store.intact(0)
+    for number in range(len(store.blocks)):
+        store.intact(number)
     store.finished()
 
 
-def readers(folder: Path) -> dict[str, Reader]:
-    tiny_files(folder)
-    buffers = {name: io.BytesIO() for name in ("sums", "npz", "plain")}
-    torch.save({"places": torch.arange(4), "total": torch.zeros(4, 6, dtype=torch.float64)}, buffers["sums"])
-    np.savez(buffers["plain"], mu=np.zeros(6), sigma=np.eye(6))
-    sums, _, plain = (buffer.getvalue() for buffer in buffers.values())
+def state_of(path: Path) -> None:
+    RunFolder(path.parent).load_state(torch.device("cpu"))
+
+
+def run_of(path: Path) -> None:
+    folder = RunFolder(path.parent)
+    folder.check({"images": 1})
+    folder.earlier_lengths({"images": 1})
+
+
+def plan_of(path: Path) -> None:
+    Plan.parse(str(path)).path()
+
+
+def prompts_of(path: Path) -> None:
+    with suppress(InputError):
+        read_prompts(path)
+    read_numbered_prompts(path)
+
+
+def zip_of(*files: tuple[str, bytes], name: str, content: bytes) -> bytes:
+    """A zip with these files, and one more."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for each, inside in (*files, (name, content)):
+            archive.writestr(each, inside)
+    return buffer.getvalue()
+
+
+def tar_of(*files: tuple[str, bytes], name: str, content: bytes, place: Path) -> bytes:
+    return write_tar(place, dict((*files, (name, content)))).read_bytes()
+
+
+def with_checksums(content: bytes) -> bytes:
+    """The chunks of a PNG with their checksums made right."""
+    made, at = bytearray(content[:8]), 8
+    while at + 12 <= len(content):
+        end = at + 8 + min(int.from_bytes(content[at : at + 4], "big"), len(content) - at - 12)
+        made += content[at:end] + zlib.crc32(content[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
+    return bytes(made)
+
+
+def entries(content: bytes) -> list[tuple[str, bytes]]:
+    """The files in a zip."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
+
+
+def within(content: bytes, name: str, **more: Callable) -> dict:
+    """Keywords of a Reader for the file of a zip whose name ends so: it alone is changed."""
+    files = entries(content)
+    inner = next(each for each, _ in files if each.endswith(name))
+    return {"wrap": lambda each: zip_of(*(file for file in files if file[0] != inner), name=inner, content=each)}
+
+
+def inner(content: bytes, name: str) -> bytes:
+    return next(each for file, each in entries(content) if file.endswith(name))
+
+
+def tensors(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def arrays(**named: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **named)
+    return buffer.getvalue()
+
+
+def models(folder: Path) -> dict[str, Reader]:
+    """Readers of networks: those of EDM and PFGM++, and of other projects."""
+    small = read_checkpoint(tiny_model_file(folder / "small.safetensors"))
+    tree = snapshot(network("vp_ddpmpp", {k: v.numpy() for k, v in small.state.items()}, **small.init_kwargs))
+    hostile = [data for data, _ in BROKEN.values()] + [each("touch ran") for each in RUNNING.values()]
+    hostile = [data for data in hostile if 0 < len(data) < 20_000]
+    states = [
+        state_dict(weights(adm(8, 8, (1, 1), 1, (8,)))),
+        state_dict(weights(score_sde(8, 8, (1, 1), 1, (8,)))),
+    ]
+    foreign = [saved(states[0]), saved({"ema": {"shadow_params": [*states[1].values()]}, "model": states[1]})]
+    edm2_file = edm2_snapshot(weights(edm2(8, 3, 0, 8, (1,), 1, ())), img_resolution=8, img_channels=3, label_dim=0)
+    state = training_state({"ema": tree["ema"], "net": tree["ema"]})
+    config = {"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 3, "out_channels": 3}
+    scheduler = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "num_train_timesteps": 1000}
+    beside = {
+        "d/unet/config.json": json.dumps(config).encode(),
+        "d/scheduler/scheduler_config.json": json.dumps(scheduler).encode(),
+        "d/unet/diffusion_pytorch_model.safetensors": (folder / "small.safetensors").read_bytes(),
+    }
+
+    def part(name: str) -> Reader:
+        rest = {key: value for key, value in beside.items() if key != name}
+        return Reader(name, folder_of, beside[name], beside=rest)
+
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "__metadata__": small.metadata})
+    tiny = (folder / "small.safetensors").read_bytes()
+    return {
+        "pickle": Reader("n.pkl", read_checkpoint, pickled(tree), edm2_file, *hostile),
+        "opcodes": Reader("n.pkl", read_checkpoint, *hostile),
+        "training-state": Reader("n.pt", read_checkpoint, state, *foreign),
+        "training-pickle": Reader("n.pt", read_checkpoint, inner(state, "data.pkl"), **within(state, "data.pkl")),
+        "adm-pickle": Reader("n.pt", read_checkpoint, inner(foreign[0], "data.pkl"), **within(foreign[0], "data.pkl")),
+        "sde-pickle": Reader("n.pt", read_checkpoint, inner(foreign[1], "data.pkl"), **within(foreign[1], "data.pkl")),
+        "safetensors": Reader("n.safetensors", read_checkpoint, tiny),
+        "header": Reader(
+            "n.safetensors",
+            model_of,
+            tiny[8 : 8 + int.from_bytes(tiny[:8], "little")],
+            header.encode(),
+            wrap=lambda each: len(each).to_bytes(8, "little") + each + tiny[8 + int.from_bytes(tiny[:8], "little") :],
+        ),
+        "unet": part("d/unet/config.json"),
+        "scheduler": part("d/scheduler/scheduler_config.json"),
+    }
+
+
+def sets(folder: Path) -> dict[str, Reader]:
+    """Readers of images, their labels and captions."""
     files = {f"{label}/{number}.png": png(number) for number in range(2) for label in "ab"}
-    labels = {"dataset.json": json.dumps({"labels": [["a/0.png", 0]]}).encode()}
-    results = results_file(*made_up()[:3], name=str(folder / "results.jsonl")).read_bytes()
+    labels = {"dataset.json": json.dumps({"labels": [[name, number] for number, name in enumerate(files)]}).encode()}
+    table = b"file_name,label\n" + b"".join(f"{name},{name[0]}\n".encode() for name in files)
+    rows = b"".join(json.dumps({"file_name": name, "label": name[0]}).encode() + b"\n" for name in files)
+    pictures = {f"data/{name}": content for name, content in files.items()}
+    batch = cifar_batch(np.zeros((2, 3, 32, 32), np.uint8), [1, 2])
+    others = [(f"cifar-10-batches-py/{n}", batch) for n in (*(f"data_batch_{k}" for k in range(2, 6)), "test_batch")]
+    pngs = [png(0), encoded(picture(0, mode="L")), encoded(picture(0, mode="RGBA")), encoded(picture(1).quantize(4))]
+    forms = [encoded(picture(1), form) for form in ("jpeg", "webp", "bmp", "gif", "ppm", "tiff")]
+    shards = write_tar(folder / "w.tar", {"0.png": png(0), "0.cls": b"1", "1.png": png(1), "1.cls": b"0"}).read_bytes()
+    images = idx(np.zeros((3, 28, 28), np.uint8))
+    one_announced = struct.pack(">I3I", 2051, 1, 28, 28)
+    zipped, tarred = write_zip(folder / "s.zip", files | labels), write_tar(folder / "s.tar", files)
+    samples = arrays(arr_0=np.zeros((2, 8, 8, 3), np.uint8), arr_1=np.arange(2))
+    coco = {
+        "images": [{"id": number, "file_name": f"{number}.jpg"} for number in range(3)],
+        "annotations": [{"image_id": number, "id": number, "caption": "a cat"} for number in range(3)],
+    }
+    made = {
+        "idx": Reader("train-images-idx3-ubyte", all_images, images, one_announced),
+        "idx-gz": Reader(
+            "train-images-idx3-ubyte.gz",
+            all_images,
+            images,
+            one_announced,
+            wrap=partial(gzip.compress, mtime=0, compresslevel=1),
+        ),
+        "gz": Reader("train-images-idx3-ubyte.gz", all_images, gzip.compress(images)),
+        "cifar": Reader(
+            "c.tar",
+            all_images,
+            batch,
+            wrap=lambda each: tar_of(
+                *others, name="cifar-10-batches-py/data_batch_1", content=each, place=folder / "wrapped.tar"
+            ),
+        ),
+        "zip": Reader("s.zip", all_images, zipped.read_bytes()),
+        "tar": Reader("s.tar", all_images, tarred.read_bytes(), shards),
+        "tar-gz": Reader("s.tar.gz", all_images, gzip.compress(tarred.read_bytes())),
+        "samples": Reader("s.npz", all_images, samples),
+        "samples-array": Reader("s.npz", all_images, inner(samples, "arr_0.npy"), **within(samples, "arr_0.npy")),
+        "image": Reader("data/0.png", in_folder, *pngs, *forms),
+        "png": Reader("data/0.png", in_folder, *pngs, wrap=with_checksums),
+        "tga": Reader("data/0.tga", in_folder, encoded(picture(1), "tga"), encoded(picture(1), "tga", rle=True)),
+        "labels": Reader("data/dataset.json", in_folder, labels["dataset.json"], beside=pictures),
+        "metadata-csv": Reader("data/metadata.csv", in_folder, table, beside=pictures),
+        "metadata-jsonl": Reader("data/metadata.jsonl", in_folder, rows, beside=pictures),
+        "prompts": Reader("s.csv", prompts_of, b',caption\n0,a cat\n1,"a, dog"\n', b"file_name,caption\n0.png,a\n"),
+        "prompts-txt": Reader("s.txt", prompts_of, b"a cat\na dog\n"),
+        "coco": Reader("c.json", lambda path: draw_captions(path, 2), json.dumps(coco).encode()),
+    }
+    with suppress(ImportError):
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = [{"bytes": png(number), "path": None} for number in range(2)]
+        about = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+        columns = pyarrow.table({"image": rows, "label": [0, 1]})
+        columns = columns.replace_schema_metadata({"huggingface": json.dumps(about)})
+        pyarrow.parquet.write_table(columns, folder / "p.parquet")
+        bare = columns.replace_schema_metadata({})
+        pyarrow.parquet.write_table(bare, folder / "q.parquet")
+        card = b"---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
+        card += b"          '0': cat\n          '1': dog\n---\n"
+        beside = {"data/p.parquet": (folder / "q.parquet").read_bytes()}
+        made["parquet"] = Reader("p.parquet", all_images, (folder / "p.parquet").read_bytes())
+        made["card"] = Reader("data/README.md", in_folder, card, beside=beside)
+    return made
+
+
+def results(folder: Path) -> dict[str, Reader]:
+    """Readers of what the commands write, and of what users write for them."""
+    tiny_files(folder)
+    reference = arrays(mu=np.zeros(6), sigma=np.eye(6))
+    sums = tensors({"places": torch.arange(4), "total": torch.zeros(4, 6, dtype=torch.float64)})
+    state = tensors({"format": "restart-sampling-training/1", "trainer": {"images": 3, "weights": torch.zeros(4)}})
+    lines = results_file(*made_up()[:3], name=str(folder / "results.jsonl")).read_bytes()
     manifest = json.dumps({"run": {"plan": "2", "seeds": "0-1"}, "batch": 2, "complete": False}).encode()
     record = {"images": {"000000/000000.png": {"sha256": "0", "label": 0}}, "sha256": "0", "run_sha256": "0"}
-    batch = cifar_batch(np.zeros((2, 3, 32, 32), np.uint8), [1, 2])
-    zipped, tarred = write_zip(folder / "s.zip", files | labels), write_tar(folder / "s.tar", files)
-    cifar = write_tar(
-        folder / "c.tar",
-        {f"cifar-10-batches-py/{n}": batch for n in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch")},
-    )
-    pngs = [png(0), encoded(picture(0, mode="L")), encoded(picture(0, mode="RGBA")), encoded(picture(1), "jpeg")]
-    pickles = sorted((Path(__file__).parent / "golden").glob("*.pkl"))
-    header = save({"w": torch.zeros(2)}, {"format": "restart-sampling/1", "class_name": "EDMPrecond"})
     written = json.dumps(record).encode()
-    tiny = (folder / "tiny.safetensors").read_bytes()
-    small_pickle = b"\x80\x04}q\0(X\3\0\0\0emaq\1Nu."
-    one_announced = struct.pack(">I3I", 2051, 1, 28, 28)
+    whole = [("000000/000000.png", png(0)), ("000000/000001.png", png(1)), ("dataset.json", b'{"labels": null}')]
+    whole += [(".blocks/000000.json", written)]
+    images = zip_of(*whole, name="manifest.json", content=manifest)
     plans = (b"18 [3,2,0.06,0.30] solver=dpmpp_2m", b"256 churn=32 s_noise=1.003 rho=7", b"9 grid=time gamma=0.4")
-    images = idx(np.zeros((3, 28, 28), np.uint8))
-    about = labels["dataset.json"]
-
-    def in_folder(path: Path) -> None:
-        all_images(path.parent)
-
+    file = {"format": "restart-sampling-plan/1", "plan": "18 [3,2,0.06,0.3]", "model_sha256": "ab" * 32}
+    toml = b'[[row]]\nplan = "18"\n[[row]]\nname = "b"\nplan = "18 [3,2,0.06,0.3]"\n'
+    train = json.dumps({"format": "restart-sampling-training/1", "run": {"images": 1}, "extended_from": [1]}).encode()
+    texts = (b"restart:30 [10,2,0.1,2.0]", b"dpmpp:25 use_karras_sigmas=true", b"ddim:50")
+    detector = (folder / "tiny.pt").read_bytes()
     return {
-        "pickle": Reader("n.pkl", read_checkpoint, *(path.read_bytes() for path in pickles), small_pickle),
-        "safetensors": Reader("n.safetensors", read_checkpoint, tiny, header),
-        "npz": Reader("r.npz", load_reference, (folder / "ref.npz").read_bytes(), plain),
+        "npz": Reader("r.npz", load_reference, (folder / "ref.npz").read_bytes(), reference),
+        "npz-array": Reader("r.npz", load_reference, inner(reference, "mu.npy"), **within(reference, "mu.npy")),
         "sums": Reader("k.0.pt", _read, sums),
-        "idx": Reader("train-images-idx3-ubyte", all_images, images, one_announced),
-        "cifar": Reader("c.tar", all_images, cifar.read_bytes()),
-        "zip": Reader("s.zip", all_images, zipped.read_bytes()),
-        "tar": Reader("s.tar", all_images, tarred.read_bytes()),
-        "image": Reader("data/0.png", in_folder, *pngs),
-        "labels": Reader("data/dataset.json", in_folder, about, beside={"data/a/0.png": png(0)}),
+        "sums-pickle": Reader("k.0.pt", _read, inner(sums, "data.pkl"), **within(sums, "data.pkl")),
+        "state": Reader("run/state.pt", state_of, state),
+        "state-pickle": Reader("run/state.pt", state_of, inner(state, "data.pkl"), **within(state, "data.pkl")),
+        "train-run": Reader("run/run.json", run_of, train),
         "plan": Reader(None, lambda text: Plan.parse(text).path(), *plans),
-        "plans": Reader("p.csv", lambda path: read_rows(str(path)), b"name,plan\na,18\nb,18 [3,2,0.06,0.3]\n"),
+        "plan-file": Reader("plan.json", plan_of, json.dumps(file).encode()),
+        "plans": Reader("p.csv", lambda path: read_rows(str(path)), b'name,plan\na,18\nb,"18 [3,2,0.06,0.3]"\n'),
+        "plans-toml": Reader("p.toml", lambda path: read_rows(str(path)), toml),
+        "plans-txt": Reader("p.txt", lambda path: read_rows(str(path)), b"18\n# a word\n18 [3,2,0.06,0.3]\n"),
         "seeds": Reader(None, parse_seeds, b"0-49", b"1,5,10-19"),
-        "results": Reader("results.jsonl", report_of, results),
+        "sampler": Reader(None, Sampler.parse, *texts),
+        "detector": Reader("d.pt", lambda path: load_detector(str(path)), detector),
+        "results": Reader("results.jsonl", rows_of, lines),
+        "page": Reader("results.jsonl", page_of, lines),
         "manifest": Reader("out/manifest.json", store_of, manifest, beside={"out/.blocks/000000.json": written}),
         "record": Reader("out/.blocks/000000.json", store_of, written, beside={"out/manifest.json": manifest}),
-        "prompts": Reader("s.csv", read_prompts, b',caption\n0,a cat\n1,"a, dog"\n'),
+        "images-zip": Reader("out.zip", partial(store_of, out="out.zip"), images),
+        **tuned(),
     }
+
+
+def tuned() -> dict[str, Reader]:
+    """Readers of the folder of a run of tune."""
+    run = {"format": "restart-sampling-tune/1", "model": "tiny", "device": "1 x cpu", "versions": {}}
+    plan = {"nfe": 19, "plan": "10", "model": "tiny", "evidence": {"cost": {"evaluations": 1, "seconds": 1.5}}}
+    cells = [{"t_min": 0.1 * n, "t_max": 1.0 * n, "gain": 0.1, "error": 0.01} for n in (1, 2, 3)]
+    files = {"run.json": run, "plan-19.json": plan, "map.json": {"base": "18", "cells": cells}}
+    content = {f"tune/{name}": json.dumps(each).encode() for name, each in files.items()}
+    return {
+        f"tune-{name.split('/')[1].split('.')[0].split('-')[0]}": Reader(
+            name, tune_report_of, each, beside={key: value for key, value in content.items() if key != name}
+        )
+        for name, each in content.items()
+    }
+
+
+def readers(folder: Path) -> dict[str, Reader]:
+    made = {**models(folder), **sets(folder), **results(folder)}
+    for path in sorted(FOUND.iterdir()):
+        made[path.name.rpartition("-")[0]].found.append(path.read_bytes())
+    return made
 
 
 _TOKENS = b'\0 \xff \n " { [ null -1 1e999 NaN 99999999999999999999 \x7f\xff\xff\xff ../'
 SPICES = _TOKENS.split(b" ")
+ODD = (None, True, -1, 0, 1.5, 10**30, 1e308, float("inf"), "", "x", "1e999", "\ud800", [], [[]], {}, {"a": None})
 
 
 def mutated(chance: random.Random, sound: tuple[bytes, ...]) -> bytes:
-    """One of the inputs with a few bytes changed, left out, doubled, or put from elsewhere."""
-    content = bytearray(chance.choice(sound))
+    """One of the inputs with a few bytes changed, left out, doubled, or put from elsewhere; or with other JSON."""
+    first = chance.choice(sound)
+    if first.lstrip()[:1] in (b"{", b"[") and chance.randrange(2):
+        with suppress(ValueError, RecursionError):
+            return other_json(chance, first)
+    content = bytearray(first)
     for _ in range(chance.choice((1, 1, 2, 4, 16))):
         at = chance.randrange(len(content) + 1)
         size = chance.choice((1, 2, 4, 8, 64))
@@ -173,11 +438,41 @@ def mutated(chance: random.Random, sound: tuple[bytes, ...]) -> bytes:
     return bytes(content)
 
 
+def other_json(chance: random.Random, content: bytes) -> bytes:
+    """The JSON of a line with a few values of it replaced, left out or put elsewhere."""
+    lines = content.splitlines() if content.count(b"\n{") else [content]
+    number = chance.randrange(len(lines))
+    value = json.loads(lines[number])
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        places = list(_places(value))
+        if not places:
+            break
+        holder, key = chance.choice(places)
+        match chance.randrange(4):
+            case 0:
+                del holder[key]
+            case 1:
+                there, other = chance.choice(places)
+                with suppress(LookupError):
+                    holder[key] = json.loads(json.dumps(there[other]))
+            case _:
+                holder[key] = chance.choice(ODD)
+    lines[number] = json.dumps(value).encode()
+    return b"\n".join(lines)
+
+
+def _places(value: object) -> Iterator[tuple]:
+    """Every place in a JSON value, as what holds it and its key or index."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in items:
+        yield value, key
+        yield from _places(each)
+
+
 class Limits:
-    """Ends a reader that hangs, takes memory, or runs code that an audit hook can see."""
+    """Ends a reader that hangs or takes memory."""
 
     def __enter__(self) -> None:
-        self._on = True
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, hard))
@@ -190,46 +485,72 @@ class Limits:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
     def _hangs(self, *_: object) -> None:
-        raise TimeoutError(f"it took more than {SECONDS} s")
+        raise BrokenPromiseError(f"it took more than {SECONDS} s")
 
 
 def forbid_code() -> None:
+    """Makes the start of a program, and of code from a library, an exception that nothing catches."""
+    forbidden = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "pty.spawn", "ctypes.dlopen"}
+
     def hook(event: str, arguments: tuple) -> None:
-        if event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pty.spawn", "ctypes.dlopen"):
-            raise RuntimeError(f"{event} {arguments[:1]}")
+        if event in forbidden:
+            raise BrokenPromiseError(f"{event} {arguments[:1]}")
 
     sys.addaudithook(hook)
 
 
 def check(reader: Reader, content: bytes, folder: Path) -> None:
     """Raises what the reader must not."""
-    with Limits(), suppress(InputError):
-        reader(content, folder)
+    with Limits():
+        try:
+            reader(content, folder)
+        except InputError as error:
+            cause: BaseException | None = error
+            while cause is not None:  # a refusal that says 'damaged' of a file that took all the memory
+                if isinstance(cause, MemoryError):
+                    raise cause from error
+                cause = cause.__cause__ or cause.__context__
 
 
-def fuzz(names: list[str], inputs: int, seed: int = 0) -> dict[str, tuple[int, int]]:
-    """Feeds each reader mutations; returns how many, and how many broke the promise."""
-    outcome = {}
-    with tempfile.TemporaryDirectory() as place:
-        for name, reader in readers(Path(place)).items():
-            if names and name not in names:
-                continue
-            chance, kinds, start = random.Random(f"{seed} {name}"), set(), time.monotonic()
-            for number in range(inputs):
-                content = mutated(chance, reader.sound) if number >= len(reader.sound) else reader.sound[number]
-                try:
-                    check(reader, content, Path(place) / name)
-                except BaseException as error:
-                    if isinstance(error, KeyboardInterrupt):
-                        raise
-                    where = traceback.extract_tb(error.__traceback__)[-1]
-                    if (kind := (type(error).__name__, where.filename, where.lineno)) not in kinds:
-                        kinds.add(kind)
-                        Path(f"{name}-{hashlib.sha256(content).hexdigest()[:12]}").write_bytes(content)
-                        traceback.print_exc()
-            outcome[name] = inputs, len(kinds)
-            print(f"{name}: {inputs} inputs in {time.monotonic() - start:.0f} s, {len(kinds)} faults", flush=True)
-    return outcome
+@dataclass
+class Outcome:
+    """What became of a reader.
+
+    Attributes:
+        inputs: so many were read.
+        seconds: they took.
+        faults: the inputs that broke the promise, the first of each kind, with the traceback.
+    """
+
+    inputs: int
+    seconds: float
+    faults: list[tuple[bytes, str]]
+
+
+def fuzz(
+    name: str, reader: Reader, folder: Path, *, inputs: int, seed: int = 0, until: float = float("inf")
+) -> Outcome:
+    """Feeds a reader its sound inputs, what broke it, and mutations; so many, or up to this moment of `monotonic`."""
+    chance, kinds, start = random.Random(f"{seed} {name}"), {}, time.monotonic()
+    number, known = 0, [*reader.sound, *reader.found]
+    while number < inputs and time.monotonic() < until:
+        content = known[number] if number < len(known) else mutated(chance, reader.sound)
+        number += 1
+        try:
+            check(reader, content, folder)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            kinds.setdefault((type(error), where.filename, where.lineno), (content, traceback.format_exc()))
+    return Outcome(number, time.monotonic() - start, list(kinds.values()))
+
+
+def keep(name: str, content: bytes, folder: Path) -> Path:
+    """Writes an input that broke a reader; returns where it is."""
+    path = folder / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
+    path.write_bytes(content)
+    return path
 
 
 def guided(name: str, options: list[str]) -> None:
@@ -246,11 +567,12 @@ def guided(name: str, options: list[str]) -> None:
         for each in gc.get_objects():
             if isinstance(each, FunctionType) and (each.__module__ or "").startswith("restart_sampling"):
                 atheris.instrument_func(each)
+        forbid_code()
         atheris.Setup([sys.argv[0], *options, str(corpus)], lambda content: check(reader, content, Path(place) / "in"))
         atheris.Fuzz()
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("readers", nargs="*")
     parser.add_argument("--inputs", type=int, default=1000)
@@ -259,8 +581,23 @@ if __name__ == "__main__":
     asked, options = parser.parse_known_args()
     if options and not asked.atheris:
         parser.error(f"unknown: {' '.join(options)}")
-    forbid_code()
     if asked.atheris:
         guided(asked.readers[0], options)
-    elif any(faults for _, faults in fuzz(asked.readers, asked.inputs, asked.seed).values()):
-        sys.exit(1)
+        return
+    faults = 0
+    with tempfile.TemporaryDirectory() as place:
+        every = readers(Path(place))
+        forbid_code()
+        for name in asked.readers or every:
+            outcome = fuzz(name, every[name], Path(place) / name, inputs=asked.inputs, seed=asked.seed)
+            for content, reason in outcome.faults:
+                print(keep(name, content, Path()), reason, sep="\n")
+            print(
+                f"{name}: {outcome.inputs} inputs in {outcome.seconds:.0f} s, {len(outcome.faults)} faults", flush=True
+            )
+            faults += len(outcome.faults)
+    sys.exit(min(faults, 1))
+
+
+if __name__ == "__main__":
+    main()

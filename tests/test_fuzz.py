@@ -4,15 +4,23 @@ import pytest
 
 import fuzz
 
-NAMES = (
-    *("pickle", "safetensors", "npz", "sums", "idx", "cifar", "zip", "tar", "image", "labels"),
-    *("plan", "plans", "seeds", "results", "manifest", "record", "prompts"),
-)
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory):
+    return fuzz.readers(tmp_path_factory.mktemp("fuzz"))
+
+
+def test_what_broke_a_reader_once_does_not_break_it(readers, tmp_path):
+    for name, reader in readers.items():
+        for content in reader.found:
+            fuzz.check(reader, content, tmp_path / name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_but_a_refusal(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    inputs = 100 if name == "results" else 2000
-    assert fuzz.fuzz([name], inputs) == {name: (inputs, 0)}, list(tmp_path.iterdir())
+def test_nothing_but_a_refusal(readers, tmp_path):
+    broken = {}
+    for name, reader in readers.items():
+        outcome = fuzz.fuzz(name, reader, tmp_path / name, inputs=1000 if name != "page" else 50)
+        if outcome.faults:
+            broken[name] = outcome.faults
+    assert not broken

@@ -73,17 +73,17 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
         shutil.copyfile(source / name, target / name)
 
 
-def write_captions(pictures: Path, out: Path) -> None:
-    """Writes captions of as many pictures, spread evenly over the classes; each mentions colour or light."""
+def captions_of(pictures: Path, count: int) -> list[str]:
+    """Captions of as many pictures, spread evenly over the classes; each mentions colour or light."""
     draw, found = random.Random(3), read_pictures(pictures, torch.device("cpu"))
-    per_class = PROMPTS // len(CLASSES)
+    per_class = count // len(CLASSES)
     captions: list[str] = []
     for kind in range(len(CLASSES)):
         rows = found.attributes[found.attributes[:, 0] == kind].tolist()
         written = (write(row, draw) for row in draw.sample(rows, len(rows)))
         captions += [one.text for one in written if max(one.says[1:]) != NOTHING][:per_class]
     draw.shuffle(captions)
-    write_prompts(captions, out)
+    return captions
 
 
 def write_reference(pictures: Path, clip: Path, out: Path) -> None:
@@ -111,7 +111,7 @@ def main(source: Path, cifar: Path, package: Path) -> None:
     pipeline, clip = package / "text_to_image" / TINY, package / "evaluation" / TINY_CLIP
     pack_pipeline(source / "pipeline", pipeline)
     pack_clip(source / "clip", clip)
-    write_captions(cifar / "test", pipeline / "prompts.csv")
+    write_prompts(captions_of(cifar / "test", PROMPTS), pipeline / "prompts.csv")
     write_reference(cifar / "test", clip, clip / REFERENCE.name)
 
 

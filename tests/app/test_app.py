@@ -195,8 +195,19 @@ def test_the_page_draws(model):
     """With gradio alone, which the development environment does not have."""
     pytest.importorskip("gradio")
     from restart_sampling.app.page import _draw, make_page
+    from restart_sampling.app.text_tab import _draw as draw_prompt
+    from restart_sampling.text_to_image.pipeline import load_pipeline
 
-    make_page([str(model)])
+    make_page([str(model)], pipelines=["tiny-text-to-image"])
+    told = []
+    pipeline = load_pipeline("tiny-text-to-image", torch.device("cpu"), torch.float32)
+    asked = (3.0, 7, 1, ("ddim:2", "restart:9 [2,1,0.5,2]"))
+    *_, (status, *shown) = draw_prompt(pipeline, "a red ship", *asked, lambda share, desc: told.append(share))
+    assert "seeds 7 to 7" in status
+    assert ["done" in each for each in shown] == [True, True]
+    assert told[-1] == pytest.approx(1)
+    [(status, *_)] = draw_prompt(pipeline, "", *asked, lambda share, desc: None)
+    assert "there is no prompt" in status
     choice = load_choice(str(model), [], torch.device("cpu"))
     *_, (status, *shown) = _draw(choice, "one each", 0, 5, "estimates", "4", "3 [2,1,1,3]")
     assert "seeds 0 to 4" in status

@@ -9,7 +9,7 @@ import restart_sampling as rs
 from restart_sampling.cli import cli, doctor
 
 
-def test_doctor_says_what_is_there_and_what_is_missing(run, monkeypatch):
+def test_doctor_says_what_is_there_and_what_is_missing(run, monkeypatch, tmp_path):
     needed = [
         "torch>=2.10",
         'optuna>=4.4; extra == "tune"',
@@ -17,6 +17,7 @@ def test_doctor_says_what_is_there_and_what_is_missing(run, monkeypatch):
         'ruff; extra == "dev"',
     ]
     monkeypatch.setattr(doctor, "requires", lambda package: needed)
+    monkeypatch.setattr(doctor, "_PROJECT", tmp_path / "pyproject.toml")
     code, out, _ = run("doctor", "--json")
     found = json.loads(out)
     assert code == 0
@@ -29,6 +30,11 @@ def test_doctor_says_what_is_there_and_what_is_missing(run, monkeypatch):
     assert code == 1
     assert "missing: no-such-thing (pip install 'restart-sampling[tune]')" in out
     assert "no: ZeroDivisionError: division by zero" in out
+    # The source tree's own list, where that is what runs; its extras that hold others are not packages.
+    extras = '[project.optional-dependencies]\nnew = ["not-there>=1", "torch"]\nall = ["restart-sampling[new]"]\n'
+    for name, listed in (("restart-sampling", {"new"}), ("another", {"tune"})):
+        (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n{extras}')
+        assert json.loads(run("doctor", "--json")[1])["extras"].keys() == listed
 
 
 def test_the_version_is_the_packages(run):

@@ -1,6 +1,7 @@
 """`--dry-run`: what it says is near the truth, and it leaves nothing behind."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,64 @@ def test_a_dry_run_estimates_and_leaves_nothing(words, images, place, run):
     assert 0 < said["bytes"] < 1e6
     assert "nothing was drawn or written" in err
     assert left() == before
+
+
+def test_a_dry_run_of_a_data_set_of_training_and_of_a_search(place, run):
+    """The time, the disk that the run then takes (of a search, which takes long, without the run), and nothing left."""
+    run("generate", *MODEL, "--plan", "2", "--seeds", "0-39", "--out", "images")
+    data = ("dataset", "images", "a/data.zip")
+    train = ("train", "data.zip", "--out", "a/run", "--parametrization", "edm", "--batch", "4")
+    train = (*train, "--channels", "8", "--channel-mult", "1", "--blocks", "1", "--images")
+    tune = ("tune", *MODEL, "--nfe", "5", "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector")
+    tune = (*tune, "--images", "20", "--race-images", "80", "--confirm-images", "20", "--out", "a/tuned")
+    run("dataset", "images", "data.zip")
+    before = left()
+    for words, written in (
+        (data, "a/data.zip"),
+        ((*train, "24"), "a/run/*"),
+        ((*tune, "--minutes", "30", "--map"), None),
+    ):
+        code, out, err = run(*words, "--dry-run", "--json")
+        assert code == 0, err
+        said = json.loads(out)
+        assert (1800 if words[0] == "tune" else 0) < said["seconds"] < 3000
+        assert "time" in err
+        assert "disk" in err
+        assert left() == before
+        if written is None:
+            continue
+        code, _, err = run(*words)
+        assert code == 0, err
+        files = [path for path in Path().glob(written) if path.is_file()]
+        assert files
+        assert sum(path.stat().st_size for path in files) <= said["bytes"]
+        shutil.rmtree("a")
+    run(*train, "12")
+    assert json.loads(run(*train, "24", "--dry-run", "--json")[1])["images"] == 12  # what is left of a longer run
+
+
+def test_dry_runs_refuse_what_the_runs_refuse(place, run):
+    run("generate", *MODEL, "--plan", "2", "--seeds", "0-3", "--out", "images")
+    code, _, err = run("dataset", "images", "images", "--dry-run")
+    assert (code, "images exists; remove it" in err) == (2, True)
+    code, _, err = run("dataset", "images", "images/000000/000000.png/a.zip", "--dry-run")
+    assert code == 2
+    train = ("train", "images", "--parametrization", "edm", "--batch", "4", "--images", "8", "--dry-run")
+    code, _, err = run(*train, "--out", "images")
+    assert (code, "images exists and is not a run of train" in err) == (2, True)
+    tune = ("tune", *MODEL, "--nfe", "5", "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector")
+    code, _, err = run(*tune, "--out", "tuned", "--minutes", "0.0001", "--dry-run")
+    assert (code, "leave no time for a search" in err, "or a GPU" in err) == (2, True, True)
+    code, _, err = run(*tune, "--out", "images", "--dry-run")
+    assert (code, "images holds something else than a run of tune" in err) == (2, True)
+    code, _, err = run(*tune[:5], "--without-reference", "--out", "tuned", "--dry-run")
+    assert (code, "--dry-run is for a search" in err) == (2, True)
+
+
+def test_a_dry_run_says_how_many_images_are_drawn_at_a_time(place, run):
+    words = ("generate", *MODEL, "--plan", "2", "--seeds", "0-99", "--out", "images")
+    assert "16 at a time" in run(*words, "--dry-run")[2]
+    assert "16 at a time" in run(*words)[2]
 
 
 def test_images_that_are_there_are_not_counted(place, run):

@@ -9,8 +9,8 @@ import pytest
 from old_files import BATCH, FILES, SEEDS, check_images, generate, images, tree, without
 
 KINDS = ("", ".zip")
-OWN = ("device", "versions", "complete", "model")
-"""In a manifest, of the process that wrote it last; all else defines the images."""
+OWN = ("device", "versions", "complete", "model", "classes")
+"""In a manifest, of the process that wrote it last, or new; all else defines the images."""
 
 
 def draw(run, place: Path, out: Path) -> int:

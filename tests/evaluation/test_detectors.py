@@ -16,7 +16,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation import detectors
 from restart_sampling.evaluation.clip import load_clip
 from restart_sampling.evaluation.detectors import Detector, load_detector
-from restart_sampling.evaluation.metrics import check_classes, check_metrics, notes_on
+from restart_sampling.evaluation.metrics import check_metrics, notes_on, pair_classes
 from restart_sampling.evaluation.reference import Reference, load_reference, save_reference
 from restart_sampling.evaluation.statistics import Statistics
 from tiny import detector_file, image_folder, pictures, torchscript_file
@@ -319,6 +319,10 @@ def test_notes():
         ({"size": np.array([8, 8, 3])}, "its features, labels and size do not fit its statistics"),
         ({"features": np.full((40, 6), np.nan, np.float32)}, "its statistics are not finite"),
         ({"size": np.array([8.0, 8.0])}, "size is float64"),
+        ({"labels": np.full(40, -1)}, "it has the class -1"),
+        ({"labels": np.ones(40, int), "classes": np.array(["cat"])}, "the names of its classes do not fit"),
+        ({"labels": np.ones(40, int), "classes": np.array(["cat", "cat"])}, "the names of its classes do not fit"),
+        ({"classes": np.array(["cat"])}, "the names of its classes do not fit"),
     ],
 )
 def test_references_that_do_not_fit_themselves(changes, said, reference):
@@ -332,6 +336,9 @@ def test_references_that_do_not_fit_themselves(changes, said, reference):
 def test_a_reference_that_is_not_there_is_said_to_be_missing(place):
     with pytest.raises(InputError, match=r"absent.npz cannot be read \(No such file or directory\)"):
         load_reference(Path("absent.npz"))
+    Path("page.npz").write_text("<!doctype html>")
+    with pytest.raises(InputError, match=r"page\.npz cannot be read: it is a web page, which was saved in its place"):
+        load_reference(Path("page.npz"))
 
 
 def test_a_reference_with_too_few_images_for_a_metric_is_found_at_once():
@@ -347,11 +354,35 @@ def test_a_reference_with_too_few_images_for_a_metric_is_found_at_once():
 
 def test_classes_that_images_and_reference_share():
     reference = Reference(Statistics(9, torch.zeros(6), torch.eye(6)), labels=torch.tensor([0, 0, 1, 1, 5, 5]))
-    assert check_classes(torch.tensor([0, 1, 7] * 4), reference) == [0, 1]
+    assert pair_classes(torch.tensor([0, 1, 7] * 4), (), reference) == {"0": (0, 0), "1": (1, 1)}
     for labels, said in (
         (None, "needs classes of the images, and they have none"),
         (torch.tensor([2, 4]), "of those of the images, 2 to 4, it has none"),
         (torch.tensor([0, 0, 0, 0, 5]), "at least 4 images of each class, and class 5 has 1"),
     ):
         with pytest.raises(InputError, match=said):
-            check_classes(labels, reference)
+            pair_classes(labels, (), reference)
+
+
+def test_classes_are_paired_by_name_where_both_sides_have_names():
+    def pairs(ours, theirs):
+        labels = torch.arange(len(theirs)).repeat(2)
+        reference = Reference(Statistics(9, torch.zeros(6), torch.eye(6)), labels=labels, classes=tuple(theirs))
+        return pair_classes(torch.arange(2).repeat(4), ours, reference), notes_on(
+            1000, 1, None, ["per-class"], reference, ours
+        )
+
+    assert pairs(["dog", "cat"], ["ant", "cat", "dog"]) == ({"dog": (0, 2), "cat": (1, 1)}, [])
+    assert pairs(["2", "1"], ["0", "1", "2"]) == ({"2": (0, 2), "1": (1, 1)}, [])
+    by_number = {"0": (0, 0), "1": (1, 1)}
+    for ours, theirs, unnamed in (
+        ([], ["cat", "dog"], "the images have"),
+        (["0", "1"], ["cat", "dog"], "the images have"),  # numbers are no names to a set that has words
+        (["cat", "dog"], ["0", "1"], "the reference has"),
+    ):
+        found, (note,) = pairs(ours, theirs)
+        assert found == by_number
+        assert note.startswith(f"classes are paired by number, for {unnamed} no names of them")
+    assert pairs([], ["0", "1"]) == (by_number, [])
+    with pytest.raises(InputError, match="no images of class 'bird', but of cat, dog; give classes the same names"):
+        pairs(["bird", "cat"], ["cat", "dog"])

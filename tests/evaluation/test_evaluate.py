@@ -160,6 +160,41 @@ def test_too_few_images_of_a_class_are_told_before_any_is_drawn(place, run, monk
     assert not Path("results.jsonl").exists()
 
 
+def test_images_without_classes_are_told_before_a_detector_is_there(place, run):
+    code, _, err = run(
+        "evaluate", "other/0", "--reference", "ref.npz", "--metrics", "fd,per-class", "--detector", "no.pt"
+    )
+    assert code == 2
+    assert "needs classes of the images, and they have none" in err
+
+
+def test_the_order_of_the_classes_does_not_matter_where_they_have_names(place, run, monkeypatch):
+    names = {"0": "airplane", "1": "cat", "2": "dog", "3": "frog"}
+    for number, name in names.items():
+        Path("data", number).rename(Path("data", name))
+    assert run("reference", "data", "--out", "ref.npz", *TINY, "--features")[0] == 0
+    assert load_reference(Path("ref.npz")).classes == tuple(names.values())
+    shutil.copytree("data", "moved")
+    labels = [[path.relative_to("moved").as_posix(), 0] for path in sorted(Path("moved").rglob("*.png"))]
+    order = ["frog", "dog", "cat", "airplane"]
+    for pair in labels:
+        pair[1] = order.index(pair[0].partition("/")[0])
+    Path("moved/dataset.json").write_text(json.dumps({"labels": labels, "classes": order}))
+    result = evaluate(run, "moved", "--metrics", "per-class")
+    assert list(result["frechet_distance_per_class"]) == order
+    assert all(abs(value) < 1e-6 for value in result["frechet_distance_per_class"].values())
+
+    Path("moved/dataset.json").write_text(json.dumps({"labels": labels, "classes": [*order[:3], "plane"]}))
+    monkeypatch.setattr(detectors.Detector, "__call__", None)  # nothing is measured
+    arguments = ("--reference", "ref.npz", "--metrics", "per-class", *TINY)
+    code, _, err = run("evaluate", "moved", *arguments)
+    assert code == 2
+    assert "the reference has no images of class 'plane', but of airplane, cat, dog, frog" in err
+    code, _, err = run("evaluate", "--model", "cifar10-small", "--plan", "2", "--seeds", "0-39", *arguments)
+    assert code == 2
+    assert "the reference has no images of class 'automobile'" in err
+
+
 def test_plans_on_the_same_seeds_are_paired(place, run):
     code, out, _ = run(
         *("evaluate", "--model", "cifar10-small", "--plan", "2", "--plan", "2 churn=1", "--seeds", "0-23"),

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from restart_sampling.base.lock import locked
+from restart_sampling.comparison import run as comparison
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.partial_sums import PartialSums
@@ -141,9 +143,10 @@ def test_a_killed_evaluation_goes_on_with_other_processes(before, after, place, 
     assert not FOLDER.exists()
 
 
-def test_a_finished_plan_is_finished(place, run):
+def test_a_finished_plan_is_finished(place, run, monkeypatch):
     """Killed while it draws the second of two plans; then the same command again when both are there."""
-    more = ("--plan", "3 solver=ddpm")
+    more, locks = ("--plan", "3 solver=ddpm"), []
+    monkeypatch.setattr(comparison, "locked", lambda path, *words: locks.append(path) or locked(path, *words))
     first, _ = evaluate(run)
     line = Path("results.jsonl").read_text()
     both, stderr = evaluate(run, *more)
@@ -153,7 +156,11 @@ def test_a_finished_plan_is_finished(place, run):
     assert both["results"][1]["drawn"] == IMAGES
     whole = Path("results.jsonl").read_text()
     assert len(whole.splitlines()) == 2
+    assert len(locks) == 2
+    for path in locks:
+        path.touch()  # as a kill after the last line leaves it
     again, stderr = evaluate(run, *more)
+    assert not any(path.exists() for path in locks)
     assert Path("results.jsonl").read_text() == whole
     assert [result["plan"] for result in again["results"]] == ["2 [2,1,0.5,3]", "3 solver=ddpm"]
     assert stderr.count("already") == 2

@@ -13,6 +13,7 @@ from restart_sampling.generation import pace as pace_module
 from restart_sampling.generation import speed
 from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.generation.pace import Pace, images_that_pay, own_pace
+from restart_sampling.models.graphed import GraphedNetwork
 from tiny_model import tiny_model_file
 
 GIB = 2**30
@@ -100,17 +101,19 @@ def test_a_run_goes_on_where_another_number_of_images_pays(run, tmp_path, monkey
     assert json.loads(stdout)["drawn"] == 0
 
 
-def settled(monkeypatch, calls=0.0, seconds=0.0, expected=30.0, may_compile=True, evaluations=35):
+def settled(monkeypatch, calls=0.0, seconds=0.0, expected=30.0, may_compile=True, evaluations=35, fused=False):
     """What is said, and the batch compiled for, on a device that takes a hundredth of a second for an image."""
     compiled = []
     monkeypatch.setattr(speed, "compile_network", lambda net, batch: compiled.append(batch))
     monkeypatch.setattr(speed, "CompileTime", lambda network, batch: SimpleNamespace(expected=lambda: expected))
     monkeypatch.setattr(speed, "_seconds", lambda drawing, images: 0.01 / 35)
-    net = SimpleNamespace(device=torch.device("cuda"), model=None)
+    net = SimpleNamespace(device=torch.device("cuda"), model=torch.nn.Identity(), fused=fused)
     pace = Pace(256, automatic=True, measured=True)
     drawing = SimpleNamespace(net=net, pace=pace, nfe=35, network_evaluations=evaluations, call=None)
     ranks = Ranks(0, 1, net.device)
-    return speed.settle(drawing, ranks, may_compile=may_compile, calls=calls, seconds=seconds), compiled
+    said = speed.settle(drawing, ranks, may_compile=may_compile, calls=calls, seconds=seconds)
+    compiled += [("graph", net.model.batch)] if isinstance(net.model, GraphedNetwork) else []
+    return said, compiled
 
 
 def test_the_network_is_compiled_where_the_run_is_long_enough_to_earn_it_back(monkeypatch):
@@ -124,3 +127,5 @@ def test_the_network_is_compiled_where_the_run_is_long_enough_to_earn_it_back(mo
     assert settled(monkeypatch, seconds=600)[1] == [256]
     assert settled(monkeypatch, calls=35 * after, may_compile=False) == (None, [])
     assert settled(monkeypatch, calls=35 * 256) == (None, [])
+    assert settled(monkeypatch, calls=35 * after, fused=True, evaluations=70) == (None, [("graph", 512)])
+    assert settled(monkeypatch, calls=35 * 256, fused=True) == (None, [])

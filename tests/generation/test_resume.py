@@ -15,7 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import is_partial
+from restart_sampling.generation.store import BlockStore
 from tiny_model import TORCHRUN, start, tiny_model_file, wait_for
 
 # Writes a file in two halves, so that there is time to kill it in between, and says who it is.
@@ -341,6 +343,14 @@ def test_a_finished_run_is_checked_and_nothing_is_drawn(kind, place, run):
     assert code == 0
     assert f"{kind} is complete: all {SEEDS} images were there already" in stderr
     assert (contents(out), out.stat().st_mtime_ns) == (whole, when)
+
+
+def test_a_zip_that_unpacks_to_far_more_than_it_is_is_not_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "out.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", b'{"run": {}, "batch": 1, "complete": false}' + b" " * 2**27)
+    store = BlockStore(tmp_path / "out.zip", [(0,)], {})
+    with pytest.raises(InputError, match=r"out\.zip exists and is not a run of generate \(no readable manifest"):
+        store.check(1)
 
 
 def test_a_finished_zip_that_is_damaged_is_made_again(place, run):

@@ -9,6 +9,7 @@ import torch
 
 import restart_sampling as rs
 from restart_sampling.models.denoiser import DENOISERS
+from restart_sampling.models.graphed import GraphedNetwork
 from restart_sampling.models.guidance import guided_by_class
 from restart_sampling.sampling import noise as noise_module
 from restart_sampling.sampling.noise import Stream, noise
@@ -137,3 +138,39 @@ def test_a_compiled_network_draws_the_same_images_and_serves_smaller_batches(bun
     assert model.model.batch == 64
     difference = (compiled - images(eager, plan, range(40), batch_size=32, guidance=1.5)).abs().double()
     assert difference.mean() < 1.5
+
+
+SMALL = {"model_channels": 48, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8]}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options"),
+    [
+        ("SongUNet", {}),
+        ("SongUNet", {"encoder_type": "residual", "embedding_type": "fourier", "resample_filter": [1, 3, 3, 1]}),
+        ("SongUNet", {"encoder_type": "skip", "decoder_type": "skip"}),
+        ("DhariwalUNet", {"model_channels": 192}),
+        ("DhariwalUNet", {"adaptive_scale": False, "residual_resampling": False}),
+    ],
+)
+def test_the_kernels_between_convolutions_compute_what_torch_does(model_type, options):
+    torch.manual_seed(0)
+    model = DENOISERS["EDMPrecond"](img_resolution=16, img_channels=3, model_type=model_type, **SMALL | options)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2 if parameter.ndim == 1 else parameter[0].numel() ** -0.5)
+    model = model.cuda().eval().requires_grad_(False)
+    x = torch.randn(5, 3, 16, 16, device="cuda", dtype=torch.float64) + 3
+    sigma = torch.full((5,), 2.0, device="cuda", dtype=torch.float64)
+    exact = model(x, sigma)
+    eager = (model.half()(x, sigma) - exact).norm() / exact.norm()
+    model = rs.fast(model, torch.float16)
+    assert (model(x, sigma) - exact).norm() / exact.norm() < 1.5 * eager
+    x.requires_grad_()
+    assert torch.autograd.grad(model(x, sigma).sum(), x)[0].abs().min() > 0
+
+
+def test_a_graph_draws_the_same_images_and_leaves_other_batches_to_the_network(bundled):
+    model = rs.fast(rs.load_model("cifar10-small", device="cuda"), torch.float16)
+    expected = images(model, "6 [3,2,1.09,3.2] solver=dpmpp_2m", range(72), batch_size=32)
+    model.model = GraphedNetwork(model.model, 32)
+    assert torch.equal(images(model, "6 [3,2,1.09,3.2] solver=dpmpp_2m", range(72), batch_size=32), expected)

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from image_files import cifar_batch, cifar_set, encoded, picture, png, write_cif
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.generation.store import BlockStore
-from restart_sampling.images import image_set
 from restart_sampling.images.image_set import read_images
+from restart_sampling.images.sources import open_source
 
 FILES = {f"{'ab'[place % 2]}/{place:03d}.png": png(place) for place in range(50)}
 
@@ -33,27 +34,26 @@ def test_batches_are_in_the_order_of_the_names(batch, workers, tmp_path):
     assert np.array_equal(np.concatenate(batches), expected())
 
 
-def test_the_slow_ones_do_not_change_the_order(tmp_path, monkeypatch):
-    decode = image_set.decode
+def test_the_slow_ones_do_not_change_the_order(tmp_path):
+    source = open_source(write_folder(tmp_path, FILES))
 
-    def slow(raw, where):
-        time.sleep(0.005 if where.endswith("0.png") else 0)
-        return decode(raw, where)
+    def slow(place):
+        time.sleep(0.005 if place % 10 == 0 else 0)
+        return source.raw(place)
 
-    monkeypatch.setattr(image_set, "decode", slow)
-    images = read_images(write_folder(tmp_path, FILES), workers=4)
+    images = read_images(replace(source, raw=slow), workers=4)
     assert np.array_equal(np.concatenate(list(images.batches(1))), expected())
 
 
-def test_no_more_than_a_few_batches_are_read_ahead(tmp_path, monkeypatch):
-    images = read_images(write_folder(tmp_path, FILES), workers=2)
+def test_no_more_than_a_few_batches_are_read_ahead(tmp_path):
+    source = open_source(write_folder(tmp_path, FILES))
     read = []
-    original = image_set._pixels
-    monkeypatch.setattr(image_set, "_pixels", lambda *a: (read.append(1), original(*a))[1])
-    batches = images.batches(2)
+    counted = replace(source, raw=lambda place: (read.append(place), source.raw(place))[1])
+    batches = read_images(counted, workers=2).batches(2)
+    read.clear()
     next(batches)
     time.sleep(0.05)
-    assert len(read) <= 2 * (1 + 3)
+    assert 2 < len(read) <= 2 * (1 + 3)
     batches.close()
 
 
@@ -72,10 +72,11 @@ def test_what_generate_writes_reads_back(name, tmp_path):
     store = BlockStore(tmp_path / name, [seeds], {})
     with ThreadPoolExecutor() as threads:
         store.write(0, [images[seed % 5] for seed in seeds], [seed % 3 for seed in seeds], threads)
-    store.finish({"run": {}, "batch": 5})
+    store.finish({"run": {}, "batch": 5, "classes": ["cat", "dog", "frog"]})
     read = read_images(tmp_path / name)
     assert read.names == [f"{n - n % 1000:06d}/{n:06d}.png" for n in (3, 5, 40, 1200, 1999)]
     assert read.labels.tolist() == [0, 2, 1, 0, 1]
+    assert read.classes == ("cat", "dog", "frog")
     assert np.array_equal(next(iter(read)), images[[3, 0, 0, 0, 4]])
 
 

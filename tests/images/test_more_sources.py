@@ -16,10 +16,9 @@ from restart_sampling.images.dataset import make_dataset, plan_dataset
 from restart_sampling.images.decode import decode
 from restart_sampling.images.image_set import read_images
 from restart_sampling.images.labels import class_notes
-from restart_sampling.images.png import decode_plain
+from restart_sampling.images.png import decode_alike, decode_plain
 from restart_sampling.images.sources import open_source
 from restart_sampling.images.transforms import Transform
-from restart_sampling.training.training_set import class_names
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -213,6 +212,8 @@ def test_files_that_do_not_fit_their_names(tmp_path):
         ("metadata.jsonl", '{"file_name": "1.png", "label": 3.0}\n{"file_name": "a/0.png", "label": 10}', [3, 10], ()),
         ("metadata.csv", "file_name, label\n1.png, 3\na/0.png, 10\n", [3, 10], ()),
         ("metadata.csv", "file_name;label\n1.png;3\n\na/0.png;10\n", [3, 10], ()),
+        ("metadata.csv", "File_Name,Label\n1.png,3\na/0.png,10\n", [3, 10], ()),
+        ("metadata.jsonl", '{"file_name": "1.png", "Label": 3}\n{"File_name": "a/0.png", "Label": 10}', [3, 10], ()),
         ("metadata.csv", "file_name,text\n1.png,x\n", [0, 1], ("", "a")),
         ("metadata.csv", "label,file_name\n007,1.png\nx,a/0.png\n", [0, 1], ("007", "x")),
         ("metadata.jsonl", '{"file_name": "1.png", "label": 3}\n{"file_name": "a/0.png", "label": 0}\n\n', [3, 0], ()),
@@ -244,6 +245,8 @@ def read_files(folder):
         ("metadata.csv", b"file_name,label\n1.png,3.0\na/0.png,nan\n", "has the label nan, and a class is 0, 1"),
         ("metadata.csv", b"filename,label\n1.png,3\na/0.png,0\n", "has no file_name, which says whose each label is"),
         ("metadata.csv", b"file_name,label,label\n1.png,3,4\n", "has the column label twice"),
+        ("metadata.csv", b"file_name,label,Label\n1.png,3,4\n", "has the column label twice"),
+        ("metadata.jsonl", b'{"file_name": "1.png", "label": 3, "label": 4}', r"jsonl is .* has the key 'label' twice"),
         ("metadata.jsonl", b'{"file_name": "1.png", "label": [3]}', r"has no label, a number or a text, for 1\.png"),
         ("metadata.jsonl", b"[1]\n", r"metadata\.jsonl is damaged"),
         ("metadata.jsonl", b"{\n", r"metadata\.jsonl is damaged"),
@@ -295,18 +298,35 @@ def test_a_pgm_of_16_bits():
     assert np.asarray(decode(content, "x")).tolist() == [[0, 1, 2, 255]]
 
 
+def idat(content):
+    chunk = b"IDAT" + content
+    return len(content).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_the_short_way_gives_what_pillow_gives(mode):
     image = picture(0, (33, 7), mode)
     for options in ({}, {"compress_level": 0}, {"optimize": True}):
         assert np.array_equal(decode_plain(encoded(image, **options)), image)
+        alike = [picture(seed, (33, 7), mode) for seed in range(4)]
+        decoded = decode_alike([encoded(each, **options) for each in alike])
+        assert np.array_equal(decoded, [np.asarray(each).reshape(7, 33, -1).transpose(2, 0, 1) for each in alike])
+        assert decoded.flags.writeable
+        assert decoded.flags.c_contiguous
     whole = encoded(image)
-    assert decode_plain(whole[:-1]) is None
-    assert decode_plain(whole + b"x") is None
-    for place in range(len(whole)):  # damage anywhere is left to Pillow
-        assert decode_plain(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]) is None
-    for other in (image.convert("RGBA"), image.convert("P"), image.convert("1")):
-        assert decode_plain(encoded(other)) is None
+    start, content, end = whole[:33], whole[41:-16], whole[-12:]
+    two_chunks = start + idat(content[:9]) + idat(content[9:]) + end
+    assert np.array_equal(decode_plain(two_chunks), image)
+    assert decode_alike([whole, two_chunks]) is None
+    broken = [whole[:-1], whole + b"x", start + idat(content[:-9]) + end]
+    # Damage anywhere is left to Pillow.
+    broken += [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in range(len(whole))]
+    broken += [encoded(other) for other in (image.convert("RGBA"), image.convert("P"), image.convert("1"))]
+    for other in broken:
+        assert decode_plain(other) is None
+        assert decode_alike([whole, other]) is None
+        assert decode_alike([other, whole]) is None
+    assert decode_alike([whole, encoded(picture(0, (7, 33), mode))]) is None
 
 
 # --- names of classes ---
@@ -318,7 +338,7 @@ def test_names_of_classes_are_kept(tmp_path):
     make_dataset(plan_dataset(open_source(source), tmp_path / "a.zip", Transform()))
     make_dataset(plan_dataset(open_source(tmp_path / "a.zip"), tmp_path / "b.zip", Transform()))
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
-    assert class_names(read_images(tmp_path / "b.zip")) == ("caf\xe9", "cat", "dog")
+    assert read_images(tmp_path / "b.zip").classes == ("caf\xe9", "cat", "dog")
 
 
 @pytest.mark.parametrize(
@@ -399,6 +419,32 @@ def test_a_first_image_without_a_class_of_a_webdataset(tmp_path):
         open_source(write_tar(tmp_path / "a.tar", files))
     only = {"a/1.png": png(0), "b/1.png": png(1), "paper.cls": b"of LaTeX"}
     assert open_source(write_tar(tmp_path / "b.tar", only)).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (['{"label": 7, "text": "x"}', '{"label": 3}'], ([7, 3], ())),
+        (['{"label": "dog"}', '{"label": "cat"}'], ([1, 0], ("cat", "dog"))),
+        (['{"text": "x"}', "[]"], ([0, 1], ("a", "b"))),  # captions: the folders count
+        (['{"label": 7}', '{"text": "x"}'], r"b/1\.json has no label, and others have"),
+        (['{"text": "x"}', '{"label": 7}'], r"a/1\.json has no label, and others have"),
+        (['{"label": 7}', '{"label": [1]}'], r"b/1\.json has the label \[1\], and a class is a number or a text"),
+        (['{"label": 7}', '{"label": -1}'], r"\.json files has the label -1, and a class is"),
+        (['{"label": 7}', '{"label": 1, "label": 2}'], r"b/1\.json is damaged .* has the key 'label' twice"),
+        (['{"label": 7}', "{"], r"b/1\.json is damaged"),
+    ],
+)
+def test_labels_in_the_json_files_of_a_webdataset(labels, found, tmp_path):
+    files = {"a/1.jpg": png(0), "b/1.jpg": png(1)}
+    files |= {f"{name}/1.json": label.encode() for name, label in zip("ab", labels, strict=True)}
+    write_tar(tmp_path / "a.tar", files)
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=found):
+            open_source(tmp_path / "a.tar")
+    else:
+        source = open_source(tmp_path / "a.tar")
+        assert (source.labels.tolist(), source.classes) == found
 
 
 @pytest.mark.parametrize(

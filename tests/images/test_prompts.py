@@ -136,6 +136,23 @@ def test_numbers_are_read_in_every_usual_form(table, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("table", "order"),
+    [
+        ("index,caption\n2,c\n0,a\n1,b\n", "abc"),
+        ("Unnamed: 0,caption\n2,c\n0,a\n1,b\n", "abc"),
+        ("caption,File_Name\nc,2.png\na,0.png\nb,1.png\n", "abc"),
+        ("id,image,caption\n0,x/2.png,c\n1,x/0.png,a\n2,x/1.png,b\n", "abc"),
+        ("image,caption\n2,c\n0,a\n3,b\n", "cab"),  # of other images
+        ("image,caption\n1,c\n0,a\n1,b\n", "cab"),
+        ("score,caption\n2,c\n0,a\n1,b\n", "cab"),
+    ],
+)
+def test_all_numbers_in_a_column_of_images_are_theirs(table, order, tmp_path):
+    (tmp_path / "prompts.csv").write_text(table)
+    assert list(read_numbered_prompts(tmp_path / "prompts.csv").items()) == list(enumerate(order))
+
+
+@pytest.mark.parametrize(
     ("table", "what"),
     [
         (",caption\n1,x\n1,y\n", "has 1 twice"),

@@ -144,6 +144,7 @@ HARMLESS = pickled(snapshot(network("vp_ddpmpp")))
 
 BROKEN = {
     "empty": (b"", "neither a safetensors file, nor"),
+    "safetensors without its end": (b"\x10\0\0\0\0\0\0\0{", "a safetensors file that was cut off"),
     "text": (b"version https://git-lfs.github.com/spec/v1\n", "neither a safetensors file, nor"),
     "only the magic": (b"\x80", "the pickle is damaged"),
     "protocol 6": (a_pickle(b"N", 6), "protocol is 6"),

@@ -1,5 +1,8 @@
 """The models that come with the package: each with its card and a default plan, and trained, not only loadable."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -29,6 +32,12 @@ def test_each_says_what_it_is(name):
     assert {tensor.dtype for tensor in load_file(resolve(name)).values()} == {torch.int8, torch.float16, torch.float32}
     assert sha256(resolve(name)) in resolve(name).with_suffix(".md").read_text()
     assert "CIFAR-10" in resolve(name).with_suffix(".md").read_text()
+
+
+def test_they_load_without_torch_compile():
+    code = "import sys, restart_sampling as rs; rs.load_model('cifar10-small'); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_each_has_a_default_plan_that_fits():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from edm_files import NETWORKS, Persistent, golden, network, pickled, snapshot, 
 from safetensors.torch import load_file, save_file
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.cli.model import model as group
 from restart_sampling.models import checkpoint as checkpoint_module
-from restart_sampling.models.checkpoint import load_model, read_checkpoint, write_safetensors
+from restart_sampling.models.checkpoint import _class_names, load_model, read_checkpoint, write_safetensors
+from restart_sampling.models.resolve import BUNDLED
+from tiny import detector_file
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +121,9 @@ def test_an_average_that_is_a_state_dict_is_taken_with_the_network_beside_it(pre
     short = write(training_state({"net": raw, "ema": dict(list(average.items())[1:])}), "b.pt")
     with pytest.raises(InputError, match="1 are missing and 0 unknown"):
         load_model(short)
+    listed = write(training_state({"net": raw, "ema": [*average.values()]}), "c.pt")
+    with pytest.raises(InputError, match=r"its average \(ema\) is a list, and has to be a network or a state dict"):
+        load_model(listed)
 
 
 LAYER = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)).state_dict()  # with _metadata, as all have
@@ -138,6 +145,7 @@ def test_a_state_dict_without_a_network_is_told_which_file_to_give(content, writ
         (b"", "nor .*, but empty; download it again"),
         (b"\n<!DOCTYPE HTML>\n<title>Google Drive", ", but a web page.*; download the file itself"),
         (b"<html lang=en>" + bytes(2000), ", but a web page.*; download the file itself"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>', ", but the answer of a server.*; download the file"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
             ", but a Git LFS pointer.*'git lfs pull'",
@@ -148,6 +156,11 @@ def test_a_state_dict_without_a_network_is_told_which_file_to_give(content, writ
 def test_what_a_failed_download_left_is_named(data, message, write):
     with pytest.raises(InputError, match=message):
         read_checkpoint(write(data))
+
+
+def test_a_detector_is_no_model(tmp_path):
+    with pytest.raises(InputError, match="it is a TorchScript file, a program with its weights, as detectors are"):
+        read_checkpoint(detector_file(tmp_path / "detector.pt"))
 
 
 def test_foreign_safetensors_are_not_sent_in_a_circle(tmp_path):
@@ -438,6 +451,16 @@ def test_infinity_in_the_arguments(write, tmp_path):
     write_safetensors(first, tmp_path / "out.safetensors")
     second = read_checkpoint(tmp_path / "out.safetensors")
     assert second.init_kwargs["sigma_max"] == second.build().sigma_max == math.inf
+
+
+def test_every_name_of_a_class_is_kept(tmp_path):
+    names = ("tench, Tinca tinca", "", "[x]", "caf\u00e9", *map(str, range(6)))
+    write_safetensors(replace(read_checkpoint(BUNDLED["cifar10-small"]), classes=names), tmp_path / "a.safetensors")
+    model = read_checkpoint(tmp_path / "a.safetensors")
+    assert model.classes == model.build().classes == names
+    assert replace(model, classes=names[:9]).build().classes == ()  # a name of each, or none
+    with pytest.raises(UnreadableError, match="classes is no list of names"):
+        _class_names("[1]")
 
 
 def test_bundled_round_trip_keeps_classes_and_metadata(tmp_path):

@@ -1,10 +1,13 @@
 import os
+from contextlib import contextmanager, nullcontext
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 
 import restart_sampling as rs
 from restart_sampling.models.fast import CompiledNetwork, CompileTime, uncompiled
+from restart_sampling.models.graphed import GraphedNetwork
 from restart_sampling.models.song_unet import SongUNet
 
 TINY = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
@@ -115,6 +118,47 @@ def test_what_is_compiled_is_kept_in_our_cache_unless_the_user_names_another(net
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "ours" / "compiled")
 
 
+def test_a_graph_serves_one_batch_size_and_others_run_without_it(network, monkeypatch):
+    plain, _, _ = network
+    graphed = GraphedNetwork(plain, 4)
+    captured = []
+
+    @contextmanager
+    def capture(graph, capture_error_mode):
+        captured.append(len(graphed._inputs[0]))
+        yield
+
+    class Graph:
+        def replay(self):
+            graphed._out.copy_(plain(*graphed._inputs))
+
+    for name, stand_in in (
+        ("Stream", MagicMock()),
+        ("current_stream", MagicMock()),
+        ("stream", lambda stream: nullcontext()),
+        ("graph", capture),
+        ("CUDAGraph", Graph),
+        ("empty_cache", lambda: None),
+    ):
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    with torch.no_grad():
+        for count in (4, 3, 4, 6):
+            x, noise, labels = inputs(count)
+            for each in (x, x + 1):
+                torch.testing.assert_close(graphed(each, noise, labels), plain(each, noise, labels))
+    graphed(*inputs(4))  # with gradients
+    assert captured == [4]
+
+
+def test_after_a_graph_that_does_not_fit_the_network_runs_without(network, monkeypatch):
+    graphed = GraphedNetwork(network[0], 4)
+    monkeypatch.setattr(graphed, "_capture", MagicMock(side_effect=torch.OutOfMemoryError))
+    with torch.no_grad():
+        with pytest.raises(torch.OutOfMemoryError):
+            graphed(*inputs(4))
+        torch.testing.assert_close(graphed(*inputs(4)), network[0](*inputs(4)))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keeps_the_state_and_the_tables(dtype):
     model = rs.load_model("cifar10-small")
@@ -126,3 +170,5 @@ def test_half_precision_keeps_the_state_and_the_tables(dtype):
     assert rounded.dtype == torch.float64
     error = ((rounded - exact).norm() / exact.norm()).item()
     assert 0 < error < (2e-3 if dtype == torch.float16 else 2e-2)
+    weight = model.model.enc["32x32_conv"].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == (dtype == torch.bfloat16)

@@ -39,6 +39,17 @@ def test_a_compiled_training_step_normalises_as_torch_does_and_keeps_the_layout(
     assert compiled(images).is_contiguous(memory_format=torch.channels_last)
 
 
+def test_bfloat16_in_channels_last_is_normalised_in_float32(images):
+    norm = group_norm(16, 1e-6).bfloat16()
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    rounded = images.detach().bfloat16()
+    right = F.group_norm(rounded.float(), 4, norm.weight.float(), norm.bias.float(), 1e-6)
+    found = norm(rounded)
+    assert torch.equal(found, right.bfloat16())
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_doubling_gives_the_same_pixels_and_sums_their_gradients(images):
     up = Resample("up", (1, 1))

@@ -90,8 +90,8 @@ def test_channels_last_changes_nothing(golden):
 
 def test_forward_never_reads_a_value_back(golden):
     x, sigma, labels = (None if value is None else value.to("meta") for value in inputs(golden))
+    model = build(golden).to("meta")
     with torch.device("meta"):
-        model = build(golden)
         assert model(x, sigma, labels).shape == x.shape
         if labels is not None:
             assert model(x, sigma, labels.argmax(1)).shape == x.shape

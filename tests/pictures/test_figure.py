@@ -11,6 +11,8 @@ from restart_sampling.cli.figure import figure
 from restart_sampling.comparison.comparable import read_sweep
 from restart_sampling.comparison.published import CHECKPOINTS, published
 from restart_sampling.pictures.kinds import KINDS, plot
+from restart_sampling.pictures.nfe import side_by_side
+from restart_sampling.pictures.noise_paths import best_of_families
 from restart_sampling.pictures.points import (
     Point,
     best_at_each,
@@ -38,11 +40,39 @@ def line(axes, label):
     return [(float(x), float(y)) for x, y in zip(*found.get_data(), strict=True)]
 
 
+def near(points):
+    return [(pytest.approx(x, rel=0.15), y) for x, y in points]
+
+
 def test_one_line_a_family_through_its_best_at_each_nfe(results):
     (axes,) = plot("nfe", results).axes
-    assert line(axes, ODE) == [(17, 9.0), (35, 7.0), (127, 6.5)]
-    assert line(axes, SDE) == [(35, 8.0), (255, 4.0)]
-    assert line(axes, RESTART) == [(39, 6.0), (43, 5.6), (51, 5.2), (67, 5.4)]
+    assert axes.get_ylabel() == "Fréchet distance\n(made-up)"
+    assert line(axes, ODE) == near([(17, 9.0), (35, 7.0), (127, 6.5)])
+    assert line(axes, SDE) == near([(35, 8.0), (255, 4.0)])
+    assert line(axes, RESTART) == near([(39, 6.0), (43, 5.6), (51, 5.2), (67, 5.4)])
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_points_of_one_nfe_stand_side_by_side_and_no_further_than_their_neighbours(logarithmic):
+    plan = Plan.parse("18")
+    points = [
+        Point(f"{nfe} {number}", "", "ODE" if number % 2 else "SDE", plan, nfe, number, 0.1)
+        for nfe, count in ((20, 1), (40, 5), (41, 3), (80, 2))
+        for number in range(count)
+    ]
+    places = side_by_side(points, 4, logarithmic=logarithmic)
+    assert places["20 0"] == pytest.approx(20)
+    at = {nfe: [place for key, place in places.items() if key.startswith(f"{nfe} ")] for nfe in (20, 40, 41, 80)}
+    assert all(len(set(each)) == len(each) for each in at.values())
+    assert max(at[20]) < min(at[40]) < 40 < max(at[40]) < min(at[41]) < max(at[41]) < min(at[80]) < 80 < max(at[80])
+    assert max(places["40 0"], places["40 2"], places["40 4"]) < min(places["40 1"], places["40 3"])  # by family
+
+
+def test_the_numbers_of_an_axis_are_where_the_data_are(results):
+    (axes,) = plot("nfe", results).axes
+    numbers = set(axes.get_xticks())
+    assert {17, 43, 255} <= numbers <= {each["nfe"] for each in results.values()}
+    assert list(plot("K", results).axes[0].get_xticks()) == [0, 1, 2, 4, 8]
 
 
 def test_the_pareto_front_is_a_staircase_of_points_that_none_beats(results):
@@ -69,13 +99,13 @@ def test_the_front_by_its_definition():
     assert len(best_at_each(points)) == len({point.nfe for point in points})
 
 
-def test_the_spread_is_shaded_one_standard_error_to_each_side(results):
+def test_every_point_has_a_bar_of_one_standard_error_to_each_side(results):
     (axes,) = plot("nfe", results).axes
-    bands = [np.array(band.get_paths()[0].vertices) for band in axes.collections]
-    ode = next(band for band in bands if {17.0, 35.0, 127.0} == set(band[:, 0]))
-    for nfe, distance in ((17, 9.0), (35, 7.0), (127, 6.5)):
-        edges = ode[ode[:, 0] == nfe, 1]
-        assert (edges.min(), edges.max()) == (pytest.approx(distance - 0.1), pytest.approx(distance + 0.1))
+    bars = [segment for bar in axes.collections for segment in bar.get_segments()]
+    assert sorted((low[1], high[1]) for low, high in bars) == [
+        (pytest.approx(each["frechet_distance"] - 0.1), pytest.approx(each["frechet_distance"] + 0.1))
+        for each in sorted(results.values(), key=lambda each: each["frechet_distance"])
+    ]
 
 
 def test_every_point_has_a_marker_that_leads_to_its_row(results):
@@ -84,7 +114,7 @@ def test_every_point_has_a_marker_that_leads_to_its_row(results):
     assert markers.keys() == {f"point-{key}" for key in results}
     for key, found in results.items():
         marker = markers[f"point-{key}"]
-        assert marker.get_xdata()[0] == found["nfe"]
+        assert marker.get_xdata()[0] == pytest.approx(found["nfe"], rel=0.15)
         assert marker.get_ydata()[0] == found["frechet_distance"]
         assert marker.get_url() == f"#row-{key}"
 
@@ -101,10 +131,23 @@ def test_distance_against_place_and_length(results):
     snapped = [0.0599, 0.2964, 1.0882, 5.3151]  # of the 18 levels
     assert [x for x, _ in points] == pytest.approx(snapped, rel=1e-3)
     points = line(length, "18 [3,2,1.09,t_max]")
-    assert [y for _, y in points] == [7.0, 5.9, 5.6, 6.4]
-    assert [x for x, _ in points] == pytest.approx(
-        [0, 2.09 - snapped[2], 3.2 - snapped[2], 9.09 - snapped[2]], rel=1e-3
-    )
+    assert [y for _, y in points] == [5.9, 5.6, 6.4]
+    assert [x for x, _ in points] == pytest.approx([2.09 - snapped[2], 3.2 - snapped[2], 9.09 - snapped[2]], rel=1e-3)
+    assert length.get_xscale() == "log"
+    assert {y for _, y in line(length, "18, without it")} == {7.0}
+
+
+def test_a_colour_is_the_same_family_in_all_figures(results):
+    colours = {}
+    for kind in KINDS:
+        for axes in plot(kind, results).axes:
+            for marker in axes.lines:
+                if marker.get_gid():
+                    family = results[marker.get_gid().removeprefix("point-")]["family"]
+                    colours.setdefault(family, set()).add(marker.get_color())
+    for axes, family in zip(plot("paths", results).axes, (ODE, SDE, RESTART), strict=True):
+        colours[family].add(axes.lines[0].get_color())
+    assert [len(each) for each in colours.values()] == [1, 1, 1]
 
 
 def test_plans_that_differ_in_more_are_on_no_curve(tmp_path):
@@ -128,6 +171,17 @@ def test_paths_are_those_of_the_best_of_each_family(results):
     plan = Plan.parse("18 [3,4,1.09,3.2]")
     schedule = plan.path(0.002, 80).schedule(*plan.solvers)
     assert line(panels[2], str(plan)) == [(spent, level) for spent, level in schedule if level > 0]
+
+
+def test_paths_of_many_families_are_the_best_of_each_kind():
+    plan = Plan.parse("18")
+    points = [
+        Point(f"{kind}{number}", "", f"{kind} ({number})", plan, 35, (number + 1) % 3, 0.1)
+        for kind in ("ODE", "SDE", "Restart")
+        for number in range(3)
+    ]
+    assert [each.key for each in best_of_families(points)] == ["ODE2", "SDE2", "Restart2"]
+    assert best_of_families(points[:6]) == points[:6]
 
 
 def test_chosen_rows(results, tmp_path, run):
@@ -170,7 +224,7 @@ def test_published_curves(results, setting):
     for sampler in {each.sampler for each in published(setting)}:
         values = sorted((each.nfe, each.fid) for each in published(setting) if each.sampler == sampler)
         assert line(theirs, f"paper: {sampler}") == values
-    assert line(ours, ODE) == [(17, 9.0), (35, 7.0), (127, 6.5)]
+    assert line(ours, ODE) == near([(17, 9.0), (35, 7.0), (127, 6.5)])
 
 
 def test_published_curves_share_the_axes_where_the_detector_is_the_same(tmp_path):
@@ -193,6 +247,8 @@ def test_families_differ_in_colour_and_marker():
     looks = styles([f"{kind} ({solver})" for kind in ("ODE", "SDE", "Restart") for solver in "abc"])
     assert len(set(looks.values())) == len({look.marker for look in looks.values()}) == 9
     assert len({look.colour for look in looks.values()}) == 9
+    many = styles([f"{kind} ({solver})" for kind in ("ODE", "SDE", "Restart", "x") for solver in range(12)])
+    assert len({look.colour for look in many.values()}) == 48
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -243,7 +299,7 @@ def test_evaluate_s_results_are_plotted_too(tmp_path):
         for each in made_up()
     ]
     (axes,) = plot("nfe", read_sweep(results_file(*rows, name=tmp_path / "results.jsonl"))).axes
-    assert line(axes, ODE) == [(17, 9.0), (35, 7.0), (127, 6.5)]
+    assert line(axes, ODE) == near([(17, 9.0), (35, 7.0), (127, 6.5)])
 
 
 @pytest.mark.parametrize(

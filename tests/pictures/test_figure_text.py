@@ -62,7 +62,7 @@ def line(axes, label):
 def test_a_line_a_sampler_with_a_point_a_scale(results):
     clip, beauty = plot("text", results).axes
     assert (clip.get_xlabel(), beauty.get_xlabel()) == ("CLIP score", "aesthetic score")
-    assert clip.get_ylabel() == beauty.get_ylabel() == "Fréchet distance"
+    assert clip.get_ylabel() == beauty.get_ylabel() == "Fréchet distance\n(made-up)"
     assert line(clip, "ddim:50 ")[1] == [(0.29, 17.0), (0.305, 14.0), (0.315, 16.0)]
     assert line(beauty, "ddim:50 ")[1] == [(5.1, 17.0), (5.2, 14.0), (5.3, 16.0)]
     assert line(clip, "restart:30 (NFE 62-64)")[1] == [(0.3, 13.0), (0.31, 14.5), (0.318, 15.5)]
@@ -145,3 +145,15 @@ def test_bad_input(tmp_path, run, rows, more, said):
     assert code == 2
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("settings", ["", " use_karras_sigmas=true"])
+def test_long_names_stay_within_the_figure(settings, tmp_path):
+    rows = [*made_up(), text_result(f"dpmpp:20{settings}", 2.0, 16.9, 0.288, 5.11, 20)]
+    figure = plot("text", read_text_rows(results_file(*rows, name=tmp_path / "results.jsonl")), "stable-diffusion")
+    figure.draw_without_rendering()
+    (legend,), whole = figure.legends, figure.bbox
+    shown = legend.get_window_extent()
+    assert whole.x0 <= shown.x0
+    assert shown.x1 <= whole.x1
+    assert len(legend.get_texts()) == 7 + 7

@@ -168,21 +168,26 @@ def test_a_guide_and_a_negative_prompt_are_one_too_many(weak):
 def test_a_guide_from_a_folder(model, folder, tmp_path):
     loaded = load_guide(str(folder()), model())
     assert (loaded.name, type(loaded.network)) == (str(folder()), type(model().network))
-    other = tmp_path / "other"
-    other.mkdir()
-    for part in folder().iterdir():
-        (other / part.name).symlink_to(part)
-    (other / "scheduler").unlink()
-    (other / "scheduler").mkdir()
-    config = json.loads((folder() / "scheduler" / "scheduler_config.json").read_text())
-    (other / "scheduler" / "scheduler_config.json").write_text(
-        json.dumps({**config, "prediction_type": "v_prediction"})
-    )
-    with pytest.raises(InputError, match="trained with prediction_type v_prediction"):
-        load_guide(str(other), model())
     for place, said in (("./nowhere", "there is no such folder"), (str(tmp_path), "could not be loaded")):
         with pytest.raises(InputError, match=f"--guide {place}:? {said}"):
             load_guide(place, model())
+
+
+def test_a_guide_was_trained_with_the_same_noise(model, folder, tmp_path):
+    """A setting that an older file lacks is at the value that changes nothing."""
+    for part in folder().iterdir():
+        (tmp_path / part.name).symlink_to(part)
+    (tmp_path / "scheduler").unlink()
+    (tmp_path / "scheduler").mkdir()
+    file = tmp_path / "scheduler" / "scheduler_config.json"
+    config = json.loads((folder() / "scheduler" / "scheduler_config.json").read_text())
+    changed = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "snr_shift_scale": 3.0}
+    for key, value in changed.items():
+        file.write_text(json.dumps({**config, key: value}))
+        with pytest.raises(InputError, match=f"trained with {key} {value}, and"):
+            load_guide(str(tmp_path), model())
+    file.write_text(json.dumps({key: value for key, value in config.items() if key != "rescale_betas_zero_snr"}))
+    assert load_guide(str(tmp_path), model()).sha256 == load_guide(str(folder()), model()).sha256
 
 
 def test_from_the_command_line(folder, tmp_path, run, monkeypatch):

@@ -98,21 +98,24 @@ def test_a_callback_that_changes_the_sample_is_followed_as_in_diffusers(solver, 
     torch.testing.assert_close(result[-2], expected[-2] * scale(len(expected) - 2), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc", "ab", "sa:high=20"])
+@pytest.mark.parametrize("solver", ["heun", "dpm3", "ddpm", "dpmpp_2m", "unipc", "ab", "sa:high=20"])
 @pytest.mark.parametrize("class_", [RestartScheduler, FlowMatchRestartScheduler])
 def test_with_restarts_a_changed_sample_is_what_the_solver_goes_on_from(class_, solver):
-    """As the library's solver does where a loop hands it another state than it returned."""
+    """As the library's solver does where a loop hands it another state than it returned, or evaluates another one."""
     flow = class_ is FlowMatchRestartScheduler
     scheduler = class_(solver=solver, restart=FLOW_PLAN if flow else PLAN, restart_budget="extra")
     scheduler.set_timesteps(12)
     process, x = scheduler.process, start(scheduler.sigmas[0].item())
     result = states(scheduler, x, change=shifted, generator=generators([3, 4]))
-    rows, row = iter(scheduler.timesteps.tolist()), -1
+    times, row, begins = scheduler.timesteps.tolist(), -1, True
     noise = generators([3, 4])
 
     def denoise(x, level):
+        nonlocal row, begins
         level = level[0].item()
-        return x - level * network(x if flow else x / (1 + level**2) ** 0.5, next(rows))
+        seen = x if begins else shifted(row, x)
+        row, begins = row + 1, False
+        return x - level * network(seen if flow else seen / (1 + level**2) ** 0.5, times[row])
 
     def raised(x, low, high):
         keep, std = process.rise(low, high)
@@ -123,7 +126,7 @@ def test_with_restarts_a_changed_sample_is_what_the_solver_goes_on_from(class_, 
         if move.rises:
             x, memory = raised(x, move.now, move.then), None
         else:
-            row += 1
+            begins = True
             x, memory = library.step(denoise, x, move, memory, process)
             landing = library.landing(move, process)
             x = raised(x, landing, move.then) if landing < move.then else x

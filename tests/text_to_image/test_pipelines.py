@@ -6,6 +6,8 @@ import pytest
 import torch
 from diffusers import (
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
 )
 from pipeline_runs import DIFFUSERS_SCHEDULERS, FLOW_KINDS, counts, follow, images, plan, record, with_scheduler
@@ -59,18 +61,45 @@ def test_an_image_depends_on_its_seed_alone(kind):
     torch.testing.assert_close(images(pipe, kind, seeds=(1, 2)), both)
 
 
-def test_a_callback_may_change_the_state_as_with_diffusers_schedulers():
+@pytest.mark.parametrize(
+    ("kind", "solver", "theirs", "settings"),
+    [
+        ("sd", "heun", HeunDiscreteScheduler, {"prediction_type": "v_prediction"}),
+        # With this spacing the first sample has noise and data, as that of diffusers' multistep schedulers.
+        (
+            "sd",
+            "dpmpp_2m",
+            DPMSolverMultistepScheduler,
+            {"prediction_type": "v_prediction", "timestep_spacing": "leading"},
+        ),
+        ("sd3", "heun", FlowMatchHeunDiscreteScheduler, {}),
+        (
+            "sd3",
+            "dpmpp_2m",
+            DPMSolverMultistepScheduler,
+            {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+        ),
+    ],
+)
+def test_a_callback_may_change_the_state_as_with_diffusers_schedulers(kind, solver, theirs, settings, monkeypatch):
     """Also in the middle of a step; with v prediction the slope there depends on the state."""
 
     def callback(pipe, index, timestep, tensors):
         return {"latents": 0.9 * tensors["latents"]}
 
-    results = []
-    for class_, more in ((HeunDiscreteScheduler, {}), (rs.RestartScheduler, {"solver": "heun"})):
-        pipe = stable_diffusion()
-        pipe.scheduler = class_.from_config(pipe.scheduler.config, prediction_type="v_prediction", **more)
-        results.append(images(pipe, "sd", callback_on_step_end=callback))
-    torch.testing.assert_close(*results, atol=1e-4, rtol=0)
+    ours, pipe = (PIPELINES[kind]() for _ in range(2))
+    with_scheduler(ours, solver=solver, **({} if kind == "sd3" else settings))
+    result = images(ours, kind, callback_on_step_end=callback)
+    pipe.scheduler = theirs.from_config(pipe.scheduler.config, **settings)
+    if solver == "dpmpp_2m":  # on our levels, of which it has others
+        set_timesteps = pipe.scheduler.set_timesteps
+
+        def on_our_levels(*arguments, **more):
+            set_timesteps(*arguments, **more)
+            pipe.scheduler.timesteps, pipe.scheduler.sigmas = ours.scheduler.timesteps, ours.scheduler.sigmas
+
+        monkeypatch.setattr(pipe.scheduler, "set_timesteps", on_our_levels)
+    torch.testing.assert_close(result, images(pipe, kind, callback_on_step_end=callback), atol=1e-4, rtol=0)
 
 
 def test_a_controlnets_fractions_are_shares_of_the_rows(monkeypatch):

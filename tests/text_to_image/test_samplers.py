@@ -36,6 +36,8 @@ SD3 = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).config
         ("restart [10, 2, 0.1, 2.0]", "restart:30 [10,2,0.1,2]"),
         ("restart:40[10,2,.1,2],[5,2,1,9] solver=heun", "restart:40 [10,2,0.1,2] [5,2,1,9] solver=heun"),
         ("dpmpp:25 use_karras_sigmas=true", "dpmpp:25 use_karras_sigmas=true"),
+        ("Restart-DPMpp", "restart-dpmpp:25"),
+        ("restart-dpmpp:40[6,1,.1,2]", "restart-dpmpp:40 [6,1,0.1,2]"),
     ],
 )
 def test_texts(text, canonical):
@@ -54,7 +56,7 @@ INTERVALS = st.builds(
     st.dictionaries(st.sampled_from(["solver", "restart_grid"]), st.sampled_from(["heun", "even"]), max_size=2),
 )
 def test_a_sampler_parses_back(name, steps, intervals, settings):
-    sampler = Sampler(name, steps, tuple(intervals) if name == "restart" else (), tuple(settings.items()))
+    sampler = Sampler(name, steps, tuple(intervals) if KINDS[name].family == "Restart" else (), tuple(settings.items()))
     assert Sampler.parse(str(sampler)) == sampler
 
 
@@ -66,15 +68,15 @@ def test_steps_may_stand_beside_the_text():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "there is no sampler ''; give one of ddim, ddpm, heun, dpmpp, euler, restart"),
+        ("", "there is no sampler ''; give one of ddim, ddpm, heun, dpmpp, euler, restart, restart-dpmpp"),
         (
             "ddmp:5",
-            "give one of ddim, ddpm, heun, dpmpp, euler, restart; did you mean ddpm",
+            "give one of ddim, ddpm, heun, dpmpp, euler, restart, restart-dpmpp; did you mean ddpm",
         ),
         ("ddim:0", "sampler 'ddim:0' has 0 steps"),
         ("ddim:many", "the number of steps is 'many', which is not a whole number"),
         ("ddim 50", "cannot read '50'"),
-        ("ddim:50 [3,2,0.1,1]", "has restart intervals, which only restart takes"),
+        ("ddim:50 [3,2,0.1,1]", "has restart intervals, which only restart and restart-dpmpp take"),
         ("restart [3,2,0.1]", "interval [3,2,0.1] has 3 entries"),
         ("restart [1,2,0.1,1]", "N_restart = 1"),
         ("restart [3,2,1,0.1]", "t_min < t_max"),
@@ -122,9 +124,9 @@ def test_the_papers_rows_take_the_evaluations_that_it_prints(text, rows):
 
 def test_the_samplers_of_the_documentation_take_what_it_says():
     page = (Path(__file__).parents[2] / "docs" / "text-to-image.md").read_text()
-    rows = re.findall(r"^\| (`[a-z]+.*?) \| .* \| ([\d, ]+)(?:;.*)? \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| (`[a-z-]+.*?) \| .* \| ([\d, ]+)(?:;.*)? \|$", page, re.MULTILINE)
     shown = [pair for texts, nfes in rows for pair in zip(re.findall("`(.+?)`", texts), nfes.split(", "), strict=True)]
-    assert len(shown) == 10
+    assert len(shown) == 11
     for text, nfe in shown:
         sampler = Sampler.parse(text)
         flow = text.startswith("euler") or sampler.steps in (15, 28)
@@ -139,6 +141,24 @@ def test_restart_alone_is_the_papers_preset_of_the_guidance(guidance, rows):
     assert {key: scheduler.config[key] for key in guidance_preset(guidance)} == guidance_preset(guidance)
     scheduler.set_timesteps(30)
     assert len(scheduler.timesteps) == rows
+
+
+@pytest.mark.parametrize("steps", [20, 25, 30])
+@pytest.mark.parametrize("guidance", [2.0, 5.0])
+def test_restart_dpmpp_is_the_preset_of_as_many_evaluations(guidance, steps):
+    scheduler = make_scheduler(Sampler.parse(f"restart-dpmpp:{steps}"), SD15, guidance)
+    expected = guidance_preset(guidance, steps)
+    assert {key: scheduler.config[key] for key in expected} == expected
+    scheduler.set_timesteps(steps)
+    assert len(scheduler.timesteps) == steps
+
+
+def test_restart_dpmpp_takes_intervals_in_any_number_of_steps():
+    scheduler = make_scheduler(Sampler.parse("restart-dpmpp:40 [6,2,0.1,2]"), SD15, 5.0)
+    expected = guidance_preset(5.0, 25) | {"restart": [[6, 2, 0.1, 2.0]]}
+    assert {key: scheduler.config[key] for key in expected} == expected
+    scheduler.set_timesteps(40)
+    assert len(scheduler.timesteps) == 40
 
 
 def test_intervals_and_settings_are_over_the_preset():
@@ -179,6 +199,8 @@ def test_a_plan_that_the_pipeline_came_with_is_not_taken_over():
         ("dpmpp solver_order=true", SD15, "solver_order is true; give a number"),
         ("dpmpp solver_type=3", SD15, "solver_type is 3; give a word"),
         ("restart solver=unipcc", SD15, "unipc"),
+        ("restart-dpmpp:24", SD15, "evaluations is 24; there are forms of 20, 25, 30"),
+        ("restart-dpmpp [4,1,0.3,0.6]", SD3, "'restart-dpmpp:25 [4,1,0.3,0.6]' is not for flow models"),
         ("restart restart_budget=free", SD15, "restart_budget is 'free'"),
         ("dpmpp algorithm_type=magic", SD15, "magic"),
     ],
@@ -223,8 +245,10 @@ def test_what_a_sampler_means_in_a_class_of_pipelines():
     assert "are the paper's for Stable Diffusion 1.5" in check_pipeline("StableDiffusionXLPipeline", restart)
     assert check_pipeline("StableDiffusionXLPipeline", Sampler.parse("restart [4,1,0.1,2]")) is None
     assert check_pipeline("KandinskyV22Pipeline", Sampler.parse("ddim")) is None
-    with pytest.raises(InputError, match="KandinskyV22Pipeline never scales the input"):
-        check_pipeline("KandinskyV22Pipeline", restart)
+    for sampler in (restart, Sampler.parse("restart-dpmpp")):
+        with pytest.raises(InputError, match=f"KandinskyV22Pipeline never scales the input .* {sampler.name} needs"):
+            check_pipeline("KandinskyV22Pipeline", sampler)
+        assert f"{sampler.name}'s intervals are" in check_pipeline("StableDiffusionXLPipeline", sampler)
     assert check_pipeline("Kandinsky5T2VPipeline", Sampler.parse("heun")) is None
 
 

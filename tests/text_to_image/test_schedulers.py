@@ -1,6 +1,7 @@
 """The schedulers alone: their rows, diffusers' schedulers where there is no restart, and the library's `sample`."""
 
 import pickle
+import re
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,6 +19,7 @@ from scheduler_runs import FLOW_PLAN, PLAN, network, run, start, ticks
 from tiny_pipelines import SD, generators
 
 import restart_sampling as rs
+from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.solvers import by_name
 from restart_sampling.sampling.solvers.protocol import SolverDefaults, velocity
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
@@ -92,6 +94,7 @@ SOLVERS = [
     ("midpoint", None),
     ("dpm2", "dpm3"),
     ("ddim:eta=0.5", "heun"),
+    ("ddpm", None),
     ("dpmpp_2m", None),
     ("unipc", "dpmpp_2m"),
     ("unipc:p=2", None),
@@ -103,6 +106,14 @@ SOLVERS = [
     ("dpmpp_2m", "sde_dpmpp_2m"),
     ("sa:high=20", "unipc"),
 ]
+
+
+def test_every_solver_that_a_wrong_name_is_told_of_is_tried():
+    """A solver that is new in the library is also one of the schedulers."""
+    tried = {text.partition(":")[0] for pair in SOLVERS for text in pair if text}
+    with pytest.raises(InputError) as error:
+        RestartScheduler(solver="rk9")
+    assert {*re.search("give one of (.*), or with", str(error.value))[1].split(", ")} == tried
 
 
 @pytest.mark.parametrize(("solver", "restart_solver"), SOLVERS)

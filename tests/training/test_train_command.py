@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import restart_sampling as rs
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
+from restart_sampling.images.image_set import read_images
 
 TINY = (
     "--channels",
@@ -101,6 +102,7 @@ def test_the_model_is_one_of_ours(undisturbed, run, tmp_path):
         "generate", "--model", file, "--plan", "18", "--seeds", "0-15", "--class", "up", "--out", images
     )
     assert code == 0, stderr
+    assert read_images(images).classes == ("down", "up")
     drawn = np.stack([np.asarray(Image.open(path), float) for path in sorted(images.rglob("*.png"))])
     assert drawn.shape == (16, 8, 8, 3)
     top, bottom = drawn[:, :2].mean(), drawn[:, -2:].mean()
@@ -145,6 +147,8 @@ def test_another_run_in_the_folder_is_refused(undisturbed, folder, run):
         (("--batch", "64"), "batch 32, not 64"),
         (("--seed", "1"), "seed 0, not 1"),
         (("--dropout", "0.5"), "dropout 0.05, not 0.5"),
+        (("--images", "9600", "--lr", "0.02"), "lr 0.01, not 0.02"),  # which is why it is not the same run, longer
+        (("--images", "3200"), "images 6400, not 3200; a run goes on for more of what it counts by"),
     ):
         words = ("train", folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, *change)
         code, _, stderr = run(*words)

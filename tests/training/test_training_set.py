@@ -6,7 +6,7 @@ import torch
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.images.image_set import read_images
-from restart_sampling.training.training_set import class_names, count_classes, read_training_set
+from restart_sampling.training.training_set import count_classes, read_training_set
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def test_all_images_with_their_classes(folder, pictures):
     assert np.array_equal(data.images.numpy(), np.concatenate([pictures[0::2], pictures[1::2]]))  # by name: down, up
     assert data.labels.tolist() == [0] * 250 + [1] * 250
     assert count_classes(images) == 2
-    assert class_names(images) == ("down", "up")
+    assert images.classes == ("down", "up")
 
 
 def test_the_hash_is_that_of_pixels_and_used_labels(folder):
@@ -33,8 +33,8 @@ def test_the_hash_is_that_of_pixels_and_used_labels(folder):
 @pytest.mark.parametrize(
     ("names", "labels"),
     [
-        (["0/a.png", "1/b.png"], [0, 1]),  # their own numbers
-        (["a, b/a.png", "c/b.png"], [0, 1]),  # the file separates names by commas
+        (["00000/a.png", "00001/b.png"], [0, 1]),  # as in EDM's datasets
+        (["x/a.png", "x/b.png"], [0, 1]),  # no folders below that of all
         (["x/a.png", "x/b.png", "y/c.png"], [0, 1, 1]),  # folders that are not the classes
         (["x/a.png", "y/b.png"], [0, 2]),  # a class without images
     ],
@@ -45,7 +45,7 @@ def test_folders_that_do_not_name_the_classes(names, labels, folder, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(picture)
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": list(zip(names, labels, strict=True))}))
-    assert class_names(read_images(tmp_path)) == ()
+    assert read_images(tmp_path).classes == ()
 
 
 def test_folders_of_numbers_out_of_order_name_the_classes(folder, tmp_path):
@@ -53,11 +53,11 @@ def test_folders_of_numbers_out_of_order_name_the_classes(folder, tmp_path):
     for name in ("0", "1", "10", "2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_bytes(picture)
-    assert class_names(read_images(tmp_path)) == ("0", "1", "10", "2")
+    assert read_images(tmp_path).classes == ("0", "1", "10", "2")
 
 
 def test_classes_that_no_image_can_have(folder, tmp_path):
     (tmp_path / "a.png").write_bytes(next(folder.rglob("*.png")).read_bytes())
-    assert class_names(read_images(tmp_path)) == ()
+    assert read_images(tmp_path).classes == ()
     with pytest.raises(InputError, match=r"--cond needs classes, and .* has none"):
         count_classes(read_images(tmp_path))

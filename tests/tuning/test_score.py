@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import restart_sampling as rs
+from restart_sampling.tuning.objective import CLIP_SCORE
 from restart_sampling.tuning.score import Score, difference, student
-from restart_sampling.tuning.verdict import complexity, judge
+from restart_sampling.tuning.space import Space
+from restart_sampling.tuning.verdict import judge
 
 GROUPS = 10
+complexity = Space(rs.from_edm(lambda x, sigma: x, sigma_min=0.002, sigma_max=80), 20).complexity
 
 
 def score(values):
@@ -57,9 +61,9 @@ USUAL, SIMPLE, OTHER = "20", "18 [3,1,1,3] solver=deis", "15 [3,2,1,3] [2,1,0.1,
 
 
 def test_of_plans_that_are_told_apart_as_better_the_simplest_of_the_best_is_taken():
-    verdict = judge(confirmed(**{USUAL: 0, SIMPLE: -0.3, OTHER: -0.31}), USUAL)
+    verdict = judge(confirmed(**{USUAL: 0, SIMPLE: -0.3, OTHER: -0.31}), USUAL, complexity)
     assert (verdict.plan, verdict.better) == (SIMPLE, True)
-    verdict = judge(confirmed(**{USUAL: 0, SIMPLE: -0.3, OTHER: -0.5}), USUAL)
+    verdict = judge(confirmed(**{USUAL: 0, SIMPLE: -0.3, OTHER: -0.5}), USUAL, complexity)
     assert (verdict.plan, verdict.better) == (OTHER, True)
     assert verdict.finalists == 2
     first, *lines = verdict.text.splitlines()
@@ -73,17 +77,17 @@ def test_of_plans_that_are_told_apart_as_better_the_simplest_of_the_best_is_take
 
 
 def test_what_cannot_be_told_apart_goes_to_the_simplest():
-    verdict = judge(confirmed(**{USUAL: 0, OTHER: -0.01}), USUAL)
+    verdict = judge(confirmed(**{USUAL: 0, OTHER: -0.01}), USUAL, complexity)
     assert (verdict.plan, verdict.better, verdict.differences) == (USUAL, False, {})
     assert "No plan was found that is told apart" in verdict.text
     assert OTHER in verdict.text
-    verdict = judge(confirmed(**{SIMPLE: 0, "20": 0.005}), SIMPLE)
+    verdict = judge(confirmed(**{SIMPLE: 0, "20": 0.005}), SIMPLE, complexity)
     assert (verdict.plan, verdict.better) == ("20", False)
     assert verdict.text.endswith("They cannot be told apart, and it is the simpler one.")
 
 
 def test_a_worse_plan_is_not_taken_for_being_simpler():
-    assert judge(confirmed(**{SIMPLE: 0, "20": 0.3}), SIMPLE).plan == SIMPLE
+    assert judge(confirmed(**{SIMPLE: 0, "20": 0.3}), SIMPLE, complexity).plan == SIMPLE
 
 
 def test_the_level_is_divided_by_the_number_of_plans():
@@ -91,9 +95,9 @@ def test_the_level_is_divided_by_the_number_of_plans():
     usual = {"A": score(values)}
     for shift in np.linspace(0.3, 0.5, 60):  # somewhere here lies what one comparison tells apart, and eight do not
         rival = {"A": score(values - shift + np.random.default_rng(4).normal(size=values.shape))}
-        alone = judge({USUAL: usual, SIMPLE: rival}, USUAL).better
+        alone = judge({USUAL: usual, SIMPLE: rival}, USUAL, complexity).better
         others = {f"{SIMPLE} s_noise=1.00{k}": usual for k in range(1, 8)}
-        if alone and not judge({USUAL: usual, SIMPLE: rival, **others}, USUAL).better:
+        if alone and not judge({USUAL: usual, SIMPLE: rival, **others}, USUAL, complexity).better:
             return
     pytest.fail("the number of plans made no difference")
 
@@ -115,6 +119,20 @@ def test_what_falls_beside_the_distance_is_said():
         }
         found = scores[plan]["A"]
         scores[plan]["A"] = Score(found.values, found.without, metrics)
-    text = judge(scores, USUAL).text
+    text = judge(scores, USUAL, complexity).text
     assert "recall 0.5 against 0.6 (WORSE beyond its error)" in text
     assert "(1 of 3 worse beyond their error)" in text
+
+
+def test_a_plan_whose_clip_score_falls_is_not_taken():
+    scores = confirmed(**{USUAL: 0, SIMPLE: -0.3, OTHER: -0.1})
+    random = np.random.default_rng(5)
+    shared = random.normal(size=(3, GROUPS))
+    for plan, shift in ((USUAL, 0.0), (SIMPLE, -0.1), (OTHER, 0.1)):
+        means = shared + shift + 0.01 * random.normal(size=shared.shape)
+        scores[plan][CLIP_SCORE] = Score.of_means(means.ravel().tolist(), 3, GROUPS)
+    assert scores[USUAL][CLIP_SCORE].without == pytest.approx(np.array(score(shared).without), abs=0.02)
+    verdict = judge(scores, USUAL, complexity)
+    assert (verdict.plan, verdict.better, verdict.fallen) == (OTHER, True, [SIMPLE])
+    assert verdict.text.endswith(f"\n`{SIMPLE}` is left out: its CLIP score falls beyond its error.")
+    assert f"- {CLIP_SCORE}: " in verdict.text

@@ -1,17 +1,19 @@
 """The search space: plans of exactly the evaluations asked for, which parse, and fit the net."""
 
-import random
 from collections import Counter
-from math import exp, log
+from math import log
 
 import pytest
 import torch
 
 import restart_sampling as rs
+from drawn_trial import Drawn
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
-from restart_sampling.tuning.space import LEAST_NFE, OWN, Space
+from restart_sampling.tuning.budget import LEAST_NFE
+from restart_sampling.tuning.given_trial import GivenTrial
+from restart_sampling.tuning.space import OWN, Space
 from restart_sampling.tuning.usual import usual_plans
 
 NETS = {
@@ -19,27 +21,6 @@ NETS = {
     "a flow": rs.from_flow(lambda x, t: x),
     "timesteps": rs.from_eps(lambda x, t: x, torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)),
 }
-
-
-class Drawn:
-    """A trial whose every suggestion is drawn."""
-
-    def __init__(self, seed, **fixed):
-        self.random, self.fixed = random.Random(seed), fixed
-
-    def suggest_float(self, name, low, high, log=False):
-        assert low < high
-        drawn = self.random.uniform(*map(_log, (low, high))) if log else self.random.uniform(low, high)
-        return self.fixed.get(name, exp(drawn) if log else drawn)
-
-    def suggest_int(self, name, low, high):
-        return self.fixed.get(name, self.random.randint(low, high))
-
-    def suggest_categorical(self, name, choices):
-        return self.fixed.get(name, self.random.choice(choices))
-
-
-_log = log
 
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
@@ -115,3 +96,27 @@ def test_the_usual_plans_have_published_intervals_and_the_default():
     assert "6 [3,2,0.06,0.3]" in plans
     assert not any("[3,20," in plan for plan in plans)
     assert not any("churn=12.16" in plan for plan in plans[1:])  # found, not published
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("nfe", [10, 20])
+def test_a_suggestion_for_a_usual_plan_gives_that_plan(net, nfe):
+    space, ratio, same = Space(net, nfe), net.process.ratio, 0
+    for plan in map(Plan.parse, usual_plans(net, nfe)):
+        if plan.solver not in space.solvers:
+            assert space.suggestion(str(plan)) is None
+            continue
+        again = space.suggest(GivenTrial(space.suggestion(str(plan))))
+        assert (again.solver, again.steps, bool(again.churn)) == (plan.solver, plan.steps, bool(plan.churn))
+        levels = plan.levels(net.sigma_min, net.sigma_max)
+        ends = [(ratio(each.snap(levels)), ratio(each.t_max)) for each in plan.intervals]
+        if len(ends) < 2 and all(low >= 0.03 and high < 30 * low for low, high in ends) and not plan.churn:
+            same += 1
+            assert space.way(str(again)) == space.way(str(plan)), plan
+    assert same > 30
+
+
+def test_a_plan_that_no_trial_suggests():
+    space = Space(NETS["any level"], 20)
+    assert space.suggestion("20 solver=unipc:p=3") is None
+    assert space.suggestion("4 solver=euler grid=80/20/5/1/0") is None

@@ -17,12 +17,14 @@ from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_noise
 from restart_sampling.tuning import teacher
 from restart_sampling.tuning.bench import Bench, read_measured
+from restart_sampling.tuning.given_trial import GivenTrial
 from restart_sampling.tuning.score import Score
 from restart_sampling.tuning.search import open_study
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import Space, with_levels
 from restart_sampling.tuning.stages import Stages
 from restart_sampling.tuning.teacher import Teacher
+from restart_sampling.tuning.usual import usual_plans
 
 LIMIT = {"minutes": inf, "images": 200, "race": 400, "confirm": 200}
 
@@ -45,7 +47,8 @@ def objective():
 
 def trials_of(folder, nfe):
     trials = open_study(Path(folder) / "trials.journal", f"NFE {nfe}").get_trials(deepcopy=False)
-    return [(trial.number, trial.user_attrs["plan"], trial.state.name, trial.value) for trial in trials]
+    begun = [trial for trial in trials if trial.state.name != "WAITING"]
+    return [(trial.number, trial.user_attrs["plan"], trial.state.name, trial.value) for trial in begun]
 
 
 def test_the_search_comes_near_the_best_of_an_exhaustive_grid(tmp_path):
@@ -326,10 +329,40 @@ def test_a_search_begins_with_the_best_intervals_of_the_map(tmp_path):
     rs.tune(mixture(), 8, trials=1, **asked)
     (tmp_path / "run/map.json").write_text(json.dumps({"base": "18", "cells": cells}))
     (tmp_path / "run/plan-8.json").unlink()
-    rs.tune(mixture(), 8, trials=4, **asked)
+    rs.tune(mixture(), 8, trials=7, **asked)
     found = trials_of(tmp_path / "run", 8)
-    assert [number for number, *_ in found] == [0, 1, 2, 3]
-    for (_, text, *_), wanted in zip(found[1:3], (1.9 / 1.1, 1.1 / 0.3), strict=True):
-        (interval,) = Plan.parse(text).intervals
-        assert interval.repeats == 1
-        assert interval.t_max / interval.t_min == pytest.approx(wanted, rel=0.01)
+    assert [number for number, *_ in found] == [0, 1, 2, 3, 4, 5, 6]
+    single = [Plan.parse(text).intervals for _, text, *_ in found[1:]]
+    widths = [each[0].t_max / each[0].t_min for each in single if len(each) == 1 and each[0].repeats == 1]
+    assert all(any(width == pytest.approx(wanted, rel=0.01) for width in widths) for wanted in (1.9 / 1.1, 1.1 / 0.3))
+
+
+def test_a_search_begins_with_the_best_usual_plans(tmp_path):
+    rs.tune(mixture(), 8, objective=spread, shape=(2,), **LIMIT, trials=5, out=tmp_path)
+    raced = {key.plan for key, each in read_measured(tmp_path / "measured.jsonl") if each.stage == "race"}
+    space = Space(mixture(), 8)
+    known = [space.suggestion(text) for text in usual_plans(mixture(), 8) if text in raced]
+    begun = {text for _, text, *_ in trials_of(tmp_path, 8)}
+    assert begun >= {str(space.suggest(GivenTrial(each))) for each in known if each}
+
+
+def test_evolution_changes_a_few_settings_of_a_good_plan():
+    import optuna
+
+    from restart_sampling.tuning.evolution import BEST, CHANGED, Evolution
+
+    study, settings = optuna.create_study(), 12
+    for number in range(2 * BEST + 200):
+        study.sampler = Evolution(number, 2 * BEST)
+        trial = study.ask()
+        for each in range(settings):
+            trial.suggest_float(f"x{each}", 0.1, 10, log=each % 2 == 0)
+        study.tell(trial, number if number < 2 * BEST else 1000.0)
+    trials = study.get_trials()
+    first, later = trials[: 2 * BEST], trials[2 * BEST :]
+    parents = [max(first, key=lambda each: len(each.params.items() & child.params.items())) for child in later]
+    assert all(parent.number < BEST for parent in parents)
+    assert len({parent.number for parent in parents}) > BEST / 3
+    changed = [sum(child.params[key] != value for key, value in parent.params.items())
+               for parent, child in zip(parents, later, strict=True)]  # fmt: skip
+    assert np.mean(changed) == pytest.approx(CHANGED * settings, abs=0.5)

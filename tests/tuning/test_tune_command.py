@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,8 +28,12 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
     save_reference(half, Path("half.npz"))
     more = ("--confirm-detector", "tiny.pt", "--confirm-reference", "half.npz")
     logged = stand_in_for_wandb(monkeypatch)
+    left = Path(f"run/.plan-4.json.{'0a' * 8}.partial")
+    left.parent.mkdir()
+    left.touch()
     code, out, err = run(*TUNE, *more, "--log", "wandb", "--json")
     assert code == 0, err
+    assert not left.exists()
     best = [each["best/nfe-4"] for each in logged if "best/nfe-4" in each]
     assert best == sorted(best, reverse=True)
     assert best
@@ -153,11 +158,23 @@ def test_bad_input(words, said, place, run):
         assert not Path("run/measured.jsonl").exists()  # nothing was drawn
 
 
-def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):
-    from restart_sampling.tuning import run as run_module
+def test_a_detector_that_does_not_fit_its_reference_is_told_before_any_image(place, run):
+    detector_file(Path("wide.pt"), 9)
+    with np.load("ref.npz") as file:
+        np.savez("unnamed.npz", mu=file["mu"], sigma=file["sigma"])
+    code, _, err = run(*TUNE, "--confirm-detector", "wide.pt", "--confirm-reference", "unnamed.npz")
+    assert code == 2
+    assert err.endswith(
+        "the detector gives 9 features and the reference has 6; use the detector that the reference was made with\n"
+    )
+    assert "usual plans" not in err
 
-    monkeypatch.setattr(run_module, "ODE_SOLVERS", ("euler", "heun"))
-    monkeypatch.setattr(run_module, "SECONDS_BETWEEN_WORDS", 0.0)
+
+def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):
+    from restart_sampling.tuning import net_run
+
+    monkeypatch.setattr(net_run, "ODE_SOLVERS", ("euler", "heun"))
+    monkeypatch.setattr(net_run, "SECONDS_BETWEEN_WORDS", 0.0)
     code, out, err = run(
         *("tune", "--model", "tiny.safetensors", "--without-reference", "--nfe", "5", "--out", "run", "--json"),
         *("--batch", "256"),

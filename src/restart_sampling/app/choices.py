@@ -12,7 +12,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.models.checkpoint import read_checkpoint
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.resolve import resolve
-from restart_sampling.tuning.run import MAP, read_run
+from restart_sampling.tuning.run import MAP, read_run, whole
 
 STARTS = {
     "ODE: Heun": "18",
@@ -51,19 +51,20 @@ def load_choice(name: str, tuned: Sequence[Path], device: torch.device) -> Choic
         InputError: there is no such model, it makes no images, or a folder is none of `tune`.
     """
     checkpoint = read_checkpoint(resolve(name))
-    net = checkpoint.build().to(device)
+    net = checkpoint.build(device=device)
     if net.latents:
         raise InputError(f"--model {name} makes latents of {net.latents}, and the page shows images")
     plans = {"its default plan": net.default_plan} if net.default_plan else {}
     found_map = None
     for folder in tuned:
-        if read_run(folder)["model_sha256"] != net.identity:
+        if read_run(folder).get("model_sha256") != net.identity:
             continue
-        files = sorted(
-            (json.loads(path.read_text()) for path in folder.glob("plan-*.json")), key=lambda each: each["nfe"]
-        )
-        plans |= {f"tuned, NFE {content['nfe']} ({folder.name})": content["plan"] for content in files}
-        if (folder / MAP).exists():
-            found_map = json.loads((folder / MAP).read_text())
+        with whole(folder):
+            files = sorted(
+                (json.loads(path.read_text()) for path in folder.glob("plan-*.json")), key=lambda each: each["nfe"]
+            )
+            plans |= {f"tuned, NFE {content['nfe']} ({folder.name})": content["plan"] for content in files}
+            if (folder / MAP).exists():
+                found_map = json.loads((folder / MAP).read_text())
     numbers = tuple(str(number) for number in range(net.label_dim))
     return Choice(net, checkpoint.classes or numbers, plans | STARTS, found_map)

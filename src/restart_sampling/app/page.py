@@ -57,18 +57,41 @@ class _NothingFromElsewhere:
         await self.app(scope, receive, with_policy)
 
 
-def make_page(models: Sequence[str], tuned: Sequence[Path] = (), device: torch.device | str = "cpu") -> gr.Blocks:
+def make_page(
+    models: Sequence[str],
+    tuned: Sequence[Path] = (),
+    device: torch.device | str = "cpu",
+    pipelines: Sequence[str] = (),
+) -> gr.Blocks:
     """Makes the page.
 
     Args:
         models: to choose from, as `load_model` takes them; the first is loaded at once.
         tuned: folders of `tune`, for their plans and maps.
         device: where to compute.
+        pipelines: of diffusers, to choose from, as `load_pipeline` takes them; the first is loaded at once. None: the
+            page has no part for them.
 
     Raises:
-        InputError: the first model cannot be loaded, or a folder is none of `tune`.
+        InputError: the first model or pipeline cannot be loaded, or a folder is none of `tune`.
     """
-    loaded = cache(partial(load_choice, tuned=tuple(tuned), device=torch.device(device)))
+    with gr.Blocks(title="restart-sampling", analytics_enabled=False) as page:
+        gr.Markdown("# Restart sampling\nA sampler is a path of noise levels. Compare two, from the same seeds.")
+        if not pipelines:
+            _images_tab(models, tuned, torch.device(device))
+            return page
+        with gr.Tab("Images of classes"):
+            _images_tab(models, tuned, torch.device(device))
+        with gr.Tab("Text to image"):
+            from restart_sampling.app.text_tab import text_tab  # which needs diffusers
+
+            text_tab(pipelines, torch.device(device))
+    return page
+
+
+def _images_tab(models: Sequence[str], tuned: Sequence[Path], device: torch.device) -> None:
+    """Lays out the part for models of images."""
+    loaded = cache(partial(load_choice, tuned=tuple(tuned), device=device))
     first = loaded(models[0])
     texts = _first_plans(first)
 
@@ -78,69 +101,66 @@ def make_page(models: Sequence[str], tuned: Sequence[Path] = (), device: torch.d
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error  # a message on the page
 
-    with gr.Blocks(title="restart-sampling", analytics_enabled=False) as page:
-        gr.Markdown("# Restart sampling\nA sampler is a path of noise levels. Compare two, from the same seeds.")
-        with gr.Row():
-            model = gr.Dropdown([*models], value=models[0], label="Model")
-            classes = gr.Dropdown(_classes(first), value=_classes(first)[0], label="Class", visible=bool(first.classes))
-            seed = gr.Number(0, label="First seed", precision=0, minimum=0, maximum=2**31)
-            images = gr.Slider(1, MAX_IMAGES, value=8, step=1, label="Images")
-        with gr.Row():
-            columns = [_plan_column(letter, text, first) for letter, text in zip("AB", texts, strict=True)]
-        paths = gr.HTML(plot_plans(texts, first.net), elem_classes="paths")
-        with gr.Row():
-            go = gr.Button("Draw", variant="primary", elem_id="draw")
-            stop = gr.Button("Stop")
-            view = gr.Radio(["estimates", "noisy states"], value="estimates", label="On the way, show the")
-        status = gr.HTML(elem_id="status")
-        with gr.Row():
-            outs = [gr.HTML(elem_id=f"samples-{letter}") for letter in "AB"]
-        with gr.Accordion("Map of the model: what one restart does", open=False, visible=bool(first.map)) as box:
-            shown_map = gr.HTML(_map(first), elem_classes="map")
+    with gr.Row():
+        model = gr.Dropdown([*models], value=models[0], label="Model")
+        classes = gr.Dropdown(_classes(first), value=_classes(first)[0], label="Class", visible=bool(first.classes))
+        seed = gr.Number(0, label="First seed", precision=0, minimum=0, maximum=2**31)
+        images = gr.Slider(1, MAX_IMAGES, value=8, step=1, label="Images")
+    with gr.Row():
+        columns = [_plan_column(letter, text, first) for letter, text in zip("AB", texts, strict=True)]
+    paths = gr.HTML(plot_plans(texts, first.net), elem_classes="paths")
+    with gr.Row():
+        go = gr.Button("Draw", variant="primary", elem_id="draw")
+        stop = gr.Button("Stop")
+        view = gr.Radio(["estimates", "noisy states"], value="estimates", label="On the way, show the")
+    status = gr.HTML(elem_id="status")
+    with gr.Row():
+        outs = [gr.HTML(elem_id=f"samples-{letter}") for letter in "AB"]
+    with gr.Accordion("Map of the model: what one restart does", open=False, visible=bool(first.map)) as box:
+        shown_map = gr.HTML(_map(first), elem_classes="map")
 
-        plan_texts, abouts = [column["text"] for column in columns], [column["about"] for column in columns]
-        # No event waits for another (`then`): those are lost where a newer one comes first.
-        live: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
-        for column in columns:
-            text, start, sliders = column["text"], column["start"], column["sliders"]
-            text.change(
-                lambda name, *texts: _refresh(load(name).net, texts), [model, *plan_texts], [*abouts, paths], **live
-            )
-            gr.on([text.input, text.blur], _follow, text, sliders, **live)  # without a key a paste is a change only
-            start.input(lambda name, chosen: _start(load(name).plans[chosen]), [model, start], [text, *sliders], **live)
-            for name, slider in zip(SLIDERS, sliders, strict=True):
-                slider.input(partial(_move, name), [text, *sliders], [text, column["about"]], **live)
-
-        def choose(name: str) -> list[Any]:
-            choice = load(name)
-            options = _classes(choice)
-            plans = _first_plans(choice)
-            return [
-                gr.update(choices=options, value=options[0], visible=bool(choice.classes)),
-                *plans,
-                *(gr.update(choices=[*choice.plans], value=None) for _ in plans),
-                *(position for text in plans for position in _follow(text)),
-                gr.update(visible=bool(choice.map)),
-                _map(choice),
-                *_refresh(choice.net, plans),
-            ]
-
-        starts = [column["start"] for column in columns]
-        every_slider = [slider for column in columns for slider in column["sliders"]]
-        chosen = [classes, *plan_texts, *starts, *every_slider, box, shown_map, *abouts, paths]
-        model.input(choose, model, chosen, **live)
-
-        def draw(name: str, *asked: Any) -> Iterator[list[Markup | str]]:  # Gradio looks for `yield`
-            yield from _draw(load(name), *asked)
-
-        drawing = go.click(
-            draw,
-            [model, classes, seed, images, view, *plan_texts],
-            [status, *outs],
-            show_progress="hidden",
+    plan_texts, abouts = [column["text"] for column in columns], [column["about"] for column in columns]
+    # No event waits for another (`then`): those are lost where a newer one comes first.
+    live: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    for column in columns:
+        text, start, sliders = column["text"], column["start"], column["sliders"]
+        text.change(
+            lambda name, *texts: _refresh(load(name).net, texts), [model, *plan_texts], [*abouts, paths], **live
         )
-        stop.click(lambda: "stopped", None, status, cancels=drawing, show_progress="hidden")
-    return page
+        gr.on([text.input, text.blur], _follow, text, sliders, **live)  # without a key a paste is a change only
+        start.input(lambda name, chosen: _start(load(name).plans[chosen]), [model, start], [text, *sliders], **live)
+        for name, slider in zip(SLIDERS, sliders, strict=True):
+            slider.input(partial(_move, name), [text, *sliders], [text, column["about"]], **live)
+
+    def choose(name: str) -> list[Any]:
+        choice = load(name)
+        options = _classes(choice)
+        plans = _first_plans(choice)
+        return [
+            gr.update(choices=options, value=options[0], visible=bool(choice.classes)),
+            *plans,
+            *(gr.update(choices=[*choice.plans], value=None) for _ in plans),
+            *(position for text in plans for position in _follow(text)),
+            gr.update(visible=bool(choice.map)),
+            _map(choice),
+            *_refresh(choice.net, plans),
+        ]
+
+    starts = [column["start"] for column in columns]
+    every_slider = [slider for column in columns for slider in column["sliders"]]
+    chosen = [classes, *plan_texts, *starts, *every_slider, box, shown_map, *abouts, paths]
+    model.input(choose, model, chosen, **live)
+
+    def draw(name: str, *asked: Any) -> Iterator[list[Markup | str]]:  # Gradio looks for `yield`
+        yield from _draw(load(name), *asked)
+
+    drawing = go.click(
+        draw,
+        [model, classes, seed, images, view, *plan_texts],
+        [status, *outs],
+        show_progress="hidden",
+    )
+    stop.click(lambda: "stopped", None, status, cancels=drawing, show_progress="hidden")
 
 
 def launch(page: gr.Blocks, host: str | None = None, port: int | None = None) -> None:

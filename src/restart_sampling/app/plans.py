@@ -13,6 +13,7 @@ from restart_sampling.comparison.named_plans import family_of
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.pictures.noise_paths import plot_schedules
 from restart_sampling.pictures.page import svg
+from restart_sampling.pictures.points import Schedule
 from restart_sampling.pictures.style import stacked, style, styles
 from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.sampling.plan import Plan
@@ -104,26 +105,34 @@ def wrong(error: InputError) -> Markup:
     return Markup('<p class="wrong" role="alert">{}</p>').format(error)
 
 
-@style()
 def plot_plans(texts: Sequence[str], net: Denoiser) -> Markup:
-    """Plots the noise paths of plans A and B, one below the other, on the same axes; what is no plan is left out."""
-    shown: list[tuple[str, Plan]] = []
+    """Plots the noise paths of plans A and B; what is no plan is left out."""
+    shown: list[tuple[str, str, int, Schedule]] = []
     for letter, text in zip("AB", texts, strict=True):
         with suppress(InputError):
-            shown.append((f"plan {letter}", read_plan(text, net)))
+            plan = read_plan(text, net)
+            schedule = net_path(net, plan).schedule(*plan.solvers)
+            shown.append((f"plan {letter}", family_of(plan), schedule[-1][0], schedule))
+    return plot_schedules_of(shown)
+
+
+@style()
+def plot_schedules_of(shown: Sequence[tuple[str, str, int, Schedule]]) -> Markup:
+    """Plots noise paths, one below the other, on the same axes.
+
+    Args:
+        shown: name, family, NFE and path of each.
+    """
     if not shown:
         return Markup("")
-    paths = [net_path(net, plan) for _, plan in shown]
-    schedules = [path.schedule(*plan.solvers) for path, (_, plan) in zip(paths, shown, strict=True)]
-    families = [f"{family_of(plan)} {name}" for name, plan in shown]  # one family has as many colours
+    families = [f"{family} {name}" for name, family, _, _ in shown]  # one family has as many colours
     looks = styles(families)
+    colours = [looks[family].colour for family in families]
     figure, panels = stacked(len(shown), _PANEL)
     figure.set_figheight(figure.get_figheight() + 0.3)  # of the label below
-    most = max(schedule[-1][0] for schedule in schedules)
-    colours = [looks[family].colour for family in families]
-    plot_schedules(panels, most, list(zip((name for name, _ in shown), schedules, colours, strict=True)))
-    for axes, (name, plan), schedule, colour in zip(panels, shown, schedules, colours, strict=True):
-        title = f"{name}: {family_of(plan)}, NFE {schedule[-1][0]}"
-        axes.set_title(title, loc="left", fontsize=7, color=colour, pad=2)
+    most = max(nfe for _, _, nfe, _ in shown)
+    plot_schedules(panels, most, [(each[0], each[-1], colour) for each, colour in zip(shown, colours, strict=True)])
+    for axes, (name, family, nfe, _), colour in zip(panels, shown, colours, strict=True):
+        axes.set_title(f"{name}: {family}, NFE {nfe}", loc="left", fontsize=7, color=colour, pad=2)
     figure.supylabel("noise level", fontsize=8)
     return svg(figure, "paths", "Noise paths: the level against the evaluations so far")

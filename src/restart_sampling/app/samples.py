@@ -18,6 +18,7 @@ from restart_sampling.sampling.sample import net_path, steps
 
 COLUMNS = 4
 
+_SMALL = 64  # pixels of a side
 _DATA_STD = 0.5  # of images, as EDM takes it
 
 
@@ -92,9 +93,13 @@ def _pixels(x: Tensor) -> np.ndarray:
 
 def show(name: str, progress: Progress) -> Markup:
     """Writes the images of a sampler into the page, with how far it is."""
-    picture = encode_png(image_grid(progress.images, COLUMNS, scale=2))
     place = f"sigma {progress.level:.3g}" if progress.evaluations < progress.nfe else "done"
-    caption = f"{name}: {progress.evaluations} of {progress.nfe} evaluations, {place}"
+    return picture(name, progress.images, f"{progress.evaluations} of {progress.nfe} evaluations, {place}")
+
+
+def picture(name: str, images: np.ndarray, caption: str) -> Markup:
+    """Writes images, uint8 [B, C, H, W], into the page as one picture with a caption."""
+    grid = encode_png(image_grid(images, COLUMNS, scale=2 if images.shape[-1] <= _SMALL else 1))
     return Markup(
         '<figure><img class="samples" alt="{}" src="data:image/png;base64,{}"><figcaption>{}</figcaption></figure>'
-    ).format(f"Samples of {name}", base64.b64encode(picture).decode(), caption)
+    ).format(f"Samples of {name}", base64.b64encode(grid).decode(), f"{name}: {caption}")

@@ -190,6 +190,8 @@ def stand_in(path: Path) -> str:
         return "empty; download it again"
     if head.startswith((b"<!doctype html", b"<html")):
         return "a web page, which was saved in its place; download the file itself"
+    if head.startswith(b"<?xml"):
+        return "the answer of a server, perhaps an error, which was saved in its place; download the file itself"
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
         return "a Git LFS pointer, which stands for it; fetch the file itself with 'git lfs pull'"
     return ""

@@ -1,5 +1,6 @@
 """`locked`: an output belongs to one run at a time."""
 
+import glob
 import os
 import socket
 import warnings
@@ -11,7 +12,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import LOCK
+from restart_sampling.base.files import LOCK, remove_partials
 
 _PATIENCE = 2.0  # seconds: a run that was just ended may still be on its way out
 
@@ -55,6 +56,29 @@ def locked(path: Path, what: str, option: str = "--out") -> Iterator[None]:
             with suppress(OSError):  # Windows keeps an open file
                 path.unlink()  # before the release: who waits for it sees that it is gone, and makes a new one
             lock.release()
+
+
+@contextmanager
+def alone(path: Path, option: str = "--out") -> Iterator[None]:
+    """Keeps other runs from a file, or a folder that has to be new, and removes what an ended run left of it.
+
+    Args:
+        path: is written in the body.
+        option: as of `locked`.
+
+    Raises:
+        InputError: another run has it.
+    """
+    with locked(lock_beside(path), str(path), option):
+        remove_partials(path.parent, glob.escape(path.name))
+        yield
+
+
+def remove_lock(path: Path) -> None:
+    """Removes a lock that an ended run left, where nothing is left to be done; one that is held stays."""
+    if path.exists():
+        with suppress(Timeout, OSError), FileLock(path, timeout=0):
+            path.unlink()
 
 
 def lock_in(folder: Path) -> Path:

@@ -73,10 +73,16 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def weights_sha256(network: torch.nn.Module) -> str:
-    """Computes the SHA-256 of the names and the bytes of all weights, in the order of the names."""
+def weights_sha256(network: torch.nn.Module, dtype: torch.dtype | None = None) -> str:
+    """Computes the SHA-256 of the names and the bytes of all weights, in the order of the names.
+
+    Args:
+        network: with the weights.
+        dtype: that floating-point weights are rounded to before; None: as they are.
+    """
     weights = hashlib.sha256()
     for key, tensor in sorted(network.state_dict().items()):
+        own = tensor.detach().to(dtype) if dtype and tensor.is_floating_point() else tensor.detach()
         weights.update(key.encode())
-        weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        weights.update(own.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return weights.hexdigest()

@@ -1,11 +1,13 @@
-"""`restart-sampling app`: a page in the browser that compares two plans."""
+"""`restart-sampling app`: a page in the browser that compares two plans, or two samplers of a pipeline."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.cli.options import device_option, pick_device
+from restart_sampling.cli.text.pipeline_options import TINY
 from restart_sampling.models.default_plans import DEFAULT_PLANS
 
 
@@ -19,6 +21,14 @@ from restart_sampling.models.default_plans import DEFAULT_PLANS
     f"Default: {', '.join(DEFAULT_PLANS)}.",
 )
 @click.option(
+    "--pipeline",
+    "pipelines",
+    multiple=True,
+    metavar="PIPELINE",
+    help="A text-to-image pipeline of diffusers: on the Hugging Face hub, or its folder; may be repeated. "
+    "Default: tiny-text-to-image, which comes with the package, where diffusers and transformers are installed.",
+)
+@click.option(
     "--tuned",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -26,18 +36,23 @@ from restart_sampling.models.default_plans import DEFAULT_PLANS
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: the first that is free from 7860 on.")
 @device_option
-def app(models: tuple[str, ...], tuned: tuple[Path, ...], port: int | None, device: str) -> None:
+def app(
+    models: tuple[str, ...], pipelines: tuple[str, ...], tuned: tuple[Path, ...], port: int | None, device: str
+) -> None:
     """Open a page that shows the noise paths of two plans and their samples as they come.
 
-    It listens on this machine alone, and neither it nor your browser asks anything of the network.
+    Text-to-image pipelines have a part of their own: a prompt with two samplers. It listens on this machine alone, and
+    neither it nor your browser asks anything of the network, but for models and pipelines of the hub.
     """
     for package in ("gradio", "matplotlib", "jinja2"):
         require_extra(package, "app")
+    if not pipelines and all(map(find_spec, ("diffusers", "transformers"))):
+        pipelines = (TINY,)
     chip = pick_device(device)
 
     from restart_sampling.app.page import launch, make_page
 
-    page = make_page(models or tuple(DEFAULT_PLANS), tuned, chip)
+    page = make_page(models or tuple(DEFAULT_PLANS), tuned, chip, pipelines)
     try:
         launch(page, "127.0.0.1", port)
     except OSError as error:

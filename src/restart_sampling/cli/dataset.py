@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import check_writable
+from restart_sampling.cli.dry_run import dry_run_option, estimate_dataset, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import ProgressBar, describe_source, json_option, print_json, print_settings
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--max-images", type=click.IntRange(1), metavar="N", help="Only the first N images by name.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes; default: one a core.")
+@dry_run_option
 @json_option
 def dataset(
     source: Path,
@@ -37,14 +40,15 @@ def dataset(
     transform: Crop | None,
     max_images: int | None,
     workers: int | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Make a dataset in EDM's format of SOURCE: DEST is a file that ends in .zip, or a folder.
 
-    SOURCE is a folder, a zip, a tar (plain, gz, bz2, xz), or a folder of a WebDataset's tars (with .cls files);
-    CIFAR-10's cifar-10-python.tar.gz (nothing in it is run); MNIST's train-images-idx3-ubyte.gz with its labels beside
-    it (28x28 gets a border to 32x32); an .npz of samples (arr_0, and classes in arr_1); or Parquet of a Hugging Face
-    data set: one file, a folder of them, or a part of a folder, FOLDER/train.
+    SOURCE is a folder, a zip, a tar (plain, gz, bz2, xz), or a folder of a WebDataset's tars (with .cls files, or .json
+    files with a label); CIFAR-10's cifar-10-python.tar.gz (nothing in it is run); MNIST's train-images-idx3-ubyte.gz
+    with its labels beside it (28x28 gets a border to 32x32); an .npz of samples (arr_0, and classes in arr_1); or
+    Parquet of a Hugging Face data set: one file, a folder of them, or a part of a folder, FOLDER/train.
 
     \b
       restart-sampling dataset cifar-10-python.tar.gz cifar10-32x32.zip
@@ -82,6 +86,11 @@ def dataset(
             "out": out,
         }
     )
+    if dry_run:
+        with leaving_no_folder(out.parent):
+            check_writable(out.parent / f"{out.name}.part")
+        print_estimate(out, estimate_dataset(plan, workers), as_json, by="images")
+        return
     start = time.perf_counter()
     with ProgressBar("images", plan.count) as advance:
         made = make_dataset(plan, workers, advance)

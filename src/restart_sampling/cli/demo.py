@@ -62,14 +62,15 @@ def demo(out: Path, seeds_text: str, name: str, batch: int | None, device: str, 
     from restart_sampling.base.numerics import multiplies_bfloat16
     from restart_sampling.generation.drawing import NetDrawing
     from restart_sampling.models.checkpoint import read_checkpoint
+    from restart_sampling.models.fast import fast
     from restart_sampling.models.resolve import resolve
     from restart_sampling.pictures.side_by_side import draw_sampled, plot_side_by_side
 
     checkpoint = read_checkpoint(resolve(name))
-    model = checkpoint.build().to(chip)
+    model = checkpoint.build(device=chip)
     # A picture bears what bfloat16 rounds, half a grey level, and is then there in two thirds of the time.
     dtype = torch.bfloat16 if multiplies_bfloat16(chip) else torch.float32
-    model.to(dtype)
+    fast(model, dtype)
     print_settings(
         {
             "model": name,

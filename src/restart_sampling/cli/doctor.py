@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from restart_sampling.cli.options import json_option, pick_device, print_json
 
 _EXTRA = re.compile(r"""([\w.-]+).*extra == ["']([\w-]+)["']""")
 _FOR_DEVELOPERS = "dev"
+_NAME = "restart-sampling"
+_PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 @click.command()
@@ -59,15 +64,24 @@ def doctor(as_json: bool) -> int:
 
 def _extras() -> dict[str, dict[str, str | None]]:
     """Of each extra its packages, with their versions; None is missing."""
-    try:
-        needed = [match for each in requires("restart-sampling") or () if (match := _EXTRA.match(each))]
-    except PackageNotFoundError:  # used from its folder
-        return {}
     extras: dict[str, dict[str, str | None]] = {}
-    for package, extra in (match.groups() for match in needed):
-        if extra != _FOR_DEVELOPERS:
+    for package, extra in _needed():
+        if extra != _FOR_DEVELOPERS and package != _NAME:
             extras.setdefault(extra, {})[package] = _version(package)
     return extras
+
+
+def _needed() -> Iterator[tuple[str, str]]:
+    """Yields package and extra, those of the source tree where that is what runs: what is installed may be older."""
+    if _PROJECT.is_file() and (table := tomllib.loads(_PROJECT.read_text())["project"])["name"] == _NAME:
+        for extra, packages in table["optional-dependencies"].items():
+            for each in packages:
+                yield re.match(r"[\w.-]+", each)[0], extra  # type: ignore[index]
+        return
+    with suppress(PackageNotFoundError):
+        for each in requires(_NAME) or ():
+            if match := _EXTRA.match(each):
+                yield match[1], match[2]
 
 
 def _version(package: str) -> str | None:

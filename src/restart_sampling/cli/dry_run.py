@@ -17,14 +17,23 @@ from restart_sampling.cli.options import days_note, describe_seconds, print_json
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Row
     from restart_sampling.comparison.run import Comparison
-    from restart_sampling.generation.drawing import Drawing
+    from restart_sampling.evaluation.setup import EvaluationSetup
+    from restart_sampling.generation.drawing import Drawing, NetDrawing
     from restart_sampling.generation.store import BlockStore
+    from restart_sampling.images.dataset import Conversion
+    from restart_sampling.training.progress import Progress
+    from restart_sampling.training.trainer import Trainer
+    from restart_sampling.tuning.net_run import NetRun
 
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Check all that is asked, estimate time and disk, and stop; nothing is written."
 )
 _RECORD = 300
 """Bytes beside the pixels of an image, at most: the frame of its PNG, its record, its place in a zip."""
+_BESIDE_A_MODEL = 2_000_000
+"""Bytes of the pictures, the losses and the headers of a training run, at most."""
+_OF_AN_NFE = 5_000_000
+"""Bytes that a run of tune writes for an NFE, or for a map, at most: a line for each plan, and a few images."""
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
@@ -77,7 +86,7 @@ def estimate_rows(rows: Sequence[Row], there: Mapping[str, Any], comparison: Com
     first, drawing = missing[0]
     one = seconds_per_image(drawing, first.seeds) / drawing.network_evaluations
     work = sum(row.images * each.network_evaluations for row, each in missing)
-    seconds = work * one + images * _detector_seconds(comparison, drawing)
+    seconds = work * one + images * _detector_seconds(comparison.setup, drawing)
     kept = 0
     if isinstance(comparison, TextComparison):
         kept = images if comparison.keep else max(row.images for row, _ in missing)
@@ -86,15 +95,74 @@ def estimate_rows(rows: Sequence[Row], there: Mapping[str, Any], comparison: Com
     return {"images": images, "seconds": seconds / comparison.ranks.size, "bytes": size}
 
 
-def print_estimate(out: Path, estimate: Mapping[str, Any], as_json: bool) -> None:
-    """Says how long it would take, how much disk it would need, and what is wrong with either."""
+def estimate_dataset(plan: Conversion, workers: int) -> dict[str, Any]:
+    """What `print_estimate` needs of a data set."""
+    from restart_sampling.images.dataset import seconds_per_image
+
+    size = plan.count * _bytes_of_png(plan.shape)
+    return {"images": plan.count, "seconds": plan.count * seconds_per_image(plan) / workers, "bytes": size}
+
+
+def estimate_training(trainer: Trainer, progress: Progress) -> dict[str, Any]:
+    """What `print_estimate` needs of a training run, of which there may be a part already."""
+    from restart_sampling.training.timing import seconds_per_step
+
+    pace = seconds_per_step(trainer)
+    if progress.all_steps is None:
+        seconds = max((progress.all_seconds or 0.0) - progress.seconds, 0.0)
+        steps = seconds / pace
+    else:
+        steps = progress.all_steps - progress.steps
+        seconds = steps * pace
+    weights = sum(parameter.numel() for parameter in trainer.ema.model.parameters())
+    # The model, and a state of four of its size; each new beside the old while it is saved.
+    return {
+        "images": round(steps * trainer.settings.batch),
+        "seconds": seconds,
+        "bytes": 2 * 4 * 5 * weights + _BESIDE_A_MODEL,
+    }
+
+
+def estimate_tuning(
+    run: NetRun, first: NetDrawing, setups: Sequence[EvaluationSetup], nfes: Sequence[int], with_map: bool
+) -> dict[str, Any]:
+    """What `print_estimate` needs of a run of tune.
+
+    Raises:
+        InputError: the time does not suffice for one of the NFE, as the run would find out after a while.
+    """
+    from restart_sampling.generation.timing import seconds_per_image
+    from restart_sampling.tuning.restart_map import count_map_evaluations
+    from restart_sampling.tuning.stages import FEW, check_time, least_evaluations
+
+    settings = run.settings
+    second = seconds_per_image(first, range(FEW)) / first.nfe
+    second += sum(_detector_seconds(setup, first) for setup in setups) / (nfes[0] if nfes else first.nfe)
+    speed = run.ranks.size / second
+    for nfe in nfes:
+        plans = len(run.space(nfe).usual())
+        check_time(settings, nfe, speed, least_evaluations(settings, nfe, plans) / speed - 60 * settings.minutes)
+    of_map = count_map_evaluations(run.net, settings.seeds[1].stop) / speed if with_map else 0.0
+    seconds = 60 * settings.minutes * len(nfes) + of_map
+    return {"nfe": list(nfes), "seconds": seconds, "bytes": _OF_AN_NFE * (len(nfes) + with_map)}
+
+
+def print_estimate(out: Path, estimate: Mapping[str, Any], as_json: bool, by: str = "evaluations") -> None:
+    """Says how long it would take, how much disk it would need, and what is wrong with either.
+
+    Args:
+        out: what would be written.
+        estimate: `seconds`, `bytes` (None: that depends on the size of the images) and, where it is known, `images`.
+        as_json: whether to end with JSON.
+        by: of what the first ones were measured.
+    """
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     free, size = shutil.disk_usage(there).free, estimate["bytes"]
     needed = "depends on the size of the images" if size is None else f"at most {_describe_bytes(size)}"
     print_settings(
         {
-            "time": f"about {describe_seconds(estimate['seconds'])} for {estimate['images']} images, from the first "
-            f"evaluations",
+            "time": f"about {describe_seconds(estimate['seconds'])}"
+            + (f" for {estimate['images']} images, from the first {by}" if "images" in estimate else ""),
             "disk": f"{needed}; {_describe_bytes(free)} are free",
         }
     )
@@ -109,7 +177,11 @@ def print_estimate(out: Path, estimate: Mapping[str, Any], as_json: bool) -> Non
 
 def _png_bytes(drawing: Drawing, images: int) -> int | None:
     """At most: pixels that do not compress; None: the size of the images is not known."""
-    return None if drawing.shape is None else images * (prod(drawing.shape) + drawing.shape[1] + _RECORD)
+    return None if drawing.shape is None else images * _bytes_of_png(drawing.shape)
+
+
+def _bytes_of_png(shape: Sequence[int]) -> int:
+    return prod(shape) + shape[1] + _RECORD
 
 
 def _bytes_of_sums(comparison: Comparison, images: int) -> int:
@@ -122,16 +194,14 @@ def _bytes_of_sums(comparison: Comparison, images: int) -> int:
     return 2 * (comparison.ranks.size * 8 * groups * width * (width + 1) + images * (features + _RECORD))
 
 
-def _detector_seconds(comparison: Comparison, drawing: Drawing) -> float:
+def _detector_seconds(setup: EvaluationSetup, drawing: Drawing) -> float:
     """Of an image, in a batch."""
     import torch
 
-    images = torch.zeros(
-        drawing.batch, *(drawing.shape or (3, *(comparison.setup.reference.size or (64, 64)))), dtype=torch.uint8
-    )
+    images = torch.zeros(drawing.batch, *(drawing.shape or (3, *(setup.reference.size or (64, 64)))), dtype=torch.uint8)
     for _ in range(2):  # the first call picks algorithms
         start = time.perf_counter()
-        comparison.setup.detector(images).cpu()
+        setup.detector(images).cpu()
         seconds = time.perf_counter() - start
     return seconds / len(images)
 

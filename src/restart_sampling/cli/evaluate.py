@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     describe_source,
@@ -112,22 +112,25 @@ def evaluate(
     from restart_sampling.comparison.evaluate import finished, plan_rows
     from restart_sampling.comparison.named_plans import row_of
     from restart_sampling.comparison.run import Comparison
+    from restart_sampling.evaluation.metrics import check_labels
     from restart_sampling.generation.pace import BLOCK
     from restart_sampling.generation.seeds import parse_seeds
 
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         model = None
         with ranks.one_goes_first():
+            rows = [_row_of_files(path, max_images) for path in sources]
+            if "per-class" in measures.metrics_text:  # before a detector is downloaded
+                for row in rows:
+                    check_labels(row.labels())
             comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch or BLOCK, results)
             if name is not None and seeds_text is not None:
                 seeds = parse_seeds(seeds_text)
                 named = [row_of(str(plan), plan) for plan in plans]
                 model = asked.load(name, ranks.device, batch, ranks.first)
                 rows = plan_rows(named, model.drawing, seeds, seeds_text, name)
-            else:
-                rows = [_row_of_files(path, max_images) for path in sources]
             there = held.enter_context(looked_up(comparison, rows, results, dry_run)) if ranks.first else {}
-        speed = {} if model is None or dry_run else model.settle_rows(rows, there, ranks)
+        speed = {} if model is None else model.settle_rows(rows, there, ranks, dry_run)
         if ranks.first:
             print_settings({**describe_setup(comparison), **speed})
             print_notes({row.name: comparison.notes(row) for row in rows})
@@ -196,5 +199,5 @@ def _print_results(outcomes: Sequence[Outcome]) -> None:
         per_class = result.get("frechet_distance_per_class", {})
         errors = result.get("frechet_distance_per_class_error", {})
         if per_class:
-            values = (f"{label}: {value:.4f} +- {errors[label]:.2g}" for label, value in per_class.items())
+            values = (f"{shorten(name, 40)}: {value:.4f} +- {errors[name]:.2g}" for name, value in per_class.items())
             click.echo(f"per class: {', '.join(values)}")

@@ -82,10 +82,8 @@ def generate(
                     store.check(drawing.batch)
             elif ranks.first:
                 held.enter_context(store.claimed(drawing.batch))
-        speed = {}
-        if not dry_run:
-            missing = len(seeds) - ranks.gather(store.recorded() if ranks.first else 0)[0]
-            speed = model.settle(drawing, ranks, calls=missing * drawing.nfe)
+        missing = len(seeds) - ranks.gather(store.recorded() if ranks.first else 0)[0]
+        speed = model.settle(drawing, ranks, calls=missing * drawing.nfe, dry_run=dry_run)
         if ranks.first:
             print_settings(
                 {

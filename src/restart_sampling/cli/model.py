@@ -70,6 +70,7 @@ def inspect(file: str, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Replace OUT where it exists.")
 def convert(file: str, out: Path, int8: bool, force: bool) -> None:
     """Write the model in FILE (a path, name or URL) to OUT, a .safetensors file."""
+    from restart_sampling.base.lock import alone
     from restart_sampling.models.checkpoint import read_checkpoint, write_safetensors
     from restart_sampling.models.resolve import resolve
 
@@ -77,7 +78,8 @@ def convert(file: str, out: Path, int8: bool, force: bool) -> None:
         raise InputError(f"OUT is {out}, and has to end in .safetensors")
     checkpoint = read_checkpoint(resolve(file))
     model = checkpoint.build()  # only what can be loaded is worth writing
-    write_safetensors(checkpoint, out, int8=int8, overwrite=force)
+    with alone(out, "OUT"):
+        write_safetensors(checkpoint, out, int8=int8, overwrite=force)
     weights = f", whose weights are {model.weights}" if model.weights else ""
     click.echo(f"{out}: {checkpoint.class_name}, {len(checkpoint.state)} tensors from {checkpoint.path}{weights}")
 
@@ -132,7 +134,7 @@ def push(
         check_upload(target)
     plan = pick_plan(plan_text, settings, name)
     checkpoint = read_checkpoint(resolve(name))
-    net = checkpoint.build().to(pick_device(device))
+    net = checkpoint.build(device=pick_device(device))
     classes = {seed: place % COLUMNS % net.label_dim for place, seed in enumerate(seeds)} if net.label_dim else None
     drawing = NetDrawing(net, plan, classes=classes)
     write_repository(checkpoint, drawing, seeds, licence, out, target or f"OWNER/{out.name}")

@@ -56,6 +56,7 @@ def reference(
     chip = pick_device(device)
 
     from restart_sampling.base.files import check_writable
+    from restart_sampling.base.lock import alone
     from restart_sampling.base.ranks import distributed
     from restart_sampling.evaluation.detectors import load_detector
     from restart_sampling.evaluation.measure import image_batches, make_reference
@@ -85,13 +86,15 @@ def reference(
                 len(images),
                 detector,
                 ranks,
+                classes=images.classes,
                 name=images.where,
                 keep_features=keep_features,
                 advance=lambda count: advance(count * ranks.size),
             )
         seconds = time.perf_counter() - start
         if ranks.first:
-            save_reference(made, out)
+            with alone(out):
+                save_reference(made, out)
             click.echo(
                 f"{len(images)} images in {seconds:.1f} s ({len(images) / seconds:.1f} a second): {out}", err=True
             )

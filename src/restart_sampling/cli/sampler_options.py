@@ -91,18 +91,24 @@ class NamedNet:
         plan = replace(plan, made_for=None) if self.any_model else plan
         return NetDrawing(self.net, plan, **self.options)
 
-    def settle(self, drawing: NetDrawing, ranks: Ranks, *, calls: float = 0.0, seconds: float = 0.0) -> dict[str, str]:
-        """Settles what the user left to us, as `generation.speed.settle` does; returns a row for `print_settings`."""
+    def settle(
+        self, drawing: NetDrawing, ranks: Ranks, *, calls: float = 0.0, seconds: float = 0.0, dry_run: bool = False
+    ) -> dict[str, str]:
+        """Settles what the user left to us, as `generation.speed.settle` does; returns a row for `print_settings`.
+
+        A dry run compiles nothing.
+        """
         from restart_sampling.generation.speed import settle
 
-        said = settle(drawing, ranks, may_compile=self.may_compile, calls=calls, seconds=seconds)
+        may_compile = self.may_compile and not dry_run
+        said = settle(drawing, ranks, may_compile=may_compile, calls=calls, seconds=seconds)
         return {"network": said} if said else {}
 
-    def settle_rows(self, rows: Sequence[Row], there: Mapping[str, Any], ranks: Ranks) -> dict[str, str]:
+    def settle_rows(self, rows: Sequence[Row], there: Mapping[str, Any], ranks: Ranks, dry_run: bool) -> dict[str, str]:
         """Does the same for the rows of a comparison, without those that the first process finds there."""
         finished = ranks.gather(list(there))[0]
         calls = sum(row.cost * row.images for row in rows if row.name not in finished)
-        return self.settle(cast("NetDrawing", rows[0].drawing), ranks, calls=calls)
+        return self.settle(cast("NetDrawing", rows[0].drawing), ranks, calls=calls, dry_run=dry_run)
 
 
 def preset_notes(plans: Iterable[Plan], model: str) -> list[str]:
@@ -147,6 +153,10 @@ class SamplerOptions:
         from restart_sampling.models.checkpoint import read_checkpoint
         from restart_sampling.models.resolve import resolve
 
+        if device.type == "cuda":
+            from restart_sampling.models.fast import start_device
+
+            start_device(device)
         options: dict[str, Any] = {"guidance": self.guidance, "noise": self.noise, "exact": self.exact}
         options |= {"batch": batch, "pace": own_pace(batch, self.exact)}
         dtype = self._dtype(device)
@@ -159,7 +169,7 @@ class SamplerOptions:
         else:
             checkpoint = read_checkpoint(resolve(name))
             classes = checkpoint.classes
-            net = model = checkpoint.build(self.D).to(device)
+            net = model = checkpoint.build(self.D, device)
             if shown and model.weights:
                 click.echo(f"--model {name}: its weights are {model.weights}", err=True)
             if dtype != "float32" or self._compiling:

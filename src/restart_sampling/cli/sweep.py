@@ -122,7 +122,7 @@ def sweep(
             rows = plan_rows(plans, model.drawing, seeds, f"{seeds[0]}-{seeds[-1]}", name)
             comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch or BLOCK, out / RESULTS, out)
             there = held.enter_context(looked_up(comparison, rows, out, dry_run)) if ranks.first else {}
-        speed = {} if dry_run else model.settle_rows(rows, there, ranks)
+        speed = model.settle_rows(rows, there, ranks, dry_run)
         if ranks.first:
             print_settings(
                 {

@@ -12,6 +12,7 @@ import click
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
+from restart_sampling.cli.dry_run import dry_run_option, estimate_training, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProgressBar,
     days_note,
@@ -112,6 +113,7 @@ _D = 2048  # of PFGM++ where the user gives none
 @log_option
 @device_option
 @rank_timeout_option
+@dry_run_option
 @json_option
 def train(
     source: Path,
@@ -137,6 +139,7 @@ def train(
     log_kind: str | None,
     device: str,
     rank_timeout: float,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Train a denoiser on DATA: a folder, a zip or a tar of square images of one size.
@@ -162,10 +165,10 @@ def train(
     from restart_sampling.base.ranks import distributed
     from restart_sampling.images.image_set import read_images
     from restart_sampling.sampling.noise import augmented_dimensions
-    from restart_sampling.training.run import Run
+    from restart_sampling.training.run import Run, resumed
     from restart_sampling.training.run_folder import RunFolder
     from restart_sampling.training.settings import Settings
-    from restart_sampling.training.training_set import class_names, count_classes, read_training_set, square_side
+    from restart_sampling.training.training_set import count_classes, read_training_set, square_side
 
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         if batch % ranks.size:
@@ -194,7 +197,9 @@ def train(
         )
         parameters = settings.check_network()
         folder = RunFolder(out)
-        if ranks.first:
+        if dry_run:
+            held.enter_context(leaving_no_folder(out))
+        elif ranks.first:
             held.enter_context(folder.claimed(settings.run()))
         ranks.wait()
         folder.check(settings.run())  # before the images are read, and once more when their hash is known
@@ -216,7 +221,13 @@ def train(
             data = read_training_set(pictures, cond, ranks.device, advance)
         settings = replace(settings, data_sha256=data.sha256)
         folder.check(settings.run())
-        run = Run(settings, data, dataset, class_names(pictures) if cond else (), folder, ranks, compiled=compiled)
+        if dry_run:
+            trainer, progress, _ = resumed(settings, data, folder, ranks, compiled=compiled)
+            estimate = estimate_training(trainer, progress)
+            if ranks.first:
+                print_estimate(out, estimate, as_json, by="steps")
+            return
+        run = Run(settings, data, dataset, pictures.classes if cond else (), folder, ranks, compiled=compiled)
         if ranks.first and run.trainer.steps:
             state = "is finished, and nothing is left to do" if run.progress.finished else "goes on"
             click.echo(f"{out} {state}: it has trained on {run.trainer.images} images", err=True)

@@ -47,6 +47,13 @@ class Row:
             return None if self.files.labels is None else torch.from_numpy(self.files.labels)
         return self.drawing.labels(self.seeds) if self.drawing else None
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; () where none are known."""
+        if self.files is not None:
+            return self.files.classes
+        return self.drawing.classes if self.drawing else ()
+
     def where(self, place: int) -> str:
         """Names the image at a place, in messages."""
         return f"the image of seed {self.seeds[place]}" if self.files is None else self.files.where(place)

@@ -14,15 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError, one_line
-from restart_sampling.base.files import check_writable, write_bytes
-from restart_sampling.base.lock import lock_beside, lock_in, locked
+from restart_sampling.base.files import check_writable, remove_partials, write_bytes
+from restart_sampling.base.lock import lock_beside, lock_in, locked, remove_lock
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.meeting import HangingRankError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.comparable import SAMPLES, check_comparable, row_key
 from restart_sampling.comparison.rows import Outcome, Row, Watch
 from restart_sampling.evaluation.measure import Batches, image_batches, measure
-from restart_sampling.evaluation.metrics import check_classes, check_count, notes_on
+from restart_sampling.evaluation.metrics import check_count, notes_on, pair_classes
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup
@@ -89,12 +89,16 @@ class Comparison:
         with ExitStack() as held:
             if self.folder:
                 held.enter_context(locked(lock_in(self.folder), str(self.folder)))
+                for folder in {self.folder, *((self.folder / self.samples(row)).parent for row in rows)}:
+                    remove_partials(folder, "*")
             elif self.results:
                 for row in rows:
-                    if row.drawing and row.name not in there:
-                        own = self.results.with_name(f"{self.results.name}.{row_key(self.line(row))}")
-                        what = f"row '{row.name}' of {self.results}"
-                        held.enter_context(locked(lock_beside(own), what, "--results"))
+                    if row.drawing:
+                        own = lock_beside(self.results.with_name(f"{self.results.name}.{row_key(self.line(row))}"))
+                        if row.name in there:
+                            remove_lock(own)
+                        else:
+                            held.enter_context(locked(own, f"row '{row.name}' of {self.results}", "--results"))
             yield self.take_up(rows)  # another run may have finished some meanwhile
 
     def check(self, rows: Sequence[Row]) -> None:
@@ -105,9 +109,12 @@ class Comparison:
                 does not fit the reference.
         """
         for row in rows:
-            if "per-class" in self.setup.metrics:
-                check_classes(row.labels(), self.setup.reference)
-            check_count(row.images, self.setup.blocks)
+            try:
+                if "per-class" in self.setup.metrics:
+                    pair_classes(row.labels(), row.classes, self.setup.reference)
+                check_count(row.images, self.setup.blocks)
+            except InputError as error:
+                raise InputError(f"row '{row.name}': {error}" if len(rows) > 1 else str(error)) from None
         for shape in {row.shape for row in rows}:
             self.setup.try_detector(shape)
 
@@ -140,7 +147,7 @@ class Comparison:
     def notes(self, row: Row) -> list[str]:
         """What can be said of the values of a row before it is measured."""
         size = row.shape and row.shape[1:]
-        return notes_on(row.images, self.setup.blocks, size, self.setup.metrics, self.setup.reference)
+        return notes_on(row.images, self.setup.blocks, size, self.setup.metrics, self.setup.reference, row.classes)
 
     def run(
         self, rows: Sequence[Row], there: Mapping[str, dict[str, Any]] | None = None, watch: Watch = _SILENT
@@ -205,6 +212,7 @@ class Comparison:
             metrics=self.setup.metrics,
             blocks=self.setup.blocks,
             partial=sums,
+            classes=row.classes,
             name=row.where,
             advance=lambda count: watch.advance(row, count * self.ranks.size),
         )

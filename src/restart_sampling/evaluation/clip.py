@@ -14,6 +14,7 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError, require_extra, shorten
 from restart_sampling.base.numerics import full_float32, weights_sha256
 from restart_sampling.evaluation.tiny_clip import TINY_CLIP, build_clip
+from restart_sampling.images.writers import as_picture
 
 DEFAULT_CLIP = "laion/CLIP-ViT-g-14-laion2B-s12B-b42K"
 
@@ -150,6 +151,13 @@ def preprocess(image: Image.Image, side: int) -> np.ndarray:
     left, top = round((width - side) / 2), round((height - side) / 2)
     square = image.crop((left, top, left + side, top + side)).convert("RGB")
     return np.asarray(square).transpose(2, 0, 1)
+
+
+def prepare_images(images: Tensor, side: int) -> Tensor:
+    """Pictures as CLIP wants them: `preprocess` of uint8 images [B, C, H, W], to uint8 [B, 3, S, S]."""
+    if images.shape[1:] == (3, side, side):
+        return images
+    return torch.from_numpy(np.stack([preprocess(as_picture(image), side) for image in images.cpu().numpy()]))
 
 
 def _plain(text: str) -> str:

@@ -26,10 +26,12 @@ class Features:
     Attributes:
         values: float32 [N, d].
         labels: int64 [N]; None: no classes.
+        classes: the names of the classes 0, 1, ...; () where none are known.
     """
 
     values: Tensor
     labels: Tensor | None
+    classes: tuple[str, ...] = ()
 
 
 class Collector:
@@ -110,10 +112,10 @@ class Collector:
         moments.reduce(all_reduce)
         return moments
 
-    def features(self, gather: Gather) -> Features:
-        """Features of all processes, in the order of the set."""
+    def features(self, gather: Gather, classes: tuple[str, ...] = ()) -> Features:
+        """Features of all processes, in the order of the set, with the names of their classes."""
         labels = self._of_all(self._labels, gather)
-        return Features(self._of_all(self._features, gather), labels if len(labels) else None)
+        return Features(self._of_all(self._features, gather), labels if len(labels) else None, classes)
 
     def digest(self, gather: Gather) -> str:
         """SHA-256 of the pixels of all images in their order: the same from a folder, a zip or the sampler itself."""
@@ -144,7 +146,11 @@ def merged(states: Sequence[State]) -> State:
 
 def _digests(images: Tensor) -> Tensor:
     """SHA-256 of each image, uint8 [B, 32]."""
-    rows = [
-        hashlib.sha256(bytes(str(image.shape), "ascii") + image.tobytes()).digest() for image in images.cpu().numpy()
-    ]
-    return torch.frombuffer(bytearray(b"".join(rows)), dtype=torch.uint8).reshape(-1, 32)
+    rows = np.ascontiguousarray(images.cpu().numpy())
+    digests = bytearray()
+    begun = hashlib.sha256(bytes(str(rows.shape[1:]), "ascii"))
+    for image in rows:
+        digest = begun.copy()
+        digest.update(image.data)
+        digests += digest.digest()
+    return torch.frombuffer(digests, dtype=torch.uint8).reshape(-1, 32)

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +122,7 @@ def _torchscript(name: str, path: Path, device: torch.device, *, trust: bool | s
         raise InputError(f"--detector {name}: {path} cannot be read ({error.strerror})") from error
     digest = hashlib.sha256(content).hexdigest()
     unreadable = f"--detector {name}: {path} is not a TorchScript file"
-    if not zipfile.is_zipfile(io.BytesIO(content)):
+    if not content.startswith(b"PK"):
         raise InputError(unreadable)
     _check_trust(name, digest, trust)
     try:

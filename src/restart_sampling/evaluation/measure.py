@@ -41,6 +41,7 @@ def measure(
     metrics: Sequence[str] = ("fd",),
     blocks: int = 1,
     partial: PartialSums | None = None,
+    classes: tuple[str, ...] = (),
     name: Callable[[int], str] = "image {}, counted from 0,".format,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def measure(
         metrics: of `evaluation.metrics.METRICS`.
         blocks: runs of neighbours (blocks of seeds) that are measured by themselves.
         partial: where the sums are saved on the way; loaded, and `batches` are then without the images in it.
+        classes: names of the classes of the images; () where none are known.
         name: of the image at a place, for messages.
         advance: called with the number of images after each batch.
 
@@ -79,10 +81,10 @@ def measure(
             ranks.alive()
             advance(len(places))
     moments = collector.reduced(ranks.all_reduce, ranks.gather)
-    features = collector.features(ranks.gather) if collector.keep else None
+    features = collector.features(ranks.gather, classes) if collector.keep else None
     seconds = time.perf_counter() - start
     values = compute_metrics(metrics, moments, features, reference, blocks)
-    notes = notes_on(images, blocks, collector.size(ranks.gather), metrics, reference)
+    notes = notes_on(images, blocks, collector.size(ranks.gather), metrics, reference, classes)
     return {
         "images": images,
         "pixels_sha256": collector.digest(ranks.gather),
@@ -99,6 +101,7 @@ def make_reference(
     ranks: Ranks,
     *,
     keep_features: bool = False,
+    classes: tuple[str, ...] = (),
     name: Callable[[int], str] = "image {}, counted from 0,".format,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Reference:
@@ -121,4 +124,5 @@ def make_reference(
         features.values if features else None,
         features.labels if features else None,
         collector.size(ranks.gather),
+        classes if features and features.labels is not None else (),
     )

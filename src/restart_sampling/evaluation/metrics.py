@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.distances import (
     KID_SUBSET,
@@ -61,33 +61,66 @@ def _check_enough(what: str, reference: Reference, classes: bool) -> None:
             raise InputError(f"{what} needs at least 2 images of each class of the reference, and class {label} has 1")
 
 
-def check_classes(labels: Tensor | None, reference: Reference) -> list[int]:
-    """The classes that images and reference share, for 'per-class'.
+def check_labels(labels: Tensor | None) -> Tensor:
+    """Returns the class of each image; raises InputError where they have none, for 'per-class'."""
+    if labels is None:
+        raise InputError("metric 'per-class' needs classes of the images, and they have none; leave it out")
+    return labels
+
+
+def pair_classes(labels: Tensor | None, classes: Sequence[str], reference: Reference) -> dict[str, tuple[int, int]]:
+    """Pairs the classes of images with those of the reference, for 'per-class': by name where both have names.
 
     Args:
         labels: class of each image, int64 [N]; None: they have none.
+        classes: their names; () where none are known.
         reference: with classes, as `check_metrics` has checked.
 
+    Returns:
+        By the name of the class, or by its number where that pairs them, its number here and in the reference.
+
     Raises:
-        InputError: the images have no classes, none of the reference's, or too few images of one of them.
+        InputError: the images have no classes, none of the reference's, one of a name that the reference does not have,
+            or too few images of one.
     """
     assert reference.labels is not None
-    if labels is None:
-        raise InputError("metric 'per-class' needs classes of the images, and they have none; leave it out")
-    counts = Counter(labels.tolist())
-    shared = sorted(counts.keys() & set(reference.labels.tolist()))
-    if not shared:
+    counts = Counter(check_labels(labels).tolist())
+    there = sorted({*reference.labels.tolist()})
+    if _both_named(classes, reference.classes):
+        number_of = {reference.classes[number]: number for number in there}
+        pairs = {classes[label]: (label, number_of.get(classes[label], -1)) for label in sorted(counts)}
+        strange = next((name for name, (_, number) in pairs.items() if number < 0), None)
+        if strange is not None:
+            raise InputError(
+                f"metric 'per-class' pairs classes by name, and the reference has no images of class "
+                f"'{shorten(strange)}', but of {shorten(', '.join(number_of), 200)}; give classes the same names on "
+                "both sides, or leave it out"
+            )
+    else:
+        pairs = {str(label): (label, label) for label in there if label in counts}
+    if not pairs:
         raise InputError(
             f"metric 'per-class' needs classes that the reference has, and of those of the images, {min(counts)} to "
             f"{max(counts)}, it has none"
         )
-    for label in shared:
+    for name, (label, _) in pairs.items():
         if counts[label] < _LEAST:
             raise InputError(
-                f"metric 'per-class' needs at least {_LEAST} images of each class, and class {label} has "
+                f"metric 'per-class' needs at least {_LEAST} images of each class, and class {shorten(name)} has "
                 f"{counts[label]}; give more images"
             )
-    return shared
+    return pairs
+
+
+def _both_named(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether names say which classes are the same; 0, 1, ... are no more than numbers to those that have words."""
+    if _are_numbers(ours) != _are_numbers(theirs):
+        return bool(ours and theirs) and all(name.isdecimal() for name in (*ours, *theirs))
+    return bool(ours and theirs)
+
+
+def _are_numbers(classes: Sequence[str]) -> bool:
+    return all(name == str(number) for number, name in enumerate(classes))
 
 
 def check_count(images: int, blocks: int) -> int:
@@ -105,7 +138,12 @@ def check_count(images: int, blocks: int) -> int:
 
 
 def notes_on(
-    images: int, blocks: int, size: Sequence[int] | None, metrics: Sequence[str], reference: Reference
+    images: int,
+    blocks: int,
+    size: Sequence[int] | None,
+    metrics: Sequence[str],
+    reference: Reference,
+    classes: Sequence[str] = (),
 ) -> list[str]:
     """What has to be known of values beside their errors, a sentence each.
 
@@ -115,6 +153,7 @@ def notes_on(
         size: height and width of the images; None: not known yet.
         metrics: that are asked for.
         reference: that they are compared with.
+        classes: names of the classes of the images; () where none are known.
     """
     few = {"images of each block" if blocks > 1 else "images": images // blocks}
     if "per-class" in metrics and reference.labels is not None:
@@ -127,6 +166,15 @@ def notes_on(
         for what, count in few.items()
         if count <= reference.width
     ]
+    if (
+        "per-class" in metrics
+        and _are_numbers(classes) != _are_numbers(reference.classes)
+        and not _both_named(classes, reference.classes)
+    ):
+        unnamed = "the images have" if _are_numbers(classes) else "the reference has"
+        notes.append(
+            f"classes are paired by number, for {unnamed} no names of them; make sure that the numbers mean the same"
+        )
     if size and reference.size and tuple(size) != reference.size:
         own, other = (f"{width}x{height}" for height, width in (size, reference.size))
         notes.append(f"the images are {own} and those of the reference {other}, which moves all values")
@@ -217,16 +265,13 @@ def _per_class(features: Features, reference: Reference) -> dict[str, Any]:
     assert reference.features is not None
     assert reference.labels is not None
     assert features.labels is not None
-    classes = check_classes(features.labels, reference)
     distances = {
-        str(label): _class_distance(
-            features.values[features.labels == label], reference.features[reference.labels == label]
-        )
-        for label in classes
+        name: _class_distance(features.values[features.labels == ours], reference.features[reference.labels == theirs])
+        for name, (ours, theirs) in pair_classes(features.labels, features.classes, reference).items()
     }
     return {
-        "frechet_distance_per_class": {label: value for label, (value, _) in distances.items()},
-        "frechet_distance_per_class_error": {label: error for label, (_, error) in distances.items()},
+        "frechet_distance_per_class": {name: value for name, (value, _) in distances.items()},
+        "frechet_distance_per_class_error": {name: error for name, (_, error) in distances.items()},
     }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import atomic, check_ratio
+from restart_sampling.base.files import atomic, check_ratio, stand_in
 from restart_sampling.evaluation.statistics import Statistics
 
 
@@ -22,6 +22,7 @@ class Reference:
         source: hash of the images; None likewise.
         features: float32 [N, d], for the metrics that need more than mean and covariance; None: not kept.
         labels: int64 [N]; None: no classes, or not kept.
+        classes: the names of the classes 0, 1, ...; () where none are known, or no labels are kept.
         size: height and width of the images; None in files that do not say.
     """
 
@@ -31,6 +32,7 @@ class Reference:
     features: Tensor | None = None
     labels: Tensor | None = None
     size: tuple[int, int] | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
@@ -66,6 +68,7 @@ _FORMS = {
     "source": ("U", [0]),
     "features": ("f", [2]),
     "labels": ("iu", [1]),
+    "classes": ("U", [1]),
 }
 
 
@@ -81,6 +84,8 @@ def save_reference(reference: Reference, path: Path) -> None:
         arrays["features"] = reference.features.numpy()
         if reference.labels is not None:
             arrays["labels"] = reference.labels.numpy()
+            if reference.classes:
+                arrays["classes"] = np.array(reference.classes)
     texts = {"detector": reference.detector, "source": reference.source}
     arrays |= {key: np.array(text) for key, text in texts.items() if text is not None}
     with atomic(path) as temporary, temporary.open("wb") as file:
@@ -108,7 +113,9 @@ def load_reference(path: Path) -> Reference:
             f"reference {path} cannot be read ({reason}); make one with 'restart-sampling reference'"
         ) from error
     except Exception as error:  # a damaged file can fail in any way
-        raise InputError(f"reference {path} cannot be read; make one with 'restart-sampling reference'") from error
+        instead = stand_in(path)
+        what = f": it is {instead}" if instead else "; make one with 'restart-sampling reference'"
+        raise InputError(f"reference {path} cannot be read{what}") from error
     missing = {"mu", "sigma"} - arrays.keys()
     if missing:
         raise InputError(f"reference {path} has no {' and no '.join(sorted(missing))}; it is not a file of statistics")
@@ -121,13 +128,19 @@ def load_reference(path: Path) -> Reference:
         raise InputError(
             f"reference {path}: mu has shape {mu.shape} and sigma {sigma.shape}; they must be [d] and [d, d]"
         )
-    features, labels, size = (arrays.get(key) for key in ("features", "labels", "size"))
+    features, labels, size, classes = (arrays.get(key) for key in ("features", "labels", "size", "classes"))
     if (
         (features is not None and features.shape[1] != len(mu))
         or (labels is not None and (features is None or len(labels) != len(features)))
         or (size is not None and len(size) != 2)
     ):
         raise InputError(f"reference {path}: its features, labels and size do not fit its statistics; make it again")
+    if labels is not None and labels.min(initial=0) < 0:
+        raise InputError(f"reference {path}: it has the class {labels.min()}, and a class is 0, 1, ...; make it again")
+    if classes is not None and (
+        labels is None or labels.max(initial=0) >= len(classes) or len({*classes.tolist()}) < len(classes)
+    ):
+        raise InputError(f"reference {path}: the names of its classes do not fit its labels; make it again")
     if not all(np.isfinite(each).all() for each in (mu, sigma, features) if each is not None):
         raise InputError(f"reference {path}: its statistics are not finite; make it again")
     statistics = Statistics(
@@ -142,4 +155,5 @@ def load_reference(path: Path) -> Reference:
         features=None if features is None else torch.from_numpy(features.astype(np.float32)),
         labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
         size=None if size is None else (int(size[0]), int(size[1])),
+        classes=() if classes is None else tuple(classes.tolist()),
     )

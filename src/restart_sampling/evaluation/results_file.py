@@ -41,7 +41,7 @@ _TYPES = {
     **dict.fromkeys(("model", "plan"), str | None),
     **dict.fromkeys(("reference", "published"), dict | None),
 }
-_OF_ROWS = {"run", "images", "detector", "reference", "metrics", "versions", "device"}
+_OF_ROWS = {"run", "images", "model", "detector", "reference", "metrics", "versions", "device"}
 
 
 def append_result(path: Path, result: Mapping[str, Any]) -> None:

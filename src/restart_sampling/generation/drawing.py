@@ -123,6 +123,11 @@ class Drawing(Protocol):
         ...
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; () where none are known."""
+        ...
+
+    @property
     def about(self) -> dict[str, Any]:
         """JSON, all that determines the images but their seeds."""
         ...
@@ -163,6 +168,7 @@ class NetDrawing:
         path: the noise path.
         nfe: calls of the denoiser for an image.
         network_evaluations: evaluations of the network for an image.
+        classes: names of the classes; () where none are known.
 
     Raises:
         InputError: the plan, a class, the guidance or the noise does not fit the net, or its states are latents.
@@ -200,6 +206,7 @@ class NetDrawing:
         self.shape = _shape(net, shape)
         self.nfe = self.path.nfe(*self.plan.solvers)
         self.network_evaluations = network_evaluations(net, self.plan, self.path) * (1 if guidance == 1 else 2)
+        self.classes: tuple[str, ...] = getattr(net, "classes", ())
         self._classes, self._guidance, self._noise, self._exact = classes, guidance, noise, exact
         self._label_dim: int = getattr(net, "label_dim", 0)
         self._dtype = _dtype(net)
@@ -491,6 +498,7 @@ def manifest(
         "run": run,
         "model": model,
         **({"weights": weights} if weights else {}),
+        **({"classes": list(drawing.classes)} if drawing.classes else {}),
         "nfe": drawing.nfe,
         "network_evaluations": drawing.network_evaluations,
         "images": images,

@@ -11,6 +11,7 @@ import torch
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import atomic_folder
+from restart_sampling.base.lock import alone, lock_beside, remove_lock
 from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.generation.seeds import format_seeds
 from restart_sampling.images.writers import encode_png, image_grid
@@ -111,9 +112,10 @@ def write_repository(
         InputError: the folder exists, or an image is not finite.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        remove_lock(lock_beside(out))
         raise InputError(f"{out} exists; give the name of a new folder")
     images = torch.cat([batch.images for batch in drawing.draw(seeds)]).numpy()
-    with atomic_folder(out) as folder:
+    with alone(out), atomic_folder(out) as folder:
         if checkpoint.format == FORMATS[0]:
             shutil.copyfile(checkpoint.path, folder / MODEL)
         else:

@@ -7,6 +7,7 @@ number of processes nor an interruption changes a bit.
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
 from operator import index
 from typing import TypeVar
 
@@ -38,10 +39,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         ranges.append(range(first, last + 1))
     if sum(each.stop - each.start for each in ranges) > MAX_SEEDS:  # len() is for less than 2^63
         raise InputError(f"seeds '{text}': these are more than {MAX_SEEDS:,}; cut them into several runs")
-    seeds = tuple(seed for each in ranges for seed in each)
-    if len(set(seeds)) < len(seeds):
+    if any(one.stop > next_.start for one, next_ in pairwise(sorted(ranges, key=lambda each: each.start))):
         raise InputError(f"seeds '{text}': a seed is given twice; each seed makes one image")
-    return seeds
+    return tuple(chain.from_iterable(ranges))
 
 
 def as_integers(values: Iterable[int]) -> Sequence[int]:

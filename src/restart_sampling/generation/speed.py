@@ -1,4 +1,4 @@
-"""What is settled before a run where the user does not say: images at a time, and whether to compile the network."""
+"""What is settled before a run where the user does not say: images at a time, and how the network is launched."""
 
 import time
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.generation.pace import fitting
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.fast import CompileTime, compile_network
+from restart_sampling.models.graphed import GraphedNetwork
 
 _SAVED = 0.45  # of the time of a large batch, by compiling: 0.43 to 0.52 were measured, of three networks
 
@@ -20,6 +21,8 @@ def settle(
     drawing: NetDrawing, ranks: Ranks, *, may_compile: bool, calls: float = 0.0, seconds: float = 0.0
 ) -> str | None:
     """Finds how many images pay at a time, and has the network compiled where that pays. All processes call this.
+
+    A network with kernels of its own is not compiled; its calls become a graph.
 
     Args:
         drawing: one of those to come; the others share its net and its pace.
@@ -36,10 +39,15 @@ def settle(
     pace.measure(drawing.call, net.device, ceil(seconds or images / ranks.size))
     pace.at_once = min(ranks.gather(pace.at_once))  # they draw equal shares
     long = seconds or images > pace.at_once * ranks.size
-    if net.device.type != "cuda" or not may_compile or not long:
+    if net.device.type != "cuda" or not long:
+        return None
+    model = cast(Denoiser, net)
+    if getattr(net, "fused", False):
+        model.model = GraphedNetwork(model.model, pace.at_once * (drawing.network_evaluations // drawing.nfe))
+        return None
+    if not may_compile:
         return None
     call_seconds = next(fitting(range(pace.at_once), pace, lambda images: _seconds(drawing, images)))
-    model = cast(Denoiser, net)
     batch = pace.at_once * (drawing.network_evaluations // drawing.nfe)
     image_seconds = call_seconds * drawing.nfe / ranks.size
     after = images_to_pay_off(CompileTime(model.model, batch).expected(), image_seconds)

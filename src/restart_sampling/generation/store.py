@@ -24,6 +24,7 @@ import numpy as np
 from restart_sampling.base.errors import InputError, one_line
 from restart_sampling.base.files import (
     atomic,
+    check_ratio,
     check_writable,
     is_partial,
     remove_folder,
@@ -117,7 +118,7 @@ class BlockStore:
         """Counts the images of the blocks that have a record, some of which may turn out damaged."""
         found = {f"{_RECORDS}/{path.name}" for path in (self._folder / _RECORDS).glob("*.json")}
         if self._zipped and self.out.exists():
-            with zipfile.ZipFile(self.out) as archive:  # `check` has read it
+            with _opened(self.out) as archive:  # `check` has read it
                 found.update(archive.namelist())
         return sum(len(block) for number, block in enumerate(self.blocks) if _record_name(number) in found)
 
@@ -187,7 +188,7 @@ class BlockStore:
         """Checks whether the whole zip is there, undamaged."""
         numbers = range(len(self.blocks))
         names = {LABELS, MANIFEST}.union(*map(self._names, numbers))
-        with suppress(Exception), zipfile.ZipFile(self.out) as archive:  # a damaged file can fail in any way
+        with suppress(Exception), _opened(self.out) as archive:  # a damaged file can fail in any way
             listed = set(archive.namelist())
             if listed == names:  # of version 0.1.0, which put no records into it
                 return archive.testzip() is None
@@ -242,7 +243,7 @@ class BlockStore:
     def _earlier(self) -> Iterator[tuple[dict[str, Any], bool]]:
         """Yields the manifests that are there, and whether there are blocks of theirs."""
         if self._zipped and self.out.exists():
-            with _refused(self.out), zipfile.ZipFile(self.out) as archive:
+            with _refused(self.out), _opened(self.out) as archive:
                 found = _parse_manifest(archive.read(MANIFEST))
             yield found, True
         with _refused(self._folder):
@@ -256,13 +257,13 @@ class BlockStore:
 
     def _extends(self, found: Mapping[str, Any]) -> bool:
         """Checks whether the seeds of the blocks begin with all those of a finished run."""
-        seeds = found["run"]["seeds"]
+        seeds = found["run"].get("seeds")
         first = parse_seeds(seeds) if isinstance(seeds, str) else ()
         return found["finished"] == len(first) and tuple(joined(self.blocks)[: len(first)]) == first
 
     def _unpack(self) -> None:
         """Takes up the blocks of a whole zip of fewer seeds, which stays until there is one of all."""
-        with suppress(Exception), zipfile.ZipFile(self.out) as archive:  # what is damaged is made again
+        with suppress(Exception), _opened(self.out) as archive:  # what is damaged is made again
             if json.loads(archive.read(MANIFEST))["images"] >= sum(map(len, self.blocks)):
                 return
             for number in range(len(self.blocks)):
@@ -273,7 +274,7 @@ class BlockStore:
     def _adopt(self) -> None:
         """Takes up the blocks of a zip that version 0.1.0 left unfinished: each is a small zip."""
         for path in sorted(self._folder.glob(_OLD_BLOCK)):
-            with suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged block is made again
+            with suppress(Exception), _opened(path) as archive:  # a damaged block is made again
                 number = int(path.stem)
                 for name in self._names(number):
                     self._write(name, archive.read(name))
@@ -311,8 +312,16 @@ def _is_bare(folder: Path, *names: str) -> bool:
 
 def _parse_manifest(text: bytes) -> dict[str, Any]:
     manifest = json.loads(text)
-    finished = manifest.get("images") if manifest.get("complete") is True else None
+    finished = manifest.get("images") if manifest["complete"] is True else None
     return {"run": dict(manifest["run"]), "batch": int(manifest["batch"]), "finished": finished}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Opens a zip of images, which does not unpack to more than it is."""
+    with zipfile.ZipFile(path) as archive:
+        check_ratio(sum(info.file_size for info in archive.infolist()), path.stat().st_size, str(path))
+        yield archive
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Datasets in EDM's format: `00000/img00000000.png` with labels in dataset.json, in a zip or a folder."""
 
-import glob
 import json
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,8 +14,8 @@ from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import atomic, atomic_folder, remove_partials
-from restart_sampling.base.lock import lock_beside, locked
+from restart_sampling.base.files import atomic, atomic_folder
+from restart_sampling.base.lock import alone, lock_beside, remove_lock
 from restart_sampling.base.parallel import Workers, in_order
 from restart_sampling.images.decode import Raw, decode, describe
 from restart_sampling.images.sources import Source
@@ -89,6 +89,7 @@ def plan_dataset(source: Source, out: Path, transform: Transform, count: int | N
 def _check_new(out: Path) -> None:
     empty = out.is_dir() and out.suffix != ".zip" and not any(out.iterdir())
     if (out.exists() or out.is_symlink()) and not empty:
+        remove_lock(lock_beside(out))
         raise InputError(f"{out} exists; remove it, or choose another place")
 
 
@@ -109,7 +110,7 @@ def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], No
     labels = plan.source.labels
     count, classes = 0, set()
     with (
-        locked(lock_beside(plan.out), str(plan.out), "place"),
+        alone(plan.out, "place"),
         _output(plan.out) as add,
         TemporaryFile("w+b") as pairs,  # a million lists would take more than all else
     ):
@@ -127,6 +128,20 @@ def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], No
             raise InputError(f"{plan.source.path}: all {plan.count} images are smaller than the --resolution")
         add(LABELS, _labels_json(pairs, plan.source.classes))
     return Dataset(count, plan.count - count, plan.shape, None if labels is None else len(classes))
+
+
+def seconds_per_image(plan: Conversion) -> float:
+    """Measures the time of an image by converting the first, for a second or so; writes nothing.
+
+    Raises:
+        InputError: one of these is damaged, or does not become an image of the shape of the first.
+    """
+    done, start = 0, time.perf_counter()
+    for chunk in _chunks(plan):
+        done += len(_convert(chunk, plan.transform, plan.shape))
+        if time.perf_counter() - start > 1:
+            break
+    return (time.perf_counter() - start) / done
 
 
 def _converted(plan: Conversion, workers: int) -> Generator[list[tuple[int, bytes | None]]]:
@@ -182,10 +197,9 @@ def _start_worker() -> None:
 def _output(out: Path) -> Iterator[Callable[[str, Iterable[bytes]], None]]:
     """Takes names and contents, in parts, for a zip or folder that gets its name at the end.
 
-    It is removed after an exception, and what a run that was killed has left of the same output at the beginning.
+    It is removed after an exception.
     """
     _check_new(out)  # another process may have come first
-    remove_partials(out.parent, glob.escape(out.name))
     if out.suffix == ".zip":
         with atomic(out) as temporary, ZipWriter(temporary) as add:
             yield add

@@ -1,6 +1,7 @@
 """One image from the bytes of its file: what is kept of its modes, and what is refused."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ SUFFIXES = (*LOSSY, ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".tif", ".ti
 
 MAX_FILE = 2**29  # bytes of one file, unpacked
 _MAX_PIXELS = 2**26  # of one picture: a GiB while it is laid on white
+_HIDDEN = re.compile(r"(?:^|/)(?:\.+[^./]|__MACOSX(?:/|\Z))")
 
 Raw = bytes | np.ndarray
 """An image as its source holds it: the bytes of a file, or uint8 [C, H, W] with C = 1 or 3."""
@@ -33,8 +35,7 @@ def is_image(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Tells whether a file or a folder above it is hidden, or is one of macOS's shadows of files."""
-    parts = name.split("/")
-    return "__MACOSX" in parts or any(part.startswith(".") and part.strip(".") for part in parts)
+    return _HIDDEN.search(name) is not None
 
 
 def check_file(size: int, source: Path, name: str) -> None:

@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.parallel import available_cores, in_order
-from restart_sampling.images.decode import decode, describe, pixels
-from restart_sampling.images.png import decode_plain
+from restart_sampling.images.decode import Raw, decode, describe, pixels
+from restart_sampling.images.labels import folder_of, root
+from restart_sampling.images.png import SMALL, decode_alike, decode_plain
 from restart_sampling.images.sources import Source, open_source
 
 _MAX_WORKERS = 8
@@ -45,6 +47,18 @@ class ImageSet:
         """Labels, int64 [N], or None."""
         return None if self.source.labels is None else self.source.labels[self.indices]
 
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that the labels can mean: the source's, or the folders' where each class is one.
+
+        () where there are none, or two are the same. Bytes that are not UTF-8 are written as in Python: caf\\xe9.
+        """
+        if self.labels is None:
+            return ()
+        names = self.source.classes[: int(self.labels.max()) + 1] or _folder_names(self.names, self.labels)
+        readable = tuple(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in names)
+        return readable if len({*readable}) == len(readable) else ()
+
     @property
     def lossy(self) -> bool:
         """Whether there are JPEG or WebP files, which move a Fréchet distance."""
@@ -72,9 +86,14 @@ class ImageSet:
             yield from in_order(threads, self._read, parts, ahead=self.workers + 1)
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
+        raws = [self.source.raw(index) for index in indices]
+        files = [raw for raw in raws if isinstance(raw, bytes)]
+        batch = decode_alike(files) if len(files) == len(raws) else None
+        if batch is not None and batch.shape[1:] == self.shape:
+            return batch
         batch = np.empty((len(indices), *self.shape), np.uint8)
-        for place, index in enumerate(indices):
-            image = _pixels(self.source, index)
+        for place, (raw, index) in enumerate(zip(raws, indices, strict=True)):
+            image = _pixels(raw, self.source, index)
             if image.shape != self.shape:
                 raise InputError(
                     f"{self.source.where(index)} is {describe(image.shape)}, and the first image is "
@@ -103,18 +122,26 @@ def read_images(source: str | Path | Source, *, count: int | None = None, worker
             raise InputError(f"{source.path} holds {len(source)} images, and {count} are asked for; ask for fewer")
         np.random.RandomState(0).shuffle(indices)
         indices = np.sort(indices[:count])
-    first = _pixels(source, int(indices[0]))
-    channels, height, width = first.shape
+    first = int(indices[0])
+    channels, height, width = _pixels(source.raw(first), source, first).shape
     return ImageSet(source, indices, (channels, height, width), workers or _workers(height * width))
+
+
+def _folder_names(names: Sequence[str], labels: np.ndarray) -> tuple[str, ...]:
+    """The folders, where each is one of the classes 0, 1, ...; folders with numbers are those of EDM's datasets."""
+    start = len(root(names))
+    pairs = sorted({(label, folder_of(name, start)) for label, name in zip(labels.tolist(), names, strict=True)})
+    one_each = [label for label, _ in pairs] == list(range(len(pairs)))
+    folders = tuple(name for _, name in pairs)
+    return folders if one_each and not any(name == "" or name.isdecimal() for name in folders) else ()
 
 
 def _workers(pixels: int) -> int:
     # Opening a file holds Python's lock, decoding does not: of small images there is too little to decode at once.
-    return 1 if pixels <= 96**2 else min(available_cores(), _MAX_WORKERS)
+    return 1 if pixels <= SMALL else min(available_cores(), _MAX_WORKERS)
 
 
-def _pixels(source: Source, index: int) -> np.ndarray:
-    raw = source.raw(index)
+def _pixels(raw: Raw, source: Source, index: int) -> np.ndarray:
     if isinstance(raw, np.ndarray):
         return raw
     image = decode_plain(raw) or decode(raw, source.where(index))

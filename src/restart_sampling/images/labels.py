@@ -1,16 +1,17 @@
 """Labels of an image set: from EDM's dataset.json, or from the folders of the classes."""
 
 import csv
-import json
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.strict_json import parse_json
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 SPLITS = {
@@ -38,7 +39,7 @@ def folder_classes(names: Sequence[str]) -> tuple[str, ...]:
         names: sorted.
     """
     start = len(root(names))
-    folders = sorted({_folder(name, start) for name in names})
+    folders = sorted({folder_of(name, start) for name in names})
     return tuple(folders) if len(folders) > 1 else ()
 
 
@@ -53,7 +54,7 @@ def folder_labels(names: Sequence[str]) -> np.ndarray | None:
     """
     start = len(root(names))
     numbers = {folder: number for number, folder in enumerate(folder_classes(names))}
-    return np.fromiter((numbers[_folder(name, start)] for name in names), np.int64, len(names)) if numbers else None
+    return np.fromiter((numbers[folder_of(name, start)] for name in names), np.int64, len(names)) if numbers else None
 
 
 def listed_labels(
@@ -73,14 +74,18 @@ def listed_labels(
     Raises:
         InputError: it is no such file, leaves an image out or lists one twice, or a label is no class number.
     """
+    form = f'{where} is not of the form {{"labels": [[name, class], ...]}}'
     try:
-        content = json.loads(text)
+        content = parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{form} ({shorten(str(error))}); mend or remove it") from None
+    try:
         stated = content["labels"]
         pairs = [(folder + name, label) for name, label in stated or []]
         labels = dict(pairs)
         classes = content.get("classes", [])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise InputError(f'{where} is not of the form {{"labels": [[name, class], ...]}}; mend or remove it') from None
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{form}; mend or remove it") from None
     _check_once((name for name, _ in pairs), folder, where)
     for name, label in labels.items():
         if type(label) is not int or not 0 <= label < 2**31:
@@ -98,6 +103,9 @@ def listed_labels(
         )
     if not isinstance(classes, list) or any(type(name) is not str for name in classes):
         raise InputError(f'{where}: "classes" has to be a list of names; mend it or take it out')
+    if len({*classes}) < len(classes):
+        ((twice, _),) = Counter(classes).most_common(1)
+        raise InputError(f"{where} names two classes '{shorten(twice)}'; give each a name of its own")
     labels_of = np.fromiter((labels[name] for name in names), np.int64, len(names))
     if classes and labels_of.max() >= len(classes):
         raise InputError(f"{where} names {len(classes)} classes, and has a class {labels_of.max()}; name all or none")
@@ -124,7 +132,7 @@ def metadata_labels(
     """
     try:
         lines = text.decode("utf-8-sig").splitlines()
-        rows = _table(lines, where) if where.endswith(".csv") else (json.loads(line) for line in lines if line.strip())
+        rows = _table(lines, where) if where.endswith(".csv") else _objects(lines)
         pairs = [(posixpath.normpath(f"{folder}{row['file_name']}"), row["label"]) for row in rows]
     except KeyError as error:
         if error.args == ("file_name",):
@@ -134,7 +142,7 @@ def metadata_labels(
         return None
     except InputError:
         raise
-    except (ValueError, TypeError, RecursionError, csv.Error) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise InputError(f"{where} is damaged ({shorten(str(error))}); mend or remove it") from None
     if not pairs:
         return None
@@ -142,12 +150,16 @@ def metadata_labels(
     label_of = dict(pairs)
     labels = [label_of.get(name) for name in names]
     for name, label in zip(names, labels, strict=True):
-        if type(label) not in (str, int, float) or label == "":
+        if not _is_label(label):
             raise InputError(
                 f"{where} has no label, a number or a text, for {shorten(name.removeprefix(folder))}; give it one, or "
                 "take the column out"
             )
     return number_classes(labels, where)
+
+
+def _is_label(value: object) -> bool:
+    return type(value) in (str, int, float) and value != ""
 
 
 def number_classes(labels: Iterable[object], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -174,8 +186,12 @@ def number_classes(labels: Iterable[object], where: str) -> tuple[np.ndarray, tu
     return np.array([number_of[text] for text in texts], np.int64), classes
 
 
-def stated_classes(read: Callable[[str], bytes | None], names: Sequence[str], where: str) -> np.ndarray | None:
-    """Reads the classes of a WebDataset: `0001.cls` beside `0001.jpg` holds the number of its class.
+def stated_classes(
+    read: Callable[[str], bytes | None], names: Sequence[str], where: str
+) -> tuple[np.ndarray, tuple[str, ...]] | None:
+    """Reads the classes of a WebDataset, which are beside `0001.jpg`.
+
+    `0001.cls` holds the number of its class, or else `0001.json` its number or name as the value of `label`.
 
     Args:
         read: reads the file of a name, None if there is none.
@@ -183,21 +199,42 @@ def stated_classes(read: Callable[[str], bytes | None], names: Sequence[str], wh
         where: the source, for messages.
 
     Returns:
-        int64 [N], or None where no image has such a file.
+        int64 [N], and the sorted names of the classes where the labels are texts, else (); or None where no image has
+        such a file.
 
     Raises:
         InputError: only some images have one, or one holds no class.
     """
-    if all(read(_class_file(name)) is None for name in names):
-        return None
-    labels = np.empty(len(names), np.int64)
-    for place, name in enumerate(names):
-        text = read(_class_file(name))
-        if text is None or not text.strip().isdigit() or len(text) > _MAX_DIGITS:
-            held = "is missing" if text is None else f"holds {shorten(repr(text))}"
-            raise InputError(f"{where}: {shorten(_class_file(name))} {held}; every image needs a class 0, 1, ...")
-        labels[place] = int(text)
-    return labels
+    if any(read(_beside(name, ".cls")) is not None for name in names):
+        return np.fromiter((_class_of(read, _beside(name, ".cls"), where) for name in names), np.int64, len(names)), ()
+    labels: list[object] = []
+    for name in names:
+        file = _beside(name, ".json")
+        labels.append(_label_in(read(file), f"{where}: {shorten(file)}"))
+        if (labels[0] is None) != (labels[-1] is None):
+            without = file if labels[-1] is None else _beside(names[0], ".json")
+            raise InputError(f"{where}: {shorten(without)} has no label, and others have; every image needs a class")
+    return None if labels[0] is None else number_classes(labels, f"{where}: its .json files")
+
+
+def _class_of(read: Callable[[str], bytes | None], file: str, where: str) -> int:
+    text = read(file)
+    if text is None or not text.strip().isdigit() or len(text) > _MAX_DIGITS:
+        held = "is missing" if text is None else f"holds {shorten(repr(text))}"
+        raise InputError(f"{where}: {shorten(file)} {held}; every image needs a class 0, 1, ...")
+    return int(text)
+
+
+def _label_in(text: bytes | None, where: str) -> object:
+    """The label in a JSON file beside an image; None where there is none, as in a file of captions."""
+    try:
+        content = None if text is None else parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is damaged ({shorten(str(error))}); mend or remove it") from None
+    label = content.get("label") if isinstance(content, dict) else None
+    if label is not None and not _is_label(label):
+        raise InputError(f"{where} has the label {shorten(repr(label))}, and a class is a number or a text")
+    return label
 
 
 def class_notes(classes: Sequence[str], names: Sequence[str] = ()) -> list[str]:
@@ -269,7 +306,7 @@ def _table(lines: Sequence[str], where: str) -> Iterator[dict[str, str | None]]:
     header = lines[0] if lines else ""
     delimiter = max(",;\t", key=header.count)
     rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    columns = [column.strip() for column in next(rows, [])]
+    columns = [column.strip().lower() for column in next(rows, [])]
     for column in ("file_name", "label"):
         if columns.count(column) > 1:
             raise InputError(f"{where} has the column {column} twice; keep one")
@@ -278,10 +315,18 @@ def _table(lines: Sequence[str], where: str) -> Iterator[dict[str, str | None]]:
             yield {column: cell for column, cell in zip_longest(columns, row) if column is not None}
 
 
-def _folder(name: str, start: int) -> str:
+def _objects(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Reads the lines of a JSONL file; the case of their keys does not matter, as in a table."""
+    for line in lines:
+        if line.strip():
+            yield {key.strip().lower(): value for key, value in parse_json(line).items()}
+
+
+def folder_of(name: str, start: int) -> str:
+    """The folder of an image, within the first characters that are the root; "" where it is in none."""
     return name[start:].partition("/")[0] if "/" in name[start:] else ""
 
 
-def _class_file(name: str) -> str:
+def _beside(name: str, suffix: str) -> str:
     folder, slash, file = name.rpartition("/")
-    return f"{folder}{slash}{file.partition('.')[0]}.cls"
+    return f"{folder}{slash}{file.partition('.')[0]}{suffix}"

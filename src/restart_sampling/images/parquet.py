@@ -127,7 +127,10 @@ def _read_group(path: Path, group: int, column: str) -> Any:
             raise InputError(
                 f"{path} has {size:,} bytes in one row group, and can have {_MAX_GROUP:,}; write it in smaller groups"
             )
-        return file.read_row_group(group, [column])[column]
+        values = file.read_row_group(group, [column])[column]
+        if len(values) != file.metadata.row_group(group).num_rows:
+            raise ValueError(f"{len(values):,} rows are in a group of {file.metadata.row_group(group).num_rows:,}")
+        return values
 
 
 def _columns(path: Path, file: Any) -> tuple[str, str | None]:

@@ -2,21 +2,28 @@
 
 import struct
 import zlib
+from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image
+
+from restart_sampling.images.decode import pixels
+
+SMALL = 96**2
+"""Pixels; of larger images decoding takes nearly all the time, and threads can do it at once."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")  # length and kind, before the content; its CRC-32 is behind
 _HEADER = struct.Struct(">4s2I5B")  # kind, width, height, bits, colours, compression, filter, interlacing
 _MODES = {0: "L", 2: "RGB"}
-_MAX_PIXELS = 2**16  # of larger ones decoding takes all the time
+_START = len(_SIGNATURE) + 4 + _HEADER.size + 4  # length of signature and header
 
 
 def decode_plain(png: bytes) -> Image.Image | None:
     """Decodes a PNG of 8 bits, grey or RGB, with nothing in it but pixels; None of all others, also of damaged ones."""
     if not png.startswith(_SIGNATURE):
         return None
-    header, pixels, at = b"", [], len(_SIGNATURE)
+    header, parts, at = b"", [], len(_SIGNATURE)
     try:
         while at < len(png):
             length, kind = _CHUNK.unpack_from(png, at)
@@ -25,16 +32,43 @@ def decode_plain(png: bytes) -> Image.Image | None:
             if zlib.crc32(chunk) != int.from_bytes(png[end : end + 4], "big"):
                 return None
             if kind == b"IDAT":
-                pixels.append(chunk[4:])
+                parts.append(chunk[4:])
             elif kind == b"IHDR" and not header:
                 header = chunk
             elif kind != b"IEND" or end + 4 != len(png):
                 return None
             at = end + 4
         _, width, height, bits, colours, *rest = _HEADER.unpack(header)
-        if bits != 8 or colours not in _MODES or any(rest) or not 0 < width * height <= _MAX_PIXELS:
+        if bits != 8 or colours not in _MODES or any(rest) or not 0 < width * height <= SMALL:
             return None
         mode = _MODES[colours]
-        return Image.frombytes(mode, (width, height), b"".join(pixels), "zip", mode, 0)
+        return Image.frombytes(mode, (width, height), b"".join(parts), "zip", mode, 0)
     except (struct.error, ValueError, OSError):
         return None  # Pillow will say what is wrong
+
+
+def decode_alike(pngs: Sequence[bytes]) -> np.ndarray | None:
+    """Decodes PNGs that differ in nothing but their pixels, all in one chunk: uint8 [B, C, H, W], in half the time.
+
+    None where the first is none of `decode_plain`, or another is not like it or damaged.
+    """
+    image = decode_plain(pngs[0])
+    if image is None:
+        return None
+    start, end = pngs[0][:_START], _chunk(b"IEND", b"")
+    sheet = Image.new(image.mode, (image.width, image.height * len(pngs)))  # one below the other
+    for place, png in enumerate(pngs):
+        content = png[_START + _CHUNK.size : -len(end) - 4]
+        if png != start + _chunk(b"IDAT", content) + end:
+            return None
+        try:
+            image.frombytes(content, "zip", image.mode, 0)
+        except (ValueError, OSError):
+            return None
+        sheet.paste(image, (0, image.height * place))
+    rows = pixels(sheet).reshape(-1, len(pngs), image.height, image.width)
+    return rows.swapaxes(0, 1).copy()
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return _CHUNK.pack(len(content), kind) + content + zlib.crc32(content, zlib.crc32(kind)).to_bytes(4, "big")

@@ -21,6 +21,7 @@ _MAX_WORKERS = 8
 _HEADER = ["", "caption"]
 _COCO_HEADER = ["", "file_name", "caption"]  # its first column is of the table of all captions
 _NUMBER = re.compile(r"\s*(?:.*[/\\])?([0-9]{1,18})(?:\.0*|\.[a-z]{3,4})?\s*", re.IGNORECASE)
+_INDEX = re.compile(r"unnamed: 0|index|idx|file|image|img|((file|image|img)[ _]?)?(name|path|file)")
 _ONE_COLUMN = re.compile(r'("?)caption\1[\r\n]')
 _LINE_END = re.compile(r"\r\n?|\n")  # str.splitlines divides at \f, \u2028 and others, too
 _LINE = re.compile(r'(?:"((?:[^"]|"")*+)"|([^\r\n]*))(?:\r\n?|\n|\Z)')
@@ -74,8 +75,9 @@ def read_prompts(path: Path) -> list[str]:
 
     In a file with no other column each line is a prompt, commas and all, unless it is quoted as a whole. Where a first
     column without a name, as in the table of `write_prompts`, or one with the name `file_name` numbers the images
-    (`11`, `11.0` or `a/0011.png`) 0, 1, 2 and so on in another order, that of the numbers counts; COCO's table of
-    `write_captions` numbers none. In a .txt file without such a header each line that is not blank is a prompt.
+    (`11`, `11.0` or `a/0011.png`) 0, 1, 2 and so on in another order, that of the numbers counts, as it does where a
+    column such as `index` or `image` has all of these; COCO's table of `write_captions` numbers none. In a .txt file
+    without such a header each line that is not blank is a prompt.
 
     Raises:
         InputError: the file cannot be read, has no such column, no prompts, one without text, or a row whose length is
@@ -139,6 +141,11 @@ def _numbers(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -
                 f"prompts {path}: a first column without a name numbers the images, and this has {what}; give each "
                 "image a number of its own, or the column a name if it is something else"
             )
+    for column in [place for place, name in enumerate(header) if _INDEX.fullmatch(name.strip().lower())]:
+        matches = [_NUMBER.fullmatch(row[column]) for row in rows]
+        numbers = [int(match[1]) for match in matches if match]
+        if sorted(numbers) == [*range(len(rows))]:
+            return numbers
     return []
 
 
@@ -151,7 +158,10 @@ def _csv_rows(path: Path, text: str) -> list[list[str]]:
     if header.count("caption") != 1:
         what = "more than one" if "caption" in header else "no"
         named = ", ".join(repr(shorten(column, 40)) for column in header)
-        raise InputError(f"prompts {path} has {what} column 'caption' (it has: {named or 'none'}); name the column so")
+        raise InputError(
+            f"prompts {path} has {what} column 'caption' (it has: {named or 'none'}); name one so, "
+            "and put commas between columns"
+        )
     return [header, *rows]
 
 

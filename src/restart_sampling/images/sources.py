@@ -13,6 +13,7 @@ from PIL import Image
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.images.arrays import read_samples
 from restart_sampling.images.cifar import cifar_batches, read_cifar
+from restart_sampling.images.dataset_cards import as_names
 from restart_sampling.images.decode import LOSSY, SUFFIXES, Raw, decode, is_hidden
 from restart_sampling.images.file_index import FileIndex
 from restart_sampling.images.folders import FolderFiles
@@ -86,8 +87,9 @@ def open_source(path: Path) -> Source:
     without images may hold the tars of a WebDataset, or Parquet files, of which `folder/train` is the part train.
 
     Labels are those of dataset.json where there is one (its null means none), else of the column `label` of Hugging
-    Face's metadata.csv or metadata.jsonl, else those of the .cls files of a WebDataset, else the folders of the classes
-    in the order of their names, if there is more than one; a single folder that holds all the others is looked through.
+    Face's metadata.csv or metadata.jsonl, else those in the .cls or .json files of a WebDataset, else the folders of
+    the classes in the order of their names, if there is more than one; a single folder that holds all the others is
+    looked through.
     What `generate` has written has no classes beyond its dataset.json.
 
     Raises:
@@ -230,27 +232,32 @@ def _labels(path: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray 
     for depth in range(len(parts)):
         folder = "".join(f"{part}/" for part in parts[:depth])
         labels, manifest = read(folder + LABELS), read(folder + MANIFEST)
-        if manifest is not None:
-            _check_complete(path, manifest)
+        classes = () if manifest is None else _read_manifest(path, manifest)
         if labels is not None:
-            where = f"{path}: {folder}{LABELS}"
-            return listed_labels(labels, names, folder, where)
+            listed, own = listed_labels(labels, names, folder, f"{path}: {folder}{LABELS}")
+            return listed, own or (classes if listed is not None and listed.max() < len(classes) else ())
         if manifest is not None:
             return None, ()
         for name in METADATA:
             text = read(folder + name)
             if text is not None and (found := metadata_labels(text, names, folder, f"{path}: {folder}{name}")):
                 return found
-    has_classes = any(name.endswith(".cls") for name in files.index.others())
-    stated = stated_classes(read, names, str(path)) if has_classes else None
-    return (folder_labels(names), folder_classes(names)) if stated is None else (stated, ())
+    beside = any(name.endswith((".cls", ".json")) for name in files.index.others())
+    stated = stated_classes(read, names, str(path)) if beside else None
+    return stated or (folder_labels(names), folder_classes(names))
 
 
-def _check_complete(path: Path, manifest: bytes) -> None:
-    """Refuses an interrupted run of `generate`, which has other images than were asked for."""
+def _read_manifest(path: Path, manifest: bytes) -> tuple[str, ...]:
+    """Reads the names of the classes that `generate` drew; () where there are none, or it is another program's.
+
+    Raises:
+        InputError: the run was interrupted, and has other images than were asked for.
+    """
     try:
-        complete = json.loads(manifest).get("complete", True)
+        content = json.loads(manifest)
+        complete, classes = content.get("complete", True), content.get("classes")
     except (ValueError, AttributeError, RecursionError):
-        return  # another program's
+        return ()
     if complete is False:
         raise InputError(f"{path} is a run of generate that did not end; run the same command again")
+    return as_names(classes)

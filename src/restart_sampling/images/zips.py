@@ -136,10 +136,11 @@ def _entries(file: BinaryIO, length: int) -> Iterator[tuple[str, bytes]]:
         )
         if signature != b"PK\1\2":
             raise ValueError("its directory is damaged")
-        raw, extra, _ = (file.read(each) for each in lengths[:3])
-        start += _RECORD.size + sum(lengths[:3])
-        size, packed, offset = _in_64_bits((size, packed, offset), extra)
-        name = raw.partition(b"\0")[0].decode("utf-8" if flags & _UTF8 else "cp437").replace("\\", "/")
+        length, extra, comment, *_ = lengths
+        text = file.read(length + extra + comment)
+        start += _RECORD.size + length + extra + comment
+        size, packed, offset = _in_64_bits((size, packed, offset), text[length : length + extra])
+        name = text[:length].partition(b"\0")[0].decode("utf-8" if flags & _UTF8 else "cp437").replace("\\", "/")
         if name and not name.endswith("/"):
             yield name, _PLACE.pack(offset + before, packed, size, checksum, method, flags)
 

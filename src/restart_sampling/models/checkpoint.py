@@ -6,18 +6,17 @@ import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import FullDiskError, sha256, stand_in, write_bytes
+from restart_sampling.base.lock import lock_beside, remove_lock
 from restart_sampling.base.numerics import torchs_own_defaults
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
@@ -27,7 +26,7 @@ from restart_sampling.models.foreign import adm, diffusers_folder, edm2, score_s
 from restart_sampling.models.foreign.find import find, find_pickled
 from restart_sampling.models.foreign.found import RAW, Found
 from restart_sampling.models.int8 import dequantized, quantized
-from restart_sampling.models.resolve import default_plan, resolve
+from restart_sampling.models.resolve import BUNDLED, default_plan, resolve
 from restart_sampling.sampling.noise import MAX_DIMENSIONS, augmented_dimensions
 
 FORMAT = "restart-sampling/1"
@@ -53,6 +52,7 @@ _RESERVED = {"format", "class_name", "init_kwargs", "D", "sigma_min", "sigma_max
 _MAX_INTEGER = 2**20  # above every size of a network
 _MAX_ITEMS = 1000
 _MAX_DEPTH = 8
+_MAX_HEADER = 100_000_000  # bytes, as the library of safetensors has it
 # EDM computes the lowest level of VP in float32, which is off by 2.4 %, and its grids end there.
 _TOLERANCES = {"sigma_min": 0.05, "sigma_max": 0.05}
 
@@ -93,11 +93,12 @@ class Checkpoint:
     source_sha256: str | None = None
     known_source: bool = False
 
-    def build(self, D: int | None = None) -> Denoiser:
+    def build(self, D: int | None = None, device: str | torch.device = "cpu") -> Denoiser:
         """The model: float32, in eval mode, without gradients. The state of torch's random generator is left as it was.
 
         Args:
             D: dimension of the augmented data, for a PFGM++ model whose file does not say it.
+            device: where the model is to be.
 
         Raises:
             InputError: the class, its arguments, the tensors or D do not fit together.
@@ -118,9 +119,11 @@ class Checkpoint:
         if D is not None and DENOISERS[self.class_name] is not EDMPrecond:
             raise self._error(f"D={D} was given, but a {self.class_name} model has none; leave D out")
 
-        model = self._construct(D)
-        self._check_state(model.state_dict())
-        model.load_state_dict(self.state)
+        model = self._construct(D).eval()
+        expected = model.state_dict()
+        self._check_state(expected)
+        state = {key: tensor.to(device, expected[key].dtype, copy=True) for key, tensor in self.state.items()}
+        model.load_state_dict(state, assign=True)
         self._compare_scalars(model)
         for name, tolerance in _TOLERANCES.items():
             stored = self.scalars.get(name, math.nan)
@@ -130,27 +133,29 @@ class Checkpoint:
         model.default_plan = default_plan(self.path)
         model.latents = self.metadata.get("latents")
         model.weights = self.metadata.get("weights")
-        self._try(model.eval().requires_grad_(False))
+        model.classes = self.classes if len({*self.classes}) == model.label_dim else ()
+        model.requires_grad_(False).to(device)
+        if self.path not in BUNDLED.values():  # those run
+            self._try(model)
         return model
 
     def _error(self, reason: str) -> InputError:
         return _error(self.path, reason)
 
     def _construct(self, D: int | None) -> Denoiser:
+        """The model without the numbers of its weights, which nothing draws, as those of the file follow."""
         allowance = _Allowance(4 * sum(tensor.numel() for tensor in self.state.values()) + 10_000)
         try:
-            with torchs_own_defaults(), torch.random.fork_rng(devices=[]), allowance:
+            with torchs_own_defaults(), torch.device("meta"), allowance:
                 return DENOISERS[self.class_name](**self.init_kwargs, D=D)
         except Exception as error:  # arguments from a file can make a constructor fail in any way
             raise self._error(f"its init_kwargs do not make a {self.class_name}: {shorten(str(error))}") from error
 
     def _try(self, model: Denoiser) -> None:
-        """Calls the model with tensors that have no numbers: a constructor keeps what only the first call looks at."""
-        tensors = chain(model.named_parameters(), model.named_buffers())
-        weights = {key: tensor.to("meta") for key, tensor in tensors}
+        """Calls the model for no image at all: a constructor keeps what only the first call looks at."""
+        x = torch.empty(0, model.channels, model.resolution, model.resolution, device=model.device)
         try:
-            x = torch.empty(1, model.channels, model.resolution, model.resolution, device="meta")
-            functional_call(model, weights, (x, torch.empty(1, device="meta")))
+            model(x, x.new_empty(0))
         except Exception as error:
             raise self._error(f"its init_kwargs make no {self.class_name} that runs: {shorten(str(error))}") from error
 
@@ -184,23 +189,23 @@ class Checkpoint:
             )
 
 
-class _Allowance(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Allowance(TorchFunctionMode):
     """Ends a constructor that makes more numbers than a file of its size can need.
 
     The sizes come from the file, and without this a file of 1 kB could ask for all the memory there is.
     """
 
     def __init__(self, numbers: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.left = numbers
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        match args:
-            case ([int(), *_] as size, *_):
-                self.left -= abs(math.prod(size))
-                if self.left < 0:
-                    raise ValueError("they ask for far more numbers than the file holds")
-        return func(*args, **(kwargs or {}))
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and not any(isinstance(each, torch.Tensor) for each in args):
+            self.left -= made.numel()
+            if self.left < 0:
+                raise ValueError("they ask for far more numbers than the file holds")
+        return made
 
 
 def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: str | torch.device = "cpu") -> Denoiser:
@@ -215,7 +220,7 @@ def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: 
     Raises:
         InputError: the source is unknown, cannot be read or downloaded, or is no model of a known kind.
     """
-    return read_checkpoint(resolve(source)).build(D).to(device)
+    return read_checkpoint(resolve(source)).build(D, device)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -235,6 +240,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             return _read_safetensors(path)
         if head.startswith((PICKLE_MAGIC, ZIP_MAGIC)):
             return _read_pickled(path, "training-state" if head.startswith(ZIP_MAGIC) else "edm-pickle")
+        if head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER:
+            raise UnreadableError("it is a safetensors file that was cut off; download or copy it again")
         instead = stand_in(path)
         raise UnreadableError(
             "it is neither a safetensors file, nor an EDM pickle, nor a PFGM++ training state"
@@ -262,6 +269,7 @@ def write_safetensors(
     """
     path = Path(path)
     if path.exists() and not overwrite:
+        remove_lock(lock_beside(path))
         raise InputError(f"{path} exists; give another name, or --force to replace it")
     metadata = {
         **checkpoint.metadata,
@@ -278,7 +286,7 @@ def write_safetensors(
     if int8:
         metadata["precision"] = "int8, a scale for each output channel"
     if checkpoint.classes:
-        metadata["classes"] = ",".join(checkpoint.classes)
+        metadata["classes"] = json.dumps(checkpoint.classes)
     try:
         state = quantized(checkpoint.state) if int8 else checkpoint.state
         write_bytes(path, _in_order(save(state, metadata)))
@@ -318,7 +326,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             metadata: dict[str, str] = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UnreadableError(f"the safetensors file is damaged ({shorten(str(error))})") from error
+        raise UnreadableError(f"the safetensors file is damaged ({shorten(str(error))}); get it again") from error
     if metadata.get("format") != FORMAT:
         if foreign := find(state, path):
             return _of_foreign(path, foreign)
@@ -329,7 +337,6 @@ def _read_safetensors(path: Path) -> Checkpoint:
     except (KeyError, ValueError, RecursionError) as error:
         raise UnreadableError(f"its metadata is damaged ({type(error).__name__} {shorten(str(error))})") from error
     init_kwargs, augmented = _split_kwargs(stated)
-    classes = metadata.get("classes")
     return Checkpoint(
         path=path,
         format="safetensors",
@@ -340,10 +347,23 @@ def _read_safetensors(path: Path) -> Checkpoint:
         sigma_min=numbers.get("sigma_min"),
         sigma_max=numbers.get("sigma_max"),
         sha256=sha256(path),
-        classes=tuple(classes.split(",")) if classes else (),
+        classes=_class_names(metadata.get("classes", "")),
         metadata={key: value for key, value in sorted(metadata.items()) if key not in _RESERVED},
         scalars={name: value for name, value in numbers.items() if name != "D"},
     )
+
+
+def _class_names(stated: str) -> tuple[str, ...]:
+    """Reads a JSON list of names, or the names with commas between them, as version 0.1.0 wrote them."""
+    if not stated.startswith("["):
+        return tuple(stated.split(",")) if stated else ()
+    try:
+        names = json.loads(stated)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UnreadableError("its metadata is damaged (classes is no list of names)")
+    return tuple(names)
 
 
 def _read_pickled(path: Path, kind: str) -> Checkpoint:
@@ -408,6 +428,11 @@ def _network_in(content: object, kind: str) -> tuple[Record, dict[str, StoredTen
         case {"ema": dict() as average, "net": Record() as network} if _is_state_dict(average):
             average = {key.removeprefix("module."): tensor for key, tensor in average.items()}
             return network, average, {"weights": "the average (ema), a state dict, in the network net"}
+        case {"net": Record(), "ema": average} if average is not None:
+            raise UnreadableError(
+                f"its average (ema) is a {type(average).__name__}, and has to be a network or a state dict; "
+                "give a file that EDM's own training wrote"
+            )
         case {"net": Record() as network} if kind == "training-state":
             return network, {}, {"weights": RAW}
     parts = [content, *content.values()] if isinstance(content, dict) else []

@@ -63,6 +63,8 @@ class Denoiser(nn.Module):
         default_plan: one that suits it; None: unknown.
         latents: what its states are latents of; None: they are images.
         weights: what they are, in words, where the file has another than the average; None: the average, or unknown.
+        classes: names of the classes; () where none are known.
+        fused: whether the network runs with the kernels of `models.kernels`.
 
     Raises:
         InputError: unknown model_type.
@@ -73,6 +75,8 @@ class Denoiser(nn.Module):
     default_plan: str | None = None
     latents: str | None = None
     weights: str | None = None
+    classes: tuple[str, ...] = ()
+    fused: bool = False
 
     def __init__(
         self,
@@ -353,7 +357,7 @@ class iDDPMPrecond(_TablePrecond):  # noqa: N801
             **options,
         )
         self.M = M
-        self.register_buffer("u", torch.tensor(u, dtype=torch.float32))
+        self.register_buffer("u", torch.tensor(u, dtype=torch.float32, device="cpu"))
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """c_skip = 1, c_out = -sigma, c_in = 1/sqrt(sigma²+1), c_noise = M - 1 - argmin_j |u_j - sigma|."""
@@ -424,7 +428,7 @@ class DDPMPrecond(_TablePrecond):
             **options,
         )
         self.timestep_scale, self.prediction = timestep_scale, prediction
-        self.register_buffer("u", torch.tensor(u, dtype=torch.float32), persistent=False)
+        self.register_buffer("u", torch.tensor(u, dtype=torch.float32, device="cpu"), persistent=False)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """c_in = 1/sqrt(sigma²+1), c_noise = the nearest timestep times its scale; with what the network predicts:

@@ -6,11 +6,17 @@ With other options it is that of Nichol and Dhariwal 2021 (arXiv 2102.09672), wh
 from collections.abc import Sequence
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restart_sampling.models.layers import PositionalEmbedding, ResampleConv2d, UNetBlock, drop_labels, group_norm
+from restart_sampling.models.layers import (
+    PositionalEmbedding,
+    ResampleConv2d,
+    UNetBlock,
+    drop_labels,
+    group_norm,
+    joined,
+)
 
 _NORM_EPS = 1e-5
 _CHANNELS_PER_HEAD = 64
@@ -38,6 +44,8 @@ class DhariwalUNet(nn.Module):
         residual_resampling: residual blocks double and halve the resolution; otherwise single convolutions do.
         adaptive_scale: the embedding scales and shifts; otherwise it is only added.
     """
+
+    join = staticmethod(joined)
 
     def __init__(
         self,
@@ -161,7 +169,7 @@ class DhariwalUNet(nn.Module):
             else:
                 x = _resampled(self.dec[f"{level}_up"], x, emb)
             for index in range(self.num_blocks + 1):
-                x = self.dec[f"{level}_block{index}"](torch.cat([x, skips.pop()], dim=1), emb)
+                x = self.dec[f"{level}_block{index}"](self.join(x, skips.pop()), emb)
         out: Tensor = self.out_conv(F.silu(self.out_norm(x)))
         return out
 

@@ -133,6 +133,10 @@ def _entries(path: Path, content: memoryview) -> Entries:
     """Reads what a zip of torch.save holds, and checks it against its checksums."""
     with damaged("its zip"), zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
+        if any(info.filename.endswith("/constants.pkl") for info in infos):
+            raise UnreadableError(
+                "it is a TorchScript file, a program with its weights, as detectors are, and no model"
+            )
         if any(info.compress_type for info in infos) or sum(info.file_size for info in infos) > len(content):
             raise UnreadableError("the entries of its zip are compressed or overlap; torch.save writes none such")
         if name := archive.testzip():

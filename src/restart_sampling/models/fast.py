@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restart_sampling.base.download import cache_folder
@@ -45,9 +48,37 @@ def fast(
         The model.
     """
     model.to(dtype)
+    if dtype == torch.bfloat16 and model.device.type == "cpu":
+        # oneDNN's convolutions then copy no activations, which took longer than the products.
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compiled:
         compile_network(model, autotuned=autotuned)
+    elif model.device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
+        fuse_network(model)
     return model
+
+
+def start_device(device: torch.device) -> None:
+    """Has an NVIDIA device start in a thread, with its libraries: seconds that the host needs to read a model."""
+
+    def start() -> None:
+        with suppress(RuntimeError):  # the host meets it, too
+            x = torch.ones(1, 64, 8, 8, dtype=torch.float16, device=device).to(memory_format=torch.channels_last)
+            F.linear(F.conv2d(x, x.new_ones(64, 64, 3, 3)).flatten(1), x.new_ones(8, 64 * 36))
+
+    Thread(target=start, daemon=True).start()
+
+
+def fuse_network(model: Denoiser) -> None:
+    """Has the network of a model run with the kernels of `models.kernels`, in place, where Triton is there.
+
+    What Triton compiles, in a second or two, is kept in the package's folder for caches.
+    """
+    os.environ.setdefault("TRITON_CACHE_DIR", str(_folder() / "triton"))
+    if find_spec("triton") is not None:  # torch brings it along on Linux
+        from restart_sampling.models.fused import fuse
+
+        model.fused = fuse(model.model)
 
 
 def compile_network(model: Denoiser, batch: int = 0, autotuned: bool = False) -> None:

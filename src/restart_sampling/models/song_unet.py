@@ -18,6 +18,7 @@ from restart_sampling.models.layers import (
     UNetBlock,
     drop_labels,
     group_norm,
+    joined,
 )
 
 _NORM_EPS = 1e-6
@@ -52,6 +53,8 @@ class SongUNet(nn.Module):
     Raises:
         InputError: a type that is not one of those above.
     """
+
+    join = staticmethod(joined)
 
     def __init__(
         self,
@@ -222,7 +225,7 @@ class SongUNet(nn.Module):
             else:
                 x = self.dec[f"{level}_up"](x, emb)
             for index in range(self.num_blocks + 1):
-                x = self.dec[f"{level}_block{index}"](torch.cat([x, skips.pop()], dim=1), emb)
+                x = self.dec[f"{level}_block{index}"](self.join(x, skips.pop()), emb)
             if self.decoder_type == "skip" or level == self.levels[0]:
                 detail = self.dec[f"{level}_aux_conv"](F.silu(self.dec[f"{level}_aux_norm"](x)))
                 image = detail if image is None else self.dec[f"{level}_aux_up"](image) + detail

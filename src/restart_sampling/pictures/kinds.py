@@ -32,8 +32,8 @@ class Kind(NamedTuple):
 KINDS = {
     "nfe": Kind(
         plot_nfe,
-        "Distance against NFE. Shaded, or as bars: the standard error. The line of a family goes through its best at "
-        "each NFE. A point leads to its images.",
+        "Distance against NFE, with standard errors; points of the same NFE stand side by side. The line of a family "
+        "goes through its best at each NFE. A point leads to its images.",
     ),
     "K": Kind(plot_repeats, "Distance against the repeats of a restart, all else equal; K = 0 is the plan without it."),
     "interval": Kind(plot_interval, "Distance against the place and the length of a restart interval, all else equal."),

@@ -8,20 +8,22 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from restart_sampling.pictures.points import Point
-from restart_sampling.pictures.style import Style, spread
+from restart_sampling.pictures.style import Style
 
 
-def plot_line(axes: Axes, points: Sequence[tuple[float, Point]], look: Style, label: str) -> Artist:
-    """Plots a line through (x, point) with the standard error; returns its entry of a legend, with the marker."""
+def plot_line(axes: Axes, points: Sequence[tuple[float, Point]], look: Style, label: str, dashes: str = "-") -> Artist:
+    """Plots a line through (x, point); returns its entry of a legend, with the marker."""
     x, y = [place for place, _ in points], [point.distance for _, point in points]
-    line: dict[str, Any] = {"color": look.colour, "linewidth": 1.2, "label": label}
+    line: dict[str, Any] = {"color": look.colour, "linewidth": 1.0, "linestyle": dashes, "label": label}
     axes.plot(x, y, **line, zorder=3)
-    spread(axes, x, y, [point.error for _, point in points], look.colour)
     return Line2D([], [], **line, marker=look.marker, markersize=4)
 
 
 def plot_marker(axes: Axes, point: Point, x: float, look: Style) -> None:
-    """Plots a marker of its own for a point, which in SVG links to the row of the same key."""
+    """Plots a point with its standard error, and a marker of its own, which in SVG links to the row of the same key."""
+    axes.errorbar(
+        [x], [point.distance], [point.error], fmt="none", ecolor=look.colour, elinewidth=0.8, capsize=1.5, zorder=2.5
+    )
     axes.plot(
         [x],
         [point.distance],

@@ -13,12 +13,17 @@ from restart_sampling.pictures.points import Point, Schedule, families
 from restart_sampling.pictures.style import SECONDARY, log_scale, stacked, style, styles
 
 _HEIGHT = 0.9  # inches, of one panel
+_MOST = 6  # panels, where the user names no rows
 
 
 def best_of_families(points: Sequence[Point]) -> list[Point]:
-    """Picks the point of the lowest distance of each family."""
+    """Picks the point of the lowest distance of each family; of many families, of ODE, SDE and Restart."""
     lowest = {point.family: point for point in sorted(points, key=lambda point: point.distance, reverse=True)}
-    return [lowest[family] for family in families(points)]
+    best = [lowest[family] for family in families(points)]
+    if len(best) <= _MOST:
+        return best
+    of_kind = {each.family.partition(" ")[0]: each for each in sorted(best, key=lambda each: -each.distance)}
+    return [each for each in best if each in of_kind.values()]
 
 
 @style()

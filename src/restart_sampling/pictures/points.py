@@ -29,6 +29,7 @@ class Point:
         error: its standard error.
         sigma_min: the lowest level of the model.
         sigma_max: the highest.
+        detector: whose features the distance is of, as the user named it.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Point:
     error: float
     sigma_min: float = 0.0
     sigma_max: float = inf
+    detector: str = ""
 
     @property
     def schedule(self) -> Schedule:
@@ -68,6 +70,7 @@ def points_of(results: Mapping[str, Result]) -> list[Point]:
             number(result, "frechet_distance_error"),
             number(result, "sigma_min") if "sigma_min" in result else 0.0,
             inf if result.get("sigma_max") is None else number(result, "sigma_max"),
+            str(result.get("detector_name", "")),
         )
         for key, result in results.items()
     ]

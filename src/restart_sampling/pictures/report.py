@@ -10,6 +10,7 @@ from PIL import Image
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable, write_bytes
+from restart_sampling.base.lock import alone
 from restart_sampling.comparison.comparable import RESULTS, SAMPLES, Result, read_sweep
 from restart_sampling.comparison.published import CHECKPOINTS, NOTES
 from restart_sampling.comparison.verdict import verdict
@@ -59,7 +60,8 @@ def report(folder: str | Path, out: str | Path, paper: str | None = None) -> int
     else:
         results = read_sweep(Path(folder) / RESULTS)
         count, page = len(results), make_report(Path(folder), results, paper)
-    write_bytes(Path(out), page.encode(errors="backslashreplace"))
+    with alone(Path(out)):
+        write_bytes(Path(out), page.encode(errors="backslashreplace"))
     return count
 
 

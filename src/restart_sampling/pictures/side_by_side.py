@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from restart_sampling.base.files import atomic
+from restart_sampling.base.lock import alone
 from restart_sampling.generation.drawing import Advance, Batch, NetDrawing
 from restart_sampling.pictures.noise_paths import plot_schedules
 from restart_sampling.pictures.points import Schedule
@@ -128,5 +129,5 @@ def plot_side_by_side(samplers: Sequence[Sampled], columns: Sequence[str], out: 
         panels[-1].tick_params(length=2, pad=2)
     paths = [(each.name, each.schedule, looks[each.family].colour) for each in samplers]
     plot_schedules(panels, max(each.nfe for each in samplers), paths)
-    with atomic(out) as temporary:
+    with alone(out), atomic(out) as temporary:
         figure.savefig(temporary, format="png")

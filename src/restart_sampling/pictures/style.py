@@ -1,8 +1,10 @@
 """`style` of figures: a journal column wide, with colours that everybody can tell apart."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import log10
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +12,14 @@ from typing import Any, Literal
 import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from restart_sampling.base.errors import shorten
 from restart_sampling.base.files import atomic
+from restart_sampling.base.lock import alone
 
 WIDTH = 3.4  # inches: a column
 LEGEND_LINE = 0.15
@@ -28,6 +33,13 @@ _COLOURS = {
     "Restart": ("#d55e00", "#e69f00", "#cc79a7", "#7a3600"),
 }
 _OTHER = ("#444444", "#888888", "#b0a000")
+_RAMPS = {
+    "ODE": ("#a6cbe8", "#56b4e9", "#0072b2", "#003f63", "#6a5acd"),
+    "SDE": ("#b9d77a", "#74c9ad", "#009e73", "#004d38", "#5f7a1f"),
+    "Restart": ("#f0c040", "#e69f00", "#d55e00", "#7a3600", "#cc79a7"),
+}
+"""Through which the colours go of more families than have one above."""
+_APART = 0.1  # of the axis, between two numbers beside it
 _MARKERS = "osD^vPX*<>"
 
 _RC: Any = {
@@ -65,15 +77,33 @@ class Style:
 
 def styles(families: Sequence[str]) -> dict[str, Style]:
     """Gives each family a colour and a marker; the marker alone tells up to ten apart."""
-    used: dict[str, int] = {}
-    given = {}
-    for index, family in enumerate(families):
-        kind = family.partition(" ")[0]
-        colours = _COLOURS.get(kind, _OTHER)
-        group = kind if kind in _COLOURS else ""
-        given[family] = Style(colours[used.get(group, 0) % len(colours)], _MARKERS[index % len(_MARKERS)])
-        used[group] = used.get(group, 0) + 1
-    return given
+    kinds = [family.partition(" ")[0] for family in families]
+    groups = [kind if kind in _COLOURS else "" for kind in kinds]
+    colours = {group: iter(_colours(group, groups.count(group))) for group in groups}
+    return {
+        family: Style(next(colours[group]), _MARKERS[index % len(_MARKERS)])
+        for index, (family, group) in enumerate(zip(families, groups, strict=True))
+    }
+
+
+def _colours(group: str, count: int) -> Sequence[str]:
+    """Gives so many families of a kind a colour each."""
+    chosen = _COLOURS.get(group, _OTHER)
+    if count <= len(chosen):
+        return chosen
+    ramp = LinearSegmentedColormap.from_list("", _RAMPS.get(group, _OTHER))
+    return [to_hex(ramp(place / (count - 1))) for place in range(count)]
+
+
+def detector_note(detector: str) -> str:
+    """Writes the name of a detector, or of its file, in brackets."""
+    name = Path(detector).name
+    return f"({shorten(name.partition('.')[0] or name, 30)})"
+
+
+def distance_label(detector: str) -> str:
+    """Names the axis of distances: a Fréchet distance says nothing without its features."""
+    return f"Fréchet distance\n{detector_note(detector)}" if detector else "Fréchet distance"
 
 
 def paper_line(look: Style) -> dict[str, Any]:
@@ -104,22 +134,20 @@ def stacked(panels: int, height: float, *, sharex: bool = False) -> tuple[Figure
 
 
 def legend_below(figure: Figure, ours: Sequence[Artist], theirs: Sequence[Artist] = ()) -> None:
-    """Adds a legend of two columns, for which the figure grows: with the paper's curves, ours are the left one."""
+    """Adds a legend, for which the figure grows.
+
+    It has two columns, with the paper's curves ours are the left one; one column where names are too long for two.
+    """
     rows = max(len(ours), len(theirs)) if theirs else (len(ours) + 1) // 2
-    if theirs:
-        blank = Line2D([], [], color="none", label=" ")
-        ours = [*ours, *[blank] * (rows - len(ours))]
+    blank = Line2D([], [], color="none", label=" ")
+    left = [*ours, *[blank] * (rows - len(ours))] if theirs else ours
+    place = partial(figure.legend, loc="outside lower center", handlelength=2.2, columnspacing=1.2)
+    legend = place(handles=[*left, *theirs], ncols=2)
+    if legend.get_window_extent().width > figure.bbox.width:
+        legend.remove()
+        place(handles=[*ours, *theirs])
+        rows = len(ours) + len(theirs)
     figure.set_figheight(figure.get_figheight() + LEGEND_LINE * rows)
-    figure.legend(handles=[*ours, *theirs], loc="outside lower center", ncols=2, handlelength=2.2, columnspacing=1.2)
-
-
-def spread(axes: Axes, x: Sequence[float], y: Sequence[float], error: Sequence[float], colour: str) -> None:
-    """Plots the standard error: shaded along a line, a bar at a point that stands alone."""
-    if len(x) > 1:
-        low, high = ([value + sign * each for value, each in zip(y, error, strict=True)] for sign in (-1, 1))
-        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
-    else:
-        axes.errorbar(x, y, error, color=colour, linewidth=0, elinewidth=0.8, capsize=1.5, zorder=2)
 
 
 def log_scale(axes: Axes, name: Literal["x", "y"], values: Sequence[float]) -> None:
@@ -143,6 +171,19 @@ def log_scale(axes: Axes, name: Literal["x", "y"], values: Sequence[float]) -> N
     axis.set_minor_locator(NullLocator())
 
 
+def ticks_at(axes: Axes, values: Sequence[float]) -> None:
+    """Puts the numbers of the x axis where the data are: where most are, then at the ends, then where there is room."""
+    scale = log10 if axes.get_xscale() == "log" else float
+    counts, ends = Counter(values), (min(values), max(values))
+    apart = _APART * (scale(ends[1]) - scale(ends[0]))
+    kept: list[float] = []
+    for value in sorted(counts, key=lambda value: (-counts[value], value not in ends, value)):
+        if all(abs(scale(value) - scale(other)) >= apart for other in kept):
+            kept.append(value)
+    axes.xaxis.set_major_locator(FixedLocator(sorted(kept)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+
+
 def save_figure(figure: Figure, out: Path) -> list[Path]:
     """Writes a figure, each file whole.
 
@@ -157,6 +198,6 @@ def save_figure(figure: Figure, out: Path) -> list[Path]:
     for path in paths:
         kind = path.suffix[1:].lower()
         dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-        with style(), atomic(path) as temporary:
+        with style(), alone(path), atomic(path) as temporary:
             figure.savefig(temporary, format=kind, dpi=300, metadata=dates.get(kind))
     return paths

@@ -11,7 +11,16 @@ from restart_sampling.comparison.comparable import Result
 from restart_sampling.comparison.published_text import PublishedText
 from restart_sampling.evaluation.results_file import SCORES
 from restart_sampling.pictures.points import number
-from restart_sampling.pictures.style import SECONDARY, Style, legend_below, paper_line, stacked, style, styles
+from restart_sampling.pictures.style import (
+    SECONDARY,
+    Style,
+    distance_label,
+    legend_below,
+    paper_line,
+    stacked,
+    style,
+    styles,
+)
 
 _HEIGHT = 2.2  # inches, of one panel
 _PAPER_FAMILIES = {"ddim": "ODE", "heun": "ODE", "ddpm": "SDE", "restart": "Restart"}
@@ -48,7 +57,8 @@ def plot_text(
         if paper and (shown == "paper") == apart:
             theirs = _plot_paper(axes, paper, score, looks)
         axes.set_xlabel(SCORES[score])
-        axes.set_ylabel("Fréchet distance" if shown == "ours" else "published FID (Inception)")
+        detector = str(ours[0].get("detector_name", ""))
+        axes.set_ylabel(distance_label(detector) if shown == "ours" else "published FID (Inception)")
     legend_below(figure, handles, theirs)
     return figure
 

@@ -14,8 +14,9 @@ from restart_sampling.pictures.page import render, svg
 from restart_sampling.pictures.restart_map import plot_map
 from restart_sampling.pictures.tuning import plot_confirmed, plot_importances, plot_trials
 from restart_sampling.sampling.plan import Plan
+from restart_sampling.text_to_image.samplers import SAMPLER_FORMAT, Sampler
 from restart_sampling.tuning.bench import Key, Measured, read_measured
-from restart_sampling.tuning.run import MAP, MEASURED, SAMPLES, read_run
+from restart_sampling.tuning.run import MAP, MEASURED, SAMPLES, read_run, whole
 from restart_sampling.tuning.score import Score, difference
 
 
@@ -26,9 +27,14 @@ def make_tune_report(folder: Path) -> tuple[int, str]:
         folder: of the run.
 
     Raises:
-        InputError: there is neither a plan nor a map in it.
+        InputError: there is neither a plan nor a map in it, or one is damaged.
     """
     run = read_run(folder)
+    with whole(folder):
+        return _page(folder, run)
+
+
+def _page(folder: Path, run: Mapping[str, Any]) -> tuple[int, str]:
     plans = sorted((json.loads(path.read_text()) for path in folder.glob("plan-*.json")), key=lambda each: each["nfe"])
     path = folder / MEASURED
     results = dict(read_measured(path)) if path.exists() else {}
@@ -57,31 +63,41 @@ def _parts(folder: Path, content: Mapping[str, Any], results: Mapping[Key, Measu
         "paths": "Noise paths of the plans that were confirmed, the best usual one on top.",
         "importances": "What decides whether a plan is among the best, over all plans that were searched.",
     }
-    plots = {"paths": plot_confirmed(evidence)}
+    plots = {} if _of_pipeline(content) else {"paths": plot_confirmed(evidence)}
     if any(each.stage == "search" and nfe - each.nfe in (0, 1) for each in results.values()):
         plots = {"trials": plot_trials(results, nfe), **plots}
     if evidence["cost"]["importances"]:
         plots["importances"] = plot_importances(evidence["cost"]["importances"])
     figures = [(captions[kind], svg(figure, f"{kind}-{nfe}", captions[kind])) for kind, figure in plots.items()]
-    rows = [_row(folder, nfe, place, plan, evidence) for place, plan in enumerate(evidence["scores"])]
-    return {"figures": figures, "rows": rows, "summary": _summary(content["plan"], evidence)}
+    rows = [_row(folder, content, place, plan) for place, plan in enumerate(evidence["scores"])]
+    return {"figures": figures, "rows": rows, "summary": _summary(content)}
 
 
-def _summary(plan: str, evidence: Mapping[str, Any]) -> str:
+def _of_pipeline(content: Mapping[str, Any]) -> bool:
+    return bool(content["format"] == SAMPLER_FORMAT)
+
+
+def _kind(content: Mapping[str, Any], text: str) -> str:
+    """The family of a plan, or of a sampler of a text-to-image pipeline."""
+    return Sampler.parse(text).family if _of_pipeline(content) else family_of(Plan.parse(text))
+
+
+def _summary(content: Mapping[str, Any]) -> str:
     """Says what was chosen, and why, without the values, which are in the table."""
+    plan, evidence = content["plan"], content["evidence"]
     if plan == evidence["usual"]:
         return (
             "The best usual plan: none that was found is told apart from it as better, and no simpler one is as good."
         )
-    kind, usual = (family_of(Plan.parse(each)) for each in (plan, evidence["usual"]))
+    kind, usual = (_kind(content, each) for each in (plan, evidence["usual"]))
     gains = ", ".join(f"{each['relative']:+.1%} by {name}" for name, each in evidence["gain"].items())
     told = "Better than" if evidence["better"] else "Simpler than, and not told apart from,"
     return f"{kind}. {told} the best usual plan, which is {usual}: {gains}."
 
 
-def _row(folder: Path, nfe: int, place: int, plan: str, evidence: Mapping[str, Any]) -> dict[str, Any]:
+def _row(folder: Path, content: Mapping[str, Any], place: int, plan: str) -> dict[str, Any]:
     """Makes the lines of a confirmed plan, one for each detector."""
-    strip = folder / SAMPLES / f"{nfe}-{place}.png"
+    evidence, strip = content["evidence"], folder / SAMPLES / f"{content['nfe']}-{place}.png"
     scores = {name: Score.read(each) for name, each in evidence["scores"][plan].items()}
     lines = []
     for name, score in scores.items():
@@ -98,7 +114,7 @@ def _row(folder: Path, nfe: int, place: int, plan: str, evidence: Mapping[str, A
         )
     return {
         "plan": plan,
-        "kind": family_of(Plan.parse(plan)),
+        "kind": _kind(content, plan),
         "scores": lines,
         "png": base64.b64encode(strip.read_bytes()).decode() if strip.is_file() else "",
     }

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from restart_sampling.comparison.named_plans import family_of
 from restart_sampling.pictures.noise_paths import plot_paths
 from restart_sampling.pictures.points import Point
-from restart_sampling.pictures.style import SECONDARY, legend_below, stacked, style
+from restart_sampling.pictures.style import SECONDARY, detector_note, legend_below, stacked, style
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.bench import Key, Measured
 
@@ -50,7 +50,8 @@ def plot_trials(results: Mapping[Key, Measured], nfe: int) -> Figure:
         low, middle = ranked[0], ranked[len(ranked) // 2]
         axes.set_ylim(low - 0.1 * (middle - low), max(middle + (middle - low), low * 1.01))
     axes.set_xlabel("trial")
-    axes.set_ylabel("what the search went by")
+    names = dict.fromkeys(next(iter(each.scores)) for each in own.values() if each.scores)
+    axes.set_ylabel("\n".join(["what the search went by", *map(detector_note, names)]))
     legend_below(figure, handles)
     return figure
 

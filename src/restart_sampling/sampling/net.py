@@ -63,7 +63,9 @@ class Net(Protocol):
         ...
 
 
-_OF_IMAGES = ("shape", "channels", "resolution", "one_hot", "default_plan", "latents", "parameters", "model")
+_OF_IMAGES = (
+    *("shape", "channels", "resolution", "one_hot", "default_plan", "latents", "classes", "parameters", "model"),
+)
 
 
 @dataclass(frozen=True)

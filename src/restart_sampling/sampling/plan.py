@@ -13,6 +13,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.strict_json import parse_json
 from restart_sampling.sampling.levels import GRIDS, HIGHEST, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, cap, format_number, restart_path
 from restart_sampling.sampling.presets import PRESETS
@@ -396,7 +397,7 @@ def _preset_text(name: str) -> str:
 def _read_file(path: Path) -> tuple[str, str | None]:
     """Reads the text of a plan, and the identity of its net, from a file that `tune` wrote."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"plan {path} cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -404,7 +405,10 @@ def _read_file(path: Path) -> tuple[str, str | None]:
             f"plan {path} is not JSON ({error}); give a file that 'restart-sampling tune' wrote"
         ) from error
     if not isinstance(content, dict) or content.get("format") != PLAN_FORMAT:
-        raise InputError(f"plan {path} has no format {PLAN_FORMAT}; give a file that 'restart-sampling tune' wrote")
+        raise InputError(
+            f"plan {path} has no format {PLAN_FORMAT}; give a file that 'restart-sampling tune' wrote (those of 'text "
+            f"tune' are samplers for the text commands)"
+        )
     plan, made_for = content.get("plan"), content.get("model_sha256")
     if not isinstance(plan, str) or not isinstance(made_for, str | None):
         raise InputError(f"plan {path} is damaged: its plan and its model_sha256 have to be texts; tune again")

@@ -10,6 +10,8 @@ from torch import Tensor
 from restart_sampling.models.int8 import dequantized
 
 TINY = "tiny-text-to-image"
+GUIDANCE = 3.0
+"""The guidance scale that suits it."""
 FOLDER = Path(__file__).parent / TINY
 PROMPTS = FOLDER / "prompts.csv"
 """Captions of pictures of CIFAR-10's test set."""

@@ -71,17 +71,20 @@ _REFUSED = {
 }
 """Schedulers whose configs look like one that we know, and why they are none."""
 
-_OF_THE_MODEL = {
-    "num_train_timesteps",
-    "prediction_type",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-    "snr_shift_scale",
+OF_THE_MODEL = {
+    "num_train_timesteps": None,
+    "prediction_type": None,
+    "beta_start": None,
+    "beta_end": None,
+    "beta_schedule": None,
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+    "snr_shift_scale": 1.0,
+    "shift": None,
+    "use_dynamic_shifting": False,
 }
-_MADE_ONCE = _OF_THE_MODEL - {"prediction_type"} | {"shift", "use_dynamic_shifting"}
+"""Settings of the noise that a network was trained with, at the values of a config that has no such key."""
+_MADE_ONCE = OF_THE_MODEL.keys() - {"prediction_type"}
 """Settings that __init__ makes tables of, and that are not read again."""
 _MISSPELT = 0.6
 """Likeness to a setting, as difflib has it, at which a key is meant to be it."""
@@ -142,7 +145,7 @@ def noise_config(config: Config, defaults: Config) -> dict[str, Any]:
         )
     if kind == "edm":
         config = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0, **config}
-    return _kept(config, defaults, _OF_THE_MODEL | (_OF_EDM if kind == "edm" else set()))
+    return _kept(config, defaults, OF_THE_MODEL.keys() | (_OF_EDM if kind == "edm" else set()))
 
 
 def flow_config(config: Config, defaults: Config) -> dict[str, Any]:

@@ -66,7 +66,8 @@ class TextDrawing:
     Attributes:
         model: the pipeline.
         request: what is asked of it.
-        prompts: that of image number i, which is its seed, is the i-th; a text is that of all images.
+        prompts: that of image number i, which is its seed, is the i-th, and after the last comes the first again; a
+            text is that of all images.
         batch: images of a batch.
         pace: how many are drawn at a time.
         scheduler: of the sampler.
@@ -88,6 +89,7 @@ class TextDrawing:
     network_evaluations: int
     path: tuple[tuple[int, float], ...]
     note: str | None
+    classes = ()
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -137,7 +139,7 @@ class TextDrawing:
 
     def _draw_batch(self, advance: Advance, numbers: Sequence[int]) -> Batch:
         model, request = self.model, self.request
-        prompts = [self.prompts if isinstance(self.prompts, str) else self.prompts[number] for number in numbers]
+        prompts = [prompt_of(self.prompts, number) for number in numbers]
         noise = _unseeded_noise(model.device)
         guided = nullcontext() if self.on is None else guiding(model.network, self.on, model.guide)
         with (
@@ -172,6 +174,11 @@ class TextDrawing:
         return Batch(tuple(numbers), None, pixels)
 
 
+def prompt_of(prompts: Sequence[str] | str, number: int) -> str:
+    """The prompt of an image: of `TextDrawing.prompts`."""
+    return prompts if isinstance(prompts, str) else prompts[number % len(prompts)]
+
+
 def _json(value: Any) -> Any:
     """A setting of a scheduler, of which some are infinite and some are arrays."""
     if isinstance(value, np.ndarray):
@@ -190,14 +197,14 @@ def prepare(
     Args:
         model: the pipeline.
         request: what is asked of it.
-        prompts: that of image number i is the i-th; a text is that of all images.
+        prompts: of `TextDrawing`.
         batch: images at a time; None: 16, or fewer where they do not fit in the device's memory.
 
     Raises:
         InputError: the sampler, its plan or what else is asked does not fit the pipeline.
     """
     sampler, guided = request.sampler, request.interval is not None or model.guide is not None
-    note = check_pipeline(type(model.pipe).__name__, sampler)
+    note = check_pipeline(type(model.pipe).__name__, sampler) or _check_made_for(model, request)
     if not isfinite(request.guidance):
         raise InputError(f"guidance is {request.guidance:g}; give a finite scale, such as 7.5")
     if request.interval is not None:
@@ -229,6 +236,26 @@ def prepare(
     evaluations = nfe * row_evaluations if on is None else nfe + sum(on)
     pace = Pace(TEXT_BLOCK if batch is None else batch, automatic=batch is None)
     return TextDrawing(model, request, prompts, pace.at_once, pace, scheduler, nfe, on, evaluations, path, note)
+
+
+def _check_made_for(model: TextToImage, request: Request) -> str | None:
+    """What has to be known of a sampler that was found by a search; None where there is nothing.
+
+    Raises:
+        InputError: it was found for another pipeline.
+    """
+    made_for = request.sampler.made_for
+    if made_for is None:
+        return None
+    if made_for.identity != model.identity:
+        raise InputError(
+            f"the sampler '{request.sampler}' was found for another pipeline, of identity {made_for.identity[:12]} and "
+            f"not {model.identity[:12]}, and one that helps a model can harm another; give --any-model, or in Python "
+            f"the text of the sampler, to use it all the same"
+        )
+    if made_for.guidance != request.guidance:
+        return f"the sampler was found at guidance {made_for.guidance:g}, and this is {request.guidance:g}"
+    return None
 
 
 def _call(

@@ -4,7 +4,8 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,6 @@ from restart_sampling.base.errors import InputError, one_line, require_extra, sh
 from restart_sampling.base.numerics import weights_sha256
 from restart_sampling.text_to_image.bundled import TINY, build_pipeline
 from restart_sampling.text_to_image.guiding import Guide
-
-_SCHEDULE = (
-    "prediction_type",
-    "num_train_timesteps",
-    "beta_schedule",
-    "beta_start",
-    "beta_end",
-    "trained_betas",
-    "shift",
-)
-"""What two networks must agree in, so that an answer of both means the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +50,11 @@ class TextToImage:
         """All networks that an image may need at a step."""
         return (self.network, self.guide.network) if self.guide else (self.network,)
 
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the weights of all its networks in float16: the same where it computes in float32."""
+        return weights_sha256(_networks(self.pipe), torch.float16)
+
     @property
     def dtype(self) -> str:
         """The dtype of the network."""
@@ -82,20 +77,44 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
     require_extra("diffusers", "text")
     require_extra("transformers", "text")
     pipe, unchecked = (_build_tiny(dtype), False) if name == TINY else _read(name, dtype)
-    networks = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    if not {"transformer", "unet"} & networks.keys():
-        raise InputError(
-            f"--model {name} is a {type(pipe).__name__}, which has neither a unet nor a transformer of its own; give a "
-            f"pipeline such as Stable Diffusion's, XL's, 3's or FLUX's"
-        )
-    digest = weights_sha256(torch.nn.ModuleDict(networks))
-    pipe.set_progress_bar_config(disable=True)
+    model = as_model(pipe, f"--model {name}", name, unchecked)
     try:
         pipe.to(device)
     except torch.OutOfMemoryError as error:
         raise InputError(f"--model {name} does not fit on {device} in {dtype}; give another device") from error
-    config = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-    return TextToImage(name, pipe, config, digest, device, unchecked)
+    return replace(model, device=device)
+
+
+def as_model(pipe: Any, what: str, name: str, unchecked: bool = False) -> TextToImage:
+    """A pipeline of diffusers, where it is.
+
+    Args:
+        pipe: without a safety checker; it is changed.
+        what: it is, for messages.
+        name: as the user wrote it.
+        unchecked: whether it had a safety checker.
+
+    Raises:
+        InputError: it is no text-to-image pipeline.
+    """
+    networks = _networks(pipe)
+    if "transformer" not in networks and "unet" not in networks:
+        raise InputError(
+            f"{what} is a {type(pipe).__name__}, which has neither a unet nor a transformer of its own; give a "
+            f"pipeline such as Stable Diffusion's, XL's, 3's or FLUX's"
+        )
+    pipe.set_progress_bar_config(disable=True)
+    return TextToImage(name, pipe, scheduler_config(pipe), weights_sha256(networks), pipe.device, unchecked)
+
+
+def scheduler_config(pipe: Any) -> dict[str, Any]:
+    """The config of a pipeline's scheduler."""
+    return {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+
+
+def _networks(pipe: Any) -> torch.nn.ModuleDict:
+    parts = pipe.components.items()
+    return torch.nn.ModuleDict({key: part for key, part in parts if isinstance(part, torch.nn.Module)})
 
 
 def _build_tiny(dtype: torch.dtype) -> Any:
@@ -149,8 +168,10 @@ def load_guide(name: str, model: TextToImage) -> Guide:
             network.eval().to(model.device)
     except Exception as error:  # as above
         raise InputError(f"--guide {name} could not be loaded ({_reason(name, error)}") from error
-    for key in _SCHEDULE:
-        own, other = model.scheduler_config.get(key), config.get(key)
+    from restart_sampling.text_to_image.configs import OF_THE_MODEL  # which needs diffusers
+
+    for key, unsaid in OF_THE_MODEL.items():
+        own, other = model.scheduler_config.get(key, unsaid), config.get(key, unsaid)
         if own != other:
             raise InputError(
                 f"--guide {name} was trained with {key} {other}, and {model.name} with {own}; give a guide of the same"

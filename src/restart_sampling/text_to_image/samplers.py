@@ -4,17 +4,22 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError, one_line
+from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.sampling.plan import split_plan
+from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.text_to_image.presets import guidance_preset
 
 _OURS = "restart_sampling.text_to_image"
+SAMPLER_FORMAT = "restart-sampling-sampler/1"
+"""Of the files that `text tune` writes, which are samplers too."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,26 @@ KINDS = {
     "dpmpp": Kind("ODE", 25, noise=("diffusers", "DPMSolverMultistepScheduler")),
     "euler": Kind("ODE", 28, flow=_FLOW),
     "restart": Kind("Restart", 30, noise=(_OURS, "RestartScheduler"), flow=_FLOW),
+    "restart-dpmpp": Kind("Restart", 25, noise=(_OURS, "RestartScheduler")),
 }
 """The samplers by name."""
 
 _FORM = "write NAME:STEPS, such as ddim:50, or restart:30 [10,2,0.1,2.0]"
+_NO_RESTARTS = ("restart", "null")
+_FALLS = [Move(2.0 * level, level) for level in (0.05, 0.5, 5.0)]  # some solvers add noise at some levels alone
+
+
+@dataclass(frozen=True)
+class MadeFor:
+    """What a sampler was found for.
+
+    Attributes:
+        identity: of the pipeline, `TextToImage.identity`.
+        guidance: the scale.
+    """
+
+    identity: str
+    guidance: float
 
 
 @dataclass(frozen=True)
@@ -57,27 +78,37 @@ class Sampler:
     Attributes:
         name: of `KINDS`.
         steps: the pipeline's num_inference_steps.
-        intervals: restarts in place of the paper's, which are chosen by the guidance scale; for `restart` alone.
+        intervals: restarts in place of the preset's, which are chosen by the guidance scale; for family Restart alone.
         settings: (key, value) as they are written, over those of the scheduler.
+        made_for: the only pipeline that may have it, from the file of a sampler that was found for one; None: any.
     """
 
     name: str
     steps: int
     intervals: tuple[RestartInterval, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
+    made_for: MadeFor | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str, steps: int | None = None) -> "Sampler":
         """Reads `ddim:50`, `heun`, `dpmpp:25 use_karras_sigmas=true`, `restart:30 [10,2,0.1,2.0] restart_solver=euler`.
 
         Args:
-            text: name, number of steps (default: the name's), intervals and settings of the scheduler.
+            text: name, number of steps (default: the name's), intervals and settings of the scheduler; or the path of a
+                .json file that `text tune` wrote.
             steps: the number of steps where the text has none.
 
         Raises:
             InputError: not a sampler.
         """
-        match = re.fullmatch(r"\s*([A-Za-z]+)\s*(?::\s*([^\s\[]+))?(.*)", text, re.DOTALL)
+        if text.strip().endswith(".json"):
+            found, made_for = _read_file(Path(text.strip()))
+            return replace(cls._parse(found, steps), made_for=made_for)
+        return cls._parse(text, steps)
+
+    @classmethod
+    def _parse(cls, text: str, steps: int | None) -> "Sampler":
+        match = re.fullmatch(r"\s*([A-Za-z]+(?:-[A-Za-z]+)?)\s*(?::\s*([^\s\[]+))?(.*)", text, re.DOTALL)
         name = match[1].lower() if match else ""
         if match is None or name not in KINDS:
             nearest = get_close_matches(name, KINDS, n=1)
@@ -92,10 +123,14 @@ class Sampler:
             raise InputError(f"sampler '{text}': {error}; {_FORM}") from None
         if number is None or number < 1:
             raise InputError(f"sampler '{text}' has {written} steps; {_FORM}")
-        if intervals and name != "restart":
-            raise InputError(f"sampler '{text}' has restart intervals, which only restart takes; {_FORM}")
-        pairs = [setting.partition("=") for setting in settings]
-        return cls(name, number, intervals, tuple((key, value) for key, _, value in pairs))
+        if intervals and KINDS[name].family != "Restart":
+            raise InputError(
+                f"sampler '{text}' has restart intervals, which only restart and restart-dpmpp take; {_FORM}"
+            )
+        pairs = tuple((key, value) for key, _, value in (setting.partition("=") for setting in settings))
+        if intervals and _NO_RESTARTS in pairs:
+            raise InputError(f"sampler '{text}' has restart intervals and restart=null, which is none; leave one out")
+        return cls(name, number, intervals, pairs)
 
     def __str__(self) -> str:
         settings = (f"{key}={value}" for key, value in self.settings)
@@ -104,7 +139,18 @@ class Sampler:
     @property
     def family(self) -> str:
         """ODE, SDE or Restart."""
-        return KINDS[self.name].family
+        settings = dict(self.settings)
+        if settings.get("algorithm_type", "").startswith("sde"):
+            return "SDE"
+        if not self.without_restarts:
+            return KINDS[self.name].family
+        solver = make_solver(settings.get("solver", "euler"))
+        return "ODE" if all(solver.landing(move) == move.then for move in _FALLS) else "SDE"
+
+    @property
+    def without_restarts(self) -> bool:
+        """Whether it is a solver of our scheduler alone: `restart:25 restart=null solver=deis`."""
+        return _NO_RESTARTS in self.settings
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
@@ -152,7 +198,7 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], guidance: float)
         raise InputError(f"sampler '{sampler}': the model knows {config['num_train_timesteps']} steps; give no more")
     scheduler = getattr(import_module(home[0]), home[1])
     try:
-        settings = _settings(sampler, flow, guidance) | dict(_typed(scheduler, *each) for each in sampler.settings)
+        settings = own_settings(sampler, flow, guidance) | dict(_typed(scheduler, *each) for each in sampler.settings)
         return scheduler.from_config(config, **settings)
     except (InputError, ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise InputError(f"sampler '{sampler}': {one_line(error)}") from error
@@ -194,35 +240,59 @@ def check_pipeline(pipeline: str, sampler: Sampler) -> str | None:
         InputError: the pipeline never scales its network's input, as heun and restart need it.
     """
     unscaled = pipeline.startswith("Kandinsky") and not pipeline.startswith("Kandinsky5")
-    if unscaled and sampler.name in ("heun", "restart"):
+    if unscaled and (sampler.name == "heun" or sampler.family == "Restart"):
         raise InputError(
             f"{pipeline} never scales the input of its network, which {sampler.name} needs; use ddim, ddpm or dpmpp"
         )
-    if sampler.name == "restart" and not sampler.intervals and "XL" in pipeline:
+    if sampler.family == "Restart" and not sampler.intervals and "XL" in pipeline:
         return (
-            f"restart's intervals are the paper's for Stable Diffusion 1.5, and {pipeline} is of another model; write "
-            f"your own, such as restart:30 [10,2,0.1,2.0]"
+            f"{sampler.name}'s intervals are the paper's for Stable Diffusion 1.5, and {pipeline} is of another model; "
+            f"write your own, such as {sampler.name}:{sampler.steps} [10,2,0.1,2.0]"
         )
     return None
 
 
-def _settings(sampler: Sampler, flow: bool, guidance: float) -> dict[str, Any]:
-    """What a sampler sets over the pipeline's own settings."""
+def restart_sampler(steps: int, settings: Mapping[str, Any], flow: bool, guidance: float) -> Sampler:
+    """The sampler of our scheduler with these settings; those that `restart` has by itself are not written.
+
+    Args:
+        steps: the pipeline's num_inference_steps.
+        settings: of the scheduler; `restart` are lists [points, repeats, t_min, t_max], empty for none.
+        flow: whether it is for a flow model.
+        guidance: scale of classifier-free guidance.
+    """
+    intervals = tuple(RestartInterval(int(n), int(k), low, high) for n, k, low, high in settings["restart"])
+    others = () if intervals else (_NO_RESTARTS,)
+    own = own_settings(Sampler("restart", steps, intervals, others), flow, guidance)
+    written = {key: value for key, value in settings.items() if key != "restart" and own.get(key) != value}
+    words = ((key, value if isinstance(value, str) else json.dumps(value)) for key, value in written.items())
+    return Sampler("restart", steps, intervals, (*others, *words))
+
+
+def own_settings(sampler: Sampler, flow: bool, guidance: float) -> dict[str, Any]:
+    """What a sampler sets over the pipeline's own settings, without those that are written."""
     if sampler.name == "dpmpp":
         return {"algorithm_type": "dpmsolver++", "solver_order": 2}
-    if sampler.name != "restart":
+    if sampler.family != "Restart":
         return {"solver": sampler.name, "restart": None, "restart_budget": None} if flow else {}
-    if flow and not sampler.intervals:
+    if flow and not (sampler.intervals or sampler.without_restarts):
         raise InputError(
             "no restarts are published for flow models; give intervals in t from 1 to 0, such as "
             f"restart:{sampler.steps} [4,1,0.3,0.6], or the samplers euler or heun"
         )
     # Of the paper's settings, what does not depend on the levels of Stable Diffusion.
     flow_settings = {"solver": "euler", "restart_solver": "heun", "restart_budget": "extra"}
-    settings: dict[str, Any] = flow_settings if flow else guidance_preset(guidance)
+    settings: dict[str, Any] = flow_settings if flow else guidance_preset(guidance, _evaluations(sampler))
     if sampler.intervals:
         settings["restart"] = [[each.points, each.repeats, each.t_min, each.t_max] for each in sampler.intervals]
     return settings
+
+
+def _evaluations(sampler: Sampler) -> int | None:
+    """Those of the preset's form; with intervals of the user's any number of steps will do."""
+    if sampler.name == "restart":
+        return None
+    return KINDS[sampler.name].steps if sampler.intervals else sampler.steps
 
 
 def _typed(scheduler: type, key: str, text: str) -> tuple[str, Any]:
@@ -242,3 +312,20 @@ def _typed(scheduler: type, key: str, text: str) -> tuple[str, Any]:
                 raise InputError(f"{key} is {text}; give {words}, such as {key}={json.dumps(default)}")
             break
     return key, value
+
+
+def _read_file(path: Path) -> tuple[str, MadeFor]:
+    """Reads the text of a sampler, and what it was found for, from a file that `text tune` wrote."""
+    advice = "give a file that 'restart-sampling text tune' wrote"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"sampler {path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"sampler {path} is not JSON ({error}); {advice}") from error
+    if not isinstance(content, dict) or content.get("format") != SAMPLER_FORMAT:
+        raise InputError(f"sampler {path} has no format {SAMPLER_FORMAT}; {advice}")
+    text, identity, guidance = (content.get(key) for key in ("plan", "model_sha256", "guidance"))
+    if not (isinstance(text, str) and isinstance(identity, str) and isinstance(guidance, int | float)):
+        raise InputError(f"sampler {path} is damaged: it needs plan, model_sha256 and guidance; tune again")
+    return text, MadeFor(identity, guidance)

@@ -77,17 +77,7 @@ class Run:
     ) -> None:
         self.settings, self.folder, self.ranks = settings, folder, ranks
         self._dataset, self._classes = dataset, classes
-        self.trainer = Trainer(settings, data, ranks, compiled=compiled)
-        self.progress = Progress(
-            None if settings.images is None else ceil(settings.images / settings.batch),
-            None if settings.minutes is None else 60 * settings.minutes,
-        )
-        self.history: list[Mapping[str, Any]] = []
-        state = folder.load_state(ranks.device)
-        if state is not None:
-            self.trainer.load_state(state["trainer"])
-            self.progress.steps, self.progress.seconds = self.trainer.steps, state["seconds"]
-            self.history = state["history"]
+        self.trainer, self.progress, self.history = resumed(settings, data, folder, ranks, compiled=compiled)
         self._earlier = folder.earlier_lengths(settings.run())
         if ranks.first:
             folder.begin(settings.run())
@@ -187,6 +177,27 @@ class Run:
             self.progress.seconds,
             self.progress.seconds_left(),
         )
+
+
+def resumed(
+    settings: Settings, data: TrainingSet, folder: RunFolder, ranks: Ranks, *, compiled: bool
+) -> tuple[Trainer, Progress, list[Mapping[str, Any]]]:
+    """Makes the trainer of a run where it stopped, with how far it is and its losses; writes nothing.
+
+    Raises:
+        InputError: the saved state is damaged.
+    """
+    trainer = Trainer(settings, data, ranks, compiled=compiled)
+    progress = Progress(
+        None if settings.images is None else ceil(settings.images / settings.batch),
+        None if settings.minutes is None else 60 * settings.minutes,
+    )
+    state = folder.load_state(ranks.device)
+    if state is None:
+        return trainer, progress, []
+    trainer.load_state(state["trainer"])
+    progress.steps, progress.seconds = trainer.steps, state["seconds"]
+    return trainer, progress, state["history"]
 
 
 @contextmanager

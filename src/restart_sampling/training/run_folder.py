@@ -1,8 +1,6 @@
 """The folder of a run: what defines it, where it stopped, and what came of it so far."""
 
 import json
-import pickle
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,10 +47,13 @@ class RunFolder:
             InputError: the folder holds another run (the message says what differs) or something else.
         """
         found = self._read_run() or run
-        differs = [key for key in run if found.get(key) != run[key]]
+        differs = sorted((key for key in run if found.get(key) != run[key]), key=_LENGTHS.__contains__)
         if differs and not _is_longer(run, found, differs):
             old, new = (shorten(json.dumps(each.get(differs[0]))) for each in (found, run))
-            raise InputError(f"{self.path} holds another run, with {differs[0]} {old}, not {new}; choose another --out")
+            longer = "a run goes on for more of what it counts by; " if differs[0] in _LENGTHS else ""
+            raise InputError(
+                f"{self.path} holds another run, with {differs[0]} {old}, not {new}; {longer}choose another --out"
+            )
         check_writable(self.path / _RUN)
 
     @contextmanager
@@ -72,7 +73,7 @@ class RunFolder:
             if not self.path.exists() or (self.path.is_dir() and all(map(is_partial, self.path.iterdir()))):
                 return None
             content = json.loads((self.path / _RUN).read_text())
-            if content["format"] != FORMAT:
+            if content["format"] != FORMAT or not isinstance(content.get("extended_from", []), list):
                 raise ValueError
             return {**_EARLIER, **content["run"]}
         except (OSError, LookupError, TypeError, ValueError, RecursionError):
@@ -108,7 +109,7 @@ class RunFolder:
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise ValueError(f"it has no format {FORMAT}")
             return state
-        except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        except Exception as error:  # a damaged file can fail in any way
             raise InputError(
                 f"{file} is damaged ({shorten(str(error))}); remove it to begin the run anew, or choose another --out"
             ) from error

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.images.image_set import ImageSet
-from restart_sampling.images.labels import root
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,26 +94,3 @@ def count_classes(images: ImageSet) -> int:
             "number the classes 0, 1, ..."
         )
     return classes
-
-
-def class_names(images: ImageSet) -> tuple[str, ...]:
-    """Names of the classes that the labels can mean, where the source has them, or each class is one folder.
-
-    () where there are none, where all are the numbers themselves, and where one is empty, there twice or has a comma.
-    Bytes that are not UTF-8 are written as in Python, such as caf\\xe9.
-    """
-    if images.labels is None:
-        return ()
-    names = images.source.classes[: int(images.labels.max()) + 1] or _folder_names(images)
-    readable = tuple(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in names)
-    numbers = readable == tuple(map(str, range(len(readable))))
-    unclear = any(not name.strip() or "," in name for name in readable) or len(set(readable)) < len(readable)
-    return () if numbers or unclear else readable
-
-
-def _folder_names(images: ImageSet) -> tuple[str, ...]:
-    start = len(root(images.source.names))
-    labels = images.labels.tolist() if images.labels is not None else []
-    pairs = {(label, name[start:].partition("/")[0]) for label, name in zip(labels, images.names, strict=True)}
-    one_each = [label for label, _ in sorted(pairs)] == list(range(len(pairs)))
-    return tuple(name for _, name in sorted(pairs)) if one_each else ()

@@ -16,6 +16,9 @@ from restart_sampling.generation.seeds import cut
 from restart_sampling.tuning.objective import Objective, ObjectiveError, Scores
 from restart_sampling.tuning.score import Score
 
+LOOK = "look at images of the model first ('generate'); where they are not finite, try --dtype float32"
+"""What to do where no plan can be measured."""
+
 
 class Key(NamedTuple):
     """What a result is of.

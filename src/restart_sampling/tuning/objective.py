@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import isfinite, nan
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Protocol
 
 import torch
@@ -15,21 +14,25 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.run import keep_first, own_batches
+from restart_sampling.evaluation.clip import ClipScore, prepare_images
 from restart_sampling.evaluation.collect import Collector, Features
 from restart_sampling.evaluation.distances import frechet_distances
 from restart_sampling.evaluation.metrics import METRICS
 from restart_sampling.evaluation.reference import Reference
-from restart_sampling.evaluation.setup import EvaluationSetup
+from restart_sampling.evaluation.setup import EvaluationSetup, open_setup
 from restart_sampling.evaluation.statistics import Moments
 from restart_sampling.generation.drawing import Drawing
 from restart_sampling.generation.seeds import cut
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path, sample
+from restart_sampling.text_to_image.drawing import prompt_of
 from restart_sampling.tuning.score import Score
 
 GROUPS = 10
 """Of each block of seeds, for its jackknife."""
+CLIP_SCORE = "CLIP score (higher is better)"
+"""The name of the one score that is no distance."""
 NEIGHBOURS = 5000
 """Images on either side of recall, whose cost grows with their product; the same for all plans."""
 
@@ -82,22 +85,46 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
+class Captions:
+    """How well images fit their prompts.
+
+    Attributes:
+        score: of an image and its prompt.
+        prompts: of `TextDrawing`.
+    """
+
+    score: ClipScore
+    prompts: Sequence[str]
+
+    def __call__(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Scores uint8 images [B, 3, H, W] of these seeds; float32 [B], on the CPU."""
+        prepared = prepare_images(images, self.score.clip.side)
+        return self.score(prepared, [prompt_of(self.prompts, seed) for seed in seeds]).cpu()
+
+
+@dataclass(frozen=True)
 class Distance:
     """The Fréchet distance of images to a reference.
 
     Attributes:
         draw: makes the drawing of a plan.
         setups: detectors with their references, by name; the search goes by the first.
+        captions: for the CLIP score of what is confirmed; None: without it.
+        images: JSON, what determines the images beside plan and seed and may not change in a run.
     """
 
     draw: Callable[[str], Drawing]
     setups: Mapping[str, EvaluationSetup]
+    captions: Captions | None = None
+    images: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def about(self) -> dict[str, Any]:
-        """The references and the detectors."""
+        """The references and the detectors, and what determines the images."""
         known = ("detector", "reference")
-        return {"detectors": {name: {key: each.about[key] for key in known} for name, each in self.setups.items()}}
+        detectors = {name: {key: each.about[key] for key in known} for name, each in self.setups.items()}
+        clip = {"clip": self.captions.score.about} if self.captions else {}
+        return {"detectors": detectors, **clip, **self.images}
 
     def nfe(self, plan: str) -> int:
         """Returns the calls of the denoiser for an image."""
@@ -121,24 +148,52 @@ class Distance:
             name: Collector(setup.detector, len(seeds), total, neighbours=True, keep=confirm)
             for name, setup in setups.items()
         }
-        batches = own_batches(self.draw(plan), seeds, ranks)
+        drawing = self.draw(plan)
+        batches = own_batches(drawing, seeds, ranks)
+        captions, fits = self.captions if confirm else None, torch.zeros(len(seeds), dtype=torch.float64)
         with ranks.failing_together():
             for places, images, labels in keep_first(batches, keep) if keep else batches:
                 for collector in collectors.values():
                     collector.add(images, places, labels)
+                if captions:
+                    fits[list(places)] = captions(images, [seeds[place] for place in places]).double()
         scores = {}
         for name, collector in collectors.items():
             reference, moments = setups[name].reference, collector.reduced(ranks.all_reduce, ranks.gather)
-            metrics = _more(collector.features(ranks.gather), reference, collector.detector.device) if confirm else {}
+            features = collector.features(ranks.gather, drawing.classes) if confirm else None
+            metrics = _more(features, reference, collector.detector.device) if features else {}
             scores[name] = _score(moments, reference, blocks, groups, metrics)
+        if captions:
+            fits = torch.stack(ranks.gather(fits)).sum(dim=0)  # each image is one process's
+            scores[CLIP_SCORE] = Score.of_means(fits.view(total, -1).mean(dim=1).tolist(), blocks, groups)
         return scores
 
 
-def by_name(setups: Sequence[EvaluationSetup]) -> dict[str, EvaluationSetup]:
-    """Names each setup by its detector, and where that is taken by its reference too.
+def open_setups(
+    pairs: Sequence[tuple[str, str | Path]], device: torch.device, trust: bool | str
+) -> list[EvaluationSetup]:
+    """Loads detectors with their references.
+
+    Args:
+        pairs: (detector, reference).
+        device: where to compute.
+        trust: as of `open_setup`.
 
     Raises:
-        InputError: two are the same.
+        InputError: they do not fit together.
+    """
+    return [open_setup(str(each), detector, ("fd",), 1, device, trust_detector=trust) for detector, each in pairs]
+
+
+def by_name(setups: Sequence[EvaluationSetup], shape: Sequence[int] | None) -> dict[str, EvaluationSetup]:
+    """Names each setup by its detector, and where that is taken by its reference too.
+
+    Args:
+        setups: of one detector and reference each.
+        shape: [C, H, W] of the images, on one of which each detector is tried; None: not known.
+
+    Raises:
+        InputError: two are the same, or a detector fails or does not fit its reference.
     """
     found: dict[str, EvaluationSetup] = {}
     seen = set()
@@ -148,6 +203,7 @@ def by_name(setups: Sequence[EvaluationSetup]) -> dict[str, EvaluationSetup]:
         if pair in seen:
             raise InputError(f"detector {name} with {reference['path']} is there twice; give each pair once")
         seen.add(pair)
+        setup.try_detector(shape)
         found[f"{name} on {reference['path']}" if name in found else name] = setup
     return found
 
@@ -233,9 +289,7 @@ class OfSamples:
         with ranks.failing_together():
             own = [(place, self._value(plan, parts[place])) for place in ranks.deal(range(len(parts)))]
         values = [value for _, value in sorted(pair for pairs in ranks.gather(own) for pair in pairs)]
-        runs = cut(values, max(groups, 1))
-        without = [tuple(fmean([*run[:left], *run[left + 1 :]]) for left in range(groups)) for run in runs if groups]
-        return {"objective": Score(tuple(map(fmean, runs)), tuple(without))}
+        return {"objective": Score.of_means(values, blocks, groups)}
 
     def _value(self, plan: str, seeds: Sequence[int]) -> float:
         samples = torch.cat([sample(self.net, plan, each, self.shape) for each in cut(seeds, self.batch)])

@@ -24,7 +24,7 @@ from restart_sampling.sampling.path import format_number, ode_path
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.solvers.protocol import Denoise
 from restart_sampling.sampling.solvers.single_step import Heun
-from restart_sampling.tuning.bench import Bench
+from restart_sampling.tuning.bench import LOOK, Bench
 from restart_sampling.tuning.objective import GROUPS
 from restart_sampling.tuning.score import difference
 
@@ -42,6 +42,18 @@ def map_levels(net: Net) -> list[float]:
     return [float(f"{level:.4g}") for level in levels[1:] if 0.05 <= net.process.ratio(level) <= 20]
 
 
+def count_map_evaluations(net: Net, seeds: int) -> int:
+    """Counts the evaluations of a map with so many seeds."""
+    plans = map(Plan.parse, [BASE, *_map_plans(net).values()])
+    return seeds * sum(plan.path(net.sigma_min, net.sigma_max).nfe(*plan.solvers) for plan in plans)
+
+
+def _map_plans(net: Net) -> dict[tuple[float, float], str]:
+    """Writes the base plan with one restart, by its t_min and t_max."""
+    pairs = [(low, high) for high, low in combinations(map_levels(net), 2)]
+    return {(low, high): f"{BASE} [{POINTS},1,{format_number(low)},{format_number(high)}]" for low, high in pairs}
+
+
 def map_restarts(net: Net, bench: Bench, seeds: range) -> list[dict[str, float]]:
     """Measures the base plan with one restart at each pair of levels; all processes call this.
 
@@ -49,13 +61,12 @@ def map_restarts(net: Net, bench: Bench, seeds: range) -> list[dict[str, float]]
         For each t_min and t_max the `gain`, by which the distance is lower than the base plan's on the same seeds, and
         its standard error.
     """
-    pairs = [(low, high) for high, low in combinations(map_levels(net), 2)]
-    plans = [f"{BASE} [{POINTS},1,{format_number(low)},{format_number(high)}]" for low, high in pairs]
-    base, *results = bench.each("map", [BASE, *plans], seeds, groups=GROUPS)
+    plans = _map_plans(net)
+    base, *results = bench.each("map", [BASE, *plans.values()], seeds, groups=GROUPS)
     if base.score is None:
-        raise InputError(f"the plan {BASE} could not be measured: {base.error}")
+        raise InputError(f"the plan {BASE} could not be measured: {base.error}; {LOOK}")
     cells = []
-    for (low, high), result in zip(pairs, results, strict=True):
+    for (low, high), result in zip(plans, results, strict=True):
         if result.score:
             found = difference(base.score, result.score)
             cells.append({"t_min": low, "t_max": high, "gain": found.value, "error": found.error})

@@ -1,67 +1,54 @@
 """A run of `tune`: its folder, and what is done for each NFE."""
 
 import json
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from math import ceil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import check_writable, is_partial, write_json
+from restart_sampling.base.errors import InputError, one_line, shorten
+from restart_sampling.base.files import check_writable, is_partial, remove_partials, write_json
+from restart_sampling.base.lock import lock_in, locked
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.sampling.net import Net
-from restart_sampling.sampling.plan import PLAN_FORMAT, Plan
+from restart_sampling.sampling.plan import PLAN_FORMAT
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.objective import Objective
-from restart_sampling.tuning.restart_map import BASE, Marginals, best_intervals, map_levels, map_restarts
-from restart_sampling.tuning.search import begin_with, open_study
+from restart_sampling.tuning.search import Candidates, begin_with, open_study
 from restart_sampling.tuning.settings import Settings
-from restart_sampling.tuning.space import ODE_SOLVERS, Grids, Space, main_steps, with_levels
-from restart_sampling.tuning.stages import SECONDS_BETWEEN_WORDS, Stages
-from restart_sampling.tuning.teacher import POINTS, SEEDS, Begin, KeptGrids, Teacher
-from restart_sampling.tuning.usual import usual_plans
+from restart_sampling.tuning.stages import Stages
 
 FORMAT = "restart-sampling-tune/1"
-RUN, MEASURED, TRIALS, LEVELS, MAP = "run.json", "measured.jsonl", "trials.journal", "levels.json", "map.json"
+RUN, MEASURED, TRIALS, MAP = "run.json", "measured.jsonl", "trials.journal", "map.json"
 SAMPLES = "samples"
-STAGE_0 = 0.05
-"""Of the minutes of an NFE, at most, while a search needs its levels."""
-ONLY_GRID = (
-    "Restarts cannot be judged so: a fine ODE has the network's error, which restarts contract. Give a reference to "
-    "tune them too."
-)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """The folder of a run, which is one model with one objective.
 
     Attributes:
-        net: that is tuned.
         model: as the user names it.
+        identity: of the model; None: it has none.
         objective: gives the scores.
-        settings: how a plan is looked for.
+        settings: how a sampler is looked for.
         ranks: the processes.
         folder: of the run.
-        begin: starts seeds of the net, for stage 0; None: without it.
-        batch: seeds at a time, there.
+        form: what the files of its samplers say first.
         tell: is told of the progress, in sentences.
         log: gets the values on the way.
     """
 
-    net: Net
     model: str
+    identity: str | None
     objective: Objective
     settings: Settings
     ranks: Ranks
     folder: Path
-    begin: Begin | None = None
-    batch: int = 64
+    form: Mapping[str, Any] = field(default_factory=lambda: {"format": PLAN_FORMAT})
     tell: Callable[[str], None] = lambda text: None
     log: Logbook = NOWHERE
 
@@ -69,18 +56,21 @@ class Run:
     def about(self) -> dict[str, Any]:
         """JSON, what may not differ between starts."""
         settings = {key: value for key, value in asdict(self.settings).items() if key not in ("minutes", "trials")}
-        return {"format": FORMAT, "model_sha256": self.net.identity, **self.objective.about, "settings": settings}
+        return {"format": FORMAT, "model_sha256": self.identity, **self.objective.about, "settings": settings}
 
-    def check(self, nfes: Sequence[int]) -> None:
-        """Makes sure that the run can be made, or goes on with one of the same settings. The first process calls this.
+    def check(self, spaces: Sequence[Candidates]) -> None:
+        """Makes sure that the run can be made, or goes on with one of the same settings; writes nothing.
+
+        Args:
+            spaces: what there is to choose from, for each NFE.
 
         Raises:
-            InputError: an NFE is too little, or the folder holds something else or cannot be written.
+            InputError: nothing fits an NFE, or the folder holds something else or cannot be written.
         """
-        for nfe in nfes:
-            usual = usual_plans(self.net, Space(self.net, nfe, rises=self.settings.rises).nfe, self.settings.rises)
+        for space in spaces:
+            usual = space.usual()
             if not usual:
-                raise InputError(f"no usual plan of NFE {nfe} fits the model; give another NFE")
+                raise InputError(f"no usual plan of NFE {space.nfe} fits the model; give another NFE")
             self.objective.nfe(usual[0])
         path = self.folder / RUN
         check_writable(path)
@@ -94,124 +84,54 @@ class Run:
                 )
         elif self.folder.exists() and not all(map(is_partial, self.folder.iterdir())):
             raise InputError(f"{self.folder} holds something else than a run of tune; choose another folder")
-        write_json(path, {**self.about, "model": self.model, "versions": versions("optuna")})
 
-    def grids(self, nfes: Sequence[int]) -> Grids:
-        """Returns the levels of stage 0, each solver's found when asked for; the first process alone needs them."""
-        if self.begin is None or not self.ranks.first:
-            return {}
-        seconds = STAGE_0 * 60 * self.settings.minutes
-        return KeptGrids(
-            self.folder / LEVELS, Teacher(self.net, self.begin, max(nfes), batch=self.batch, seconds=seconds)
-        )
-
-    def tune_grid(self, nfe: int) -> dict[str, Any]:
-        """Finds the ODE solver and the grid of an NFE that stay closest to a fine ODE, and writes them.
+    def begin_folder(self, spaces: Sequence[Candidates]) -> None:
+        """Checks the run, and says whose folder it is. The first process calls this.
 
         Raises:
-            InputError: the time does not suffice.
+            InputError: as `check`.
         """
-        assert self.begin is not None
-        plain = [Plan(main_steps(solver, nfe) or 1, solver=solver) for solver in ODE_SOLVERS]
-        # For each solver three usual grids and one of stage 0, which needs the fine ODE once more.
-        calls = 4 * nfe * len(plain) + 2 * max(POINTS, 2 * nfe)
-        seconds = 60 * self.settings.minutes
-        judge = Teacher(self.net, self.begin, nfe, range(SEEDS, 2 * SEEDS), self.batch, seconds, calls)
-        seeds, needed = self.ranks.gather((len(judge.seeds), len(judge.seeds) * judge.seed_seconds))[0]
-        if needed > seconds:
-            raise InputError(
-                f"{self.settings.minutes:g} minutes for NFE {nfe} are too few: {seeds} seeds need about "
-                f"{ceil(needed / 60)} minutes on this device; give them, or a GPU"
-            )
-        self.tell(f"NFE {nfe}: {len(plain)} solvers, of {seeds} seeds; about {max(needed / 60, 0.1):.1f} minutes")
-        distances = self.ranks.gather(self._distances(plain, judge) if self.ranks.first else {})[0]
-        best = min(distances, key=distances.__getitem__)
-        usual = min((text for text in distances if not Plan.parse(text).own_levels), key=distances.__getitem__)
-        verdict = (
-            f"`{best}` ends {distances[best]:.4g} from a fine ODE (root mean square over {seeds} seeds), and the best "
-            f"on a usual grid, `{usual}`, {distances[usual]:.4g}. {ONLY_GRID}"
-        )
-        self.tell(f"NFE {nfe}: {verdict}")
-        about = {"objective": "root mean square distance to a fine ODE"}
-        return self._write(nfe, best, about, {"verdict": verdict, "distances": distances})
+        self.check(spaces)
+        remove_partials(self.folder, "*")
+        remove_partials(self.folder / SAMPLES, "*")
+        write_json(self.folder / RUN, {**self.about, "model": self.model, "versions": versions("optuna")})
 
-    def _distances(self, plans: Sequence[Plan], judge: Teacher) -> dict[str, float]:
-        """Measures ODE solvers on usual grids and those of stage 0, on other seeds than these come from."""
-        assert self.begin is not None
-        teacher = Teacher(self.net, self.begin, judge.steps, range(len(judge.seeds)), self.batch)
-        grids = KeptGrids(self.folder / LEVELS, teacher)
-        found: dict[str, float] = {}
-        start = said = time.monotonic()
-        for done, plain in enumerate(plans):
-            if found and time.monotonic() > said + SECONDS_BETWEEN_WORDS:
-                said, best = time.monotonic(), min(found, key=found.__getitem__)
-                left = (said - start) * (len(plans) - done) / done
-                self.tell(
-                    f"solver {done + 1} of {len(plans)}; the closest so far `{best}`; {left / 60:.1f} minutes left"
-                )
-            levels = grids[plain.solver].get(plain.steps)
-            own = [with_levels(plain, levels)] if levels else []
-            for plan in (plain, *(replace(plain, grid=rule) for rule in ("exponential", "time")), *own):
-                with suppress(InputError):  # too many steps for the net's timesteps
-                    found[str(plan)] = judge.distance(plan)
-        return found
-
-    def tune(self, nfe: int, grids: Grids) -> dict[str, Any]:
-        """Finds the plan of an NFE, and writes it; one that is there is final. All processes call this.
+    def tune(self, space: Candidates, first: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """Finds the sampler of an NFE, and writes it; one that is there is final. All processes call this.
 
         Args:
-            nfe: calls of the denoiser.
-            grids: of stage 0.
+            space: what there is to choose from.
+            first: what the first trials take.
 
         Returns:
             The content of its file.
 
         Raises:
-            InputError: the time does not suffice, or no plan could be measured.
+            InputError: the time does not suffice, or no sampler could be measured.
         """
+        nfe = space.nfe
         path = self.folder / f"plan-{nfe}.json"
-        there = json.loads(path.read_text()) if self.ranks.first and path.exists() else None
+        with whole(self.folder):
+            there = dict(json.loads(path.read_text())) if self.ranks.first and path.exists() else None
         if there := self.ranks.gather(there)[0]:
             self.tell(f"NFE {nfe}: {path} is there already")
             return dict(there)
         bench = Bench(self.objective, self.ranks, self.folder / MEASURED)
         study = open_study(self.folder / TRIALS, f"NFE {nfe}") if self.ranks.first else None
-        space = Space(self.net, nfe, grids, self.settings.rises)
-        if study and self.settings.rises and (self.folder / MAP).exists():
-            cells = json.loads((self.folder / MAP).read_text())["cells"]
-            begin_with(study, [space.one_restart(*pair) for pair in best_intervals(cells)])
+        if study:
+            begin_with(study, first)
         stages = Stages(space, bench, study, self.settings, self.folder / SAMPLES, self.tell, self.log)
         verdict = stages.run()
-        return self._write(nfe, verdict.plan, self.objective.about, {**verdict.json(), "cost": stages.cost()})
+        return self.write(nfe, verdict.plan, self.objective.about, {**verdict.json(), "cost": stages.cost()})
 
-    def map(self, marginals: Marginals | None) -> None:
-        """Makes the map of the model, and writes it; all processes call this.
-
-        Args:
-            marginals: to compare the ODE's states with true data; None: without.
-        """
-        bench = Bench(self.objective, self.ranks, self.folder / MEASURED)
-        self.tell("map: one restart at each pair of levels")
-        cells = map_restarts(self.net, bench, range(self.settings.seeds[1].stop))
-        if self.ranks.first:
-            content: dict[str, Any] = {"base": BASE, "cells": cells}
-            if marginals:
-                self.tell("map: drift of the ODE, and the additional error of a pass")
-                content |= marginals.measure(map_levels(self.net))
-            write_json(self.folder / MAP, content)
-            best = max(cells, key=lambda cell: cell["gain"])
-            interval = f"[{best['t_min']:g}, {best['t_max']:g}]"
-            self.tell(f"map: most is gained at {interval}, {best['gain']:+.4g} +- {best['error']:.2g}")
-        self.ranks.wait()
-
-    def _write(self, nfe: int, plan: str, about: dict[str, Any], evidence: dict[str, Any]) -> dict[str, Any]:
+    def write(self, nfe: int, plan: str, about: dict[str, Any], evidence: dict[str, Any]) -> dict[str, Any]:
         """Writes the file of a plan; returns its content."""
         content = {
-            "format": PLAN_FORMAT,
+            **self.form,
             "plan": plan,
             "nfe": nfe,
             "model": self.model,
-            "model_sha256": self.net.identity,
+            "model_sha256": self.identity,
             **about,
             "device": f"{self.ranks.size} x {describe_device(self.ranks.device)}",
             "evidence": evidence,
@@ -219,6 +139,19 @@ class Run:
         if self.ranks.first:
             write_json(self.folder / f"plan-{nfe}.json", content)
         return content
+
+
+@contextmanager
+def claimed_folder(out: str | Path | None) -> Iterator[Path]:
+    """Keeps other processes from the folder of a run in the body.
+
+    Args:
+        out: the folder; None: one that is removed at the end.
+    """
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "run" if out is None else Path(out)
+        with locked(lock_in(folder), str(folder), "out"):
+            yield folder
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -230,11 +163,30 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / RUN
     try:
         found = json.loads(path.read_text())
-        if found["format"] == FORMAT:
+        if found["format"] == FORMAT and isinstance(found["model"], str):
             return dict(found)
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise InputError(f"{path} is no run of tune; choose another folder")
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """Refuses in one sentence the files of a run that are damaged; the body reads them.
+
+    Raises:
+        InputError: they are.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = shorten(one_line(error))
+        raise InputError(
+            f"{folder} holds a damaged plan, map or measurement of tune ({reason}); remove it, and let "
+            "'restart-sampling tune' make it again"
+        ) from error
 
 
 def _plain(content: Any) -> Any:

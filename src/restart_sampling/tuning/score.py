@@ -12,7 +12,7 @@ from restart_sampling.evaluation.distances import jackknife
 
 @dataclass(frozen=True)
 class Score:
-    """What a plan is worth on some seeds; lower is better.
+    """What a plan is worth on some seeds; lower is better, but of a CLIP score.
 
     Attributes:
         values: of each block of seeds.
@@ -42,6 +42,20 @@ class Score:
     def read(cls, content: Mapping[str, Any]) -> "Score":
         """Makes a score of what `json` gave."""
         return cls(tuple(content["values"]), tuple(map(tuple, content["without"])), content.get("metrics", {}))
+
+    @classmethod
+    def of_means(cls, means: Sequence[float], blocks: int, groups: int) -> "Score":
+        """Makes one of the means of parts of equal size.
+
+        Args:
+            means: of blocks x groups parts in their order; of the blocks where groups is 0.
+            blocks: of seeds.
+            groups: of each block; 0: no errors are asked for.
+        """
+        width = max(groups, 1)
+        runs = [means[block * width : (block + 1) * width] for block in range(blocks)]
+        without = [tuple(fmean([*run[:left], *run[left + 1 :]]) for left in range(groups)) for run in runs if groups]
+        return cls(tuple(map(fmean, runs)), tuple(without))
 
     @classmethod
     def joined(cls, scores: Sequence["Score"]) -> "Score":

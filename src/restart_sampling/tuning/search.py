@@ -4,18 +4,50 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.files import atomic
 from restart_sampling.tuning.bench import Bench, Measured
-from restart_sampling.tuning.space import Space
 
-SAMPLERS = ("tpe", "cma-es", "random")
-RANDOM_TRIALS = 40
-"""Before a sampler goes by what was found."""
+SAMPLERS = ("tpe", "evolution", "cma-es", "random")
+RANDOM_TRIALS = 25
+"""Trials before a sampler goes by what was found: the best usual plans, and random ones."""
 PROMOTED = 3
 """One of so many trials goes on to more samples."""
+
+
+class Candidates(Protocol):
+    """The samplers of an NFE that are searched, which are told apart by their texts."""
+
+    @property
+    def nfe(self) -> int:
+        """What each costs, or one evaluation more."""
+        ...
+
+    def suggest(self, trial: Any) -> object:
+        """Makes the sampler that an Optuna trial suggests; `str` gives its text.
+
+        Raises:
+            InputError: there is none.
+        """
+        ...
+
+    def usual(self) -> list[str]:
+        """Lists what one would try without a search."""
+        ...
+
+    def complexity(self, text: str) -> tuple[int, int]:
+        """Orders samplers from the simplest."""
+        ...
+
+    def suggestion(self, text: str) -> Mapping[str, Any] | None:
+        """Returns what a trial has to suggest for a sampler, as near as it comes; None: no trial suggests it."""
+        ...
+
+    def way(self, text: str) -> object:
+        """Returns what a sampler does: those with other texts and the same way are one."""
+        ...
 
 
 def open_study(path: Path, name: str) -> Any:
@@ -42,7 +74,7 @@ def open_study(path: Path, name: str) -> Any:
 
 
 def search(
-    space: Space,
+    space: Candidates,
     bench: Bench,
     study: Any,
     seeds: tuple[range, range],
@@ -57,7 +89,7 @@ def search(
     depends on those before it and on its number, so that a killed run goes on with the trials that it would have had.
 
     Args:
-        space: of plans.
+        space: what there is to choose from.
         bench: measures them.
         study: of `open_study`, of the first process; None on the others.
         seeds: of all trials, and of those that go on.
@@ -115,7 +147,7 @@ def importances(study: Any) -> dict[str, float]:
 
 
 def _rounds(
-    space: Space, study: Any, size: int, sampler: str, start: int, until: Callable[[int], bool]
+    space: Candidates, study: Any, size: int, sampler: str, start: int, until: Callable[[int], bool]
 ) -> Iterator[list[tuple[Any, str]]]:
     """Yields trials with their plans, one for each process; those first that an earlier start did not finish."""
     from optuna.trial import Trial, TrialState
@@ -149,6 +181,10 @@ def _sampler(name: str, seed: int) -> Any:
 
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
+    if name == "evolution":
+        from restart_sampling.tuning.evolution import Evolution
+
+        return Evolution(seed, RANDOM_TRIALS)
     with _quiet():
         if name == "cma-es":
             return optuna.samplers.CmaEsSampler(

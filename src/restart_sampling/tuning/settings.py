@@ -23,7 +23,7 @@ class Settings:
         images: seeds of each trial; twice as many more for one that goes on.
         race: seeds of each plan of the race.
         confirm: seeds of each of the three blocks of the confirmation.
-        sampler: of Optuna: tpe, cma-es or random.
+        sampler: of `SAMPLERS`.
         start: another one makes another search.
         rises: whether there may be restarts, churn and stochastic solvers.
     """
@@ -48,7 +48,10 @@ class Settings:
             raise InputError(f"trials is {self.trials}; give at least 1")
         for name, parts in (("images", GROUPS), ("race", ROUNDS * GROUPS), ("confirm", GROUPS)):
             if getattr(self, name) < 2 * parts or getattr(self, name) % parts:
-                raise InputError(f"{name} is {getattr(self, name)}; give a multiple of {parts}, at least {2 * parts}")
+                option = "" if name == "images" else f" (--{name}-images)"
+                raise InputError(
+                    f"{name}{option} is {getattr(self, name)}; give a multiple of {parts}, at least {2 * parts}"
+                )
 
     @property
     def seeds(self) -> tuple[range, range, range, range]:

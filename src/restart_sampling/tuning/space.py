@@ -3,17 +3,27 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from math import inf, log
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.net import Net
-from restart_sampling.sampling.path import MAX_FALLS, RestartInterval, format_number, ode_path
-from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.path import RestartInterval, format_number
+from restart_sampling.sampling.plan import SETTINGS, Plan
 from restart_sampling.sampling.sample import net_path
-from restart_sampling.sampling.solvers.by_name import make_solver
+from restart_sampling.tuning.budget import (
+    MOST_INTERVALS,
+    WIDTHS,
+    Part,
+    Wanted,
+    check_nfe,
+    given_intervals,
+    share_out,
+    suggest_intervals,
+)
+from restart_sampling.tuning.given_trial import GivenTrial
+from restart_sampling.tuning.usual import usual_plans
 
 ODE_SOLVERS = (
     *("euler", "heun", "midpoint", "dpm2", "ab", "ab:order=2", "deis", "deis:order=2"),
@@ -21,11 +31,6 @@ ODE_SOLVERS = (
 )
 """Of one or two evaluations a step, so that any NFE is met to within one."""
 STOCHASTIC_SOLVERS = ("ddpm", "ddim:eta=0.5", "sde_dpmpp_2m", "sa", "sa:tau=0.5")
-LEAST_NFE = 4
-"""Three steps, and a step of a restart."""
-LEAST_STEPS = 3
-MOST_INTERVALS = 3
-_WIDTHS = 1.3, 30.0
 OWN = "own"
 """The grid of stage 0, in place of a rule's."""
 
@@ -52,11 +57,7 @@ class Space:
     rises: bool = True
 
     def __post_init__(self) -> None:
-        if self.nfe < LEAST_NFE:
-            raise InputError(
-                f"NFE {self.nfe} is too little to choose from; give at least {LEAST_NFE}: {LEAST_STEPS} steps and one "
-                f"of a restart"
-            )
+        check_nfe(self.nfe)
 
     def suggest(self, trial: Any) -> Plan:
         """Makes a plan of what an Optuna trial suggests.
@@ -72,25 +73,60 @@ class Space:
         else:
             settings |= {"grid": grid, **self._range(trial)}
             if grid == "karras":
-                settings["rho"] = _rounded(trial.suggest_float("rho", 1, 14, log=True))
+                settings["rho"] = rounded(trial.suggest_float("rho", 1, 14, log=True))
         if not self.rises:
             return self._plan(settings, [])
         settings["s_noise"] = round(trial.suggest_float("s_noise", 0.98, 1.04), 4)
         if trial.suggest_categorical("churn", (False, True)):
             settings |= self._churn(trial)
-        wanted = [self._interval(trial, place) for place in range(trial.suggest_int("intervals", 0, MOST_INTERVALS))]
+        wanted = suggest_intervals(trial, *self._ratios)
         if wanted:
             other = trial.suggest_categorical("restart_solver", ("the same", *self.solvers))
             settings |= {} if other in ("the same", solver) else {"restart_solver": other}
         return self._plan(settings, wanted)
 
+    def usual(self) -> list[str]:
+        """Lists what one would try without a search."""
+        return usual_plans(self.net, self.nfe, self.rises)
+
+    def complexity(self, plan: str) -> tuple[int, int]:
+        """Orders plans from the simplest: numbers that a user would have to understand, then the length of the text."""
+        parsed = Plan.parse(plan)
+        settings = sum(getattr(parsed, entry.name) != entry.default for entry in SETTINGS)
+        return settings + len(parsed.own_levels) + 4 * len(parsed.intervals), len(plan)
+
     def one_restart(self, t_min: float, t_max: float) -> dict[str, Any]:
         """Returns what a trial has to suggest for a plan with this interval; the rest of the plan is left open."""
         low, high = self._ratios
         level = min(max(self.net.process.ratio(t_min), low), high / 2)
-        width = min(max(self.net.process.ratio(t_max) / level, _WIDTHS[0]), _WIDTHS[1])
+        width = min(max(self.net.process.ratio(t_max) / level, WIDTHS[0]), WIDTHS[1])
         own = {"level_0": level, "width_0": width, "K_0": 1, "restart_solver": "the same"}
         return {"intervals": 1, "churn": False, **own}
+
+    def suggestion(self, text: str) -> dict[str, Any] | None:
+        """Returns what a trial has to suggest for a plan, as near as it comes; None: it has what no trial suggests."""
+        plan = Plan.parse(text)
+        solver, restart_solver = plan.solver, plan.restart_solver or plan.solver
+        if not {solver, restart_solver} <= {*self.solvers} or plan.own_levels or len(plan.intervals) > MOST_INTERVALS:
+            return None
+        ratio = self.net.process.ratio
+        levels = [level for level in plan.levels(self.net.sigma_min, self.net.sigma_max) if level > 0]
+        values: dict[str, Any] = {"solver": solver, "grid": plan.grid, "sigma_min": levels[-1], "sigma_max": levels[0]}
+        values |= {"rho": plan.rho, "s_noise": plan.s_noise, "churn": plan.churn > 0}
+        values |= {"restart_solver": "the same" if restart_solver == solver else restart_solver}
+        if plan.churn:
+            bottom, top = (ratio(min(max(each, levels[-1]), levels[0])) for each in (plan.s_min, plan.s_max))
+            values |= {"churn_low": bottom, "churn_width": top / bottom, "s_churn": plan.churn}
+        snapped = [replace(each, t_min=each.snap(levels)) for each in plan.intervals]
+        values |= given_intervals(snapped, ratio, restart_solver, self.nfe)
+        given = GivenTrial(values)
+        self.suggest(given)
+        return given.taken
+
+    def way(self, text: str) -> tuple[object, ...]:
+        """Returns what a plan does: plans with other texts and the same way are one."""
+        plan = Plan.parse(text)
+        return net_path(self.net, plan), plan.solver, plan.restart_solver or plan.solver, plan.s_noise
 
     @cached_property
     def solvers(self) -> tuple[str, ...]:
@@ -112,9 +148,9 @@ class Space:
     def _range(self, trial: Any) -> dict[str, float]:
         """Suggests where the main grid ends, and where it begins unless that is where no data is left."""
         low, high = self._limits
-        found = {"sigma_min": _rounded(trial.suggest_float("sigma_min", low, min(50 * low, high / 20), log=True))}
+        found = {"sigma_min": rounded(trial.suggest_float("sigma_min", low, min(50 * low, high / 20), log=True))}
         if self.net.process.highest == inf:
-            found["sigma_max"] = _rounded(trial.suggest_float("sigma_max", high / 16, high, log=True))
+            found["sigma_max"] = rounded(trial.suggest_float("sigma_max", high / 16, high, log=True))
         else:
             found["sigma_max"] = high
         return found
@@ -124,29 +160,13 @@ class Space:
         s_min = trial.suggest_float("churn_low", low, high / 4, log=True)
         width = trial.suggest_float("churn_width", 2, high / low, log=True)
         ends = (self.net.process.level(ratio) for ratio in (s_min, min(s_min * width, high)))
-        churn = _rounded(trial.suggest_float("s_churn", 0.5, 2 * self.nfe, log=True))
-        return {"churn": churn, **dict(zip(("s_min", "s_max"), map(_rounded, ends), strict=True))}
+        churn = rounded(trial.suggest_float("s_churn", 0.5, 2 * self.nfe, log=True))
+        return {"churn": churn, **dict(zip(("s_min", "s_max"), map(rounded, ends), strict=True))}
 
-    def _interval(self, trial: Any, place: int) -> "_Wanted":
-        low, high = self._ratios
-        return _Wanted(
-            level=trial.suggest_float(f"level_{place}", low, high / 2, log=True),
-            width=trial.suggest_float(f"width_{place}", *_WIDTHS, log=True),
-            repeats=trial.suggest_int(f"K_{place}", 1, 4),
-            share=trial.suggest_float(f"share_{place}", 0.05, 0.7),
-        )
-
-    def _plan(self, settings: Mapping[str, Any], wanted: Sequence["_Wanted"]) -> Plan:
+    def _plan(self, settings: Mapping[str, Any], wanted: Sequence[Wanted]) -> Plan:
         """Makes the plan: restarts within the budget, the main grid of what is left, intervals at its levels."""
         solver, restart_solver = settings["solver"], settings.get("restart_solver") or settings["solver"]
-        calls = restart_calls(restart_solver)
-        parts = [_Part(max(1, round(each.share * self.nfe / (each.repeats * calls))), each.repeats) for each in wanted]
-        while True:
-            steps = main_steps(solver, self.nfe - calls * sum(map(_Part.falls, parts)))
-            if not parts or (steps is not None and steps > max(LEAST_STEPS - 1, len(parts))):
-                break
-            parts = _smaller(parts)
-        assert steps is not None
+        parts, steps = share_out(wanted, solver, restart_solver, self.nfe)
         plan = Plan(steps, **{**settings, "grid": "karras" if settings["grid"] == OWN else settings["grid"]})
         if settings["grid"] == OWN:
             # Stochastic solvers have none of their own, and their drift is Euler's. Of too many steps: EDM's rule.
@@ -171,7 +191,7 @@ class Space:
             plan = replace(plan, s_noise=1.0)
         return plan
 
-    def _place(self, plan: Plan, parts: Sequence[tuple["_Wanted", "_Part"]]) -> list[RestartInterval] | None:
+    def _place(self, plan: Plan, parts: Sequence[tuple[Wanted, Part]]) -> list[RestartInterval] | None:
         """Gives each interval a level of the main grid of its own; None: one of them does not fit."""
         ratio, process = self.net.process.ratio, self.net.process
         levels = [level for level in plan.levels(self.net.sigma_min, self.net.sigma_max) if level > 0]
@@ -181,48 +201,15 @@ class Space:
             low = min(free, key=lambda level: abs(log(ratio(level) / want.level)))
             free.remove(low)
             high = min(process.level(ratio(low) * want.width), top)
-            if not low < (t_max := min(_rounded(high), top)):
+            if not low < (t_max := min(rounded(high), top)):
                 return None
-            intervals.append(RestartInterval(part.steps + 1, part.repeats, _rounded(low), t_max))
+            intervals.append(RestartInterval(part.steps + 1, part.repeats, rounded(low), t_max))
         intervals.sort(key=lambda each: -each.t_min)
         with suppress(InputError):
             path = net_path(self.net, replace(plan, intervals=tuple(intervals)))
             if path.nfe(*plan.solvers) in (self.nfe - 1, self.nfe):
                 return intervals
         return None
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """An interval as it is suggested: noise-to-data ratio, width as a factor, repeats, share of the evaluations."""
-
-    level: float
-    width: float
-    repeats: int
-    share: float
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What an interval takes of the evaluations."""
-
-    steps: int
-    repeats: int
-
-    def falls(self) -> int:
-        """Counts the steps of all its passes."""
-        return self.steps * self.repeats
-
-
-def _smaller(parts: Sequence[_Part]) -> list[_Part]:
-    """Takes a step from each pass of the largest part, or a pass, or the part."""
-    place = max(range(len(parts)), key=lambda each: parts[each].falls())
-    part = parts[place]
-    if part.steps > 1:
-        rest = [_Part(part.steps - 1, part.repeats)]
-    else:
-        rest = [_Part(1, part.repeats - 1)] if part.repeats > 1 else []
-    return [*parts[:place], *rest, *parts[place + 1 :]]
 
 
 def with_levels(plan: Plan, levels: Sequence[float]) -> Plan:
@@ -233,21 +220,6 @@ def with_levels(plan: Plan, levels: Sequence[float]) -> Plan:
     return replace(plan, steps=len(levels) - 1, grid="/".join(words), **plain)
 
 
-def restart_calls(solver: str) -> int:
-    """Counts the calls of a solver's step within a restart."""
-    return make_solver(solver).evaluations(Move(2.0, 1.0, restart=True))
-
-
-@cache
-def main_steps(solver: str, nfe: int) -> int | None:
-    """Finds the most steps of a main grid that take `nfe` calls, or one less; None: there are none."""
-    for steps in range(min(nfe + 1, MAX_FALLS), 0, -1):
-        cost = ode_path([float(level) for level in range(steps, -1, -1)]).nfe(make_solver(solver))
-        if cost <= nfe:
-            return steps if nfe - cost <= 1 else None
-    return None
-
-
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """Rounds to four digits, which is what plans show."""
     return float(f"{value:.4g}")

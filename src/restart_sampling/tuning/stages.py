@@ -9,15 +9,13 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import NOWHERE, Logbook
-from restart_sampling.tuning.bench import Bench, Key, Measured
+from restart_sampling.tuning.bench import LOOK, Bench, Key, Measured
 from restart_sampling.tuning.objective import GROUPS, Scores
 from restart_sampling.tuning.race import race
-from restart_sampling.tuning.search import begun, best_plans, importances, search
+from restart_sampling.tuning.search import Candidates, begin_with, begun, best_plans, importances, search
 from restart_sampling.tuning.settings import BLOCKS, Settings
 from restart_sampling.tuning.sizes import Sizes
-from restart_sampling.tuning.space import Space
-from restart_sampling.tuning.usual import usual_plans
-from restart_sampling.tuning.verdict import Verdict, complexity, judge
+from restart_sampling.tuning.verdict import Verdict, judge
 
 FOUND, USUAL, FINALISTS = 10, 5, 2
 """Plans of the search and usual ones that race, and found ones that are confirmed."""
@@ -53,7 +51,7 @@ class Stages:
     """The stages of one NFE; all processes go through them.
 
     Attributes:
-        space: of plans.
+        space: what there is to choose from.
         bench: measures them.
         study: of `open_study`, of the first process; None on the others.
         settings: how a plan is looked for.
@@ -62,7 +60,7 @@ class Stages:
         log: gets the value of each plan that is measured, and the best so far.
     """
 
-    space: Space
+    space: Candidates
     bench: Bench
     study: Any
     settings: Settings
@@ -94,6 +92,9 @@ class Stages:
         third, last = third[: self.sizes.race], last[: BLOCKS * self.sizes.confirm]
         left = f"about {self.clock.left - self._later(self.sizes):.0f} s" if self.settings.minutes < inf else ""
         self._say("search", left)
+        if self.study:
+            known = [self.space.suggestion(text) for text in usual]
+            begin_with(self.study, [each for each in known if each])
         search(
             self.space,
             self.bench,
@@ -104,7 +105,8 @@ class Stages:
             until=self._is_over,
         )
         found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
-        found = [plan for plan in found if plan not in usual]
+        ways = {*map(self.space.way, usual)}
+        found = [plan for plan in found if self.space.way(plan) not in ways]
         self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on {len(third):,} fresh seeds")
         return self._confirm(race(self.bench, found, third), race(self.bench, usual, third), last)
 
@@ -120,7 +122,7 @@ class Stages:
 
     def _usual(self, first: range, second: range) -> list[str]:
         """Measures the usual plans, the better ones on more seeds; returns the best."""
-        plans = usual_plans(self.space.net, self.nfe, self.space.rises)
+        plans = self.space.usual()
         self._say("usual plans", f"{len(plans)} of them")
         few = first[:FEW]
         some = self.bench.each("usual", plans[: 3 * self.bench.ranks.size], few)  # to see how long that takes
@@ -134,7 +136,7 @@ class Stages:
     def _ranked(self, plans: Sequence[str], results: Sequence[Measured]) -> list[str]:
         """Lists the plans that could be measured, the best first."""
         if not any(each.score for each in results):
-            raise InputError(f"none of the usual plans could be measured: {results[0].error}")
+            raise InputError(f"none of the usual plans could be measured: {results[0].error}; {LOOK}")
         values = {plan: each.value for plan, each in zip(plans, results, strict=True) if each.score}
         return sorted(values, key=values.__getitem__)
 
@@ -156,7 +158,8 @@ class Stages:
 
     def _confirm(self, found: list[str], usual: list[str], seeds: range) -> Verdict:
         """Confirms the leader of the race, the simplest of those close to it, and the best usual plan."""
-        finalists = list(dict.fromkeys([*found[:1], *sorted(found[: FOUND // 2], key=complexity)]))[:FINALISTS]
+        simplest = sorted(found[: FOUND // 2], key=self.space.complexity)
+        finalists = list(dict.fromkeys([*found[:1], *simplest]))[:FINALISTS]
         self._say("confirmation", f"of {len(finalists)} found, and the best usual plan, on seeds that nothing used")
         scores: dict[str, Scores] = {}
         for place, plan in enumerate([*usual[:1], *finalists]):
@@ -165,29 +168,24 @@ class Stages:
             if result.scores:
                 scores[plan] = result.scores
         if not usual or usual[0] not in scores:
-            raise InputError("the best usual plans could not be measured on the seeds of race and confirmation")
-        verdict = judge(scores, usual[0])
+            raise InputError(
+                f"the best usual plans could not be measured on the seeds of race and confirmation; {LOOK}, or give "
+                f"another --start"
+            )
+        verdict = judge(scores, usual[0], self.space.complexity)
         self._say("verdict", "\n" + verdict.text)
         return verdict
 
     def _later(self, sizes: Sizes) -> float:
         """Seconds that a race and a confirmation of these sizes need."""
-        confirmed = 1 + FINALISTS
-        seeds = (FOUND + USUAL) * sizes.race + confirmed * BLOCKS * sizes.confirm
-        return seeds * self.nfe / self.bench.speed + confirmed * self._extra
+        return _seeds_later(sizes) * self.nfe / self.bench.speed + (1 + FINALISTS) * self._extra
 
     def _check_time(self, plans: int) -> None:
         """Makes sure, while nothing is lost, that there is time for all stages, with the fewest images for the last."""
         searched = self.bench.ranks.gather(bool(self.study and begun(self.study)))[0]
-        seeds = plans * FEW + (plans / THIRD + 4 * USUAL) * self.settings.images
-        missing = seeds * self.nfe / self.bench.speed + self._later(self.sizes.cut(0)) - self.clock.left
-        if self.bench.ranks.gather(missing > 0)[0] and not searched:
-            raise InputError(
-                f"{self.settings.minutes:g} minutes for NFE {self.nfe} leave no time for a search: at "
-                f"{self.bench.speed:.0f} evaluations a second the usual plans, the race and the confirmation need "
-                f"{missing / 60:.2g} minutes more, even where they are cut; give them, and some for the search, or "
-                f"fewer images for each"
-            )
+        missing = least_evaluations(self.settings, self.nfe, plans) / self.bench.speed - self.clock.left
+        if not searched:
+            check_time(self.settings, self.nfe, self.bench.speed, self.bench.ranks.gather(missing)[0])
 
     def _is_over(self, trials: int) -> bool:
         enough = self.settings.trials is not None and trials >= self.settings.trials
@@ -210,3 +208,41 @@ class Stages:
             self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
             left = f"; {max(self.clock.left, 0) / 60:.1f} minutes left" if self.settings.minutes < inf else ""
             self._say(result.stage, f"best so far {self._best[0]:.4g} `{self._best[1]}`{left}")
+
+
+def least_evaluations(settings: Settings, nfe: int, plans: int) -> float:
+    """Counts the evaluations of all stages but the search, with the fewest images for race and confirmation.
+
+    Args:
+        settings: how a plan is looked for.
+        nfe: of the plans.
+        plans: how many usual ones there are.
+    """
+    usual = plans * FEW + (plans / THIRD + 4 * USUAL) * settings.images
+    return nfe * (usual + _seeds_later(Sizes(settings.race, settings.confirm).cut(0)))
+
+
+def check_time(settings: Settings, nfe: int, speed: float, missing: float) -> None:
+    """Makes sure that time is left for a search.
+
+    Args:
+        settings: how a plan is looked for.
+        nfe: of the plans.
+        speed: evaluations a second, of all processes.
+        missing: seconds that the other stages need beyond those there are.
+
+    Raises:
+        InputError: there is none.
+    """
+    if missing > 0 and settings.minutes < inf:
+        raise InputError(
+            f"{settings.minutes:g} minutes for NFE {nfe} leave no time for a search: at {speed:.0f} evaluations a "
+            f"second the usual plans, the race and the confirmation need {missing / 60:.2g} minutes more, even where "
+            f"they are cut; give them, and some for the search, fewer images for each, or a GPU, for which the "
+            f"defaults are made"
+        )
+
+
+def _seeds_later(sizes: Sizes) -> int:
+    """Counts the seeds of race and confirmation, of all plans."""
+    return (FOUND + USUAL) * sizes.race + (1 + FINALISTS) * BLOCKS * sizes.confirm

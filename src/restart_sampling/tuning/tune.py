@@ -3,25 +3,24 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.lock import lock_in, locked
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.evaluation.setup import open_setup
 from restart_sampling.generation.drawing import NetDrawing, check_channels
 from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_noise, require_net
-from restart_sampling.tuning.objective import Distance, Objective, OfSamples, by_name
-from restart_sampling.tuning.run import Run
+from restart_sampling.tuning.budget import LEAST_NFE
+from restart_sampling.tuning.net_run import NetRun
+from restart_sampling.tuning.objective import Distance, Objective, OfSamples, by_name, open_setups
+from restart_sampling.tuning.run import claimed_folder
 from restart_sampling.tuning.settings import Settings
-from restart_sampling.tuning.space import LEAST_NFE
 from restart_sampling.tuning.teacher import Begin
+from restart_sampling.tuning.tune_pipeline import ASKED, Pipeline, TunedSampler, is_pipeline, tune_pipeline
 
 _DRAWING = ("classes", "guidance", "noise", "exact")  # of `NetDrawing`
 _SETTINGS = {"minutes", "trials", "images", "race", "confirm", "sampler", "start", "rises"}  # of `Settings`
@@ -49,10 +48,20 @@ class TunedPlan(Plan):
         return str(self.evidence["verdict"])
 
 
+@overload
+def tune(net: Pipeline, nfe: int | Sequence[int], **options: Any) -> TunedSampler | dict[int, TunedSampler]: ...
+
+
+@overload
+def tune(net: Net, nfe: int | Sequence[int], **options: Any) -> TunedPlan | dict[int, TunedPlan]: ...
+
+
 def tune(
-    net: Net,
+    net: Net | Pipeline,
     nfe: int | Sequence[int],
     *,
+    prompts: Sequence[str] | str | Path | None = None,
+    clip: str | None = None,
     reference: str | Path | None = None,
     detector: str = "inception",
     trust_detector: bool | str = False,
@@ -63,15 +72,19 @@ def tune(
     batch_size: int | None = None,
     tell: Callable[[str], None] = lambda text: None,
     **options: Any,
-) -> TunedPlan | dict[int, TunedPlan]:
+) -> TunedPlan | TunedSampler | dict[int, TunedPlan] | dict[int, TunedSampler]:
     """Finds the plan that suits a net, and says how much better it is than the best usual one.
 
     Usual plans first, then a search, a race of the best on fresh seeds, and one confirmation on seeds that nothing
     used. Where a plan cannot be told apart from a simpler one, the simpler is taken.
 
     Args:
-        net: from `load_model`, `from_eps` and the like, on the device to use.
-        nfe: calls of the denoiser for a sample, or several such numbers.
+        net: from `load_model`, `from_eps` and the like, or a text-to-image pipeline of diffusers; on the device to use.
+        nfe: calls of the denoiser for a sample, or several such numbers; of a pipeline rows of its scheduler.
+        prompts: of a pipeline: texts, or a file with them, as of `text generate`. Seed i has the i-th, and after the
+            last comes the first again.
+        clip: of a pipeline: a CLIP by `tiny-clip`, its name on the Hugging Face hub or its folder, for the CLIP score
+            of what is confirmed, which may not fall; None: without it.
         reference: of images, whose values are -1 to 1: statistics as `restart-sampling reference` makes them, a file or
             an https URL. The Fréchet distance to it is what plans are judged by.
         detector: of the reference, as of `evaluate`.
@@ -84,23 +97,45 @@ def tune(
         batch_size: samples at a time; default: as many as pay.
         tell: is told of the progress, in sentences.
         **options: of the search (minutes, trials, images, race, confirm, sampler, start, rises: see
-            `tuning.settings.Settings`); of images classes, guidance, noise and exact, as of `generate`.
+            `tuning.settings.Settings`); of images classes, guidance, noise and exact, as of `generate`; of a pipeline
+            guidance (7.5), negative_prompt, height, width and interval (of guidance).
 
     Returns:
-        The plan, with its `verdict` and `evidence`; of several NFE one for each, by NFE.
+        The plan, with its `verdict` and `evidence`; of several NFE one for each, by NFE. For a pipeline it is a
+        sampler, whose `scheduler(pipe)` is to be run with its `steps` as num_inference_steps.
 
     Raises:
         InputError: what is given does not fit together (before any work), the time does not suffice, or the objective
             returns no finite number.
     """
-    require_net(net)
-    unknown = options.keys() - {*_DRAWING, *_SETTINGS}
+    of_images = ASKED if is_pipeline(net) else _DRAWING
+    unknown = options.keys() - {*of_images, *_SETTINGS}
     if unknown:
-        raise TypeError(f"{', '.join(sorted(unknown))}: no such option; there are {', '.join((*_SETTINGS, *_DRAWING))}")
+        known = ", ".join((*_SETTINGS, *of_images))
+        raise TypeError(f"{', '.join(sorted(unknown))}: no such option; there are {known}")
+    settings = Settings(**{key: value for key, value in options.items() if key in _SETTINGS})
+    drawing = {key: value for key, value in options.items() if key in of_images}
+    if is_pipeline(net):
+        if reference is None or objective is not None or shape is not None:
+            raise InputError("a pipeline is tuned by a reference of images; give reference, and no objective or shape")
+        return tune_pipeline(
+            net,
+            nfe,
+            settings,
+            prompts=prompts,
+            judges=[(detector, reference), *confirm_with],
+            trust_detector=trust_detector,
+            clip=clip,
+            out=out,
+            batch_size=batch_size,
+            tell=tell,
+            asked=drawing,
+        )
+    require_net(net)
+    if prompts is not None or clip is not None:
+        raise InputError("prompts and clip are for text-to-image pipelines; leave them out")
     if (reference is None) == (objective is None):
         raise InputError("give either a reference of images or an objective, by which plans are judged")
-    settings = Settings(**{key: value for key, value in options.items() if key in _SETTINGS})
-    drawing = {key: value for key, value in options.items() if key in _DRAWING}
     judge: Objective
     if objective is None:
         pace = own_pace(batch_size, drawing.get("exact", False))
@@ -108,13 +143,11 @@ def tune(
         def draw(text: str) -> NetDrawing:
             return NetDrawing(net, text, batch=batch_size, pace=pace, shape=shape, **drawing)
 
-        check_channels(draw(f"{LEAST_NFE} solver=euler"))
-        pairs = [(detector, reference), *confirm_with]
-        setups = [
-            open_setup(str(reference), detector, ("fd",), 1, net.device, trust_detector=trust_detector)
-            for detector, reference in pairs
-        ]
-        judge, begin = Distance(draw, by_name(setups)), begin_drawing(draw)
+        first = draw(f"{LEAST_NFE} solver=euler")
+        check_channels(first)
+        assert reference is not None
+        setups = open_setups([(detector, reference), *confirm_with], net.device, trust_detector)
+        judge, begin = Distance(draw, by_name(setups, first.shape)), begin_drawing(draw)
     else:
         if shape is None or drawing:
             raise InputError(
@@ -122,13 +155,22 @@ def tune(
             )
         judge, begin = OfSamples(net, shape, objective, max(batch_size or BLOCK, 1024)), begin_net(net, shape)
     nfes = [nfe] if isinstance(nfe, int) else list(nfe)
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "run" if out is None else Path(out)
-        run = Run(net, "own", judge, settings, Ranks(0, 1, net.device), folder, begin, batch_size or BLOCK, tell)
-        with locked(lock_in(folder), str(folder), "out"):
-            run.check(nfes)
-            grids = run.grids(nfes)
-            found = {each: TunedPlan.of(run.tune(each, grids)) for each in nfes}
+    with claimed_folder(out) as folder:
+        run = NetRun(
+            model="own",
+            identity=net.identity,
+            objective=judge,
+            settings=settings,
+            ranks=Ranks(0, 1, net.device),
+            folder=folder,
+            tell=tell,
+            net=net,
+            begin=begin,
+            batch=batch_size or BLOCK,
+        )
+        run.begin_folder([run.space(each) for each in nfes])
+        grids = run.grids(nfes)
+        found = {each: TunedPlan.of(run.tune_plan(each, grids)) for each in nfes}
     return found[nfe] if isinstance(nfe, int) else found
 
 

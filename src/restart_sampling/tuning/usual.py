@@ -10,7 +10,7 @@ from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 from restart_sampling.sampling.sample import net_path
 from restart_sampling.sampling.solvers.by_name import SOLVERS
-from restart_sampling.tuning.space import LEAST_STEPS, main_steps, restart_calls
+from restart_sampling.tuning.budget import LEAST_STEPS, main_steps, restart_calls
 
 _PUBLISHED = [name for name in PRESETS if "-tuned-" not in name]
 _SOLVERS = (*(name for name in SOLVERS if name != "ddim"), "unipc:p=2")  # ddim is euler, on the levels of VE

@@ -1,12 +1,11 @@
 """`Verdict`: which plan to take, and how sure that is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
 from typing import Any
 
-from restart_sampling.sampling.plan import SETTINGS, Plan
-from restart_sampling.tuning.objective import Scores
+from restart_sampling.tuning.objective import CLIP_SCORE, Scores
 from restart_sampling.tuning.race import ALPHA
 from restart_sampling.tuning.score import Difference, Score, difference
 
@@ -22,6 +21,7 @@ class Verdict:
         differences: of `plan` to `usual`, by what they were measured with; {}: they are the same.
         scores: of all that were confirmed.
         finalists: how many plans were compared with `usual`.
+        fallen: of these, those that were not considered, because their CLIP score falls beyond its error.
     """
 
     plan: str
@@ -30,10 +30,16 @@ class Verdict:
     differences: Mapping[str, Difference]
     scores: Mapping[str, Scores]
     finalists: int
+    fallen: Sequence[str] = ()
 
     @property
     def text(self) -> str:
         """The verdict in words and numbers."""
+        fallen = "".join(f"\n`{plan}` is left out: its CLIP score falls beyond its error." for plan in self.fallen)
+        return self._found + fallen
+
+    @property
+    def _found(self) -> str:
         if not self.differences:
             return (
                 f"No plan was found that is told apart from the best usual one, `{self.usual}`, as better, and no "
@@ -88,36 +94,37 @@ class Verdict:
         }
 
 
-def judge(scores: Mapping[str, Scores], usual: str) -> Verdict:
+def judge(scores: Mapping[str, Scores], usual: str, complexity: Callable[[str], tuple[int, int]]) -> Verdict:
     """Chooses a plan: of those that cannot be told apart from the best, the simplest.
 
     A plan counts as better than the best usual one only where a test says so, at a level that is divided by the number
-    of plans that are compared with it.
+    of plans that are compared with it. Where there is a CLIP score, a plan whose score a test tells apart as lower is
+    not considered.
 
     Args:
         scores: of the confirmation, on the same seeds for all plans.
         usual: the best of the usual plans, which is one of them.
+        complexity: orders them from the simplest.
     """
     (name, *_) = scores[usual]
-    rivals = [plan for plan in scores if plan != usual]
-    alpha = ALPHA / max(1, len(rivals))
+    finalists = [plan for plan in scores if plan != usual]
+    alpha = ALPHA / max(1, len(finalists))
 
-    def to(base: str, plan: str) -> Difference:
+    def to(base: str, plan: str, name: str = name) -> Difference:
         return difference(scores[plan][name], scores[base][name])
 
+    def falls(plan: str) -> bool:
+        change = to(usual, plan, CLIP_SCORE)
+        return change.value < 0 and change.told_apart(alpha)
+
+    fallen = [plan for plan in finalists if CLIP_SCORE in scores[usual] and falls(plan)]
+    rivals = [plan for plan in finalists if plan not in fallen]
     better = [plan for plan in rivals if to(usual, plan).value < 0 and to(usual, plan).told_apart(alpha)]
     best = min(better or [usual], key=lambda plan: scores[plan][name].value)
     pool = better or [usual, *(plan for plan in rivals if not to(usual, plan).told_apart(alpha))]
     plan = min((each for each in pool if not to(best, each).told_apart(alpha)), key=complexity)
     differences = {each: difference(scores[plan][each], scores[usual][each]) for each in scores[usual] if plan != usual}
-    return Verdict(plan, usual, plan in better, differences, scores, max(1, len(rivals)))
-
-
-def complexity(plan: str) -> tuple[int, int]:
-    """Orders plans from the simplest: numbers that a user would have to understand, then the length of the text."""
-    parsed = Plan.parse(plan)
-    settings = sum(getattr(parsed, entry.name) != entry.default for entry in SETTINGS)
-    return settings + len(parsed.own_levels) + 4 * len(parsed.intervals), len(plan)
+    return Verdict(plan, usual, plan in better, differences, scores, max(1, len(finalists)), fallen)
 
 
 def _metrics(ours: Score, theirs: Score) -> list[tuple[str, float, float, str]]:

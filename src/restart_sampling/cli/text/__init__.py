@@ -7,12 +7,13 @@ from restart_sampling.cli.text.compare import compare
 from restart_sampling.cli.text.generate import generate
 from restart_sampling.cli.text.preview import preview
 from restart_sampling.cli.text.score import score
+from restart_sampling.cli.text.tune import tune
 
 
 @click.group()
 def text() -> None:
-    """Images of text-to-image models: captions, samplers side by side, scores."""
+    """Images of text-to-image models: captions, samplers side by side, scores, the search for a sampler."""
 
 
-for command in (coco, generate, preview, compare, score):
+for command in (coco, generate, preview, compare, score, tune):
     text.add_command(command)

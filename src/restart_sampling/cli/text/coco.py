@@ -62,6 +62,7 @@ def coco(
         raise InputError("--resolution is for the images, and --source, where they are, is missing")
 
     from restart_sampling.base.files import check_writable, sha256, write_json
+    from restart_sampling.base.lock import alone, lock_beside, remove_lock
     from restart_sampling.base.parallel import available_cores
     from restart_sampling.images.coco import SEED, caption_images, draw_captions, write_captions
     from restart_sampling.images.dataset import make_dataset, plan_dataset
@@ -70,6 +71,8 @@ def coco(
 
     table, archive = out / "subset.csv", out / "subset.zip"
     if table.exists():
+        for path in (table, archive, out / "subset.json"):
+            remove_lock(lock_beside(path))
         raise InputError(f"{table} exists; remove it, or choose another place")
     captions = draw_captions(annotations, count, unique_images=unique_images)
     about: dict[str, Any] = {
@@ -98,8 +101,9 @@ def coco(
     if plan:
         with ProgressBar("images", plan.count) as advance:
             make_dataset(plan, available_cores(), advance)
-    write_json(out / "subset.json", about)
-    write_captions(captions, table)
+    with alone(out / "subset.json"), alone(table):
+        write_json(out / "subset.json", about)
+        write_captions(captions, table)
     click.echo(f"written: {table}{f', {archive}' if plan else ''}", err=True)
     if as_json:
         print_json({**about, "out": str(out)})

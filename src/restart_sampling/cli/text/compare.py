@@ -42,6 +42,7 @@ from restart_sampling.cli.text.pipeline_options import (
     drawing_options,
     drawn_batch_option,
     images_option,
+    measure_with,
     pick_samplers,
     prompts_option,
     read_captions,
@@ -134,7 +135,7 @@ def compare(
     """
     chip = pick_device(device)
     prompts_path = asked.captions(prompts_path)
-    reference_name, detector_name = _measure_with(asked, reference_name, detector_name)
+    reference_name, detector_name = measure_with(asked, reference_name, detector_name)
     metrics_text = metrics_text or ("fd,clip" if asked.tiny else "fd,clip,aesthetic")
 
     from restart_sampling.base.ranks import distributed
@@ -201,20 +202,6 @@ def compare(
             notes = ["notes on the paper's values:", *(f"  - {note}" for note in NOTES)]
             print_end(comparison, outcomes, notes if any(row.about["published"] for row in rows) else [])
     return 0 if all(each.result for each in outcomes) else 1
-
-
-def _measure_with(asked: PipelineOptions, reference: str | None, detector: str | None) -> tuple[str, str]:
-    """Reference and detector: what the user wrote, or what comes with the pipeline."""
-    from restart_sampling.evaluation.tiny_clip import REFERENCE, TINY_CLIP
-
-    if reference is not None:
-        return reference, detector or "inception"
-    if not asked.tiny:
-        raise InputError(
-            f"--model {asked.model_name} has no reference of its own; give --reference NPZ, which 'restart-sampling "
-            f"reference' makes of images"
-        )
-    return str(REFERENCE), detector or TINY_CLIP
 
 
 def _scales(text: str) -> list[float]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from restart_sampling.text_to_image.samplers import Sampler
 
 TINY = "tiny-text-to-image"
-"""The pipeline that comes with the package: `text_to_image.bundled.TINY`."""
 TINY_GUIDANCE = 3.0
+"""The pipeline that comes with the package, and its guidance: `TINY` and `GUIDANCE` of `text_to_image.bundled`."""
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
@@ -101,8 +101,9 @@ prompts_option = click.option(
 )
 images_option = click.option("--images", "count", type=click.IntRange(1), help="The first so many; default: all.")
 SAMPLER_HELP = (
-    "ddim, ddpm, heun, dpmpp or restart, with steps (ddim:50), restarts (restart:30 [10,2,0.1,2.0]) and settings of "
-    "the scheduler (dpmpp:25 use_karras_sigmas=true); flow models: euler, heun, restart."
+    "ddim, ddpm, heun, dpmpp, restart or restart-dpmpp, with steps (ddim:50), restarts (restart:30 [10,2,0.1,2.0]) and "
+    "settings of the scheduler (dpmpp:25 use_karras_sigmas=true); flow models: euler, heun, restart; or a .json of "
+    "'text tune'."
 )
 PACKAGES = ("diffusers", "transformers")
 """Their versions are kept beside images and results."""
@@ -120,6 +121,7 @@ class PipelineOptions:
     height: int | None
     width: int | None
     dtype: str
+    any_model: bool = False
 
     @property
     def tiny(self) -> bool:
@@ -158,11 +160,17 @@ class PipelineOptions:
         """Makes the request for a sampler."""
         from restart_sampling.text_to_image.drawing import Request
 
+        sampler = replace(sampler, made_for=None) if self.any_model else sampler
         return Request(sampler, guidance, seed, self.negative_prompt, self.height, self.width, self.interval)
 
 
-drawing_options = as_one("asked", PipelineOptions, _OPTIONS)
+pipeline_options = as_one("asked", PipelineOptions, _OPTIONS)
 """Adds the options of a pipeline, which come to the command as `asked`."""
+_any_model_option = click.option(
+    "--any-model", is_flag=True, help="Use the .json of a sampler that 'text tune' found for another pipeline."
+)
+drawing_options = as_one("asked", PipelineOptions, (*_OPTIONS, _any_model_option))
+"""Adds the options of a pipeline that draws with samplers of the user's, which come to the command as `asked`."""
 
 
 def pick_samplers(
@@ -183,6 +191,24 @@ def pick_samplers(
             raise InputError(f"--sampler '{sampler}' is given twice; leave one out")
     check_samplers(samplers, model.scheduler_config, guidances)
     return samplers
+
+
+def measure_with(asked: PipelineOptions, reference: str | None, detector: str | None) -> tuple[str, str]:
+    """Reference and detector: what the user wrote, or what comes with the pipeline.
+
+    Raises:
+        InputError: neither is there.
+    """
+    from restart_sampling.evaluation.tiny_clip import REFERENCE, TINY_CLIP
+
+    if reference is not None:
+        return reference, detector or "inception"
+    if not asked.tiny:
+        raise InputError(
+            f"--model {asked.model_name} has no reference of its own; give --reference NPZ, which 'restart-sampling "
+            f"reference' makes of images"
+        )
+    return str(REFERENCE), detector or TINY_CLIP
 
 
 def read_captions(path: Path, count: int | None) -> list[str]:

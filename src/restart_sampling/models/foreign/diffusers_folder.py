@@ -11,6 +11,7 @@ from typing import Any
 from restart_sampling.base import files
 from restart_sampling.base.errors import shorten
 from restart_sampling.base.pickles import UnreadableError
+from restart_sampling.base.strict_json import parse_json
 from restart_sampling.models.foreign.found import Found
 from restart_sampling.models.foreign.tensors import read_tensors
 
@@ -69,7 +70,7 @@ def _arguments(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise UnreadableError(f"it has no {path.name}; give the folder of a whole pipeline") from error
     except (ValueError, RecursionError) as error:
@@ -108,7 +109,7 @@ def _schedule(config: dict[str, Any]) -> dict[str, Any]:
     schedule = config.get("beta_schedule")
     if config.get("trained_betas") is not None or config.get("rescale_betas_zero_snr", False):
         raise UnreadableError("its scheduler has betas of its own (trained_betas or rescale_betas_zero_snr)")
-    if schedule not in _SCHEDULES:
+    if not isinstance(schedule, str) or schedule not in _SCHEDULES:
         name, allowed = shorten(str(config.get("_class_name"))), ", ".join(_SCHEDULES)
         raise UnreadableError(f"its {name} has the beta_schedule {shorten(str(schedule))}, and can have {allowed}")
     return {

@@ -1,0 +1,24 @@
+"""JSON of users' files, in which no key may be there twice."""
+
+import json
+from collections import Counter
+from typing import Any
+
+from restart_sampling.base.errors import shorten
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parses a text in UTF-8.
+
+    Raises:
+        ValueError, RecursionError: it is no JSON, or an object has a key twice, of which Python would take the last.
+    """
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"it has the key '{shorten(key)}' twice")
+    return content

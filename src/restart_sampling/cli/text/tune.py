@@ -1,0 +1,148 @@
+"""`restart-sampling text tune`: the sampler that suits a pipeline, found and defended with figures."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from restart_sampling.base.logbook import open_logbook
+from restart_sampling.cli.options import (
+    DETECTOR_HELP,
+    describe_device,
+    device_option,
+    json_option,
+    pick_device,
+    print_settings,
+    rank_timeout_option,
+)
+from restart_sampling.cli.text.pipeline_options import (
+    TINY,
+    PipelineOptions,
+    describe_model,
+    describe_notes,
+    drawn_batch_option,
+    guidance_option,
+    measure_with,
+    pipeline_options,
+    prompts_option,
+    read_captions,
+)
+from restart_sampling.cli.tune_options import SearchOptions, read_nfes, search_options, told_by
+
+
+@click.command()
+@prompts_option
+@click.option(
+    "--nfe", "nfe_text", required=True, metavar="NFE", help="Rows of the scheduler for an image, such as 25 or 20,25."
+)
+@click.option(
+    "--reference",
+    "reference_name",
+    metavar="NPZ",
+    help=f"Statistics that samplers are judged by; default: CIFAR-10's, for {TINY} alone.",
+)
+@click.option(
+    "--detector",
+    "detector_name",
+    help=f"{DETECTOR_HELP}  [default: tiny-clip with the default reference, else inception]",
+)
+@click.option(
+    "--clip",
+    "clip_name",
+    metavar="MODEL",
+    help=f"For the CLIP score of the confirmed samplers: a CLIP on the Hugging Face hub or its folder; default: "
+    f"tiny-clip for {TINY}, else none.",
+)
+@guidance_option
+@search_options
+@pipeline_options
+@drawn_batch_option
+@device_option
+@rank_timeout_option
+@json_option
+def tune(
+    prompts_path: Path | None,
+    nfe_text: str,
+    reference_name: str | None,
+    detector_name: str | None,
+    clip_name: str | None,
+    guidance: float | None,
+    search: SearchOptions,
+    asked: PipelineOptions,
+    batch: int | None,
+    device: str,
+    rank_timeout: float,
+    as_json: bool,
+) -> None:
+    """Find the sampler that suits a pipeline at a guidance scale: usual ones, search, race, and a confirmation.
+
+    The same command goes on after an interruption; also under torchrun. OUT/plan-25.json is then a sampler.
+
+    \b
+      restart-sampling text tune --nfe 25 --out tuned
+      restart-sampling text generate --scheduler tuned/plan-25.json --images 64 --out images
+      restart-sampling report tuned --out tuned.html
+    """
+    search.check()
+    nfes = read_nfes(nfe_text)
+    chip = pick_device(device)
+    prompts_path, guidance = asked.captions(prompts_path), asked.scale(guidance)
+    reference_name, detector_name = measure_with(asked, reference_name, detector_name)
+
+    from restart_sampling.base.lock import lock_in, locked
+    from restart_sampling.base.ranks import distributed
+    from restart_sampling.evaluation.clip import ClipScore, load_clip
+    from restart_sampling.evaluation.tiny_clip import TINY_CLIP
+    from restart_sampling.tuning.budget import check_nfe
+    from restart_sampling.tuning.text_run import any_sampler, make_text_run
+
+    settings, out = search.settings(), search.out
+    for nfe in nfes:
+        check_nfe(nfe)
+    batch = None if batch is None else settings.even(batch)
+    clip_name = clip_name or (TINY_CLIP if asked.tiny else None)
+    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+        with ranks.one_goes_first():
+            prompts = read_captions(prompts_path, None)
+            setups = search.setups(detector_name, reference_name, ranks.device)
+            clip = ClipScore(load_clip(clip_name, ranks.device)) if clip_name else None
+            model = asked.load(ranks.device)
+            run = make_text_run(
+                model,
+                asked.request(any_sampler(model), guidance, 0),
+                prompts,
+                setups,
+                settings,
+                clip=clip,
+                ranks=ranks,
+                folder=out,
+                batch=batch,
+                tell=told_by(ranks),
+            )
+            if ranks.first:
+                held.enter_context(locked(lock_in(out), str(out)))
+                run.begin_folder([run.space(nfe) for nfe in nfes])
+        if ranks.first:
+            notes = [setup.note for setup in setups if setup.note]
+            judges = [*run.objective.about["detectors"], *([f"CLIP score by {clip_name}"] if clip else [])]
+            print_settings(
+                {
+                    "model": describe_model(model),
+                    **describe_notes([run.first]),
+                    "NFE": f"{', '.join(map(str, nfes))}, guidance {guidance:g}",
+                    "prompts": f"{len(prompts)} ({prompts_path}), by seed",
+                    "judged by": ", ".join(judges),
+                    "time": search.time,
+                    "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {model.dtype}",
+                    "out": out,
+                    **({"note": notes[0]} if notes else {}),
+                }
+            )
+        with open_logbook(search.log_kind if ranks.first else None, out, "plans", {**run.about, "nfe": nfes}) as log:
+            logged = replace(run, log=log)
+            found = {nfe: logged.tune(logged.space(nfe)) for nfe in nfes}
+        if ranks.first:
+            search.print_found(found, as_json)

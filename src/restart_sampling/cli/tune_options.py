@@ -1,0 +1,166 @@
+"""What the commands that search share: the options of the search, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.logbook import require_logbook
+from restart_sampling.cli.options import as_one, log_option, print_json, trust_option
+
+if TYPE_CHECKING:
+    import torch
+
+    from restart_sampling.base.ranks import Ranks
+    from restart_sampling.evaluation.setup import EvaluationSetup
+    from restart_sampling.tuning.settings import Settings
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What the user asks of a search: the values of `search_options`."""
+
+    trust: bool | str
+    confirm_detectors: tuple[str, ...]
+    confirm_references: tuple[str, ...]
+    out: Path
+    minutes: float
+    trials: int | None
+    images: int
+    race: int
+    confirm: int
+    sampler: str
+    start: int
+    no_rises: bool
+    log_kind: str | None
+
+    def check(self) -> None:
+        """Makes sure that what the search needs is installed, and each detector has a reference.
+
+        Raises:
+            InputError: it is not.
+        """
+        require_extra("optuna", "tune")
+        require_logbook(self.log_kind)
+        if len(self.confirm_detectors) != len(self.confirm_references):
+            raise InputError(
+                f"--confirm-detector is given {len(self.confirm_detectors)} times and --confirm-reference "
+                f"{len(self.confirm_references)} times; give a reference for each detector"
+            )
+
+    def settings(self) -> Settings:
+        """How a sampler is looked for.
+
+        Raises:
+            InputError: a number is out of its range.
+        """
+        from restart_sampling.tuning.settings import Settings
+
+        return Settings(
+            self.minutes,
+            self.trials,
+            self.images,
+            self.race,
+            self.confirm,
+            self.sampler,
+            self.start,
+            not self.no_rises,
+        )
+
+    def setups(self, detector: str, reference: str | None, device: torch.device) -> list[EvaluationSetup]:
+        """Loads the detectors with their references, that of the search first; None: there is none.
+
+        Raises:
+            InputError: they do not fit together.
+        """
+        from restart_sampling.tuning.objective import open_setups
+
+        own = [] if reference is None else [(detector, reference)]
+        others = zip(self.confirm_detectors, self.confirm_references, strict=True)
+        return open_setups([*own, *others], device, self.trust)
+
+    @property
+    def time(self) -> str:
+        """What the user gives it, in words."""
+        return f"{self.minutes:g} minutes for each NFE" + (f", at most {self.trials} trials" if self.trials else "")
+
+    def print_found(self, found: Mapping[int, Mapping[str, Any]], as_json: bool) -> None:
+        """Prints what was found, by NFE."""
+        for nfe, content in found.items():
+            click.echo(f"{self.out / f'plan-{nfe}.json'}: {content['plan']}", err=as_json)
+        if as_json:
+            print_json({"plans": {str(nfe): content for nfe, content in found.items()}})
+
+
+search_options = as_one(
+    "search",
+    SearchOptions,
+    (
+        trust_option,
+        click.option(
+            "--confirm-detector",
+            "confirm_detectors",
+            multiple=True,
+            help="Another detector, which the search never sees; may be repeated, each with a --confirm-reference.",
+        ),
+        click.option("--confirm-reference", "confirm_references", multiple=True, metavar="NPZ", help="Its reference."),
+        click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="A folder."),
+        click.option("--minutes", default=10.0, show_default=True, help="For each NFE, with all stages."),
+        click.option("--trials", type=click.IntRange(1), help="At most so many plans are searched for each NFE."),
+        click.option(
+            "--images", default=1000, show_default=True, help="Of a trial; twice as many more for a good one."
+        ),
+        click.option("--race-images", "race", default=10_000, show_default=True, help="Of each plan of the race."),
+        click.option(
+            "--confirm-images",
+            "confirm",
+            default=10_000,
+            show_default=True,
+            help="Of each of the three blocks of the confirmation.",
+        ),
+        click.option(
+            "--search",
+            "sampler",
+            default="tpe",
+            show_default=True,
+            type=click.Choice(["tpe", "evolution", "cma-es", "random"]),
+            help="Who suggests plans; random is for comparison.",
+        ),
+        click.option(
+            "--start", default=0, show_default=True, type=click.IntRange(0), help="Another one is another search."
+        ),
+        click.option("--no-rises", is_flag=True, help="Without restarts and other noise, for comparison."),
+        log_option,
+    ),
+)
+"""Adds the options of a search, which come to the command as `search`."""
+
+
+def told_by(ranks: Ranks) -> Callable[[str], None]:
+    """Says to the user what the first process says."""
+    return partial(click.echo, err=True) if ranks.first else _say_nothing
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+def read_nfes(text: str) -> list[int]:
+    """Reads the numbers of evaluations.
+
+    Raises:
+        InputError: they are no different whole numbers.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise InputError(f"--nfe {text}: give different whole numbers with commas between, such as 10,20,40")
+    return numbers

@@ -1,0 +1,139 @@
+"""How the evaluations of an NFE are shared out between a main grid and its restarts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.move import Move
+from restart_sampling.sampling.path import MAX_FALLS, RestartInterval, ode_path
+from restart_sampling.sampling.solvers.by_name import make_solver
+
+LEAST_NFE = 4
+"""Three steps, and a step of a restart."""
+LEAST_STEPS = 3
+MOST_INTERVALS = 3
+WIDTHS = 1.3, 30.0
+"""The least and the most that the noise-to-data ratio of an interval grows by."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An interval as it is suggested: noise-to-data ratio, width as a factor, repeats, share of the evaluations."""
+
+    level: float
+    width: float
+    repeats: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an interval takes of the evaluations."""
+
+    steps: int
+    repeats: int
+
+    def falls(self) -> int:
+        """Counts the steps of all its passes."""
+        return self.steps * self.repeats
+
+
+def check_nfe(nfe: int) -> None:
+    """Makes sure that there is something to choose from.
+
+    Raises:
+        InputError: an NFE is too little.
+    """
+    if nfe < LEAST_NFE:
+        raise InputError(
+            f"NFE {nfe} is too little to choose from; give at least {LEAST_NFE}: {LEAST_STEPS} steps and one of a "
+            f"restart"
+        )
+
+
+def suggest_intervals(trial: Any, low: float, high: float) -> list[Wanted]:
+    """Takes intervals from an Optuna trial, in the log of the noise-to-data ratio.
+
+    Args:
+        trial: suggests.
+        low: the lowest ratio.
+        high: the highest.
+    """
+    return [
+        Wanted(
+            level=trial.suggest_float(f"level_{place}", low, high / 2, log=True),
+            width=trial.suggest_float(f"width_{place}", *WIDTHS, log=True),
+            repeats=trial.suggest_int(f"K_{place}", 1, 4),
+            share=trial.suggest_float(f"share_{place}", 0.05, 0.7),
+        )
+        for place in range(trial.suggest_int("intervals", 0, MOST_INTERVALS))
+    ]
+
+
+def given_intervals(
+    intervals: Sequence[RestartInterval], ratio: Callable[[float], float], restart_solver: str, nfe: int
+) -> dict[str, float]:
+    """Returns what a trial has to suggest for intervals, the inverse of `suggest_intervals` and `share_out`.
+
+    Args:
+        intervals: whose t_min are levels of the main grid.
+        ratio: noise-to-data ratio of a level.
+        restart_solver: of the restarts.
+        nfe: all evaluations.
+    """
+    found: dict[str, float] = {"intervals": len(intervals)}
+    for place, each in enumerate(intervals):
+        share = (each.points - 1) * each.repeats * restart_calls(restart_solver) / nfe
+        found |= {f"level_{place}": ratio(each.t_min), f"width_{place}": ratio(each.t_max) / ratio(each.t_min)}
+        found |= {f"K_{place}": each.repeats, f"share_{place}": share}
+    return found
+
+
+def share_out(wanted: Sequence[Wanted], solver: str, restart_solver: str, nfe: int) -> tuple[list[Part], int]:
+    """Gives intervals their steps, fewer where too little is left for the main grid.
+
+    Args:
+        wanted: the intervals.
+        solver: of the main grid.
+        restart_solver: of the restarts.
+        nfe: all evaluations.
+
+    Returns:
+        The parts of the first intervals, of all of them where they fit, and the steps of the main grid.
+    """
+    calls = restart_calls(restart_solver)
+    parts = [Part(max(1, round(each.share * nfe / (each.repeats * calls))), each.repeats) for each in wanted]
+    while True:
+        steps = main_steps(solver, nfe - calls * sum(map(Part.falls, parts)))
+        if not parts or (steps is not None and steps > max(LEAST_STEPS - 1, len(parts))):
+            assert steps is not None
+            return parts, steps
+        parts = _smaller(parts)
+
+
+def _smaller(parts: Sequence[Part]) -> list[Part]:
+    """Takes a step from each pass of the largest part, or a pass, or the part."""
+    place = max(range(len(parts)), key=lambda each: parts[each].falls())
+    part = parts[place]
+    if part.steps > 1:
+        rest = [Part(part.steps - 1, part.repeats)]
+    else:
+        rest = [Part(1, part.repeats - 1)] if part.repeats > 1 else []
+    return [*parts[:place], *rest, *parts[place + 1 :]]
+
+
+def restart_calls(solver: str) -> int:
+    """Counts the calls of a solver's step within a restart."""
+    return make_solver(solver).evaluations(Move(2.0, 1.0, restart=True))
+
+
+@cache
+def main_steps(solver: str, nfe: int) -> int | None:
+    """Finds the most steps of a main grid that take `nfe` calls, or one less; None: there are none."""
+    for steps in range(min(nfe + 1, MAX_FALLS), 0, -1):
+        cost = ode_path([float(level) for level in range(steps, -1, -1)]).nfe(make_solver(solver))
+        if cost <= nfe:
+            return steps if nfe - cost <= 1 else None
+    return None
