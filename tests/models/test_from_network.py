@@ -72,7 +72,9 @@ def test_networks_of_timesteps_give_the_samples_of_the_denoiser(what, solver):
     expected = rs.follow(mixture(), noise.start((3,), path.levels[0]), path, *plan.solvers, perturb=noise)
     tolerance = 0.02 if solver == "midpoint" else 1e-8
     torch.testing.assert_close(rs.sample(net, plan, range(16), (3,)), expected, rtol=0, atol=tolerance)
-    assert set(path.levels) <= {*SIGMAS.tolist(), 0.0}
+    known = torch.cat([SIGMAS, torch.zeros(1)]).double()
+    asked = torch.tensor(path.levels, dtype=torch.float64)
+    assert (asked[:, None] - known).abs().min(dim=1).values.max() < 1e-12  # processors round roots otherwise
     assert all(t.dtype == torch.int64 and t.shape == (16,) for _, t in network.calls)
 
 

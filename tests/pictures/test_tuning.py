@@ -7,6 +7,7 @@ import pytest
 from restart_sampling.base.errors import InputError
 from restart_sampling.pictures.restart_map import plot_map, plot_maps
 from restart_sampling.pictures.tune_report import make_tune_report
+from restart_sampling.sampling.plan import PLAN_FORMAT
 
 USUAL, FOUND = "18", "16 [3,2,0.3,1.1]"
 
@@ -54,7 +55,7 @@ def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_
     evidence = {"verdict": "told `so`", "usual": USUAL, "better": True, "scores": scores}
     evidence |= {"gain": {"a": {"relative": -0.2}, "b": {"relative": -0.1}}}
     evidence["cost"] = {"importances": {}, "evaluations": 1_234_567, "seconds": 61.7, "trials": 0}
-    plan = {"nfe": 19, "plan": FOUND, "evidence": evidence, "device": "1 x cpu"}
+    plan = {"format": PLAN_FORMAT, "nfe": 19, "plan": FOUND, "evidence": evidence, "device": "1 x cpu"}
     (tmp_path / "plan-19.json").write_text(json.dumps(plan))
     (tmp_path / "run.json").write_text(json.dumps({"format": "restart-sampling-tune/1", "model": "m"}))
     count, page = make_tune_report(tmp_path)

@@ -126,7 +126,7 @@ def test_the_samplers_of_the_documentation_take_what_it_says():
     page = (Path(__file__).parents[2] / "docs" / "text-to-image.md").read_text()
     rows = re.findall(r"^\| (`[a-z-]+.*?) \| .* \| ([\d, ]+)(?:;.*)? \|$", page, re.MULTILINE)
     shown = [pair for texts, nfes in rows for pair in zip(re.findall("`(.+?)`", texts), nfes.split(", "), strict=True)]
-    assert len(shown) == 11
+    assert len(shown) == 12
     for text, nfe in shown:
         sampler = Sampler.parse(text)
         flow = text.startswith("euler") or sampler.steps in (15, 28)

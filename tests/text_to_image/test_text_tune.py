@@ -20,6 +20,7 @@ from restart_sampling.text_to_image.samplers import Sampler
 from restart_sampling.tuning import objective, text_space
 from restart_sampling.tuning.objective import CLIP_SCORE, Captions
 from restart_sampling.tuning.search import open_study
+from restart_sampling.tuning.text_run import Again
 from restart_sampling.tuning.text_space import TextSpace
 from tiny import detector_file
 
@@ -240,7 +241,7 @@ def test_usual_samplers(model, monkeypatch):
 
 def test_a_seed_after_the_last_has_the_first_prompt_again(model):
     prompts = ["a b c", "d"]
-    drawing = prepare(model(), Request(Sampler.parse("ddim:2"), 3.0, seed=0), prompts)
+    drawing = prepare(model(), Request(Sampler.parse("ddim:2"), 3.0, seed=0), Again(prompts))
     (batch,) = drawing.draw([2])
     other = prepare(model(), Request(Sampler.parse("ddim:2"), 3.0, seed=2), ["a b c"])
     assert torch.equal(batch.images, next(other.draw([0])).images)
@@ -252,4 +253,4 @@ def test_clip_scores_by_seed(made):  # noqa: F811
     prepared = prepare_images(images, 32)
     assert prepared.shape == (3, 3, 32, 32)
     assert torch.equal(prepare_images(prepared, 32), prepared)
-    assert torch.equal(Captions(score, ["a", "b"])(images, [1, 2, 5]), score(prepared, ["b", "a", "b"]))
+    assert torch.equal(Captions(score, Again(["a", "b"]))(images, [1, 2, 5]), score(prepared, ["b", "a", "b"]))

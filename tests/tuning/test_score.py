@@ -124,15 +124,16 @@ def test_what_falls_beside_the_distance_is_said():
     assert "(1 of 3 worse beyond their error)" in text
 
 
-def test_a_plan_whose_clip_score_falls_is_not_taken():
+@pytest.mark.parametrize(("other", "sign"), [(CLIP_SCORE, 1), ("another detector", -1)])
+def test_a_plan_that_is_worse_by_something_else_is_not_taken(other, sign):
     scores = confirmed(**{USUAL: 0, SIMPLE: -0.3, OTHER: -0.1})
     random = np.random.default_rng(5)
     shared = random.normal(size=(3, GROUPS))
     for plan, shift in ((USUAL, 0.0), (SIMPLE, -0.1), (OTHER, 0.1)):
-        means = shared + shift + 0.01 * random.normal(size=shared.shape)
-        scores[plan][CLIP_SCORE] = Score.of_means(means.ravel().tolist(), 3, GROUPS)
-    assert scores[USUAL][CLIP_SCORE].without == pytest.approx(np.array(score(shared).without), abs=0.02)
+        means = shared + sign * shift + 0.01 * random.normal(size=shared.shape)
+        scores[plan][other] = Score.of_means(means.ravel().tolist(), 3, GROUPS)
+    assert scores[USUAL][other].without == pytest.approx(np.array(score(shared).without), abs=0.02)
     verdict = judge(scores, USUAL, complexity)
-    assert (verdict.plan, verdict.better, verdict.fallen) == (OTHER, True, [SIMPLE])
-    assert verdict.text.endswith(f"\n`{SIMPLE}` is left out: its CLIP score falls beyond its error.")
-    assert f"- {CLIP_SCORE}: " in verdict.text
+    assert (verdict.plan, verdict.better, verdict.fallen) == (OTHER, True, {SIMPLE: other})
+    assert verdict.text.endswith(f"\n`{SIMPLE}` is left out: it is worse by {other}.")
+    assert f"- {other}: " in verdict.text

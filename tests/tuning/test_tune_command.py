@@ -19,7 +19,7 @@ from tiny_model import TORCHRUN, start
 TUNE = (
     *("tune", "--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--nfe", "4"),
     "--trust-detector",
-    *("--images", "20", "--race-images", "80", "--confirm-images", "20", "--trials", "3", "--no-rises", "--out", "run"),
+    *("--images", "20", "--race-images", "80", "--confirm-images", "20", "--trials", "8", "--no-rises", "--out", "run"),
 )
 
 

@@ -66,8 +66,7 @@ class TextDrawing:
     Attributes:
         model: the pipeline.
         request: what is asked of it.
-        prompts: that of image number i, which is its seed, is the i-th, and after the last comes the first again; a
-            text is that of all images.
+        prompts: that of image number i, which is its seed, is the i-th; a text is that of all images.
         batch: images of a batch.
         pace: how many are drawn at a time.
         scheduler: of the sampler.
@@ -139,7 +138,7 @@ class TextDrawing:
 
     def _draw_batch(self, advance: Advance, numbers: Sequence[int]) -> Batch:
         model, request = self.model, self.request
-        prompts = [prompt_of(self.prompts, number) for number in numbers]
+        prompts = [self.prompts if isinstance(self.prompts, str) else self.prompts[number] for number in numbers]
         noise = _unseeded_noise(model.device)
         guided = nullcontext() if self.on is None else guiding(model.network, self.on, model.guide)
         with (
@@ -172,11 +171,6 @@ class TextDrawing:
                 )
         pixels = torch.from_numpy((images * 255).round().astype(np.uint8)).permute(0, 3, 1, 2).contiguous()
         return Batch(tuple(numbers), None, pixels)
-
-
-def prompt_of(prompts: Sequence[str] | str, number: int) -> str:
-    """The prompt of an image: of `TextDrawing.prompts`."""
-    return prompts if isinstance(prompts, str) else prompts[number % len(prompts)]
 
 
 def _json(value: Any) -> Any:

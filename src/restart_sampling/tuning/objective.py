@@ -26,7 +26,6 @@ from restart_sampling.generation.seeds import cut
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path, sample
-from restart_sampling.text_to_image.drawing import prompt_of
 from restart_sampling.tuning.score import Score
 
 GROUPS = 10
@@ -99,7 +98,7 @@ class Captions:
     def __call__(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         """Scores uint8 images [B, 3, H, W] of these seeds; float32 [B], on the CPU."""
         prepared = prepare_images(images, self.score.clip.side)
-        return self.score(prepared, [prompt_of(self.prompts, seed) for seed in seeds]).cpu()
+        return self.score(prepared, [self.prompts[seed] for seed in seeds]).cpu()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A run of `tune` of a text-to-image pipeline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,23 @@ def any_sampler(model: TextToImage) -> Sampler:
     return Sampler("euler" if is_flow(model.scheduler_config) else "ddim", 2)
 
 
+class Again(Sequence[str]):
+    """Texts without end: after the last comes the first again."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._texts[number % len(self._texts)]
+
+    def __iter__(self) -> Iterator[str]:
+        """Each once."""
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+
 def make_text_run(
     model: TextToImage,
     request: Request,
@@ -74,13 +91,15 @@ def make_text_run(
         InputError: what is asked does not fit the pipeline, or a detector fails or does not fit its reference.
     """
 
+    texts = Again(prompts)
+
     @cache
     def draw(text: str) -> TextDrawing:
-        return prepare(model, replace(request, sampler=Sampler.parse(text)), prompts, batch)
+        return prepare(model, replace(request, sampler=Sampler.parse(text)), texts, batch)
 
     first = draw(str(request.sampler))
     images: dict[str, Any] = {key: value for key, value in first.about.items() if key not in _OF_SAMPLERS}
-    captions = Captions(clip, prompts) if clip else None
+    captions = Captions(clip, texts) if clip else None
     return TextRun(
         model=model.name,
         identity=model.identity,

@@ -1,7 +1,7 @@
 """`Verdict`: which plan to take, and how sure that is."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import hypot
 from typing import Any
 
@@ -21,7 +21,7 @@ class Verdict:
         differences: of `plan` to `usual`, by what they were measured with; {}: they are the same.
         scores: of all that were confirmed.
         finalists: how many plans were compared with `usual`.
-        fallen: of these, those that were not considered, because their CLIP score falls beyond its error.
+        fallen: of these, those that were not considered, with what they are worse by beyond its error.
     """
 
     plan: str
@@ -30,12 +30,12 @@ class Verdict:
     differences: Mapping[str, Difference]
     scores: Mapping[str, Scores]
     finalists: int
-    fallen: Sequence[str] = ()
+    fallen: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         """The verdict in words and numbers."""
-        fallen = "".join(f"\n`{plan}` is left out: its CLIP score falls beyond its error." for plan in self.fallen)
+        fallen = "".join(f"\n`{plan}` is left out: it is worse by {name}." for plan, name in self.fallen.items())
         return self._found + fallen
 
     @property
@@ -98,26 +98,26 @@ def judge(scores: Mapping[str, Scores], usual: str, complexity: Callable[[str], 
     """Chooses a plan: of those that cannot be told apart from the best, the simplest.
 
     A plan counts as better than the best usual one only where a test says so, at a level that is divided by the number
-    of plans that are compared with it. Where there is a CLIP score, a plan whose score a test tells apart as lower is
-    not considered.
+    of plans that are compared with it. A plan that a test tells apart as worse by anything else that was measured,
+    another detector or the CLIP score, is not considered.
 
     Args:
         scores: of the confirmation, on the same seeds for all plans.
         usual: the best of the usual plans, which is one of them.
         complexity: orders them from the simplest.
     """
-    (name, *_) = scores[usual]
+    (name, *others) = scores[usual]
     finalists = [plan for plan in scores if plan != usual]
     alpha = ALPHA / max(1, len(finalists))
 
     def to(base: str, plan: str, name: str = name) -> Difference:
         return difference(scores[plan][name], scores[base][name])
 
-    def falls(plan: str) -> bool:
-        change = to(usual, plan, CLIP_SCORE)
-        return change.value < 0 and change.told_apart(alpha)
+    def is_worse(plan: str, other: str) -> bool:
+        change = to(usual, plan, other)
+        return (change.value < 0) == (other == CLIP_SCORE) and change.told_apart(alpha)
 
-    fallen = [plan for plan in finalists if CLIP_SCORE in scores[usual] and falls(plan)]
+    fallen = {plan: other for plan in finalists for other in others if is_worse(plan, other)}
     rivals = [plan for plan in finalists if plan not in fallen]
     better = [plan for plan in rivals if to(usual, plan).value < 0 and to(usual, plan).told_apart(alpha)]
     best = min(better or [usual], key=lambda plan: scores[plan][name].value)
