@@ -17,8 +17,8 @@ from torch import Tensor, nn
 _WIDTH = 64  # channels of a program at most: whole groups
 _TILE = 64  # pixels
 _WARPS = 8
-_NORM_TILE = 128
-_NORM_WARPS = 16
+_NORM_TILE = 64
+_NORM_WARPS = 8
 
 
 @triton.jit
