@@ -54,7 +54,7 @@ def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_
     evidence = {"verdict": "told `so`", "usual": USUAL, "better": True, "scores": scores}
     evidence |= {"gain": {"a": {"relative": -0.2}, "b": {"relative": -0.1}}}
     evidence["cost"] = {"importances": {}, "evaluations": 1_234_567, "seconds": 61.7, "trials": 0}
-    plan = {"nfe": 19, "plan": FOUND, "evidence": evidence, "device": "1 x cpu"}
+    plan = {"format": "restart-sampling-plan/1", "nfe": 19, "plan": FOUND, "evidence": evidence, "device": "1 x cpu"}
     (tmp_path / "plan-19.json").write_text(json.dumps(plan))
     (tmp_path / "run.json").write_text(json.dumps({"format": "restart-sampling-tune/1", "model": "m"}))
     count, page = make_tune_report(tmp_path)
