@@ -47,7 +47,7 @@ _NET_OPTIONS = (
         "--compile",
         "compiled",
         flag_value="--compile",
-        help="Compile the network: a minute at the start, then twice as fast; default: on cuda where it pays.",
+        help="Compile the network, a minute at the start; default: on cuda where it pays (not for EDM's U-Nets).",
     ),
     click.option("--no-compile", "compiled", flag_value="--no-compile", help="Never compile it."),
     click.option(

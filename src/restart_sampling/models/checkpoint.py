@@ -20,6 +20,7 @@ from restart_sampling.base.lock import lock_beside, remove_lock
 from restart_sampling.base.numerics import torchs_own_defaults
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
+from restart_sampling.models.diffusers_unet import DiffusersUNet
 from restart_sampling.models.edm_network import NetworkRecord
 from restart_sampling.models.edm_pickle import PICKLE_MAGIC, ZIP_MAGIC, Record, StoredTensor, unpickled
 from restart_sampling.models.foreign import adm, diffusers_folder, edm2, score_sde
@@ -153,9 +154,10 @@ class Checkpoint:
 
     def _try(self, model: Denoiser) -> None:
         """Calls the model for no image at all: a constructor keeps what only the first call looks at."""
-        x = torch.empty(0, model.channels, model.resolution, model.resolution, device=model.device)
+        images = 1 if isinstance(model.model, DiffusersUNet) else 0  # diffusers' networks take no empty batch
+        x = torch.zeros(images, model.channels, model.resolution, model.resolution, device=model.device)
         try:
-            model(x, x.new_empty(0))
+            model(x, x.new_ones(images))
         except Exception as error:
             raise self._error(f"its init_kwargs make no {self.class_name} that runs: {shorten(str(error))}") from error
 
