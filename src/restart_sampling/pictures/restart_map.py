@@ -11,6 +11,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.pictures.style import SECONDARY, WIDTH, log_scale, style
 
 _GAIN, _DRIFT = "#0072b2", "#d55e00"
+_PALE = "#dcdcdc"
 
 
 @style()
@@ -88,7 +89,8 @@ def _plot_gain(axes: Any, cells: list[dict[str, float]], most: float) -> Any:
         x, y = lows.index(cell["t_min"]), highs.index(cell["t_max"])
         gains[y, x] = cell["gain"]
         known = abs(cell["gain"]) > 2 * cell["error"]
-        colour = ("white" if cell["gain"] < -0.6 * most else "black") if known else SECONDARY
+        dark = cell["gain"] < -0.6 * most
+        colour = ("white" if dark else "black") if known else (_PALE if dark else SECONDARY)
         look = {"ha": "center", "color": colour, "fontweight": "bold" if known else "normal"}
         axes.text(x, y + 0.03, _two_digits(100 * cell["gain"]), fontsize=5.8, va="bottom", **look)
         axes.text(x, y - 0.08, f"± {100 * cell['error']:.1f}", fontsize=4.8, va="top", **look)
