@@ -5,7 +5,7 @@
 
 Each block draws an image of each of 5,000 captions of the test set with seeds of its own, with every sampler at every
 guidance scale: a folder as of `text compare --seed`, which the same command takes up again. results.jsonl and table.md
-have the rows of all whole blocks, with the mean and the standard error over them.
+have the rows of all whole blocks: their mean, and its standard error by the jackknife within each.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import click
@@ -109,6 +109,11 @@ def compile_network(model: TextToImage, batch: int) -> None:
     list(warm_up.draw(range(batch)))
 
 
+def pooled(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The mean of values of blocks, each with its standard error, and the standard error of the mean."""
+    return mean(value for value, _ in parts), sum(error**2 for _, error in parts) ** 0.5 / len(parts)
+
+
 def join(blocks: Sequence[Mapping[str, Result]]) -> list[Result]:
     """The rows that all blocks have, each as one."""
     return [_join([block[name] for block in blocks]) for name in blocks[0] if all(name in block for block in blocks)]
@@ -121,34 +126,31 @@ def _join(own: Sequence[Result]) -> Result:
     del first["frechet_distance_without_group"], first["pixels_sha256"], first["samples"]
     first["run"] = {**first["run"], "seed": [each["run"]["seed"] for each in own]}
     for key in ("frechet_distance", "clip_score"):
-        values = [each[key] for each in own]
-        first |= {key: mean(values), f"{key}_error": stdev(values) / len(own) ** 0.5, f"{key}_blocks": values}
+        value, error = pooled([(each[key], each[f"{key}_error"]) for each in own])
+        first |= {key: value, f"{key}_error": error, f"{key}_blocks": [each[key] for each in own]}
     return first
 
 
-def table(results: Sequence[Result]) -> str:
-    """Markdown: a table for each number of evaluations, with the distance less that of its first row of Restart."""
+def table(blocks: Sequence[Mapping[str, Result]]) -> str:
+    """Markdown: a table for each number of evaluations, with each distance less that of Restart, paired by seeds."""
+    joined = {(each["guidance"], each["sampler"]): each for each in join(blocks)}
     lines = []
     for title, samplers in SAMPLERS.items():
-        lines += [
-            f"{title}:",
-            "",
-            "| guidance | sampler | NFE | distance | less Restart's | CLIP score |",
-            "|" + "---|" * 6,
-        ]
+        head = "| guidance | sampler | NFE | distance | less Restart's | CLIP score |"
+        lines += [f"{title}, {len(blocks)} blocks:", "", head, "|" + "---|" * 6]
         for guidance in GUIDANCES:
-            own = {each["sampler"]: each for each in results if each["guidance"] == guidance}
-            rows = [own[sampler] for sampler in samplers if sampler in own]
+            rows = [joined[guidance, sampler] for sampler in samplers if (guidance, sampler) in joined]
             base = next((each for each in rows if each["family"] == "Restart"), None)
-            lines += [_line(each, base) for each in rows]
+            lines += [_line(each, base, blocks) for each in rows]
         lines.append("")
     return "\n".join(lines)
 
 
-def _line(own: Result, base: Result | None) -> str:
+def _line(own: Result, base: Result | None, blocks: Sequence[Mapping[str, Result]]) -> str:
     difference = ""
     if base and base is not own:
-        difference = "{:+.4f} +- {:.4f}".format(*paired_difference(own, base))
+        pairs = [paired_difference(block[own["name"]], block[base["name"]]) for block in blocks]
+        difference = "{:+.4f} +- {:.4f}".format(*pooled(pairs))
     distance, score = (f"{own[key]:.4f} +- {own[f'{key}_error']:.4f}" for key in ("frechet_distance", "clip_score"))
     return f"| {own['guidance']:g} | {own['sampler']} | {own['nfe']} | {distance} | {difference} | {score} |"
 
@@ -201,9 +203,9 @@ def main(pictures: Path, out: Path, minutes: float, count: int, batch: int, devi
                 pace = max(pace, outcome.result["seconds"] / row.cost)
                 print(f"{time.monotonic() - begin:5.0f} s  block {number}  {describe(outcome.result)}", flush=True)
                 if not whole:
-                    save(join([results]), out)
+                    save([results], out)
         whole.append(results)
-        save(join(whole), out)
+        save(whole, out)
 
 
 def describe(result: Result) -> str:
@@ -214,13 +216,13 @@ def describe(result: Result) -> str:
     )
 
 
-def save(results: Sequence[Result], out: Path) -> None:
-    """Writes the rows in place of those that are there, and their table."""
+def save(blocks: Sequence[Mapping[str, Result]], out: Path) -> None:
+    """Writes the rows of the blocks in place of those that are there, and their table."""
     with atomic(out / RESULTS) as path:
         path.unlink(missing_ok=True)
-        for result in results:
+        for result in join(blocks):
             append_result(path, result)
-    (out / "table.md").write_text(table(results))
+    (out / "table.md").write_text(table(blocks))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ def guidance_preset(guidance: float, evaluations: int | None = None) -> dict[str
     The forms of 20, 25 and 30 evaluations (run with as many num_inference_steps) have DPM-Solver++(2M) on Karras's grid
     in place of DDIM and Heun, one pass in place of two, a quarter to a third of the evaluations in the restarts
     (AUTOMATIC1111 has a quarter for each pass), and the paper's t_max; each t_min is the level of the grid that is next
-    to the paper's. They follow from these rules alone, and were not measured on trained weights.
+    to the paper's. They follow from these rules alone. That of 25 was measured afterwards, on
+    `tiny-text-to-image`: it is better than DPM-Solver++(2M) on the same grid at guidance 5 and 8, level at 3, and worse
+    at 2.
 
     Args:
         guidance: the pipeline's guidance_scale. The paper has 2, 3, 5 and 8; any other takes the nearest of these, and
