@@ -126,7 +126,7 @@ class Plan:
         except Exception as error:  # an extra is missing, or of another version
             self.without = [*kills.WITH_DIFFUSERS]
             write(self.out / "jobs.jsonl", {"kind": "note", "note": f"no text-to-image: {error!r}"[:500]})
-        self.first = [*self._kills(), *self._crowds(), *self._guided()]
+        self.first = [*self._crowds(), *self._kills(), *self._guided()]
 
     def next(self, busy: Counter, free: int) -> Job | None:
         """The next job that fits; a third of the cores are for fuzzing while there is anything to fuzz."""

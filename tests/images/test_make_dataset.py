@@ -2,8 +2,10 @@
 
 import json
 import os
+import time
 import tracemalloc
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from image_files import encoded, picture, png, write_folder, write_tar, write_zi
 from PIL import Image
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.parallel import Workers, in_order
 from restart_sampling.images import dataset
 from restart_sampling.images.dataset import make_dataset, plan_dataset
 from restart_sampling.images.image_set import read_images
@@ -208,3 +211,12 @@ def test_edms_rules_are_checked_before_the_work(size, message, tmp_path):
     source = open_source(write_folder(tmp_path, {"a.png": png(0, size)}))
     with pytest.raises(InputError, match=rf"a\.png gives images of {message}"):
         plan_dataset(source, tmp_path / "out.zip", Transform())
+
+
+def test_a_pool_whose_processes_were_ended_does_not_hang():
+    with ProcessPoolExecutor(2, mp_context=Workers()) as processes:
+        results = in_order(processes, time.sleep, [0] + [30] * 9, ahead=8)
+        assert next(results) is None
+        for process in [*processes._processes.values()]:
+            process.terminate()
+        results.close()

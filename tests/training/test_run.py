@@ -44,7 +44,12 @@ def test_it_reports_its_first_step_and_its_end_also_without_saves_between(run):
     assert [reports[0].images, reports[-1].images] == [32, 3200]
     assert reports[0].loss == run.history[0]["loss"]
     assert run.folder.model.exists()
-    assert [path.name for path in run.folder.path.glob("samples-*.png")] == ["samples-3200.png"]
+    (picture,) = run.folder.path.glob("samples-*.png")
+    assert picture.name == "samples-3200.png"
+    content = picture.read_bytes()
+    picture.unlink()  # as where it was ended between its last state and its pictures
+    run.train(3600, reports.append)
+    assert picture.read_bytes() == content
 
 
 def test_each_report_has_the_mean_loss_since_the_one_before(run, monkeypatch):

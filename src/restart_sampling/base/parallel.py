@@ -40,7 +40,7 @@ def in_order(executor: Executor, function: Callable[[T], R], items: Iterable[T],
     """Yields `function` of each item, in the order of the items, whoever is done first.
 
     Args:
-        executor: does the work.
+        executor: does the work; it is shut down where that is left early.
         function: for processes, one that can be pickled.
         items: taken one by one, no sooner than there is room.
         ahead: how many may be in work or done beyond the one that is asked for, which bounds the memory.
@@ -54,5 +54,5 @@ def in_order(executor: Executor, function: Callable[[T], R], items: Iterable[T],
         while waiting:
             yield waiting.popleft().result()
     finally:
-        for future in waiting:
-            future.cancel()
+        if waiting:  # a future that is cancelled by itself makes a pool hang whose processes were ended
+            executor.shutdown(cancel_futures=True)

@@ -1,5 +1,6 @@
 """Reference statistics: EDM's npz format, plus detector and image hashes to check comparisons."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import atomic, check_ratio, stand_in
 from restart_sampling.evaluation.statistics import Statistics
+from restart_sampling.images.arrays import read_header
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ def load_reference(path: Path) -> Reference:
             known = [key for key in _FORMS if key in file.files]  # what else is there may be of any size
             unpacked = sum(sizes[name] for key in known for name in (key, f"{key}.npy") if name in sizes)
             check_ratio(unpacked, path.stat().st_size, f"reference {path}", "statistics")
+            for name in (f"{key}.npy" for key in known if f"{key}.npy" in sizes):
+                with file.zip.open(name) as entry:
+                    shape, _, dtype = read_header(entry)
+                if math.prod(shape) * dtype.itemsize > sizes[name]:
+                    raise ValueError(f"{name} is {dtype} {list(shape)} in {sizes[name]} bytes")
             arrays = {key: np.asarray(file[key]) for key in known}  # bytes, where an entry is no array
     except InputError:
         raise

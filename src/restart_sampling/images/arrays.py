@@ -6,6 +6,7 @@ import struct
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -50,14 +51,18 @@ def read_samples(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     return images.transpose(0, 3, 1, 2), None if labels is None else labels.astype(np.int64)
 
 
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Reads what comes before the numbers of an array: its shape, whether it is in Fortran's order, and its dtype."""
+    return _READERS[np.lib.format.read_magic(file)](file)
+
+
 def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """Maps an array, after its whole content was read once, which checks it."""
     info = archive.getinfo(f"{name}.npy")
     with archive.open(info) as file:
-        shape, fortran, dtype = _READERS[np.lib.format.read_magic(file)](file)
+        shape, fortran, dtype = read_header(file)
         start = file.tell()
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or fortran or start + size != info.file_size:
+        if dtype.hasobject or fortran or start + math.prod(shape) * dtype.itemsize != info.file_size:
             raise ValueError(f"{name} is {dtype} {list(shape)} in {info.file_size - start} bytes")
         check_ratio(info.file_size, info.compress_size, f"{path}: {name}")
         if info.compress_type == zipfile.ZIP_STORED:

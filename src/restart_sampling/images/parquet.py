@@ -73,7 +73,7 @@ class ParquetFiles:
                 for group in range(file.num_row_groups):
                     self._groups.append((shard, group, image))
                     rows.append(file.metadata.row_group(group).num_rows)
-                if file.metadata.num_rows > shard.stat().st_size:
+                if file.metadata.num_rows > shard.stat().st_size or min(rows, default=0) < 0:
                     raise ValueError(f"{file.metadata.num_rows:,} rows are announced")
                 labels.append(None if label is None else _label_values(file, label))
                 classes.add(_class_names(file, label) or (stated_names(shard, label) if label else ()))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, isnan
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -101,6 +102,8 @@ class Run:
             full_float32(),
             _interrupts() as interrupts,
         ):
+            if self.progress.finished and self.ranks.first and not self._samples.exists():
+                self._draw()  # the run was ended between its last state and its pictures
             while not self.progress.finished:
                 stopped = self._round(bool(interrupts))
                 if stopped:
@@ -159,13 +162,21 @@ class Run:
         write_model(ema, self.settings, self.trainer.images, self._dataset, self._classes, folder.model, self._earlier)
         folder.save_history(self.history)
         folder.save_state({"trainer": self.trainer.state(), "seconds": self.progress.seconds, "history": self.history})
-        if not pictures:
-            return
+        if pictures:
+            self._draw()
+
+    def _draw(self) -> None:
+        folder = self.folder
         try:
-            draw_samples(ema, folder.path / f"samples-{self.trainer.images}.png")
+            draw_samples(self.trainer.ema.model, self._samples)
             plot_loss(self.history, folder.path / "loss.png")
         except Exception as error:  # whatever it is, a picture must not cost a run of hours
             warnings.warn(f"the run goes on without a picture in {folder.path} ({one_line(error)})", stacklevel=2)
+
+    @property
+    def _samples(self) -> Path:
+        """The picture of the images so far."""
+        return self.folder.path / f"samples-{self.trainer.images}.png"
 
     def _report(self, since: int) -> Report:
         losses = [line["loss"] for line in self.history[since:]]
