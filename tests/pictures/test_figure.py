@@ -47,6 +47,7 @@ def near(points):
 def test_one_line_a_family_through_its_best_at_each_nfe(results):
     (axes,) = plot("nfe", results).axes
     assert axes.get_ylabel() == "Fréchet distance\n(made-up)"
+    assert axes.get_xlabel() == "NFE (evaluations; equal ones side by side)"
     assert line(axes, ODE) == near([(17, 9.0), (35, 7.0), (127, 6.5)])
     assert line(axes, SDE) == near([(35, 8.0), (255, 4.0)])
     assert line(axes, RESTART) == near([(39, 6.0), (43, 5.6), (51, 5.2), (67, 5.4)])

@@ -54,7 +54,8 @@ def plot_nfe(points: Sequence[Point], paper: Sequence[Published] = (), *, same_d
     for panel, heights in zip(panels, (distances, fids) if apart else (distances + fids,), strict=True):
         if max(heights) > 3 * min(heights):
             log_scale(panel, "y", heights)
-    panels[-1].set_xlabel("NFE (evaluations of the denoiser)")
+    beside = "; equal ones side by side" if len({point.nfe for point in points}) < len(points) else " of the denoiser"
+    panels[-1].set_xlabel(f"NFE (evaluations{beside})")
     legend_below(figure, ours, theirs)
     return figure
 

@@ -57,7 +57,7 @@ _OPTIONS = (
         "interval",
         metavar="LOW,HIGH",
         callback=lambda _context, _option, text: None if text is None else _interval(text),
-        help="Guide at the levels LOW < level <= HIGH alone: sigma, or t of flow models. Default: at all.",
+        help="Guide at the levels LOW < level <= HIGH alone: sigma, or t of flow models. Default: at all levels.",
     ),
     click.option(
         "--guide",
