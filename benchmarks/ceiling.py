@@ -111,7 +111,7 @@ def graphed(call: Call) -> Call:
     with torch.cuda.graph(graph):
         out = call()
 
-    def replay() -> object:
+    def replay(keep: Call = call) -> object:  # the call has the tensors that the graph reads
         graph.replay()
         return out
 
