@@ -243,6 +243,11 @@ def test_gaussian(stated, write):
     assert load_model(path, D=64).D == 64
 
 
+def test_a_model_that_train_made_without_a_dimension_takes_none():
+    with pytest.raises(InputError, match="it was trained without a D, but D=128 was given; leave D out"):
+        load_model("cifar10-small", D=128)
+
+
 @pytest.mark.parametrize("D", [0, -1, 2.5, math.nan, 10**10, 1e10, "2048", [2048]], ids=repr)
 def test_bad_dimension(D, write):
     with pytest.raises(InputError, match="its D is no positive integer"):

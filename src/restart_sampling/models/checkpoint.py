@@ -112,6 +112,8 @@ class Checkpoint:
         D = None if D is None else augmented_dimensions(D)
         if None not in (D, self.D) and D != self.D:
             raise self._error(f"it was trained with D={self.D}, but D={D} was given; leave D out")
+        if D is not None and self.D is None and "training" in self.metadata:  # by `train`, which keeps D
+            raise self._error(f"it was trained without a D, but D={D} was given; leave D out")
         if self.D is not None and DENOISERS[self.class_name] is not EDMPrecond:
             raise self._error(
                 f"it is a PFGM++ model (D={self.D}) with {self.class_name}, and such are read with EDMPrecond only"
