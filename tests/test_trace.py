@@ -38,7 +38,7 @@ except SystemExit as end:
     [
         (37, ("generate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0", "--out", "images")),
         (
-            51,
+            52,
             (
                 *("evaluate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0-23"),
                 *("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector"),

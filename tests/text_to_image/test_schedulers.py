@@ -147,7 +147,7 @@ def test_with_restarts_it_is_the_librarys_own_sample(process, solver, restart_so
         return keep * x + std * torch.cat([torch.randn(1, 4, 8, 8, generator=each) for each in noise])
 
     expected = rs.follow(denoise, x, path, main, restart, process, perturb)
-    torch.testing.assert_close(states[-1], expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(states[-1], expected, atol=1e-4, rtol=1e-5)  # VE's states are as large as 40
 
 
 def test_timesteps_of_restart_levels_are_interpolated_as_in_diffusers():

@@ -39,8 +39,6 @@ class Statistics:
 SUMS = ("count", "total", "outer")
 """What `Moments` consists of."""
 
-_ROWS = 1024  # of features that wait to be added: each product reads and writes a whole matrix of sums
-
 
 class Moments:
     """Sums of features and of their outer products, float64, in groups that can be left out again.
@@ -57,25 +55,23 @@ class Moments:
         self.count = torch.zeros(groups, dtype=torch.float64, device=device)
         self.total = torch.zeros(groups, features, dtype=torch.float64, device=device)
         self.outer = torch.zeros(groups, features, features, dtype=torch.float64, device=device)
-        self._waiting: list[Tensor] = []
-        self._groups: list[int] = []  # of what waits
 
     def add(self, features: Tensor, groups: Sequence[int]) -> None:
         """Adds features [B, d] of images of these groups (B of them)."""
-        self._waiting.append(features)
-        self._groups += groups
-        if len(self._groups) >= _ROWS:
-            self._sum_up()
+        features = features.double()
+        for group in sorted(set(groups)):
+            rows = features[[index for index, each in enumerate(groups) if each == group]]
+            self.count[group] += len(rows)
+            self.total[group] += rows.sum(dim=0)
+            self.outer[group].addmm_(rows.T, rows)
 
     def reduce(self, all_reduce: Callable[[Tensor], None]) -> None:
         """Adds up the sums of all processes, once at the end."""
-        self._sum_up()
         for name in SUMS:
             all_reduce(getattr(self, name))
 
     def state(self) -> dict[str, Tensor]:
         """The sums on the CPU, by name."""
-        self._sum_up()
         return {name: getattr(self, name).cpu() for name in SUMS}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -89,7 +85,6 @@ class Moments:
         Raises:
             InputError: fewer than two images.
         """
-        self._sum_up()
         chosen = list(range(len(self.count)) if groups is None else groups)
         count = int(self.count[chosen].sum().item())
         if count < 2:
@@ -97,18 +92,6 @@ class Moments:
         mu = self.total[chosen].sum(dim=0) / count
         sigma = (self.outer[chosen].sum(dim=0) - count * mu.outer(mu)) / (count - 1)
         return Statistics(count, mu.cpu(), sigma.cpu())
-
-    def _sum_up(self) -> None:
-        """Adds what waits to the sums, one product for each group."""
-        if not self._waiting:
-            return
-        groups = torch.tensor(self._groups)
-        rows = torch.cat(self._waiting)[groups.argsort()].double()
-        for group, part in enumerate(torch.split(rows, groups.bincount(minlength=len(self.count)).tolist())):
-            self.count[group] += len(part)
-            self.total[group] += part.sum(dim=0)
-            self.outer[group].addmm_(part.T, part)
-        self._waiting, self._groups = [], []
 
 
 def statistics_of(features: Tensor) -> Statistics:
