@@ -151,7 +151,10 @@ def test_a_pipeline_from_python(place, folder):
         **{"reference": "ref.npz", "detector": "tiny.pt", "trust_detector": True, "minutes": inf, "trials": 1},
         **{"images": 20, "race": 80, "confirm": 20, "rises": False, "batch_size": 80, "guidance": 3.0},
     }
-    found = rs.tune(pipe, 4, prompts=["a b", "c"], **asked)
+    found = rs.tune(pipe, 4, prompts=["a b", "c"], out="kept", **asked)
+    told = []
+    assert rs.tune(pipe, 4, prompts=["a b", "c"], out="kept", tell=told.append, **asked) == found
+    assert told == ["NFE 4: kept/plan-4.json is there already"]
     assert found.verdict.startswith(("`", "No plan"))
     assert str(Sampler.parse(str(found))) == str(found)
     assert pipe.scheduler is own

@@ -120,6 +120,6 @@ def tune_pipeline(
             batch=batch_size,
             tell=tell,
         )
-        run.check([run.space(each) for each in nfes])
+        run.begin_folder([run.space(each) for each in nfes])
         found = {each: TunedSampler.of(run.tune(run.space(each))) for each in nfes}
     return found[nfe] if isinstance(nfe, int) else found
