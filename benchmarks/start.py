@@ -3,6 +3,7 @@
     python benchmarks/start.py --minutes 1.5 --out out/start [--device cpu --network tiny]
 
 Writes a table, and the calls (cProfile) and imports (-X importtime) of one run each. The first run finds empty caches.
+It and the second say when their parts began and ended, in seconds since the start of the process.
 """
 
 import os
@@ -25,6 +26,7 @@ def run(command: list[str], folder: Path, cache: Path, limit: float) -> tuple[di
     environment = {key: value for key, value in os.environ.items() if not key.endswith("_CACHE_DIR")}
     environment["RESTART_SAMPLING_CACHE"] = str(cache)
     start = time.time()
+    environment["STARTED"] = str(start)
     seconds: dict[str, float] = {}
     said: list[str] = []
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
@@ -58,15 +60,16 @@ def main(network: str, out: Path, device: str, images: int, minutes: float) -> N
         model = place / "model.pkl"
         write_pickle(network, model)
         profile = place / "calls.profile"
+        parts = str(Path(__file__).with_name("start_parts.py"))
         kinds = {
-            "empty caches": [],
-            "again": [],
-            "calls": ["-m", "cProfile", "-o", str(profile)],
-            "imports": ["-X", "importtime"],
+            "empty caches": [parts],
+            "again": [parts],
+            "calls": ["-m", "cProfile", "-o", str(profile), "-m", "restart_sampling"],
+            "imports": ["-X", "importtime", "-m", "restart_sampling"],
         }
         for name, options in kinds.items():
             folder = place / name.replace(" ", "-")
-            command = [sys.executable, *options, "-m", "restart_sampling", "generate", "--model", str(model)]
+            command = [sys.executable, *options, "generate", "--model", str(model)]
             command += ["--plan", PLAN, "--seeds", f"0-{images - 1}", "--out", str(folder), "--device", device]
             left = end - time.monotonic()
             if left < 5:
@@ -74,7 +77,7 @@ def main(network: str, out: Path, device: str, images: int, minutes: float) -> N
             seconds, said = run(command, folder, place / "cache", left)
             report.append(f"{name}: " + ", ".join(f"{what} after {value:.2f} s" for what, value in seconds.items()))
             plain = [line for line in said.splitlines() if not line.startswith("import time:")]
-            report.append("    " + "\n    ".join(plain[-12:]))
+            report.append("    " + "\n    ".join(plain))
             if name == "imports":
                 imports = [
                     line for line in said.splitlines() if line.startswith("import time:") and "cumul" not in line
