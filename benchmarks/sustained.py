@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -119,7 +119,7 @@ def draw(drawing: NetDrawing, images: int, out: Path | None) -> list[float]:
     times: list[float] = []
     at_once = drawing.pace.at_once
 
-    def noting(seeds: range, advance: Advance = lambda images: None) -> Iterator[Batch]:
+    def noting(seeds: Sequence[int], advance: Advance = lambda images: None) -> Iterator[Batch]:
         for number, batch in enumerate(drawing.draw(seeds, advance)):
             if number % (at_once // drawing.batch) == 0:
                 times.append(time.perf_counter())

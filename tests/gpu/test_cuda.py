@@ -1,6 +1,7 @@
 """What holds on an accelerator: the same numbers as on the CPU, no waiting inside the loop, and the image of a seed."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,24 @@ def test_the_kernels_between_convolutions_compute_what_torch_does(model_type, op
     assert (model(x, sigma) - exact).norm() / exact.norm() < 1.5 * eager
     x.requires_grad_()
     assert torch.autograd.grad(model(x, sigma).sum(), x)[0].abs().min() > 0
+
+
+def test_an_empty_cache_of_kernels_is_filled_before_the_first_call(monkeypatch, tmp_path):
+    from triton import knobs
+
+    from restart_sampling.models import kernels
+
+    compiled = []
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(knobs.compilation, "listener", lambda src, **_: compiled.append(src.name))
+    for kernel in (kernels._normalize, kernels._add, kernels._resample):
+        monkeypatch.setattr(kernel, "device_caches", defaultdict(kernel.create_binder))
+    model = rs.fast(rs.load_model("cifar10-small", device="cuda"), torch.float16)
+    assert {*compiled} == {"_normalize", "_add", "_resample"}
+    compiled.clear()
+    x = torch.randn(3, 3, 32, 32, device="cuda", dtype=torch.float64)
+    model(x, torch.full((3,), 2.0, device="cuda", dtype=torch.float64))
+    assert not compiled
 
 
 def test_a_graph_draws_the_same_images_and_leaves_other_batches_to_the_network(bundled):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -22,6 +23,7 @@ from restart_sampling.base.errors import one_line
 from restart_sampling.base.files import write_json
 from restart_sampling.base.machine import describe_device
 from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.sampling.noise import noise
 
 _log = logging.getLogger(__name__)
 _uncompiled = ContextVar("uncompiled", default=False)
@@ -59,12 +61,14 @@ def fast(
 
 
 def start_device(device: torch.device) -> None:
-    """Has an NVIDIA device start in a thread, with its libraries: seconds that the host needs to read a model."""
+    """Has an NVIDIA device start in a thread, with its libraries and the noise, while the host reads a model."""
+    _keep_kernels()
 
     def start() -> None:
-        with suppress(RuntimeError):  # the host meets it, too
+        with suppress(Exception):  # the host meets it, too
             x = torch.ones(1, 64, 8, 8, dtype=torch.float16, device=device).to(memory_format=torch.channels_last)
             F.linear(F.conv2d(x, x.new_ones(64, 64, 3, 3)).flatten(1), x.new_ones(8, 64 * 36))
+            noise(torch.zeros(1, dtype=torch.int64, device=device), draw=0, count=4)
 
     Thread(target=start, daemon=True).start()
 
@@ -72,13 +76,28 @@ def start_device(device: torch.device) -> None:
 def fuse_network(model: Denoiser) -> None:
     """Has the network of a model run with the kernels of `models.kernels`, in place, where Triton is there.
 
-    What Triton compiles, in a second or two, is kept in the package's folder for caches.
+    What Triton compiles, in some seconds, is kept in the package's folder for caches.
     """
-    os.environ.setdefault("TRITON_CACHE_DIR", str(_folder() / "triton"))
+    kept = _keep_kernels()
     if find_spec("triton") is not None:  # torch brings it along on Linux
         from restart_sampling.models.fused import fuse
+        from restart_sampling.models.kernels import compile_together
 
         model.fused = fuse(model.model)
+        if model.fused and not any(kept.glob("*/_normalize.json")):
+            compile_together(partial(_one_call, model), model.device)
+
+
+def _keep_kernels() -> Path:
+    """Has Triton keep what it compiles in the package's folder for caches, unless the user has named another."""
+    return Path(os.environ.setdefault("TRITON_CACHE_DIR", str(_folder() / "triton")))
+
+
+@torch.no_grad()
+def _one_call(model: Denoiser) -> None:
+    """Of one image."""
+    x = torch.zeros(1, model.channels, model.resolution, model.resolution, device=model.device)
+    model(x, x.new_ones(1))
 
 
 def compile_network(model: Denoiser, batch: int = 0, autotuned: bool = False) -> None:

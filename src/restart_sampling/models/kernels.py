@@ -7,7 +7,11 @@ back, and its SiLU and sums each read and write the memory once more.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
 # ruff: noqa: ANN001, ANN202
 
-from typing import Literal
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import torch
 import triton
@@ -19,6 +23,7 @@ _TILE = 64  # pixels
 _WARPS = 8
 _NORM_TILE = 64
 _NORM_WARPS = 8
+_wanted = ContextVar[list[Any] | None]("wanted", default=None)  # kernels that are compiled and not launched
 
 
 @triton.jit
@@ -116,7 +121,7 @@ def _add(a, b, out, bias, scale, pixels, channels, WIDTH: tl.constexpr, TILE: tl
     tl.store(out + place, (value * scale).to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["width"])
 def _resample(x, out, width, pixels, channels, UP: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr):
     pixel = tl.program_id(0) * TILE + tl.arange(0, TILE)  # of the output, as its width
     channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
@@ -168,29 +173,30 @@ def normalize(
     span = group
     while norm.num_groups % (2 * span // group) == 0 and 2 * span <= _WIDTH:
         span *= 2
-    with torch.cuda.device(x.device):
-        _normalize[(batch, channels // span)](
-            x,
-            more,
-            out,
-            norm.weight,
-            norm.bias,
-            before,
-            scale,
-            shift,
-            0 if before is None or before.ndim == 1 else before.stride(0),
-            0 if scale is None else scale.stride(0),
-            height * width,
-            own,
-            channels,
-            group,
-            span,
-            norm.eps,
-            SILU=silu,
-            WIDTH=max(_WIDTH, triton.next_power_of_2(span)),
-            TILE=_NORM_TILE,
-            num_warps=_NORM_WARPS,
-        )
+    _launch(
+        _normalize,
+        (batch, channels // span),
+        x,
+        more,
+        out,
+        norm.weight,
+        norm.bias,
+        before,
+        scale,
+        shift,
+        0 if before is None or before.ndim == 1 else before.stride(0),
+        0 if scale is None else scale.stride(0),
+        height * width,
+        own,
+        channels,
+        group,
+        span,
+        norm.eps,
+        SILU=silu,
+        WIDTH=max(_WIDTH, triton.next_power_of_2(span)),
+        TILE=_NORM_TILE,
+        num_warps=_NORM_WARPS,
+    )
     return out
 
 
@@ -210,8 +216,7 @@ def add(a: Tensor, b: Tensor, bias: Tensor, scale: float) -> Tensor:
     channels = a.shape[1]
     pixels = a.numel() // channels
     grid = (triton.cdiv(pixels, _TILE), triton.cdiv(channels, _WIDTH))
-    with torch.cuda.device(a.device):
-        _add[grid](a, b, out, bias, scale, pixels, channels, WIDTH=_WIDTH, TILE=_TILE, num_warps=_WARPS)
+    _launch(_add, grid, a, b, out, bias, scale, pixels, channels, WIDTH=_WIDTH, TILE=_TILE, num_warps=_WARPS)
     return out
 
 
@@ -232,8 +237,38 @@ def resample(x: Tensor, direction: Literal["up", "down"]) -> Tensor:
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     pixels = batch * height * width
     grid = (triton.cdiv(pixels, _TILE), triton.cdiv(channels, _WIDTH))
-    with torch.cuda.device(x.device):
-        _resample[grid](
-            x, out, width, pixels, channels, UP=direction == "up", WIDTH=_WIDTH, TILE=_TILE, num_warps=_WARPS
-        )
+    up = direction == "up"
+    _launch(_resample, grid, x, out, width, pixels, channels, UP=up, WIDTH=_WIDTH, TILE=_TILE, num_warps=_WARPS)
     return out
+
+
+def compile_together(call: Callable[[], object], device: torch.device) -> None:
+    """Compiles the kernels that a call launches, side by side, where one after another takes seconds.
+
+    Args:
+        call: is made once, and launches none of them, so that what it returns is of no use.
+        device: where it runs.
+    """
+    wanted: list[Any] = []
+
+    def finish(kernel: Any) -> None:
+        with torch.cuda.device(device):
+            _ = kernel.run  # has the launcher compiled, which is C, and loads both
+
+    with ThreadPoolExecutor() as threads:
+        before = _wanted.set(wanted)
+        try:
+            with triton.AsyncCompileMode(threads):
+                call()
+        finally:
+            _wanted.reset(before)
+        deque(threads.map(finish, {each.result() if hasattr(each, "result") else each for each in wanted}), maxlen=0)
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *rest: object, **options: object) -> None:
+    wanted = _wanted.get()
+    with torch.cuda.device(x.device):
+        if wanted is None:
+            kernel[grid](x, *rest, **options)
+        else:
+            wanted.append(kernel.warmup(x, *rest, grid=grid, **options))
