@@ -1,5 +1,7 @@
 import os
+import sys
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec, module_from_spec
 from unittest.mock import MagicMock
 
 import pytest
@@ -157,6 +159,17 @@ def test_after_a_graph_that_does_not_fit_the_network_runs_without(network, monke
         with pytest.raises(torch.OutOfMemoryError):
             graphed(*inputs(4))
         torch.testing.assert_close(graphed(*inputs(4)), network[0](*inputs(4)))
+
+
+def test_a_network_with_kernels_runs_on_the_cpu_without_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "restart_sampling.models.kernels", MagicMock())  # which need Triton
+    spec = find_spec("restart_sampling.models.fused")
+    fused = module_from_spec(spec)
+    spec.loader.exec_module(fused)
+    network = SongUNet(8, 3, 3, label_dim=2, **TINY).eval().requires_grad_(False)
+    expected = network(*inputs(3))
+    assert fused.fuse(network)
+    torch.testing.assert_close(network(*inputs(3)), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

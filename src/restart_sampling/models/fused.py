@@ -35,9 +35,14 @@ def fuse(network: nn.Module) -> bool:
 
 
 def _norm(norm: GroupNorm, x: Tensor) -> Tensor:
-    if x.requires_grad:  # the kernels have no gradients
+    if _plainly(x):
         return GroupNorm.forward(norm, x)
     return kernels.normalize(x, norm)
+
+
+def _plainly(x: Tensor) -> bool:
+    """Whether the kernels do not serve: they have no gradients, and the network may have been moved to the CPU."""
+    return x.requires_grad or not x.is_cuda
 
 
 def _pair(x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,9 +52,9 @@ def _pair(x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
 
 def _block(block: UNetBlock, inputs: Tensor | tuple[Tensor, Tensor], emb: Tensor) -> Tensor:
     x, *more = inputs if isinstance(inputs, tuple) else (inputs,)
-    if x.requires_grad or (more and not isinstance(block.skip, nn.Conv2d)):
+    if _plainly(x) or (more and not isinstance(block.skip, nn.Conv2d)):
         x, more = torch.cat([x, *more], dim=1), []
-    if x.requires_grad:
+    if _plainly(x):
         return UNetBlock.forward(block, x, emb)
     h = _convolved(block.conv0, kernels.normalize(x, block.norm0, more=more[0] if more else None, silu=True))
     shift = block.affine(emb)
