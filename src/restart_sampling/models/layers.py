@@ -82,16 +82,12 @@ def drop_labels(class_labels: Tensor, probability: float) -> Tensor:
 class GroupNorm(nn.GroupNorm):
     """Group normalisation; in a compiled training step, written out so that it keeps the layout channels_last.
 
-    torch's own does not on CUDA, and then the gradient of each convolution is copied to another layout. On the CPU it
-    does, but takes twice as long in bfloat16 as in float32 with both conversions.
+    torch's own does not on CUDA, and then the gradient of each convolution is copied to another layout.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [B, C, H, W]; written out, the result is float32."""
         if not (self.training and torch.compiler.is_compiling()):
-            if x.device.type == "cpu" and x.dtype == torch.bfloat16 and not x.is_contiguous():
-                weight, bias = self.weight.float(), self.bias.float()
-                return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
             return super().forward(x)
         x = x.float()
         groups = (self.num_groups, -1)
