@@ -56,6 +56,8 @@ class Run:
     def about(self) -> dict[str, Any]:
         """JSON, what may not differ between starts."""
         settings = {key: value for key, value in asdict(self.settings).items() if key not in ("minutes", "trials")}
+        if settings["known"]:  # as runs were that do not say so, from before there was a choice
+            del settings["known"]
         return {"format": FORMAT, "model_sha256": self.identity, **self.objective.about, "settings": settings}
 
     def check(self, spaces: Sequence[Candidates]) -> None:

@@ -26,6 +26,7 @@ class Settings:
         sampler: of `SAMPLERS`.
         start: another one makes another search.
         rises: whether there may be restarts, churn and stochastic solvers.
+        known: whether the search of a net begins with the plans that were found for the models of the package.
     """
 
     minutes: float = 10.0
@@ -36,6 +37,7 @@ class Settings:
     sampler: str = "tpe"
     start: int = 0
     rises: bool = True
+    known: bool = True
 
     def __post_init__(self) -> None:
         if not self.minutes > 0:

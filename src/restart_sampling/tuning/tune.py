@@ -23,7 +23,7 @@ from restart_sampling.tuning.teacher import Begin
 from restart_sampling.tuning.tune_pipeline import ASKED, Pipeline, TunedSampler, is_pipeline, tune_pipeline
 
 _DRAWING = ("classes", "guidance", "noise", "exact")  # of `NetDrawing`
-_SETTINGS = {"minutes", "trials", "images", "race", "confirm", "sampler", "start", "rises"}  # of `Settings`
+_SETTINGS = {"minutes", "trials", "images", "race", "confirm", "sampler", "start", "rises", "known"}  # of `Settings`
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def tune(
         out: a folder, in which a later call goes on where one was interrupted, and for `report`; None: nothing is kept.
         batch_size: samples at a time; default: as many as pay.
         tell: is told of the progress, in sentences.
-        **options: of the search (minutes, trials, images, race, confirm, sampler, start, rises: see
+        **options: of the search (minutes, trials, images, race, confirm, sampler, start, rises, known: see
             `tuning.settings.Settings`); of images classes, guidance, noise and exact, as of `generate`; of a pipeline
             guidance (7.5), negative_prompt, height, width and interval (of guidance).
 
