@@ -234,7 +234,9 @@ def test_another_run_in_the_same_folder(tmp_path):
         rs.tune(mixture(), 6, out=tmp_path / "run", **{**asked, "race": 800})
     with pytest.raises(InputError, match='"known": false'):
         rs.tune(mixture(), 6, out=tmp_path / "run", **{**asked, "known": False})
-    assert "known" not in json.loads((tmp_path / "run/run.json").read_text())["settings"]  # as before it was an option
+    later = {"known", "tune_guidance"}  # which earlier runs do not name
+    assert not later & json.loads((tmp_path / "run/run.json").read_text())["settings"].keys()
+    assert later <= Settings(known=False, tune_guidance=True).about.keys()
     (tmp_path / "else").mkdir()
     (tmp_path / "else/file").touch()
     with pytest.raises(InputError, match="holds something else"):
