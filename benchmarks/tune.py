@@ -50,12 +50,13 @@ CONTROLS = {
     "start-1": ["--start", "1"],
     "start-2": ["--start", "2"],
     "random": ["--search", "random"],
+    "evolution": ["--search", "evolution"],
     "no-rises": ["--no-rises"],
 }
-"""Options of other searches with the same budget."""
+"""Options of other searches with the same budget, which do not begin with what was found before."""
 FRESH = 200_000
 """First seed of comparisons: no search uses it."""
-START = 1.0
+START = 0.6
 """Minutes until a process draws: imports, and a network that is compiled or read from the cache."""
 PATIENCE = 180
 """Seconds for which a GPU is kept free for a job whose file somebody else is making."""
@@ -74,6 +75,7 @@ class Given:
         confirm: options of every search.
         data: true images with classes, for the maps.
         each: minutes of a search for each NFE.
+        long: likewise, of the longer ones.
     """
 
     out: Path
@@ -82,6 +84,7 @@ class Given:
     confirm: list[str]
     data: Path | None
     each: float
+    long: float
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,9 @@ class Job:
         name: of its folder and its log.
         minutes: that it takes on one H100, as estimated.
         words: makes the words of the command, when what it reads is there.
-        after: names of the jobs whose files it reads; one that is not asked for is not waited for.
+        after: names of the jobs whose files it reads.
         file: that somebody else is making.
+        rows: whether what it has made by then is of use where it is cut off.
     """
 
     name: str
@@ -101,38 +105,46 @@ class Job:
     words: Callable[[], list[str]]
     after: tuple[str, ...] = ()
     file: Path = HERE
+    rows: bool = False
 
 
 def jobs(given: Given) -> list[Job]:
     """Lists all jobs, the most wanted first."""
-    edm, *others = MODELS
-
-    def compared(model: str) -> list[Job]:
-        return [churn(given, model), grids(given, model), compare(given, model)]
+    edm, vp, pfgmpp = MODELS
 
     def controlled(nfe: int, *kinds: str) -> list[Job]:
-        return [tune(given, others[0], [nfe], f"-{nfe}-{kind}", CONTROLS[kind]) for kind in kinds]
+        words = {kind: ["--from-scratch", *CONTROLS[kind]] for kind in kinds}
+        return [tune(given, edm, [nfe], f"-{nfe}-{kind}", given.each, words[kind]) for kind in kinds]
+
+    def longer(model: str, *nfes: int) -> list[Job]:
+        return [tune(given, model, [nfe], f"-{nfe}-long", given.long) for nfe in nfes]
 
     return [
-        *(tune(given, model, NFES) for model in others),
-        *(map_of(given, model) for model in others),
-        *compared(edm),
-        *controlled(20, "random", "no-rises"),
-        controls(given, others[0], 20),
-        *(job for model in others for job in compared(model)),
+        *(tune(given, model, NFES, "", given.each) for model in (vp, pfgmpp)),
+        *(map_of(given, model) for model in (vp, pfgmpp)),
+        *controlled(20, "random", "no-rises", "start-1", "evolution"),
+        controls(given, edm, 20),
+        *longer(vp, 40),
+        *controlled(40, "random", "no-rises", "start-1"),
+        *(job for model in MODELS for job in (churn(given, model), grids(given, model))),
+        controls(given, edm, 40),
+        *(compare(given, model) for model in MODELS),
         *(second(given, model) for model in MODELS),
-        *controlled(20, "start-1", "start-2"),
-        *controlled(40, "random", "no-rises"),
-        controls(given, others[0], 40),
+        *longer(edm, 20),
+        *longer(pfgmpp, 40),
+        *longer(vp, 20),
+        *(job for model in MODELS for job in longer(model, 10)),
+        *controlled(40, "evolution"),
+        *(job for nfe in (20, 40) for job in controlled(nfe, "start-2")),
     ]
 
 
-def tune(given: Given, model: str, nfes: Sequence[int], suffix: str = "", more: Sequence[str] = ()) -> Job:
+def tune(given: Given, model: str, nfes: Sequence[int], suffix: str, each: float, more: Sequence[str] = ()) -> Job:
     """The search for each NFE."""
     name = f"{model}{suffix}"
-    words = ["tune", "--model", model, "--nfe", ",".join(map(str, nfes)), "--minutes", str(given.each)]
+    words = ["tune", "--model", model, "--nfe", ",".join(map(str, nfes)), "--minutes", f"{each:g}"]
     words += [*given.measure, *given.confirm, "--images", "500", *more, "--out", str(given.out / name)]
-    return Job(name, START + len(nfes) * (given.each + 0.2), lambda: words, file=Path(given.confirm[-1]))
+    return Job(name, 0.3 + len(nfes) * (each + 0.1), lambda: words, file=Path(given.confirm[-1]))
 
 
 def map_of(given: Given, model: str) -> Job:
@@ -167,7 +179,7 @@ def compare(given: Given, model: str) -> Job:
     """The found plans beside plans of any NFE, rivals, and the plans of other models and other NFE."""
     name = f"{model}-compared"
     words = lambda: sweep(given, name, model, given.measure, plans_of(given.out, model), 5000, FRESH)  # noqa: E731
-    return Job(name, START + 6, words, (model, f"{model}-churn", f"{model}-grids"))
+    return Job(name, START + 6.8, words, (f"{model}-churn", f"{model}-grids", *searches(MODELS)), rows=True)
 
 
 def second(given: Given, model: str) -> Job:
@@ -178,7 +190,12 @@ def second(given: Given, model: str) -> Job:
         own = {plan: row for plan, row in rows.items() if {TUNED, USUAL, TRANSFER} & set(row[1].split(ROLES))}
         return sweep(given, f"{model}-second", model, given.second, own, 5000, FRESH)
 
-    return Job(f"{model}-second", START + 2, words, MODELS, Path(given.confirm[-1]))
+    return Job(f"{model}-second", START + 1.2, words, searches(MODELS), Path(given.confirm[-1]), rows=True)
+
+
+def searches(models: Sequence[str]) -> tuple[str, ...]:
+    """Names the jobs whose plans are compared."""
+    return tuple(f"{model}{suffix}" for model in models for suffix in ("", *(f"-{nfe}-long" for nfe in NFES)))
 
 
 def controls(given: Given, model: str, nfe: int) -> Job:
@@ -196,7 +213,7 @@ def controls(given: Given, model: str, nfe: int) -> Job:
         rows += [(each["plan"], run, CONTROL) for run in runs if (each := found(given.out, run, nfe))]
         return sweep(given, name, model, given.measure, together(rows), 10_000, FRESH)
 
-    return Job(name, START + 1, words, tuple(runs))
+    return Job(name, START + 0.03 * nfe, words, tuple(runs))
 
 
 def minutes(plans: Sequence[str], images: int, speed: float = 40_000) -> float:
@@ -254,11 +271,11 @@ def together(rows: Sequence[tuple[str, str, str]]) -> dict[str, tuple[str, str]]
 
 
 def found(out: Path, model: str, nfe: int) -> dict[str, Any] | None:
-    """Reads the plan that was found here, or that is kept of an earlier search."""
-    for folder in (out / model, HERE / "results" / f"{model}-tuned"):
-        with suppress(FileNotFoundError):
-            return dict(json.loads((folder / f"plan-{nfe}.json").read_text()))
-    return None
+    """Reads the plan that was found here or is kept of an earlier search, rather one that beats the usual ones."""
+    folders = (out / f"{model}-{nfe}-long", out / model, HERE / "results" / f"{model}-tuned")
+    paths = (folder / f"plan-{nfe}.json" for folder in folders)
+    there = [dict(json.loads(path.read_text())) for path in paths if path.exists()]
+    return max(there, key=lambda content: bool(content["evidence"]["better"]), default=None)
 
 
 def at(plan: Plan, nfe: int) -> Plan | None:
@@ -323,10 +340,12 @@ class Jobs:
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
-        if self.path.exists():
-            kept = json.loads(self.path.read_text())
-            self.seconds = kept["seconds"]
-            self.states = {name: state for name, state in kept["states"].items() if state == "done"}
+        self.seconds, states = self._kept()
+        self.states = {name: state for name, state in states.items() if state == "done"}
+
+    def _kept(self) -> tuple[dict[str, float], dict[str, str]]:
+        kept = json.loads(self.path.read_text()) if self.path.exists() else {"seconds": {}, "states": {}}
+        return kept["seconds"], kept["states"]
 
     @property
     def left(self) -> float:
@@ -340,22 +359,22 @@ class Jobs:
     def take(self) -> Job | None:
         """Returns the most wanted job that can be begun, when there is one; None: there will be none.
 
-        One that waits for somebody else's file keeps a GPU free of less wanted ones.
+        One that waits for somebody else's file keeps a GPU free of less wanted ones. One that reads what others find
+        waits for those of them that are more wanted and fit into the time.
         """
-        names = [job.name for job in self.all]
         with self.changed:
             self.idle += 1
             try:
                 while self.left > LEAST:
                     open_ = [job for job in self.all if job.name not in self.states]
-                    fit = [job for job in open_ if self.remaining(job) <= self.left + self.later]
-                    kept = 0
+                    fit = [job for job in open_ if job.rows or self.remaining(job) <= self.left + self.later]
+                    kept, pending = 0, {name for name, state in self.states.items() if state == "runs"}
                     for job in fit:
                         kept += not job.file.exists() and time.monotonic() < self.began + PATIENCE
-                        known = all(self.states.get(name) in ("done", "failed") for name in job.after if name in names)
-                        if job.file.exists() and known and self.idle > kept:
+                        if job.file.exists() and pending.isdisjoint(job.after) and self.idle > kept:
                             self.states[job.name] = "runs"
                             return job
+                        pending.add(job.name)
                     if not fit or ("runs" not in self.states.values() and not kept):
                         return None
                     self.changed.wait(timeout=1)
@@ -368,7 +387,9 @@ class Jobs:
         with self.changed:
             self.states[job.name] = state
             self.seconds[job.name] = self.seconds.get(job.name, 0) + seconds
-            write_json(self.path, {"seconds": self.seconds, "states": self.states})
+            others, states = self._kept()  # of another start in the same folder, too
+            own = {name: state for name, state in self.states.items() if state != "runs"}
+            write_json(self.path, {"seconds": {**others, **self.seconds}, "states": {**states, **own}})
             print(f"{job.name}: {state}, {self.seconds[job.name]:.0f} s of {60 * job.minutes:.0f}", flush=True)
             self.changed.notify_all()
 
@@ -412,6 +433,7 @@ def main() -> None:
 @click.option("--minutes", "whole", default=20.0, show_default=True, help="In all; then what runs is ended.")
 @click.option("--later", default=0.0, show_default=True, help="Minutes in all of the same command, given again.")
 @click.option("--each", default=4.0, show_default=True, help="Minutes of a search for each NFE.")
+@click.option("--long", "long_", default=10.0, show_default=True, help="Likewise, of the longer searches.")
 @click.option("--gpus", default="0", show_default=True, help="Their numbers, with commas between.")
 @click.option(
     "--only", multiple=True, metavar="PATTERN", help="Names of jobs, such as 'cifar10-vp-*'; may be repeated."
@@ -427,6 +449,7 @@ def run(
     whole: float,
     later: float,
     each: float,
+    long_: float,
     gpus: str,
     only: tuple[str, ...],
     options: str,
@@ -439,13 +462,13 @@ def run(
         for d, r in ((detector, reference), confirm)
     )
     words = ["--confirm-detector", confirm[0], "--confirm-reference", confirm[1]]
-    given = Given(out, measure, second_measure, words, data, each)
+    given = Given(out, measure, second_measure, words, data, each, long_)
     wanted = [job for job in jobs(given) if not only or any(fnmatchcase(job.name, each) for each in only)]
     todo = Jobs(wanted, out / "jobs.json", deadline, later)
     if dry_run:
         print("| job | minutes of one H100 | in all |\n|---|---|---|")
         total = 0.0
-        for job in wanted:
+        for job in (each for each in wanted if each.name not in todo.states):
             total += todo.remaining(job)
             print(f"| {job.name} | {todo.remaining(job):.1f} | {total:.0f} |")
         return

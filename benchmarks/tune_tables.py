@@ -1,5 +1,6 @@
 """What `tune.py` found, in one file, and the tables of it."""
 
+import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -36,10 +37,17 @@ def gather(out: Path, kept: Path) -> dict[str, Any]:
         if "scores" in content["evidence"]:
             searches.setdefault(path.parent.name, {})[str(content["nfe"])] = _search(content)
     rows = {
-        path.parent.name: [each for row in read_results(path) for each in _roles(row)]
+        path.parent.name: [each for row in _named(path) for each in _roles(row)]
         for path in sorted(out.glob("*/results.jsonl"))
     }
     return {"searches": searches, "rows": rows}
+
+
+def _named(path: Path) -> Iterator[Row]:
+    """Yields the results whose plans are asked for now, by their names of now: an earlier start had other ones."""
+    with path.parent.with_suffix(".csv").open(newline="") as file:
+        names = {row["plan"]: row for row in csv.DictReader(file)}
+    return ({**row, **names[row["plan"]]} for row in read_results(path) if row["plan"] in names)
 
 
 def _roles(row: Row) -> Iterator[dict[str, Any]]:

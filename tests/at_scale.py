@@ -32,12 +32,13 @@ sys.path.extend(str(Path(__file__).parent / each) for each in ("", "cli"))
 import kills
 import torch
 
+import copies
 import fuzz
 
 MOMENTS, PART = 20, 10  # of a command, ranks and signal; and of one job
 PAIRS = 100
 INPUTS = 1_000_000
-SLICE = 20.0  # seconds of fuzzing at a time
+SLICE = 30.0  # seconds of fuzzing at a time
 GUIDED = 40  # seconds of a reader with atheris
 SILENCE = 90.0  # seconds after which a fuzzed reader hangs where no alarm of Python's ends it
 
@@ -66,14 +67,14 @@ def write(path: Path, line: dict) -> None:
 
 def ended(name: str, ranks: int, number: signal.Signals, part: int, times: int, files: Path) -> Iterator[dict]:
     _link(files)
-    case = kills.Case(name, ranks)
+    case = kills.Case(name, ranks, copies.start)
     for moment in case.ended(number, times, part):
         yield {**vars(moment), "fault": moment.fault and moment.fault[-4000:]}
 
 
 def met(out: str, other: str, part: int, times: int, files: Path) -> Iterator[dict]:
     _link(files)
-    crowd, chance = kills.Crowd(out, other), random.Random(f"{out} {other} {part}")
+    crowd, chance = kills.Crowd(out, other, copies.start), random.Random(f"{out} {other} {part}")
     for _ in range(times):
         try:
             yield {"codes": crowd.meet(chance.choice((0, 0, 0.02, 0.2, 1))), "fault": None}
@@ -126,29 +127,47 @@ class Plan:
         except Exception as error:  # an extra is missing, or of another version
             self.without = [*kills.WITH_DIFFUSERS]
             write(self.out / "jobs.jsonl", {"kind": "note", "note": f"no text-to-image: {error!r}"[:500]})
+        copies.import_all()
+        for name in {*self.readers} - fuzz.WITH_THREADS:  # so that no slice has to import, and fill caches
+            for content in self.readers[name].sound:
+                fuzz.check(self.readers[name], content, place / "in" / name)
         self.first = [*self._crowds(), *self._kills(), *self._guided()]
 
     def next(self, busy: Counter, free: int) -> Job | None:
         """The next job that fits; a third of the cores are for fuzzing while there is anything to fuzz."""
-        own = max(1, self.asked.cores // 3) if self.readers and self.asked.cores > 1 else 0
+        own = max(1, self.asked.cores // 3) if self.asked.inputs and self.asked.cores > 1 else 0
         for job in self.first:
             if job.cores <= free and (busy["first"] + job.cores <= self.asked.cores - own):
                 self.first.remove(job)
                 return job
-        open_ = [name for name in self.readers if self.inputs[name] < self.asked.inputs]
-        if not open_ or free < 1:
+        name = self._reader() if free else None
+        if name is None:
             return None
-        name = min(open_, key=lambda name: self.spent[name] + SLICE * self.running[name])
         seed, self.slices[name] = self.slices[name], self.slices[name] + 1
-        left = self.asked.inputs - self.inputs[name]
+        left = self._left(name)
 
         def run(folder: Path) -> Iterator[dict]:
             return fuzzed(name, self.readers[name], seed, left, self.until, self.out)
 
         return Job("fuzz", {"reader": name, "seed": seed}, run)
 
+    def _reader(self) -> str | None:
+        """That to fuzz next: each once, then the one that needs the least time to its end, so that most reach it."""
+        new = [name for name in self.readers if not self.slices[name] and self.asked.inputs]
+        left = {name: self._left(name) for name in self.readers if self.inputs[name]}
+        seconds = {name: count * self.spent[name] / self.inputs[name] for name, count in left.items() if count > 0}
+        return next(iter(new), None) or min(seconds, key=seconds.__getitem__, default=None)
+
+    def _left(self, name: str) -> int:
+        """Inputs that are to come, less those that are on their way."""
+        each = SLICE * self.inputs[name] / self.spent[name] if self.spent[name] else 0
+        return self._asked(name) - self.inputs[name] - int(each * self.running[name])
+
+    def _asked(self, name: str) -> int:
+        return self.asked.inputs // (100 if name in fuzz.PAGES else 1)
+
     def is_done(self) -> bool:
-        return not self.first and all(self.inputs[name] >= self.asked.inputs for name in self.readers)
+        return not self.first and all(self.inputs[name] >= self._asked(name) for name in self.readers)
 
     def _kills(self) -> list[Job]:
         jobs = []
@@ -341,7 +360,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--moments", type=int, default=MOMENTS, help="of each command, ranks and signal")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="of equal runs, and of different ones")
-    parser.add_argument("--inputs", type=int, default=INPUTS, help="of each reader")
+    parser.add_argument("--inputs", type=int, default=INPUTS, help="of each reader; of those that draw, a hundredth")
     parser.add_argument("--guided", type=int, default=GUIDED, help="seconds of each reader with atheris")
     parser.add_argument("--commands", nargs="*", help="of kills.COMMANDS; default: all")
     parser.add_argument("--readers", nargs="*", help="of fuzz.readers; default: all")

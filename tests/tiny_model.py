@@ -14,7 +14,7 @@ from restart_sampling.models.denoiser import EDMPrecond
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 
 
-def tiny_model_file(path: Path, size: int = 8) -> Path:
+def tiny_model_file(path: Path, size: int = 8, **other: object) -> Path:
     """A class-conditional model with random weights everywhere, also where training begins at zero."""
     arguments = {
         "img_resolution": size,
@@ -25,6 +25,7 @@ def tiny_model_file(path: Path, size: int = 8) -> Path:
         "channel_mult": [1, 2],
         "num_blocks": 1,
         "attn_resolutions": [4],
+        **other,
     }
     with torch.random.fork_rng():
         torch.manual_seed(0)

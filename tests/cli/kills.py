@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ MODEL = ("--model", "tiny.safetensors")
 TRUST = ("--detector", "tiny.pt", "--trust-detector")
 MEASURE = ("--reference", "ref.npz", *TRUST)
 SLOW = "8 [6,2,0.5,3]"
-DRAW = (*MODEL, "--batch", 4, "--seeds", "0-59")
-TRAIN = ("--channels", 8, "--channel-mult", "1,1", "--blocks", 1, "--images", 3200, "--batch", 32)
+DRAW = (*MODEL, "--batch", 4, "--seeds", "0-23")
+TRAIN = ("--channels", 8, "--channel-mult", "1,1", "--blocks", 1, "--images", 1600, "--batch", 32)
 TUNE = ("--images", 20, "--race-images", 80, "--confirm-images", 20, "--trials", 3, "--no-rises")
 PROMPTS = ("--model", "sd", "--prompts", "prompts.csv", "--batch", 2)
 COMMANDS = {
@@ -125,7 +125,7 @@ def hashes() -> dict[str, str]:
 
 def _is_steady(path: Path) -> bool:
     """Whether the file does not depend on when the run was saved, or on how long its parts took."""
-    pictures = path.name.startswith("samples-") and path.name != "samples-3200.png"
+    pictures = path.name.startswith("samples-") and path.name != "samples-1600.png"
     return not pictures and path.name not in ("loss.png", "measured.jsonl", "trials.journal")
 
 
@@ -185,10 +185,16 @@ class Moment:
 
 
 class Case:
-    """A command on so many processes in the current folder, and what it makes undisturbed."""
+    """A command on so many processes in the current folder, and what it makes undisturbed.
 
-    def __init__(self, name: str, ranks: int) -> None:
-        self.name, self.ranks = name, ranks
+    Args:
+        name: of `COMMANDS`.
+        ranks: processes.
+        start: starts Python with such arguments.
+    """
+
+    def __init__(self, name: str, ranks: int, start: Callable = start) -> None:
+        self.name, self.ranks, self._start = name, ranks, start
         before = time.monotonic()
         self._finish()
         self.seconds = time.monotonic() - before
@@ -197,8 +203,9 @@ class Case:
     def ended(self, number: signal.Signals, moments: int, part: int = 0) -> Iterator[Moment]:
         """Ends it at so many moments by a signal, and goes on."""
         chance = random.Random(f"{self.name} {self.ranks} {number} {part}")
+        begin = 0.3 if self._start is start else 0  # before that, it imports
         for _ in range(moments):
-            moment = Moment(chance.uniform(0.3, 1) * self.seconds)  # before that, it starts
+            moment = Moment(chance.uniform(begin, 1) * self.seconds)
             try:
                 self._end_at(moment, number)
             except AssertionError as error:
@@ -207,7 +214,7 @@ class Case:
 
     def _end_at(self, moment: Moment, number: signal.Signals) -> None:
         _remove()
-        process = start(*command(self.name, self.ranks))
+        process = self._start(*command(self.name, self.ranks))
         time.sleep(moment.seconds)
         if process.poll() is None:
             moment.ended = True
@@ -223,7 +230,7 @@ class Case:
         if self.name in ONCE and any(path.name.startswith("out") for path in _made()):
             if self.name != "text coco" or Path("out/subset.csv").exists():
                 assert _without_locks(hashes()) == self.whole, "a part stands for the whole"
-                again = start(*command(self.name, self.ranks))
+                again = self._start(*command(self.name, self.ranks))
                 _, stderr = again.communicate(timeout=300)
                 assert again.returncode == 2, stderr
                 assert not _partials(), f"left: {_partials()}"
@@ -236,7 +243,7 @@ class Case:
         assert not _partials(), f"left: {_partials()}"
 
     def _finish(self) -> None:
-        process = start(*command(self.name, self.ranks))
+        process = self._start(*command(self.name, self.ranks))
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
 
@@ -258,31 +265,33 @@ class Crowd:
     Args:
         out: a folder, or a zip.
         other: the plan of the second; that of the first is `SLOW`.
+        start: as of `Case`.
     """
 
-    def __init__(self, out: str, other: str) -> None:
+    def __init__(self, out: str, other: str, start: Callable = start) -> None:
+        self._start = start
         self.plans = (SLOW, other)
         self.words = {plan: ("generate", *DRAW, "--plan", plan, "--out", out) for plan in self.plans}
         self.whole = {}
         for plan, words in self.words.items():
             _remove()
-            _, stderr = start("-m", "restart_sampling", *words).communicate(timeout=300)
+            _, stderr = self._start("-m", "restart_sampling", *words).communicate(timeout=300)
             self.whole[plan] = hashes()
             assert self.whole[plan], stderr
 
     def meet(self, delay: float) -> tuple[int, int]:
         """Starts both, the second so many seconds later; returns their exit codes, or raises AssertionError."""
         _remove()
-        first = start("-m", "restart_sampling", *self.words[self.plans[0]])
+        first = self._start("-m", "restart_sampling", *self.words[self.plans[0]])
         time.sleep(delay)
-        second = start("-m", "restart_sampling", *self.words[self.plans[1]])
+        second = self._start("-m", "restart_sampling", *self.words[self.plans[1]])
         said = [process.communicate(timeout=300)[1] for process in (first, second)]
         codes = (first.returncode, second.returncode)
         assert not any("Traceback" in each for each in said), said
         assert codes in ((0, 2), (2, 0)) or (codes == (0, 0) and self.plans[0] == self.plans[1]), said
         winner = self.plans[codes.index(0)]
         assert hashes() == self.whole[winner], said
-        again = start("-m", "restart_sampling", *self.words[winner]).communicate(timeout=300)[1]
+        again = self._start("-m", "restart_sampling", *self.words[winner]).communicate(timeout=300)[1]
         assert "is complete" in again, again
         assert not _partials(), _partials()
         return codes

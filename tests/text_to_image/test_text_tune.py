@@ -5,6 +5,7 @@ import shutil
 from functools import cache
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,13 +15,14 @@ import restart_sampling as rs
 from drawn_trial import Drawn
 from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation.clip import ClipScore, load_clip, prepare_images
-from restart_sampling.text_to_image.drawing import Request, prepare
+from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
 from restart_sampling.text_to_image.pipeline import load_pipeline
 from restart_sampling.text_to_image.samplers import Sampler
 from restart_sampling.tuning import objective, text_space
+from restart_sampling.tuning.given_trial import GivenTrial
 from restart_sampling.tuning.objective import CLIP_SCORE, Captions
 from restart_sampling.tuning.search import open_study
-from restart_sampling.tuning.text_run import Again
+from restart_sampling.tuning.text_run import Again, TextRun
 from restart_sampling.tuning.text_space import TextSpace
 from tiny import detector_file
 
@@ -104,6 +106,57 @@ def test_a_run_its_kill_and_its_plan_in_the_text_commands(place, run, monkeypatc
     assert (code, "holds another run, with negative_prompt" in err) == (2, True)
 
 
+def test_the_guidance_scale_is_searched_too(place, run, model, monkeypatch):
+    def fits(self, images, seeds):  # what is guided more fits better
+        return torch.full((len(images),), asked[-1], dtype=torch.float64)
+
+    monkeypatch.setattr(TextSpace, "_usual", lambda space: iter(["ddim:5", space._plain("dpm2", "karras", 3)]))
+    asked = []
+    draw = TextDrawing.draw
+    monkeypatch.setattr(TextDrawing, "draw", lambda own, *each: asked.append(own.request.guidance) or draw(own, *each))
+    monkeypatch.setattr(Captions, "__call__", fits)
+    code, out, err = run(*TUNE, "--tune-guidance", "--trials", "8", "--start", "3", "--json")
+    assert code == 0, err
+    assert "guidance 3, and searched around it" in err
+    scales = {text: Sampler.parse(text).guidance for _, text, *_ in trials() if text}
+    searched = [scale for scale in scales.values() if scale]
+    assert len(searched) > 3
+    assert min(searched) < 3 < max(searched)
+    assert all(2 <= scale <= 5 for scale in searched)
+    whole = lines()
+    assert all(Sampler.parse(line["plan"]).guidance is None for line in whole if line["stage"] == "usual")
+    scores = {line["plan"]: line["scores"][CLIP_SCORE]["values"][0] for line in whole if line["seeds"] == [0, 20]}
+    assert all(scores[text] == pytest.approx(scale or 3) for text, scale in scales.items())
+    gone_on = {line["plan"] for line in whole if line["stage"] in ("search", "race") and line["seeds"] != [0, 20]}
+    assert all((Sampler.parse(text).guidance or 3) >= 3 for text in gone_on)
+    assert any((Sampler.parse(text).guidance or 3) > 3 for text in gone_on)
+    content = json.loads(out)["plans"]["5"]
+    assert content["guidance"] == (Sampler.parse(content["plan"]).guidance or 3)
+    assert f"`{max(content['evidence']['scores'], key=len)}`" in content["evidence"]["verdict"]
+
+
+def test_a_sampler_with_a_guidance_scale_of_its_own(place, run, model):
+    text = "restart:5 restart=null solver=ab guidance=4.2"
+    sampler = Sampler.parse(text)
+    assert (str(sampler), sampler.guidance, dict(sampler.settings)) == (text, 4.2, {"restart": "null", "solver": "ab"})
+    written = {"format": "restart-sampling-sampler/1", "plan": text, "model_sha256": model().identity, "guidance": 4.2}
+    Path("plan-5.json").write_text(json.dumps(written))
+    draw = ("text", "generate", "--model", "sd", "--prompt", "a", "--out", "a", "--dry-run", "--scheduler")
+    for given in ((), ("--guidance", "4.2")):
+        code, _, err = run(*draw, "plan-5.json", *given)
+        assert code == 0, err
+        assert f"sampler  {text}, guidance 4.2" in err
+        assert "was found at" not in err
+    code, _, err = run(*draw, "plan-5.json", "--guidance", "5")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"sampler '{text}' goes with guidance 4.2, and 5 is asked for; ask for the same, or take guidance=4.2" in err
+    own_run = SimpleNamespace(first=SimpleNamespace(request=Request(Sampler.parse("ddim:5"), 3.0)))
+    assert [TextRun.form(own_run, each)["guidance"] for each in (text, "ddim:5")] == [4.2, 3.0]
+    for wrong in ("x", "inf", "4 guidance=5", ""):
+        with pytest.raises(InputError, match=r"give one finite scale, such as guidance=4\.2"):
+            Sampler.parse(f"ddim:5 guidance={wrong}")
+
+
 def test_a_plan_of_another_pipeline(place, run, model):
     written = {
         "format": "restart-sampling-sampler/1",
@@ -166,10 +219,11 @@ def test_a_pipeline_from_python(place, folder):
     for given, said in (
         ({"prompts": []}, "tuned with prompts"),
         ({"objective": len, "reference": None}, "a pipeline is tuned by a reference"),
+        ({"tune_guidance": True}, "the guidance scale is searched only with a CLIP"),
     ):
         with pytest.raises(InputError, match=said):
             rs.tune(pipe, 4, **{"prompts": ["a"], **asked, **given})
-    with pytest.raises(InputError, match="prompts and clip are for text-to-image pipelines"):
+    with pytest.raises(InputError, match="prompts, clip and tune_guidance are for text-to-image pipelines"):
         rs.tune(rs.load_model("cifar10-small"), 4, prompts=["a"], reference="ref.npz")
 
 
@@ -185,6 +239,7 @@ BAD = [
     (("--guidance", "nan"), "guidance is nan; give a finite scale"),
     (("--guidance", "1", "--negative-prompt", "x"), "a negative prompt does nothing without"),
     (("--images", "15"), "images is 15; give a multiple of 10"),
+    (("--guidance", "1", "--tune-guidance"), "the guidance scale is searched around 1, which is none; give a scale"),
 ]
 
 
@@ -205,6 +260,10 @@ def test_samplers_of_the_space_have_the_evaluations_asked_for(kind, nfe, model):
     def draw(text):
         return prepare(pipeline, Request(Sampler.parse(text), 3.0), "a")
 
+    @cache
+    def draw_at(text):
+        return prepare(pipeline, Request(Sampler.parse(text), Sampler.parse(text).guidance or 3.0), "a")
+
     space, intervals, exact = TextSpace(nfe, pipeline.scheduler_config, 3.0, draw), set(), []
     for seed in range(10):
         sampler = space.suggest(Drawn(seed))
@@ -217,6 +276,13 @@ def test_samplers_of_the_space_have_the_evaluations_asked_for(kind, nfe, model):
         assert (sampler.family == "Restart") == bool(sampler.intervals)
     assert len(intervals) > 1
     assert sum(exact) >= 0.8 * len(exact)  # of a few the exact level does not fit
+    scaled = TextSpace(nfe, pipeline.scheduler_config, 3.0, draw_at, tune_guidance=True)
+    for seed in range(3):
+        sampler = scaled.suggest(Drawn(seed))
+        assert (sampler, 2 <= sampler.guidance <= 5) == (Sampler.parse(str(sampler)), True)
+        again = scaled.suggest(GivenTrial(scaled.suggestion(str(sampler)))) if sampler.intervals else sampler
+        assert again.guidance == sampler.guidance
+        assert scaled.suggest(Drawn(seed, guidance=3.0)).guidance is None  # that of all
     falls = TextSpace(nfe, pipeline.scheduler_config, 3.0, draw, rises=False)
     assert {falls.suggest(Drawn(seed)).family for seed in range(3)} == {"ODE"}
 

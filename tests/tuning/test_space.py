@@ -96,6 +96,7 @@ def test_the_usual_plans_have_published_intervals_and_the_default():
     assert "6 [3,2,0.06,0.3]" in plans
     assert not any("[3,20," in plan for plan in plans)
     assert not any("churn=12.16" in plan for plan in plans[1:])  # found, not published
+    assert usual_plans(net, 20, known=False) == plans[1:]
 
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
@@ -114,6 +115,26 @@ def test_a_suggestion_for_a_usual_plan_gives_that_plan(net, nfe):
             same += 1
             assert space.way(str(again)) == space.way(str(plan)), plan
     assert same > 30
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("nfe", [LEAST_NFE, 20, 80])
+def test_known_plans_are_of_the_evaluations_asked_for(net, nfe):
+    space = Space(net, nfe)
+    plans = [space.suggest(GivenTrial(each)) for each in space.known_plans()]
+    assert len(plans) >= 4
+    assert all(net_path(net, plan).nfe(*plan.solvers) in (nfe - 1, nfe) for plan in plans)
+    assert Space(net, nfe, known=False).known_plans() == []
+
+
+def test_known_plans_are_those_found_for_other_models_and_keep_the_shares_of_their_intervals():
+    found = Plan.parse("cifar10-pfgmpp-small-tuned-40")
+    for nfe, points in ((40, 9), (80, 17)):
+        space = Space(NETS["any level"], nfe)
+        known = [space.suggest(GivenTrial(each)) for each in space.known_plans()]
+        (plan,) = (each for each in known if each.sigma_min == found.sigma_min)
+        assert [(each.points, each.repeats) for each in plan.intervals] == [(points, 2)]
+        assert (plan == found) == (nfe == 40)
 
 
 def test_a_plan_that_no_trial_suggests():

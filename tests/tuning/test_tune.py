@@ -232,6 +232,11 @@ def test_another_run_in_the_same_folder(tmp_path):
     rs.tune(mixture(), 5, out=tmp_path / "run", **asked)
     with pytest.raises(InputError, match=r'holds another run, with settings .*"race": 400'):
         rs.tune(mixture(), 6, out=tmp_path / "run", **{**asked, "race": 800})
+    with pytest.raises(InputError, match='"known": false'):
+        rs.tune(mixture(), 6, out=tmp_path / "run", **{**asked, "known": False})
+    later = {"known", "tune_guidance"}  # which earlier runs do not name
+    assert not later & json.loads((tmp_path / "run/run.json").read_text())["settings"].keys()
+    assert later <= Settings(known=False, tune_guidance=True).about.keys()
     (tmp_path / "else").mkdir()
     (tmp_path / "else/file").touch()
     with pytest.raises(InputError, match="holds something else"):
@@ -325,7 +330,7 @@ def test_a_search_begins_with_the_best_intervals_of_the_map(tmp_path):
         {"t_min": 1.1, "t_max": 1.9, "gain": 0.06, "error": 0.01},
         {"t_min": 8.4, "t_max": 13.0, "gain": 0.07, "error": 0.04},  # not told apart from 0
     ]
-    asked = {"objective": spread, "shape": (2,), **LIMIT, "out": tmp_path / "run"}
+    asked = {"objective": spread, "shape": (2,), **LIMIT, "known": False, "out": tmp_path / "run"}
     rs.tune(mixture(), 8, trials=1, **asked)
     (tmp_path / "run/map.json").write_text(json.dumps({"base": "18", "cells": cells}))
     (tmp_path / "run/plan-8.json").unlink()
@@ -338,12 +343,20 @@ def test_a_search_begins_with_the_best_intervals_of_the_map(tmp_path):
 
 
 def test_a_search_begins_with_the_best_usual_plans(tmp_path):
-    rs.tune(mixture(), 8, objective=spread, shape=(2,), **LIMIT, trials=5, out=tmp_path)
+    rs.tune(mixture(), 8, objective=spread, shape=(2,), **LIMIT, trials=5, known=False, out=tmp_path)
     raced = {key.plan for key, each in read_measured(tmp_path / "measured.jsonl") if each.stage == "race"}
     space = Space(mixture(), 8)
     known = [space.suggestion(text) for text in usual_plans(mixture(), 8) if text in raced]
     begun = {text for _, text, *_ in trials_of(tmp_path, 8)}
     assert begun >= {str(space.suggest(GivenTrial(each))) for each in known if each}
+
+
+def test_a_search_begins_with_the_plans_found_for_other_models(tmp_path):
+    rs.tune(mixture(), 8, objective=spread, shape=(2,), **LIMIT, trials=9, out=tmp_path)
+    space = Space(mixture(), 8)
+    known = [str(space.suggest(GivenTrial(each))) for each in space.known_plans()]
+    assert len(known) == 9
+    assert [text for _, text, *_ in trials_of(tmp_path, 8)] == known
 
 
 def test_evolution_changes_a_few_settings_of_a_good_plan():

@@ -18,7 +18,7 @@ from tiny_model import TORCHRUN, start
 
 TUNE = (
     *("tune", "--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--nfe", "4"),
-    "--trust-detector",
+    *("--trust-detector", "--from-scratch"),
     *("--images", "20", "--race-images", "80", "--confirm-images", "20", "--trials", "8", "--no-rises", "--out", "run"),
 )
 
@@ -40,6 +40,8 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
     assert {name for each in logged for name in each} >= {"plans", "usual/nfe-4", "search/nfe-4"}
     content = json.loads(out)["plans"]["4"]
     assert json.loads(Path("run/plan-4.json").read_text()) == content
+    settings = json.loads(Path("run/run.json").read_text())["settings"]
+    assert (settings["known"], settings["rises"]) == (False, False)
     assert list(content["detectors"]) == ["tiny.pt", "tiny.pt on half.npz"]
     scores = content["evidence"]["scores"][content["plan"]]
     assert [len(score["values"]) for score in scores.values()] == [3, 3]

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 @click.option("--reference", metavar="NPZ", help="Statistics that plans are judged by: a file or an https URL.")
 @detector_option
 @search_options
+@click.option(
+    "--from-scratch",
+    is_flag=True,
+    help="Do not begin with the plans that were found for the bundled models, for comparison.",
+)
 @click.option("--without-reference", is_flag=True, help="Tune the grid and the solver only, by a fine ODE.")
 @click.option("--map", "with_map", is_flag=True, help="First the map of the model: one restart at each pair of levels.")
 @click.option(
@@ -58,6 +63,7 @@ def tune(
     reference: str | None,
     detector_name: str,
     search: SearchOptions,
+    from_scratch: bool,
     without_reference: bool,
     with_map: bool,
     data: Path | None,
@@ -106,7 +112,7 @@ def tune(
     from restart_sampling.tuning.restart_map import BASE, Marginals
     from restart_sampling.tuning.tune import begin_drawing
 
-    settings, out = search.settings(), search.out
+    settings, out = replace(search.settings(), known=not from_scratch), search.out
     batch = None if batch is None else settings.even(batch)
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import re
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -17,15 +18,21 @@ from restart_sampling.pictures.style import style
 def render(template: str, **values: Any) -> str:
     """Fills a template; all values are escaped but figures of `svg`."""
     css, js = (_file(f"report.{kind}") for kind in ("css", "js"))
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters["number"] = _number
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(css)}; script-src {_hash(js)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return page.from_string(_file(template)).render(policy=policy, css=Markup(css), js=Markup(js), **values)
+    return _template(template).render(policy=policy, css=Markup(css), js=Markup(js), **values)
 
 
+@cache
+def _template(name: str) -> jinja2.Template:
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.filters["number"] = _number
+    return page.from_string(_file(name))
+
+
+@cache
 def _file(name: str) -> str:
     return files("restart_sampling.pictures").joinpath(name).read_text("utf-8")
 

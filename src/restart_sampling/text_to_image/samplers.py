@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError, one_line
 from restart_sampling.sampling.move import Move
-from restart_sampling.sampling.path import RestartInterval
+from restart_sampling.sampling.path import RestartInterval, format_number
 from restart_sampling.sampling.plan import split_plan
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.text_to_image.presets import guidance_preset
@@ -80,6 +81,7 @@ class Sampler:
         steps: the pipeline's num_inference_steps.
         intervals: restarts in place of the preset's, which are chosen by the guidance scale; for family Restart alone.
         settings: (key, value) as they are written, over those of the scheduler.
+        guidance: scale of classifier-free guidance that goes with it, written `guidance=4.2`; None: any does.
         made_for: the only pipeline that may have it, from the file of a sampler that was found for one; None: any.
     """
 
@@ -87,6 +89,7 @@ class Sampler:
     steps: int
     intervals: tuple[RestartInterval, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
+    guidance: float | None = None
     made_for: MadeFor | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -130,11 +133,13 @@ class Sampler:
         pairs = tuple((key, value) for key, _, value in (setting.partition("=") for setting in settings))
         if intervals and _NO_RESTARTS in pairs:
             raise InputError(f"sampler '{text}' has restart intervals and restart=null, which is none; leave one out")
-        return cls(name, number, intervals, pairs)
+        others = tuple(pair for pair in pairs if pair[0] != "guidance")
+        return cls(name, number, intervals, others, _scale(text, [value for key, value in pairs if key == "guidance"]))
 
     def __str__(self) -> str:
         settings = (f"{key}={value}" for key, value in self.settings)
-        return " ".join([f"{self.name}:{self.steps}", *map(str, self.intervals), *settings])
+        scale = [] if self.guidance is None else [f"guidance={format_number(self.guidance)}"]
+        return " ".join([f"{self.name}:{self.steps}", *map(str, self.intervals), *settings, *scale])
 
     @property
     def family(self) -> str:
@@ -151,6 +156,21 @@ class Sampler:
     def without_restarts(self) -> bool:
         """Whether it is a solver of our scheduler alone: `restart:25 restart=null solver=deis`."""
         return _NO_RESTARTS in self.settings
+
+
+def _scale(text: str, written: Sequence[str]) -> float | None:
+    """The guidance scale that a sampler's text has; None: it has none.
+
+    Raises:
+        InputError: it is no finite number, or there are two.
+    """
+    try:
+        scale, *more = map(float, written or ["nan"])
+    except ValueError:
+        scale, more = nan, []
+    if written and (more or not isfinite(scale)):
+        raise InputError(f"sampler '{text}' has guidance={written[-1]}; give one finite scale, such as guidance=4.2")
+    return scale if written else None
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
@@ -186,8 +206,14 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], guidance: float)
         guidance: scale of classifier-free guidance, which chooses the paper's restarts.
 
     Raises:
-        InputError: the sampler is not for this kind of pipeline, or a setting is not one of its scheduler's.
+        InputError: the sampler is not for this kind of pipeline or has another guidance scale, or a setting is not one
+            of its scheduler's.
     """
+    if sampler.guidance not in (None, guidance):
+        raise InputError(
+            f"sampler '{sampler}' goes with guidance {sampler.guidance:g}, and {guidance:g} is asked for; ask for the "
+            f"same, or take guidance={sampler.guidance:g} out of the sampler"
+        )
     kind, flow = KINDS[sampler.name], is_flow(config)
     home = kind.flow if flow else kind.noise
     if home is None:

@@ -45,20 +45,21 @@ class NetRun(Run):
 
     def space(self, nfe: int, grids: Grids | None = None) -> Space:
         """The plans of an NFE; `grids` of stage 0."""
-        return Space(self.net, nfe, grids or {}, self.settings.rises)
+        return Space(self.net, nfe, grids or {}, self.settings.rises, self.settings.known)
 
     def tune_plan(self, nfe: int, grids: Grids) -> dict[str, Any]:
-        """Finds the plan of an NFE, as `tune` does, beginning with the best intervals of a map that is there.
+        """Finds the plan of an NFE, as `tune` does, beginning with known plans and the best intervals of a map.
 
         Args:
             nfe: calls of the denoiser.
             grids: of stage 0.
         """
-        space, first = self.space(nfe, grids), []
+        space = self.space(nfe, grids)
+        first = space.known_plans()
         if self.settings.rises and (self.folder / MAP).exists():
             with whole(self.folder):
                 best = best_intervals(json.loads((self.folder / MAP).read_text())["cells"])
-            first = [space.one_restart(*pair) for pair in best]
+            first += [space.one_restart(*pair) for pair in best]
         return self.tune(space, first)
 
     def grids(self, nfes: Sequence[int]) -> Grids:

@@ -90,10 +90,12 @@ class Captions:
     Attributes:
         score: of an image and its prompt.
         prompts: of `TextDrawing`.
+        always: whether it is measured in all stages, and not in the confirmation alone.
     """
 
     score: ClipScore
     prompts: Sequence[str]
+    always: bool = False
 
     def __call__(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         """Scores uint8 images [B, 3, H, W] of these seeds; float32 [B], on the CPU."""
@@ -108,7 +110,7 @@ class Distance:
     Attributes:
         draw: makes the drawing of a plan.
         setups: detectors with their references, by name; the search goes by the first.
-        captions: for the CLIP score of what is confirmed; None: without it.
+        captions: for the CLIP score; None: without it.
         images: JSON, what determines the images beside plan and seed and may not change in a run.
     """
 
@@ -149,7 +151,8 @@ class Distance:
         }
         drawing = self.draw(plan)
         batches = own_batches(drawing, seeds, ranks)
-        captions, fits = self.captions if confirm else None, torch.zeros(len(seeds), dtype=torch.float64)
+        captions = self.captions if self.captions and (confirm or self.captions.always) else None
+        fits = torch.zeros(len(seeds), dtype=torch.float64)
         with ranks.failing_together():
             for places, images, labels in keep_first(batches, keep) if keep else batches:
                 for collector in collectors.values():

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,7 +37,6 @@ class Run:
         settings: how a sampler is looked for.
         ranks: the processes.
         folder: of the run.
-        form: what the files of its samplers say first.
         tell: is told of the progress, in sentences.
         log: gets the values on the way.
     """
@@ -48,15 +47,18 @@ class Run:
     settings: Settings
     ranks: Ranks
     folder: Path
-    form: Mapping[str, Any] = field(default_factory=lambda: {"format": PLAN_FORMAT})
     tell: Callable[[str], None] = lambda text: None
     log: Logbook = NOWHERE
 
     @property
     def about(self) -> dict[str, Any]:
         """JSON, what may not differ between starts."""
-        settings = {key: value for key, value in asdict(self.settings).items() if key not in ("minutes", "trials")}
-        return {"format": FORMAT, "model_sha256": self.identity, **self.objective.about, "settings": settings}
+        own = {"model_sha256": self.identity, **self.objective.about, "settings": self.settings.about}
+        return {"format": FORMAT, **own}
+
+    def form(self, plan: str) -> dict[str, Any]:
+        """JSON, what the file of a plan says first."""
+        return {"format": PLAN_FORMAT}
 
     def check(self, spaces: Sequence[Candidates]) -> None:
         """Makes sure that the run can be made, or goes on with one of the same settings; writes nothing.
@@ -127,7 +129,7 @@ class Run:
     def write(self, nfe: int, plan: str, about: dict[str, Any], evidence: dict[str, Any]) -> dict[str, Any]:
         """Writes the file of a plan; returns its content."""
         content = {
-            **self.form,
+            **self.form(plan),
             "plan": plan,
             "nfe": nfe,
             "model": self.model,

@@ -81,6 +81,7 @@ def search(
     *,
     sampler: str = "tpe",
     start: int = 0,
+    allowed: Callable[[Measured], bool] = lambda result: True,
     until: Callable[[int], bool],
 ) -> None:
     """Measures plans that Optuna suggests until it is time to stop; all processes call this.
@@ -95,6 +96,7 @@ def search(
         seeds: of all trials, and of those that go on.
         sampler: of `SAMPLERS`.
         start: another one makes another search.
+        allowed: whether a trial may go on, by its result on the first seeds.
         until: says whether it is time to stop, given the number of trials; the first process is asked.
     """
     first, second = seeds
@@ -107,7 +109,10 @@ def search(
         results = bench.each("search", plans, first)
         for (trial, _), result in zip(dealt, results, strict=False):
             _report(study, trial, result)
-        good = [_goes_on(study, trial, result) for (trial, _), result in zip(dealt, results, strict=False)]
+        good = [
+            allowed(result) and _goes_on(study, trial, result)
+            for (trial, _), result in zip(dealt, results, strict=False)
+        ]
         good = bench.ranks.gather(good)[0]
         more = [
             bench.together("search", plan, second) if goes_on else None

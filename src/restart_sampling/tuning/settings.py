@@ -1,8 +1,9 @@
 """`Settings` of a search, and the seeds of its stages."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate, pairwise
 from math import ceil, inf
+from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.tuning.objective import GROUPS
@@ -26,6 +27,8 @@ class Settings:
         sampler: of `SAMPLERS`.
         start: another one makes another search.
         rises: whether there may be restarts, churn and stochastic solvers.
+        known: whether the search of a net begins with the plans that were found for the models of the package.
+        tune_guidance: whether the guidance scale of a pipeline is searched too.
     """
 
     minutes: float = 10.0
@@ -36,6 +39,8 @@ class Settings:
     sampler: str = "tpe"
     start: int = 0
     rises: bool = True
+    known: bool = True
+    tune_guidance: bool = False
 
     def __post_init__(self) -> None:
         if not self.minutes > 0:
@@ -52,6 +57,13 @@ class Settings:
                 raise InputError(
                     f"{name}{option} is {getattr(self, name)}; give a multiple of {parts}, at least {2 * parts}"
                 )
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """JSON, what may not differ between starts; as runs have it from before all of these were settings."""
+        later = {"known": True, "tune_guidance": False}
+        own = {key: value for key, value in asdict(self).items() if key not in ("minutes", "trials")}
+        return {key: value for key, value in own.items() if key not in later or value != later[key]}
 
     @property
     def seeds(self) -> tuple[range, range, range, range]:

@@ -23,7 +23,7 @@ from restart_sampling.tuning.budget import (
     suggest_intervals,
 )
 from restart_sampling.tuning.given_trial import GivenTrial
-from restart_sampling.tuning.usual import usual_plans
+from restart_sampling.tuning.usual import found_plans, usual_plans
 
 ODE_SOLVERS = (
     *("euler", "heun", "midpoint", "dpm2", "ab", "ab:order=2", "deis", "deis:order=2"),
@@ -49,12 +49,14 @@ class Space:
         nfe: calls of the denoiser.
         grids: of stage 0.
         rises: whether there may be restarts, churn and stochastic solvers.
+        known: whether plans that `tune` found before are tried.
     """
 
     net: Net
     nfe: int
     grids: Grids = field(default_factory=dict)
     rises: bool = True
+    known: bool = True
 
     def __post_init__(self) -> None:
         check_nfe(self.nfe)
@@ -87,7 +89,7 @@ class Space:
 
     def usual(self) -> list[str]:
         """Lists what one would try without a search."""
-        return usual_plans(self.net, self.nfe, self.rises)
+        return usual_plans(self.net, self.nfe, self.rises, self.known)
 
     def complexity(self, plan: str) -> tuple[int, int]:
         """Orders plans from the simplest: numbers that a user would have to understand, then the length of the text."""
@@ -102,6 +104,18 @@ class Space:
         width = min(max(self.net.process.ratio(t_max) / level, WIDTHS[0]), WIDTHS[1])
         own = {"level_0": level, "width_0": width, "K_0": 1, "restart_solver": "the same"}
         return {"intervals": 1, "churn": False, **own}
+
+    def known_plans(self) -> list[dict[str, Any]]:
+        """Returns what trials have to suggest for the plans that were found for the models of the package.
+
+        Plans carry over to other models at times; those of another NFE keep their intervals and the shares of them.
+        """
+        fitting = []
+        for text in found_plans(self.nfe) if self.known else ():
+            with suppress(InputError):
+                net_path(self.net, Plan.parse(text))
+                fitting.append(self.suggestion(text))
+        return [each for each in fitting if each]
 
     def suggestion(self, text: str) -> dict[str, Any] | None:
         """Returns what a trial has to suggest for a plan, as near as it comes; None: it has what no trial suggests."""
@@ -118,7 +132,8 @@ class Space:
             bottom, top = (ratio(min(max(each, levels[-1]), levels[0])) for each in (plan.s_min, plan.s_max))
             values |= {"churn_low": bottom, "churn_width": top / bottom, "s_churn": plan.churn}
         snapped = [replace(each, t_min=each.snap(levels)) for each in plan.intervals]
-        values |= given_intervals(snapped, ratio, restart_solver, self.nfe)
+        nfe = net_path(self.net, plan).nfe(*plan.solvers)
+        values |= given_intervals(snapped, ratio, restart_solver, self.nfe if self.nfe - nfe in (0, 1) else nfe)
         given = GivenTrial(values)
         self.suggest(given)
         return given.taken

@@ -10,7 +10,7 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.tuning.bench import LOOK, Bench, Key, Measured
-from restart_sampling.tuning.objective import GROUPS, Scores
+from restart_sampling.tuning.objective import CLIP_SCORE, GROUPS, Scores
 from restart_sampling.tuning.race import race
 from restart_sampling.tuning.search import Candidates, begin_with, begun, best_plans, importances, search
 from restart_sampling.tuning.settings import BLOCKS, Settings
@@ -102,6 +102,7 @@ class Stages:
             (first, second),
             sampler=self.settings.sampler,
             start=self.settings.start,
+            allowed=self._fits_prompts(usual[0], first),
             until=self._is_over,
         )
         found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
@@ -132,6 +133,19 @@ class Stages:
         good = good[: max(2 * USUAL, len(plans) // THIRD)]
         good = self._ranked(good, self.bench.each("usual", good, first))[: 2 * USUAL]
         return self._ranked(good, [self.bench.together("usual", plan, second) for plan in good])[:USUAL]
+
+    def _fits_prompts(self, usual: str, seeds: range) -> Callable[[Measured], bool]:
+        """Judges results on these seeds: where each has a CLIP score, it may not be below that of the best usual plan.
+
+        Without this a search of the guidance scale would end at the lowest, which the confirmation then leaves out.
+        """
+        (known,) = self.bench.each("usual", [usual], seeds)
+
+        def allowed(result: Measured) -> bool:
+            least, found = (each.scores.get(CLIP_SCORE) if each.scores else None for each in (known, result))
+            return not least or not found or found.value >= least.value
+
+        return allowed
 
     def _ranked(self, plans: Sequence[str], results: Sequence[Measured]) -> list[str]:
         """Lists the plans that could be measured, the best first."""

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.clip import ClipScore
 from restart_sampling.evaluation.setup import EvaluationSetup
@@ -35,12 +36,25 @@ class TextRun(Run):
     def space(self, nfe: int) -> TextSpace:
         """The samplers of an NFE."""
         request, config = self.first.request, self.first.model.scheduler_config
-        return TextSpace(nfe, config, request.guidance, self.draw, self.settings.rises)
+        settings = self.settings
+        return TextSpace(nfe, config, request.guidance, self.draw, settings.rises, settings.tune_guidance)
+
+    def form(self, plan: str) -> dict[str, Any]:
+        """JSON, what the file of a sampler says first."""
+        return {"format": SAMPLER_FORMAT, "guidance": _at(self.first.request, plan).guidance}
 
 
 def any_sampler(model: TextToImage) -> Sampler:
     """A sampler that fits a pipeline."""
     return Sampler("euler" if is_flow(model.scheduler_config) else "ddim", 2)
+
+
+def _at(request: Request, text: str) -> Request:
+    """The request for a sampler, at the guidance scale that it has or that of all."""
+    sampler = Sampler.parse(text)
+    return replace(
+        request, sampler=sampler, guidance=request.guidance if sampler.guidance is None else sampler.guidance
+    )
 
 
 class Again(Sequence[str]):
@@ -88,18 +102,27 @@ def make_text_run(
         tell: is told of the progress, in sentences.
 
     Raises:
-        InputError: what is asked does not fit the pipeline, or a detector fails or does not fit its reference.
+        InputError: what is asked does not fit the pipeline, a detector fails or does not fit its reference, or the
+            guidance scale cannot be searched so.
     """
-
+    if settings.tune_guidance and clip is None:
+        raise InputError(
+            "the guidance scale is searched only with a CLIP, for distances by themselves prefer low scales; give "
+            "--clip (clip), or a fixed scale"
+        )
+    if settings.tune_guidance and not request.guidance > 1:
+        raise InputError(
+            f"the guidance scale is searched around {request.guidance:g}, which is none; give a scale above 1"
+        )
     texts = Again(prompts)
 
     @cache
     def draw(text: str) -> TextDrawing:
-        return prepare(model, replace(request, sampler=Sampler.parse(text)), texts, batch)
+        return prepare(model, _at(request, text), texts, batch)
 
     first = draw(str(request.sampler))
     images: dict[str, Any] = {key: value for key, value in first.about.items() if key not in _OF_SAMPLERS}
-    captions = Captions(clip, texts) if clip else None
+    captions = Captions(clip, texts, always=settings.tune_guidance) if clip else None
     return TextRun(
         model=model.name,
         identity=model.identity,
@@ -107,7 +130,6 @@ def make_text_run(
         settings=settings,
         ranks=ranks,
         folder=folder,
-        form={"format": SAMPLER_FORMAT, "guidance": request.guidance},
         tell=tell,
         draw=draw,
         first=first,

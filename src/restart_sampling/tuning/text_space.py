@@ -57,6 +57,7 @@ class TextSpace:
         guidance: scale of classifier-free guidance, which chooses the published restarts.
         draw: asks the pipeline what a sampler costs in it.
         rises: whether there may be restarts and stochastic solvers.
+        tune_guidance: whether samplers may have another scale: scale - 1, which is guidance's weight, is half to twice.
     """
 
     nfe: int
@@ -64,6 +65,7 @@ class TextSpace:
     guidance: float
     draw: Callable[[str], TextDrawing]
     rises: bool = True
+    tune_guidance: bool = False
 
     def __post_init__(self) -> None:
         check_nfe(self.nfe)
@@ -79,6 +81,7 @@ class TextSpace:
         solver = trial.suggest_categorical("solver", self.solvers)
         grid = trial.suggest_categorical("grid", tuple(self._grids))
         settings = {"solver": solver, **self._grids[grid], **self._range(trial, grid)}
+        guidance = self._scale(trial)
         wanted = suggest_intervals(trial, *self._ratios) if self.rises else []
         if wanted:
             other = trial.suggest_categorical("restart_solver", ("the same", *self.solvers))
@@ -87,7 +90,7 @@ class TextSpace:
         with _without_notes():
             for count in range(len(wanted), -1, -1):  # restarts for which the main grid has no room are left out
                 parts, _ = share_out(wanted[:count], solver, settings.get("restart_solver", solver), self.nfe)
-                if sampler := self._exact(settings, self._place(wanted, parts)):
+                if sampler := self._exact(settings, self._place(wanted, parts), guidance):
                     return sampler
         raise InputError(f"no sampler of NFE {self.nfe} around {solver} fits the pipeline")
 
@@ -103,7 +106,7 @@ class TextSpace:
     def complexity(self, text: str) -> tuple[int, int]:
         """Orders samplers from the simplest: by settings that one would have to understand, then by length."""
         sampler = Sampler.parse(text)
-        return len(sampler.settings) + 4 * len(sampler.intervals), len(text)
+        return len(sampler.settings) + (sampler.guidance is not None) + 4 * len(sampler.intervals), len(text)
 
     def suggestion(self, text: str) -> dict[str, Any] | None:
         """Returns what a trial has to suggest for a sampler of our scheduler, as near as it comes; None: for others."""
@@ -117,6 +120,7 @@ class TextSpace:
             return None
         values: dict[str, Any] = {"solver": solver, "grid": max(fitting, key=lambda name: len(self._grids[name]))}
         values |= {"sigma_min": settings.get("sigma_min") or 0.0, "sigma_max": settings.get("sigma_max") or inf}
+        values |= {"guidance": self.guidance if sampler.guidance is None else sampler.guidance}
         same = restart_solver in (None, solver)
         values |= {"restart_solver": "the same" if same else restart_solver, "restart_grid": settings["restart_grid"]}
         values |= given_intervals(sampler.intervals, self._scheduler.process.ratio, restart_solver or solver, self.nfe)
@@ -167,6 +171,14 @@ class TextSpace:
             "sigma_max": rounded(_TOP * trial.suggest_float("sigma_max", high / 3, high, log=True)),
         }
 
+    def _scale(self, trial: Any) -> float | None:
+        """Suggests the guidance scale; None: that of all."""
+        if not self.tune_guidance:
+            return None
+        weight = self.guidance - 1
+        scale = rounded(trial.suggest_float("guidance", 1 + weight / 2, 1 + 2 * weight, log=True))
+        return None if scale == self.guidance else scale
+
     def _place(self, wanted: Sequence[Wanted], parts: Sequence[Part]) -> list[RestartInterval]:
         """The intervals of the parts, whose t_min the scheduler moves to its grid."""
         level, top = self._scheduler.process.level, _TOP * self._highest
@@ -174,11 +186,13 @@ class TextSpace:
         pairs = zip(parts, ends, strict=False)
         return [RestartInterval(part.steps + 1, part.repeats, *own) for part, own in pairs if own[0] < own[1]]
 
-    def _exact(self, settings: Mapping[str, Any], intervals: Sequence[RestartInterval]) -> Sampler | None:
+    def _exact(
+        self, settings: Mapping[str, Any], intervals: Sequence[RestartInterval], guidance: float | None = None
+    ) -> Sampler | None:
         """The sampler with t_min as the scheduler has them; None: it does not have the NFE, or does not fit."""
         steps = main_steps(settings["solver"], self.nfe) or 1
         for count in (steps, steps + 1, steps - 1):
-            sampler = self._sampler(settings, intervals, count)
+            sampler = self._sampler(settings, intervals, count, guidance)
             if self._fits(str(sampler)):
                 break
         else:
@@ -189,12 +203,20 @@ class TextSpace:
         exact = replace(sampler, intervals=tuple(snapped))
         return exact if self._fits(str(exact)) else sampler
 
-    def _sampler(self, settings: Mapping[str, Any], intervals: Sequence[RestartInterval], steps: int) -> Sampler:
+    def _sampler(
+        self,
+        settings: Mapping[str, Any],
+        intervals: Sequence[RestartInterval],
+        steps: int,
+        guidance: float | None = None,
+    ) -> Sampler:
         restarts = [[each.points, each.repeats, each.t_min, each.t_max] for each in intervals]
         own = {key: value for key, value in settings.items() if restarts or not key.startswith("restart_")}
         end = {} if self._flow else {"final_sigmas_type": "zero"}
         budget = {"restart_budget": "calls"} if restarts else {}
-        return restart_sampler(steps, {"restart": restarts, **budget, **own, **end}, self._flow, self.guidance)
+        scale = self.guidance if guidance is None else guidance
+        sampler = restart_sampler(steps, {"restart": restarts, **budget, **own, **end}, self._flow, scale)
+        return replace(sampler, guidance=guidance)
 
     def _plain(self, solver: str, grid: str, steps: int) -> str:
         return str(self._sampler({"solver": solver, **self._grids[grid]}, (), steps))

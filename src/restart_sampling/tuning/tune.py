@@ -23,7 +23,18 @@ from restart_sampling.tuning.teacher import Begin
 from restart_sampling.tuning.tune_pipeline import ASKED, Pipeline, TunedSampler, is_pipeline, tune_pipeline
 
 _DRAWING = ("classes", "guidance", "noise", "exact")  # of `NetDrawing`
-_SETTINGS = {"minutes", "trials", "images", "race", "confirm", "sampler", "start", "rises"}  # of `Settings`
+_SETTINGS = {
+    "minutes",
+    "trials",
+    "images",
+    "race",
+    "confirm",
+    "sampler",
+    "start",
+    "rises",
+    "known",
+    "tune_guidance",
+}  # of `Settings`
 
 
 @dataclass(frozen=True)
@@ -96,9 +107,9 @@ def tune(
         out: a folder, in which a later call goes on where one was interrupted, and for `report`; None: nothing is kept.
         batch_size: samples at a time; default: as many as pay.
         tell: is told of the progress, in sentences.
-        **options: of the search (minutes, trials, images, race, confirm, sampler, start, rises: see
-            `tuning.settings.Settings`); of images classes, guidance, noise and exact, as of `generate`; of a pipeline
-            guidance (7.5), negative_prompt, height, width and interval (of guidance).
+        **options: of the search (minutes, trials, images, race, confirm, sampler, start, rises, known, tune_guidance:
+            see `tuning.settings.Settings`); of images classes, guidance, noise and exact, as of `generate`; of a
+            pipeline guidance (7.5), negative_prompt, height, width and interval (of guidance).
 
     Returns:
         The plan, with its `verdict` and `evidence`; of several NFE one for each, by NFE. For a pipeline it is a
@@ -132,8 +143,8 @@ def tune(
             asked=drawing,
         )
     require_net(net)
-    if prompts is not None or clip is not None:
-        raise InputError("prompts and clip are for text-to-image pipelines; leave them out")
+    if prompts is not None or clip is not None or settings.tune_guidance:
+        raise InputError("prompts, clip and tune_guidance are for text-to-image pipelines; leave them out")
     if (reference is None) == (objective is None):
         raise InputError("give either a reference of images or an objective, by which plans are judged")
     judge: Objective

@@ -12,11 +12,12 @@ from restart_sampling.sampling.sample import net_path
 from restart_sampling.sampling.solvers.by_name import SOLVERS
 from restart_sampling.tuning.budget import LEAST_STEPS, main_steps, restart_calls
 
-_PUBLISHED = [name for name in PRESETS if "-tuned-" not in name]
+_FOUND = {name for name in PRESETS if "-tuned-" in name}
+_PUBLISHED = [name for name in PRESETS if name not in _FOUND]
 _SOLVERS = (*(name for name in SOLVERS if name != "ddim"), "unipc:p=2")  # ddim is euler, on the levels of VE
 
 
-def usual_plans(net: Net, nfe: int, rises: bool = True) -> list[str]:
+def usual_plans(net: Net, nfe: int, rises: bool = True, known: bool = True) -> list[str]:
     """Lists the texts of plans that take `nfe` calls, or one less where a solver's steps do not divide it.
 
     These are the net's own default, every solver on EDM's grid by itself and with each published choice of
@@ -26,9 +27,10 @@ def usual_plans(net: Net, nfe: int, rises: bool = True) -> list[str]:
         net: that is tuned.
         nfe: calls of the denoiser.
         rises: whether there may be restarts, churn and stochastic solvers.
+        known: whether a default that was found by `tune` is one of them.
     """
     found: dict[str, None] = {}
-    for plan in _plans(net, nfe):
+    for plan in _plans(net, nfe, known):
         with suppress(InputError):
             path = net_path(net, plan)
             if path.nfe(*plan.solvers) in (nfe - 1, nfe) and (rises or _falls_only(plan)):
@@ -36,9 +38,14 @@ def usual_plans(net: Net, nfe: int, rises: bool = True) -> list[str]:
     return list(found)
 
 
-def _plans(net: Net, nfe: int) -> Iterator[Plan]:
+def found_plans(nfe: int) -> list[str]:
+    """Lists the plans that were found for the models of the package, those of an NFE near this one first."""
+    return [PRESETS[name].plan for name in sorted(_FOUND, key=lambda name: (abs(PRESETS[name].nfe - nfe), name))]
+
+
+def _plans(net: Net, nfe: int, known: bool) -> Iterator[Plan]:
     default = getattr(net, "default_plan", None)
-    if default is not None:
+    if default is not None and (known or default not in _FOUND):
         yield Plan.parse(default)
     restarts = {
         tuple((each.t_min, each.t_max) for each in plan.intervals): plan.intervals

@@ -88,7 +88,6 @@ def generate(
         raise InputError("give either --prompt, or --prompts with a file")
     check_images_place(out)
     chip = pick_device(device)
-    guidance = asked.scale(guidance)
     prompts_path = None if prompt_texts else asked.captions(prompts_path)
 
     from restart_sampling.base.files import remove_partials
@@ -102,6 +101,7 @@ def generate(
     with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             sampler = Sampler.parse(scheduler_text, steps)
+            guidance = asked.scale(guidance, sampler)
             prompts = read_captions(prompts_path, count) if prompts_path else check_texts(prompt_texts, count)
             drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, batch)
             store = BlockStore(out, cut(range(len(prompts)), drawing.batch), drawing.about)

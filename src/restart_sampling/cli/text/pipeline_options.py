@@ -128,10 +128,12 @@ class PipelineOptions:
         """Whether it is the pipeline that comes with the package."""
         return self.model_name == TINY
 
-    def scale(self, guidance: float | None) -> float:
-        """The guidance scale: what the user wrote, or what suits the pipeline."""
+    def scale(self, guidance: float | None, sampler: Sampler | None = None) -> float:
+        """The guidance scale: what the user wrote, what goes with the sampler, or what suits the pipeline."""
         if guidance is not None:
             return guidance
+        if sampler is not None and sampler.guidance is not None:
+            return sampler.guidance
         return TINY_GUIDANCE if self.tiny else 7.5
 
     def captions(self, path: Path | None) -> Path:

@@ -57,6 +57,11 @@ from restart_sampling.cli.tune_options import SearchOptions, read_nfes, search_o
     f"tiny-clip for {TINY}, else none.",
 )
 @guidance_option
+@click.option(
+    "--tune-guidance",
+    is_flag=True,
+    help="Search the guidance scale too, around --guidance; what is found may not fit the prompts worse, by the CLIP.",
+)
 @search_options
 @pipeline_options
 @drawn_batch_option
@@ -70,6 +75,7 @@ def tune(
     detector_name: str | None,
     clip_name: str | None,
     guidance: float | None,
+    tune_guidance: bool,
     search: SearchOptions,
     asked: PipelineOptions,
     batch: int | None,
@@ -99,7 +105,7 @@ def tune(
     from restart_sampling.tuning.budget import check_nfe
     from restart_sampling.tuning.text_run import any_sampler, make_text_run
 
-    settings, out = search.settings(), search.out
+    settings, out = replace(search.settings(), tune_guidance=tune_guidance), search.out
     for nfe in nfes:
         check_nfe(nfe)
     batch = None if batch is None else settings.even(batch)
@@ -132,7 +138,8 @@ def tune(
                 {
                     "model": describe_model(model),
                     **describe_notes([run.first]),
-                    "NFE": f"{', '.join(map(str, nfes))}, guidance {guidance:g}",
+                    "NFE": f"{', '.join(map(str, nfes))}, guidance {guidance:g}"
+                    + ", and searched around it" * tune_guidance,
                     "prompts": f"{len(prompts)} ({prompts_path}), by seed",
                     "judged by": ", ".join(judges),
                     "time": search.time,

@@ -7,6 +7,7 @@ the order of the parameters. Source: Song et al. 2021 (arXiv 2011.13456), append
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -84,15 +85,13 @@ def read(state: State, averages: Sequence[Tensor] | None, path: Path) -> Found |
         raise UnreadableError("it lies in a folder subvp, and models of the sub-VP SDE are not read")
     shapes = {key: tensor.shape for key, tensor in state.items() if key != "sigmas"}
     for folders, (class_name, kwargs) in PUBLISHED.items():
-        with torch.device("meta"):
-            network = cast(SongUNet, DENOISERS[class_name](**kwargs).model)
-        places, own = _places(network), network.state_dict()
-        if shapes == {part: _shape(parts, own[key]) for key, parts in places.items() for part in parts}:
+        theirs, places = _published(folders)
+        if shapes == theirs:
             trained = state if averages is None else _averaged(state, averages)
             taps = kwargs.get("resample_filter", (1, 1))
             tensors = {
-                f"model.{key}": _ours(key, [trained[part] for part in places[key]]) if key in places else low_pass(taps)
-                for key in own
+                f"model.{key}": _ours(key, [trained[part] for part in parts]) if parts else low_pass(taps)
+                for key, parts in places.items()
             }
             if class_name == "VPPrecond":
                 warnings.warn(
@@ -103,6 +102,20 @@ def read(state: State, averages: Sequence[Tensor] | None, path: Path) -> Found |
             return Found(FORMAT, class_name, {**kwargs, **_range(class_name, state)}, tensors, _said(folders, averages))
     published = ", ".join(folder for folders in PUBLISHED for folder in folders)
     raise UnreadableError(f"it is a network of score_sde, but none of those that load: {published}")
+
+
+@cache
+def _published(folders: tuple[str, ...]) -> tuple[dict[str, Size], dict[str, list[str]]]:
+    """The shapes of a network's tensors by their names in the file, and those names by ours; [] for a filter.
+
+    It is a network of `PUBLISHED`.
+    """
+    class_name, kwargs = PUBLISHED[folders]
+    with torch.device("meta"):
+        network = cast(SongUNet, DENOISERS[class_name](**kwargs).model)
+    places, own = _places(network), network.state_dict()
+    shapes = {part: _shape(parts, own[key]) for key, parts in places.items() for part in parts}
+    return shapes, {key: places.get(key, []) for key in own}
 
 
 def _averaged(state: State, averages: Sequence[Tensor]) -> State:

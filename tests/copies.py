@@ -1,0 +1,99 @@
+"""Commands in copies of this process, which has imported what they need: a start takes milliseconds, not seconds.
+
+torchrun is torch's own, and starts its processes as such copies, too.
+"""
+
+import os
+import pkgutil
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from contextlib import suppress
+from importlib import import_module
+from typing import NoReturn
+
+import torch.distributed.run  # noqa: F401
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+import restart_sampling
+
+
+def import_all() -> None:
+    """Imports the package, so that no copy has to."""
+    for module in pkgutil.walk_packages(restart_sampling.__path__, "restart_sampling."):
+        if not module.name.endswith("__main__"):
+            with suppress(ImportError):  # of an extra that is not there
+                import_module(module.name)
+
+
+class Copy:
+    """Runs `python -m MODULE ARGUMENTS...` in a copy of this process: what is used of `subprocess.Popen`."""
+
+    def __init__(self, args, env, stdout=None, stderr=None, start_new_session=True) -> None:
+        self.returncode: int | None = None
+        self._stderr = stderr
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run([str(word) for word in args], env, stdout, stderr)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        until = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired("a copy", timeout)
+            time.sleep(0.005)
+        return self.returncode
+
+    def communicate(self, timeout: float = 300) -> tuple[str, str]:
+        self.wait(timeout)
+        self._stderr.seek(0)
+        return "", self._stderr.read()
+
+
+def start(*words: object) -> Copy:
+    """Python with these arguments, on one core, in a session of its own."""
+    stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+    return Copy([sys.executable, *words], {**os.environ, "OMP_NUM_THREADS": "1"}, subprocess.DEVNULL, stderr)
+
+
+def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
+    """Ends this process, whatever happens: the frames above are another's."""
+    code = 1
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.environ.clear()
+        os.environ.update(env)
+        empty = os.open(os.devnull, os.O_RDWR)
+        for number, file in enumerate((subprocess.DEVNULL, stdout, stderr)):
+            if file is not None:
+                os.dup2(empty if file == subprocess.DEVNULL else file.fileno(), number)
+        subprocess_handler.Popen = Copy
+        _, module, *rest = args[args.index("-m") :]
+        sys.argv = [module, *rest]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(BaseException):
+            threading._shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
