@@ -151,7 +151,7 @@ def _images_tab(models: Sequence[str], tuned: Sequence[Path], device: torch.devi
     chosen = [classes, *plan_texts, *starts, *every_slider, box, shown_map, *abouts, paths]
     model.input(choose, model, chosen, **live)
 
-    def draw(name: str, *asked: Any) -> Iterator[list[Markup | str]]:  # Gradio looks for `yield`
+    def draw(name: str, *asked: Any) -> Iterator[list[Any]]:  # Gradio looks for `yield`
         yield from _draw(load(name), *asked)
 
     drawing = go.click(
@@ -254,9 +254,7 @@ def _move(name: str, text: str, *positions: float | str) -> list[Any]:
         return [gr.skip(), wrong(error)]
 
 
-def _draw(
-    choice: Choice, class_name: str, seed: int | None, count: int, view: str, *texts: str
-) -> Iterator[list[Markup | str]]:
+def _draw(choice: Choice, class_name: str, seed: int | None, count: int, view: str, *texts: str) -> Iterator[list[Any]]:
     """Draws with both plans; yields what the page shows."""
     begun = time.monotonic()
     count = min(max(int(count), 1), MAX_IMAGES)
@@ -266,6 +264,11 @@ def _draw(
     if choice.classes:
         own = class_name not in choice.classes
         labels = [k % len(choice.classes) if own else choice.classes.index(class_name) for k in range(count)]
+
+    def status(what: str) -> Markup:
+        return Markup("<p>{}: seeds {} to {}</p>").format(what, seeds[0], seeds[-1])
+
+    yield [status("drawing"), gr.skip(), gr.skip()]  # once: what comes after Stop must not say so again
     try:
         plans = [read_plan(text, choice.net) for text in texts]
         runs = [on_the_way(choice.net, plan, seeds, labels, view == "noisy states") for plan in plans]
@@ -275,8 +278,7 @@ def _draw(
             if not done and time.monotonic() - shown < _BETWEEN:
                 continue
             shown = time.monotonic()
-            what = f"done in {shown - begun:.1f} s" if done else "drawing"
             pictures = [show(f"Plan {letter}", each) if each else "" for letter, each in zip("AB", latest, strict=True)]
-            yield [Markup("<p>{}: seeds {} to {}</p>").format(what, seeds[0], seeds[-1]), *pictures]
+            yield [status(f"done in {shown - begun:.1f} s") if done else gr.skip(), *pictures]
     except InputError as error:
         yield [wrong(error), "", ""]
