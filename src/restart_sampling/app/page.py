@@ -33,6 +33,7 @@ _CSS = """
 .gradio-container { max-width: 1100px !important; margin: 0 auto; }
 .paths svg { width: 100%; height: auto; max-width: 640px; display: block; margin: 0 auto; background: white; }
 .map svg { width: 100%; height: auto; max-width: 420px; display: block; margin: 0 auto; background: white; }
+.side { min-width: min(300px, 100%) !important; }
 .samples { width: 100%; image-rendering: pixelated; }
 figure { margin: 0; }
 figcaption { font-size: 0.9em; opacity: 0.8; }
@@ -102,7 +103,7 @@ def _images_tab(models: Sequence[str], tuned: Sequence[Path], device: torch.devi
             raise gr.Error(str(error), print_exception=False) from error  # a message on the page
 
     with gr.Row():
-        model = gr.Dropdown([*models], value=models[0], label="Model")
+        model = gr.Dropdown([*models], value=models[0], label="Model", min_width=240)
         classes = gr.Dropdown(_classes(first), value=_classes(first)[0], label="Class", visible=bool(first.classes))
         seed = gr.Number(0, label="First seed", precision=0, minimum=0, maximum=2**31)
         images = gr.Slider(1, MAX_IMAGES, value=8, step=1, label="Images")
@@ -115,7 +116,7 @@ def _images_tab(models: Sequence[str], tuned: Sequence[Path], device: torch.devi
         view = gr.Radio(["estimates", "noisy states"], value="estimates", label="On the way, show the")
     status = gr.HTML(elem_id="status")
     with gr.Row():
-        outs = [gr.HTML(elem_id=f"samples-{letter}") for letter in "AB"]
+        outs = [gr.HTML(elem_id=f"samples-{letter}", elem_classes="side") for letter in "AB"]
     with gr.Accordion("Map of the model: what one restart does", open=False, visible=bool(first.map)) as box:
         shown_map = gr.HTML(_map(first), elem_classes="map")
 

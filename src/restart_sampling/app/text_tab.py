@@ -43,7 +43,7 @@ def text_tab(names: Sequence[str], device: torch.device) -> None:
             raise gr.Error(str(error), print_exception=False) from error
 
     with gr.Row():
-        model = gr.Dropdown([*names], value=names[0], label="Pipeline")
+        model = gr.Dropdown([*names], value=names[0], label="Pipeline", min_width=240)
         guidance = gr.Slider(1, 20, value=scale, step=0.5, label="Guidance scale")
         seed = gr.Number(0, label="First seed", precision=0, minimum=0, maximum=2**31)
         count = gr.Slider(1, MAX_IMAGES, value=4, step=1, label="Images")
@@ -56,7 +56,7 @@ def text_tab(names: Sequence[str], device: torch.device) -> None:
         stop = gr.Button("Stop")
     status = gr.HTML(elem_id="text-status")
     with gr.Row():
-        outs = [gr.HTML(elem_id=f"text-samples-{letter}") for letter in "AB"]
+        outs = [gr.HTML(elem_id=f"text-samples-{letter}", elem_classes="side") for letter in "AB"]
 
     def refresh(name: str, guidance: float, *texts: str) -> list[Markup]:
         return describe(load(name), texts, guidance)

@@ -24,8 +24,8 @@ def list_models(as_json: bool) -> None:
     """List the models that have names, and say where each is."""
     from restart_sampling.base.download import cache_folder
     from restart_sampling.cli.row_options import print_table
+    from restart_sampling.models.by_name import BUNDLED, BY_HAND, PUBLISHED
     from restart_sampling.models.default_plans import DEFAULT_PLANS
-    from restart_sampling.models.resolve import BUNDLED, BY_HAND, PUBLISHED
 
     def where(file_name: str, otherwise: str) -> str:
         path = cache_folder() / file_name

@@ -26,9 +26,8 @@ def table(path: Path, form: str) -> None:
     \b
       restart-sampling results table sweep --format latex > table.tex
     """
-    from restart_sampling.comparison.comparable import RESULTS
     from restart_sampling.comparison.table import FORMATS, results_table
-    from restart_sampling.evaluation.results_file import describe_damage, read_results
+    from restart_sampling.evaluation.results_file import RESULTS, describe_damage, read_results
 
     if path.is_dir():
         path = path / RESULTS

@@ -139,10 +139,10 @@ def compare(
     metrics_text = metrics_text or ("fd,clip" if asked.tiny else "fd,clip,aesthetic")
 
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.comparison.comparable import RESULTS
     from restart_sampling.comparison.published_text import NOTES
     from restart_sampling.comparison.text_comparison import TextComparison, text_row
     from restart_sampling.evaluation.metrics import GROUPS, METRICS
+    from restart_sampling.evaluation.results_file import RESULTS
     from restart_sampling.evaluation.setup import open_setup
     from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
