@@ -21,7 +21,7 @@ def results() -> None:
     help="Markdown; CSV with all digits; LaTeX with the rules of booktabs.",
 )
 def table(path: Path, form: str) -> None:
-    """Print the rows of a results file, or of the sweep in a folder, as a table.
+    """Print the rows of a results file as a table. The folder of a sweep will do.
 
     \b
       restart-sampling results table sweep --format latex > table.tex

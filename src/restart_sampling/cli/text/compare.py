@@ -122,9 +122,10 @@ def compare(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Compare samplers on the prompts of a CSV: Fréchet distance, CLIP and aesthetic score at each guidance scale.
+    """Compare samplers at each guidance scale.
 
-    The same command goes on after an interruption, and does what is missing of a longer list; also under torchrun.
+    By Fréchet distance, CLIP and aesthetic score, on the prompts of a CSV. The same command goes on after an
+    interruption, and does what is missing of a longer list; also under torchrun.
 
     \b
       restart-sampling text compare --out table
