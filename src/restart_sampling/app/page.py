@@ -32,7 +32,7 @@ _THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-mono
 _CSS = """
 .gradio-container { max-width: 1100px !important; margin: 0 auto; }
 .paths svg { width: 100%; height: auto; max-width: 640px; display: block; margin: 0 auto; background: white; }
-.map svg { width: 100%; height: auto; max-width: 420px; display: block; margin: 0 auto; background: white; }
+.map svg { width: 100%; height: auto; max-width: 760px; display: block; margin: 0 auto; background: white; }
 .side { min-width: min(300px, 100%) !important; }
 .samples { width: 100%; image-rendering: pixelated; }
 figure { margin: 0; }

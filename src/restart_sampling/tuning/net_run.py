@@ -131,7 +131,7 @@ class NetRun(Run):
         self.tell("map: one restart at each pair of levels")
         cells = map_restarts(self.net, bench, range(self.settings.seeds[1].stop))
         if self.ranks.first:
-            content: dict[str, Any] = {"base": BASE, "cells": cells}
+            content: dict[str, Any] = {"base": BASE, "detector": next(iter(self.objective.setups)), "cells": cells}
             if marginals:
                 self.tell("map: drift of the ODE, and the additional error of a pass")
                 content |= marginals.measure(map_levels(self.net))
