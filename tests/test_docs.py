@@ -115,5 +115,6 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     for name, page in pages.items():
         assert not re.search(r"<(?:script|link|img)\b[^>]*(?:src|href)=.?(?:https?:)?//", page), name
     assert "--guidance FLOAT" in pages["commands.html"]
+    assert "[1&lt;=x&lt;=65535]" in pages["commands.html"]
     for notebook in ("own-network-notebook.html", "choose-a-plan-notebook.html"):
         assert 'src="data:image/png' in pages[notebook]
