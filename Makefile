@@ -2,14 +2,15 @@
 # make test    lint, type check and tests
 # make docs    the documentation site: out/site/index.html
 # make report-shot    a small sweep, its report and a picture of it in Chromium: out/report/report.png
-# make release    the sdist and the wheel in dist/, checked, and the wheel used in an empty environment
+# make wheel   the sdist and the wheel in dist/, checked, and the wheel used in an empty environment
+# make release    the same, where nothing is left that only the owner knows
 # Each sets up .venv by itself when that is missing or older than pyproject.toml or constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: demo test lint docs report-shot release clean
+.PHONY: demo test lint docs report-shot wheel release clean
 
 demo: $(READY)
 	$(VENV)/bin/restart-sampling demo --out out/demo.png
@@ -28,7 +29,7 @@ docs: $(READY)
 report-shot: $(READY)
 	PYTHONPATH=tests $(VENV)/bin/python tests/pictures/report_shot.py out/report
 
-release:
+wheel:
 	rm -rf dist build/release
 	$(PYTHON) -m venv --clear build/release/tools
 	build/release/tools/bin/python -m pip install --quiet build twine check-wheel-contents
@@ -41,6 +42,12 @@ release:
 	    && empty/bin/restart-sampling generate --model cifar10-small --plan 3 --seeds 0-3 --out images \
 	    && empty/bin/python -m restart_sampling doctor
 	ls -l dist
+
+# The files are those of CONTRIBUTING.md, 'Before a release'.
+release:
+	@if grep -Hn OWNER pyproject.toml integrations/comfyui/pyproject.toml CITATION.cff mkdocs.yml; then \
+	    echo "these lines have to name the owner before a release; see CONTRIBUTING.md, or make wheel for a trial" >&2; exit 2; fi
+	$(MAKE) wheel
 
 clean:
 	rm -rf $(VENV) build dist out src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

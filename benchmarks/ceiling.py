@@ -47,10 +47,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import restart_sampling as rs
 from restart_sampling.base.numerics import full_float32
+from restart_sampling.models.by_name import BUNDLED
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.fast import keep_compiled
 from restart_sampling.models.layers import UNetBlock
-from restart_sampling.models.resolve import BUNDLED
 from throughput import build, ceiling, milliseconds, one_call, print_kernels
 
 BATCHES = {"cifar10": 512, "imagenet64": 128, "cifar10-small": 512, "tiny": 4}

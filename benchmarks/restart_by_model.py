@@ -12,7 +12,7 @@ import click
 
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.results_file import read_results
-from restart_sampling.pictures.style import SECONDARY, save_figure, stacked, style
+from restart_sampling.pictures.style import SECONDARY, detector_note, save_figure, stacked, style
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 MARKERS = "osD^"
@@ -20,8 +20,9 @@ MARKERS = "osD^"
 
 @dataclass(frozen=True)
 class Change:
-    """The distance of a row, its difference to the base, and the standard error of that."""
+    """The distance of a row, by its detector, its difference to the base, and the standard error of that."""
 
+    detector: str
     distance: float
     difference: float
     error: float
@@ -30,7 +31,10 @@ class Change:
 def changes(results: Path, base: str) -> dict[str, Change]:
     """By the name of the row."""
     rows = {row["name"]: row for row in read_results(results)}
-    return {name: Change(row["frechet_distance"], *paired_difference(row, rows[base])) for name, row in rows.items()}
+    return {
+        name: Change(row["detector_name"], row["frechet_distance"], *paired_difference(row, rows[base]))
+        for name, row in rows.items()
+    }
 
 
 def draw(models: dict[str, dict[str, Change]], rows: list[str], base: str, out: Path) -> None:
@@ -53,7 +57,8 @@ def draw(models: dict[str, dict[str, Change]], rows: list[str], base: str, out: 
             )
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel(f"change of the Fréchet distance against {base}")
+        notes = {detector_note(found[row].detector) for found in models.values() for row in rows}
+        axes.set_xlabel(f"change of the Fréchet distance {' '.join(sorted(notes))} against {base}")
         figure.legend(loc="outside upper center", ncols=len(models), columnspacing=1, handletextpad=0.2)
     save_figure(figure, out)
 

@@ -97,4 +97,4 @@ def _link(found: re.Match[str]) -> str:
 
 def _plain(text: str) -> str:
     """Escapes what Markdown would read as its own."""
-    return re.sub(r"([\\`*_\[\]<>#])", r"\\\1", text)
+    return re.sub(r"([\\`*_\[\]#])", r"\\\1", text).replace("<", "&lt;")

@@ -99,6 +99,17 @@ def test_links_of_the_readme_lead_to_files():
         assert (ROOT / link).exists(), link
 
 
+def test_make_release_looks_for_what_contributing_says_that_the_owner_fills_in():
+    _, list_of_lines = (ROOT / "CONTRIBUTING.md").read_text().split("## Before a release")
+    listed = re.findall(r"^\| `(.+?)` \| `(.+?)(?:\.\.\.)?` \|", list_of_lines, re.MULTILINE)
+    (files,) = re.findall(r"grep -Hn OWNER (.+?);", (ROOT / "Makefile").read_text())
+    assert set(files.split()) == {file for file, _ in listed}
+    for file in files.split():
+        known = tuple(start for name, start in listed if name == file)
+        for line in (ROOT / file).read_text().splitlines():
+            assert "OWNER" not in line or line.startswith(known), f"{file}: {line}"
+
+
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     """Strict: a link or an anchor that leads nowhere, or a page that is in no menu, is an error. Runs the notebooks."""
     words = [sys.executable, "-m", "mkdocs", "build", "--site-dir", tmp_path / "site"]
@@ -115,5 +126,6 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     for name, page in pages.items():
         assert not re.search(r"<(?:script|link|img)\b[^>]*(?:src|href)=.?(?:https?:)?//", page), name
     assert "--guidance FLOAT" in pages["commands.html"]
+    assert "[1&lt;=x&lt;=65535]" in pages["commands.html"]
     for notebook in ("own-network-notebook.html", "choose-a-plan-notebook.html"):
         assert 'src="data:image/png' in pages[notebook]

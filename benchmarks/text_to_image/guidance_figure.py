@@ -24,12 +24,11 @@ from pack import captions_of
 
 from restart_sampling.base.files import atomic
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.comparison.comparable import RESULTS
 from restart_sampling.comparison.rows import Row, Watch
 from restart_sampling.comparison.text_comparison import TextComparison, text_row
 from restart_sampling.evaluation.clip import ClipScore, load_clip
 from restart_sampling.evaluation.metrics import paired_difference
-from restart_sampling.evaluation.results_file import append_result
+from restart_sampling.evaluation.results_file import RESULTS, append_result
 from restart_sampling.evaluation.setup import open_setup
 from restart_sampling.evaluation.tiny_clip import REFERENCE, TINY_CLIP
 from restart_sampling.images.prompts import read_prompts, write_prompts

@@ -199,19 +199,17 @@ def test_the_page_draws(model):
     from restart_sampling.text_to_image.pipeline import load_pipeline
 
     make_page([str(model)], pipelines=["tiny-text-to-image"])
-    told = []
     pipeline = load_pipeline("tiny-text-to-image", torch.device("cpu"), torch.float32)
-    asked = (3.0, 7, 1, ("ddim:2", "restart:9 [2,1,0.5,2]"))
-    *_, (status, *shown) = draw_prompt(pipeline, "a red ship", *asked, lambda share, desc: told.append(share))
+    asked = (3.0, 7, 1, "ddim:2", "restart:9 [2,1,0.5,2]")
+    *_, (status, *shown) = draw_prompt(pipeline, "a red ship", *asked)
     assert "seeds 7 to 7" in status
     assert ["done" in each for each in shown] == [True, True]
-    assert told[-1] == pytest.approx(1)
-    [(status, *_)] = draw_prompt(pipeline, "", *asked, lambda share, desc: None)
+    *_, (status, *_) = draw_prompt(pipeline, "", *asked)
     assert "there is no prompt" in status
     choice = load_choice(str(model), [], torch.device("cpu"))
     *_, (status, *shown) = _draw(choice, "one each", 0, 5, "estimates", "4", "3 [2,1,1,3]")
     assert "seeds 0 to 4" in status
     assert ["done" in each for each in shown] == [True, True]
-    [(status, *_)] = _draw(choice, "one each", 0, 5, "estimates", "4", "x")
+    *_, (status, *_) = _draw(choice, "one each", 0, 5, "estimates", "4", "x")
     assert "wrong" in status
     gc.collect()  # here, where its warnings are ignored

@@ -7,12 +7,15 @@ import sys
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
 from PIL import Image
 
 import restart_sampling as rs
 from restart_sampling.base.errors import InputError
+from restart_sampling.cli import cli
 from restart_sampling.cli.sampler_options import _class_number
+from sweeps import result, results_file
 
 WEIGHTS = Path(rs.__file__).parent / "models" / "weights" / "cifar10-small.safetensors"
 
@@ -22,26 +25,46 @@ def generate(run, *arguments):
     return run("generate", "--model", "cifar10-small", *plan, *arguments)
 
 
-@pytest.mark.parametrize(
-    ("words", "commands"),
-    [
-        ([], ("demo", "generate", "model", "plan", "text")),
-        (["text"], ("coco", "compare", "generate", "preview", "score")),
-    ],
-)
-def test_help_lists_the_commands_without_importing_torch(words, commands):
+def every_command(command=cli, path=()):
+    """The words of each command and group, with itself."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from every_command(command.get_command(context, name), (*path, name))
+
+
+def test_what_needs_no_tensor_starts_without_torch(tmp_path):
+    """All help, and the commands that list and print; torch takes seconds to import."""
+    results_file(result("18", 1.0), name=tmp_path / "results.jsonl")
+    helps = [[*path, "--help"] for path, _ in every_command()]
+    lists = [["plan", "--list"], ["model", "list"], ["results", "table", str(tmp_path)], ["--version"]]
     code = f"""
 import sys
 from restart_sampling.cli import main
-try:
-    main([*{words}, "--help"])
-except SystemExit:
-    print({{"torch", "numpy", "rich", "diffusers"}} & set(sys.modules))
+for modules, commands in ({{"torch", "numpy", "rich", "diffusers"}}, {helps}), ({{"torch", "diffusers"}}, {lists}):
+    for words in commands:
+        try:
+            main(words)
+        except SystemExit as end:
+            found = modules & set(sys.modules)
+            if found or end.code:
+                sys.exit(f"{{words}} ends with {{end.code}} and imports {{found}}")
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.splitlines()[-1] == "set()"
-    for command in commands:
-        assert f"  {command} " in out
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(helps) > 25
+
+
+def test_lists_of_commands_have_whole_sentences(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    groups = [(path, command) for path, command in every_command() if isinstance(command, click.Group)]
+    for path, group in groups:
+        out = run(*path, "--help")[1]
+        for name in group.list_commands(click.Context(group)):
+            [line] = re.findall(rf"^  {name} +(.*)$", out, re.MULTILINE)
+            assert re.search(r"[^.]\.$", line), line
+    assert [path for path, _ in groups] == [(), ("model",), ("results",), ("text",)]
 
 
 def test_python_m_is_the_same_command():

@@ -18,26 +18,32 @@ def test_the_map_tells_gains_apart_beside_harm_that_is_a_hundred_times_larger():
         {"t_min": 0.06, "t_max": 0.3, "gain": 0.011, "error": 0.014},
         {"t_min": 0.3, "t_max": 19.0, "gain": 0.048, "error": 0.012},
     ]
-    axes, _ = plot_map({"base": "18", "cells": cells}).axes
+    axes, bar = plot_map({"base": "18", "cells": cells}).axes
     (shown,) = axes.images
     assert shown.norm.vmax == -shown.norm.vmin == pytest.approx(0.06)
     texts = {text.get_text(): text for text in axes.texts}
     assert set(texts) == {"-489", "± 7.8", "+1.1", "± 1.4", "+4.8", "± 1.2"}
     assert [texts[text].get_fontweight() for text in ("-489", "+1.1", "+4.8")] == ["bold", "normal", "bold"]
     assert texts["-489"].get_color() == "white"
+    assert bar.get_xlabel().endswith("(numbers: in hundredths)")  # a file of before 0.2.0 names no detector
 
 
 def test_maps_of_several_models_have_one_scale():
     drift = {"drift": [{"level": level, "value": 0.1, "floor": 0.01} for level in (19.0, 0.06)]}
     drift["passes"] = [{"t_min": 0.06, "t_max": 19.0, "value": 0.05}]
+    known = {"base": "18", "detector": "of/tiny.pt", **drift}
     maps = {
-        title: {"base": "18", "cells": [{"t_min": 0.06, "t_max": 19.0, "gain": gain, "error": 0.01}], **drift}
+        title: {**known, "cells": [{"t_min": 0.06, "t_max": 19.0, "gain": gain, "error": 0.01}]}
         for title, gain in (("one", -0.5), ("other", 0.03))
     }
-    *gains, _, _, bar = plot_maps(maps).axes
+    *gains, drift_of_one, _, bar = plot_maps(maps).axes
     assert [axes.get_title() for axes in gains] == ["one", "other"]
     assert [axes.images[0].norm.vmax for axes in gains] == [pytest.approx(0.04)] * 2
-    assert "plan 18" in bar.get_xlabel()
+    assert bar.get_xlabel().startswith("what one restart takes off the Fréchet distance of plan 18 ")
+    assert bar.get_xlabel().endswith("\n(tiny)")
+    assert drift_of_one.get_ylabel() == "Fréchet distance to true data\n(tiny)"
+    with pytest.raises(InputError, match="the maps are of different detectors"):
+        plot_maps({**maps, "third": {**maps["one"], "detector": "other.pt"}})
     del maps["other"]["drift"]
     with pytest.raises(InputError, match="the map of other has no drift; make it with --data"):
         plot_maps(maps)

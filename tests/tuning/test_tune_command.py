@@ -215,6 +215,7 @@ def test_the_page_of_a_run_with_a_map(place, run, monkeypatch):
     content = json.loads(Path("run/map.json").read_text())
     assert all(cell["t_min"] < cell["t_max"] for cell in content["cells"])
     assert {"drift", "passes"} <= content.keys()
+    assert content["detector"] == "tiny.pt"
     assert "map: most is gained at" in err
     code, _, err = run("report", "run", "--out", "page.html")
     assert code == 0, err

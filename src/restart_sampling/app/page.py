@@ -32,7 +32,8 @@ _THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-mono
 _CSS = """
 .gradio-container { max-width: 1100px !important; margin: 0 auto; }
 .paths svg { width: 100%; height: auto; max-width: 640px; display: block; margin: 0 auto; background: white; }
-.map svg { width: 100%; height: auto; max-width: 420px; display: block; margin: 0 auto; background: white; }
+.map svg { width: 100%; height: auto; max-width: 760px; display: block; margin: 0 auto; background: white; }
+.side { min-width: min(300px, 100%) !important; }
 .samples { width: 100%; image-rendering: pixelated; }
 figure { margin: 0; }
 figcaption { font-size: 0.9em; opacity: 0.8; }
@@ -102,7 +103,7 @@ def _images_tab(models: Sequence[str], tuned: Sequence[Path], device: torch.devi
             raise gr.Error(str(error), print_exception=False) from error  # a message on the page
 
     with gr.Row():
-        model = gr.Dropdown([*models], value=models[0], label="Model")
+        model = gr.Dropdown([*models], value=models[0], label="Model", min_width=240)
         classes = gr.Dropdown(_classes(first), value=_classes(first)[0], label="Class", visible=bool(first.classes))
         seed = gr.Number(0, label="First seed", precision=0, minimum=0, maximum=2**31)
         images = gr.Slider(1, MAX_IMAGES, value=8, step=1, label="Images")
@@ -115,7 +116,7 @@ def _images_tab(models: Sequence[str], tuned: Sequence[Path], device: torch.devi
         view = gr.Radio(["estimates", "noisy states"], value="estimates", label="On the way, show the")
     status = gr.HTML(elem_id="status")
     with gr.Row():
-        outs = [gr.HTML(elem_id=f"samples-{letter}") for letter in "AB"]
+        outs = [gr.HTML(elem_id=f"samples-{letter}", elem_classes="side") for letter in "AB"]
     with gr.Accordion("Map of the model: what one restart does", open=False, visible=bool(first.map)) as box:
         shown_map = gr.HTML(_map(first), elem_classes="map")
 
@@ -151,7 +152,7 @@ def _images_tab(models: Sequence[str], tuned: Sequence[Path], device: torch.devi
     chosen = [classes, *plan_texts, *starts, *every_slider, box, shown_map, *abouts, paths]
     model.input(choose, model, chosen, **live)
 
-    def draw(name: str, *asked: Any) -> Iterator[list[Markup | str]]:  # Gradio looks for `yield`
+    def draw(name: str, *asked: Any) -> Iterator[list[Any]]:  # Gradio looks for `yield`
         yield from _draw(load(name), *asked)
 
     drawing = go.click(
@@ -254,9 +255,7 @@ def _move(name: str, text: str, *positions: float | str) -> list[Any]:
         return [gr.skip(), wrong(error)]
 
 
-def _draw(
-    choice: Choice, class_name: str, seed: int | None, count: int, view: str, *texts: str
-) -> Iterator[list[Markup | str]]:
+def _draw(choice: Choice, class_name: str, seed: int | None, count: int, view: str, *texts: str) -> Iterator[list[Any]]:
     """Draws with both plans; yields what the page shows."""
     begun = time.monotonic()
     count = min(max(int(count), 1), MAX_IMAGES)
@@ -266,6 +265,11 @@ def _draw(
     if choice.classes:
         own = class_name not in choice.classes
         labels = [k % len(choice.classes) if own else choice.classes.index(class_name) for k in range(count)]
+
+    def status(what: str) -> Markup:
+        return Markup("<p>{}: seeds {} to {}</p>").format(what, seeds[0], seeds[-1])
+
+    yield [status("drawing"), gr.skip(), gr.skip()]  # once: what comes after Stop must not say so again
     try:
         plans = [read_plan(text, choice.net) for text in texts]
         runs = [on_the_way(choice.net, plan, seeds, labels, view == "noisy states") for plan in plans]
@@ -275,8 +279,7 @@ def _draw(
             if not done and time.monotonic() - shown < _BETWEEN:
                 continue
             shown = time.monotonic()
-            what = f"done in {shown - begun:.1f} s" if done else "drawing"
             pictures = [show(f"Plan {letter}", each) if each else "" for letter, each in zip("AB", latest, strict=True)]
-            yield [Markup("<p>{}: seeds {} to {}</p>").format(what, seeds[0], seeds[-1]), *pictures]
+            yield [status(f"done in {shown - begun:.1f} s") if done else gr.skip(), *pictures]
     except InputError as error:
         yield [wrong(error), "", ""]

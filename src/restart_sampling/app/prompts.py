@@ -1,15 +1,16 @@
 """What the page does with a text-to-image pipeline: a prompt with two samplers, from the same seeds."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 
 import numpy as np
 from markupsafe import Markup
 
 from restart_sampling.app.plans import MAX_NFE, plot_schedules_of, wrong
 from restart_sampling.app.samples import COLUMNS, picture
+from restart_sampling.app.text_samples import on_the_way
 from restart_sampling.base.errors import InputError
-from restart_sampling.generation.drawing import Advance
 from restart_sampling.text_to_image.bundled import GUIDANCE, TINY
 from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
 from restart_sampling.text_to_image.pipeline import TextToImage
@@ -64,24 +65,33 @@ def describe(model: TextToImage, texts: Sequence[str], guidance: float) -> list[
 
 @dataclass(eq=False)
 class _Side:
-    """What one sampler has made so far."""
+    """A sampler of the page.
+
+    Attributes:
+        name: on the page.
+        drawing: of the sampler.
+        done: of its images, uint8 [3, H, W] each.
+    """
 
     name: str
     drawing: TextDrawing
-    images: list[np.ndarray]
+    done: list[np.ndarray] = field(default_factory=list)
+
+    def show(self, count: int, evaluations: int = 0, images: Sequence[np.ndarray] = ()) -> Markup:
+        """Writes what there is of `count` images into the page: those done, and after them those on the way."""
+        far = [f"{len(self.done)} of {count} images"] if self.done and len(self.done) < count else []
+        far += [f"{evaluations} of {self.drawing.nfe} evaluations"] if evaluations else []
+        caption = f"{self.drawing.request.sampler}, NFE {self.drawing.nfe}: {' and '.join(far) or 'done'}"
+        pictures = [*self.done, *images]
+        return picture(self.name, np.stack(pictures), caption) if pictures else Markup("<p>{}</p>").format(caption)
 
 
 def draw(
-    model: TextToImage,
-    texts: Sequence[str],
-    prompt: str,
-    guidance: float,
-    seeds: Sequence[int],
-    advance: Advance = lambda images: None,
+    model: TextToImage, texts: Sequence[str], prompt: str, guidance: float, seeds: Sequence[int]
 ) -> Iterator[list[Markup | str]]:
-    """Draws a prompt with two samplers, a few images of each in turn; yields what the page shows of either.
+    """Draws a prompt with two samplers, a few images of each in turn; yields what the page shows of either on the way.
 
-    The images are those of `text generate` for these seeds.
+    The images are those of `text generate` for these seeds. Where the iterator is closed no further step is taken.
 
     Args:
         model: the pipeline.
@@ -89,7 +99,6 @@ def draw(
         prompt: of all images.
         guidance: scale of classifier-free guidance.
         seeds: one for each image of a sampler.
-        advance: is told how many more images are done, which may be parts of one.
 
     Raises:
         InputError: there is no prompt, a sampler is none, or an image is not finite.
@@ -97,20 +106,17 @@ def draw(
     if not prompt.strip():
         raise InputError("there is no prompt; write what the images should show")
     sides = [
-        _Side(f"Sampler {letter}", prepare_sampler(model, text, guidance, prompt), [])
+        _Side(f"Sampler {letter}", prepare_sampler(model, text, guidance, prompt))
         for letter, text in zip("AB", texts, strict=True)
     ]
+    shown: list[Markup | str] = ["" for _ in sides]
     for start in range(0, len(seeds), COLUMNS):
-        for side in sides:
-            side.images += [
-                batch.images.numpy() for batch in side.drawing.draw(seeds[start : start + COLUMNS], advance)
-            ]
-            yield [_show(each, len(seeds)) for each in sides]
-
-
-def _show(side: _Side, count: int) -> Markup | str:
-    if not side.images:
-        return ""
-    images = np.concatenate(side.images)
-    far = "done" if len(images) == count else f"{len(images)} of {count} images"
-    return picture(side.name, images, f"{side.drawing.request.sampler}, NFE {side.drawing.nfe}: {far}")
+        for place, side in enumerate(sides):
+            with closing(on_the_way(side.drawing, seeds[start : start + COLUMNS])) as steps:
+                for evaluations, images in steps:
+                    if evaluations < side.drawing.nfe:
+                        shown[place] = side.show(len(seeds), evaluations, images)
+                    else:
+                        side.done += images
+                        shown[place] = side.show(len(seeds))
+                    yield [*shown]

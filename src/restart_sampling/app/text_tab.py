@@ -17,7 +17,6 @@ from restart_sampling.text_to_image.pipeline import TextToImage, load_pipeline
 MAX_IMAGES = 8
 PROMPT = "a bright photo of a red ship"
 
-_PROGRESS = gr.Progress()
 # One at a time: a drawing changes the pipeline that it is made with.
 _ALONE: dict[str, Any] = {"concurrency_id": "pipeline", "concurrency_limit": 1}
 
@@ -44,7 +43,7 @@ def text_tab(names: Sequence[str], device: torch.device) -> None:
             raise gr.Error(str(error), print_exception=False) from error
 
     with gr.Row():
-        model = gr.Dropdown([*names], value=names[0], label="Pipeline")
+        model = gr.Dropdown([*names], value=names[0], label="Pipeline", min_width=240)
         guidance = gr.Slider(1, 20, value=scale, step=0.5, label="Guidance scale")
         seed = gr.Number(0, label="First seed", precision=0, minimum=0, maximum=2**31)
         count = gr.Slider(1, MAX_IMAGES, value=4, step=1, label="Images")
@@ -55,9 +54,9 @@ def text_tab(names: Sequence[str], device: torch.device) -> None:
     with gr.Row():
         go = gr.Button("Draw", variant="primary", elem_id="text-draw")
         stop = gr.Button("Stop")
-    status = gr.HTML(elem_id="text-status", min_height=60)
+    status = gr.HTML(elem_id="text-status")
     with gr.Row():
-        outs = [gr.HTML(elem_id=f"text-samples-{letter}") for letter in "AB"]
+        outs = [gr.HTML(elem_id=f"text-samples-{letter}", elem_classes="side") for letter in "AB"]
 
     def refresh(name: str, guidance: float, *texts: str) -> list[Markup]:
         return describe(load(name), texts, guidance)
@@ -79,14 +78,15 @@ def text_tab(names: Sequence[str], device: torch.device) -> None:
     )
     model.input(choose, model, [guidance, *samplers, *abouts, paths], **live)
 
-    # Gradio looks for `yield`, and for a place whose default is its Progress.
-    def draw_both(
-        name: str, prompt: str, guidance: float, seed: int | None, count: int, a: str, b: str, progress: Any = _PROGRESS
-    ) -> Iterator[list[Markup | str]]:
-        yield from _draw(load(name), prompt, guidance, seed, count, (a, b), progress)
+    def draw_both(name: str, *asked: Any) -> Iterator[list[Any]]:  # Gradio looks for `yield`
+        yield from _draw(load(name), *asked)
 
     drawing = go.click(
-        draw_both, [model, prompt, guidance, seed, count, *samplers], [status, *outs], show_progress_on=status, **_ALONE
+        draw_both,
+        [model, prompt, guidance, seed, count, *samplers],
+        [status, *outs],
+        show_progress="hidden",
+        **_ALONE,
     )
     stop.click(lambda: "stopped", None, status, cancels=drawing, show_progress="hidden")
 
@@ -105,24 +105,21 @@ def _column(model: TextToImage, scale: float, place: int) -> tuple[gr.Dropdown, 
 
 
 def _draw(
-    model: TextToImage, prompt: str, guidance: float, seed: int | None, count: int, texts: Sequence[str], progress: Any
-) -> Iterator[list[Markup | str]]:
+    model: TextToImage, prompt: str, guidance: float, seed: int | None, count: int, *texts: str
+) -> Iterator[list[Any]]:
     """Draws with both samplers; yields what the page shows."""
     begun = time.monotonic()
     count = min(max(int(count), 1), MAX_IMAGES)
     first = int(seed or 0)  # None of an empty field
-    done, total = 0.0, len(texts) * count
+    pictures: list[Markup | str] = ["", ""]
 
-    def advance(images: float) -> None:
-        nonlocal done
-        done += images
-        progress(min(done / total, 1.0), desc="drawing")
+    def status(what: str) -> Markup:
+        return Markup("<p>{}: seeds {} to {}</p>").format(what, first, first + count - 1)
 
+    yield [status("drawing"), gr.skip(), gr.skip()]  # once: what comes after Stop must not say so again
     try:
-        pictures: list[Markup | str] = []
-        for pictures in draw(model, texts, prompt, guidance, range(first, first + count), advance):
-            yield ["", *pictures]
-        took = time.monotonic() - begun
-        yield [Markup("<p>done in {:.1f} s: seeds {} to {}</p>").format(took, first, first + count - 1), *pictures]
+        for pictures in draw(model, texts, prompt, guidance, range(first, first + count)):
+            yield [gr.skip(), *pictures]
+        yield [status(f"done in {time.monotonic() - begun:.1f} s"), *pictures]
     except InputError as error:
         yield [wrong(error), "", ""]

@@ -39,7 +39,7 @@ from restart_sampling.models.default_plans import DEFAULT_PLANS
 def app(
     models: tuple[str, ...], pipelines: tuple[str, ...], tuned: tuple[Path, ...], port: int | None, device: str
 ) -> None:
-    """Open a page that shows the noise paths of two plans and their samples as they come.
+    """Open a page with the noise paths and samples of two plans. The samples are shown as they come.
 
     Text-to-image pipelines have a part of their own: a prompt with two samplers. It listens on this machine alone, and
     neither it nor your browser asks anything of the network, but for models and pipelines of the hub.

@@ -43,7 +43,7 @@ def dataset(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Make a dataset in EDM's format of SOURCE: DEST is a file that ends in .zip, or a folder.
+    """Make a dataset in EDM's format of SOURCE. DEST is a file that ends in .zip, or a folder.
 
     SOURCE is a folder, a zip, a tar (plain, gz, bz2, xz), or a folder of a WebDataset's tars (with .cls files, or .json
     files with a label); CIFAR-10's cifar-10-python.tar.gz (nothing in it is run); MNIST's train-images-idx3-ubyte.gz

@@ -45,9 +45,10 @@ SAMPLERS = {
 @device_option
 @json_option
 def demo(out: Path, seeds_text: str, name: str, batch: int | None, device: str, as_json: bool) -> None:
-    """Draw the same seeds with ODE, SDE and Restart at equal cost: one picture and one table.
+    """Draw the same seeds with ODE, SDE and Restart at equal cost.
 
-    Uses a model that comes with the package; where it has classes, column k is class k.
+    Makes one picture and one table. Uses a model that comes with the package; where it has classes, column k is
+    class k.
     """
     from restart_sampling.generation.seeds import parse_seeds
 

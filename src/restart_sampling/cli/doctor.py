@@ -27,7 +27,9 @@ _PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Say what is installed and missing, what it runs on, where files are kept, and whether a model draws.
+    """Say what is installed and missing, and whether a model draws.
+
+    Also which machine it runs on, and where files are kept.
 
     \b
       python -m restart_sampling doctor

@@ -89,9 +89,10 @@ def evaluate(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Compare IMAGES (folders, zips, tars), or the images of a sampler, with a reference.
+    """Compare IMAGES, or those of a sampler, with a reference.
 
-    The images of a sampler are the work of hours: after an interruption the same command goes on.
+    IMAGES are folders, zips and tars. The images of a sampler are the work of hours: after an interruption the same
+    command goes on.
 
     \b
       restart-sampling evaluate images --reference cifar10-32x32.npz

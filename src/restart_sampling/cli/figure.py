@@ -41,7 +41,7 @@ PAPER_TEXT = "stable-diffusion"
     help=f"With nfe, or with text {PAPER_TEXT}: the published curves beside ours.",
 )
 def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: str | None) -> None:
-    """Plot the rows of a sweep, or of 'text compare', one column wide.
+    """Plot the rows of a sweep or of 'text compare', a column wide.
 
     \b
       restart-sampling figure sweep/results.jsonl --out nfe.pdf

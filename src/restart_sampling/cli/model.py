@@ -24,8 +24,8 @@ def list_models(as_json: bool) -> None:
     """List the models that have names, and say where each is."""
     from restart_sampling.base.download import cache_folder
     from restart_sampling.cli.row_options import print_table
+    from restart_sampling.models.by_name import BUNDLED, BY_HAND, PUBLISHED
     from restart_sampling.models.default_plans import DEFAULT_PLANS
-    from restart_sampling.models.resolve import BUNDLED, BY_HAND, PUBLISHED
 
     def where(file_name: str, otherwise: str) -> str:
         path = cache_folder() / file_name
@@ -49,7 +49,10 @@ def list_models(as_json: bool) -> None:
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
 def inspect(file: str, as_json: bool) -> None:
-    """Print what FILE holds: a path, a name such as cifar10-small, hf://owner/name, or an https:// URL."""
+    """Print what the model in FILE holds.
+
+    FILE is a path, a name such as cifar10-small, hf://owner/name, or an https:// URL.
+    """
     from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.edm_pickle import globals_in
     from restart_sampling.models.resolve import resolve
@@ -69,7 +72,7 @@ def inspect(file: str, as_json: bool) -> None:
 @click.option("--int8", is_flag=True, help="Round the weights to 8 bits: half of float16's size.")
 @click.option("--force", is_flag=True, help="Replace OUT where it exists.")
 def convert(file: str, out: Path, int8: bool, force: bool) -> None:
-    """Write the model in FILE (a path, name or URL) to OUT, a .safetensors file."""
+    """Write the model in FILE to OUT, a .safetensors file. FILE is a path, name or URL."""
     from restart_sampling.base.lock import alone
     from restart_sampling.models.checkpoint import read_checkpoint, write_safetensors
     from restart_sampling.models.resolve import resolve
@@ -111,7 +114,7 @@ def push(
     private: bool,
     device: str,
 ) -> None:
-    """Make the FOLDER of a repository on the Hugging Face hub of MODEL, and upload it where --to says.
+    """Make FOLDER a repository of MODEL for the Hugging Face hub. With --to it is uploaded.
 
     It has the model as safetensors, a card with its metadata, the plan, the licence and samples. An upload needs a
     token: 'hf auth login', or HF_TOKEN. To look at the folder first leave --to out, then 'hf upload OWNER/NAME FOLDER'.

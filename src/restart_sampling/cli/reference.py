@@ -47,7 +47,7 @@ def reference(
     rank_timeout: float,
     as_json: bool,
 ) -> None:
-    """Write the statistics of the images in DATA: a folder, a zip or a tar.
+    """Write the statistics of the images in DATA. It is a folder, a zip or a tar.
 
     \b
       restart-sampling reference cifar10-32x32.zip --out cifar10-32x32.npz

@@ -15,7 +15,7 @@ from restart_sampling.cli.options import PAPER
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The .html file to write.")
 @click.option("--paper", type=click.Choice(PAPER), help="The published curves beside ours, with notes on them.")
 def report(folder: Path, out: Path, paper: str | None) -> None:
-    """Write the sweep, or the run of tune, in DIR as one HTML page, which needs no internet.
+    """Write the sweep, or the run of tune, in DIR as a web page. It is one file, and needs no internet.
 
     \b
       restart-sampling report sweep --out sweep.html

@@ -21,14 +21,13 @@ def results() -> None:
     help="Markdown; CSV with all digits; LaTeX with the rules of booktabs.",
 )
 def table(path: Path, form: str) -> None:
-    """Print the rows of a results file, or of the sweep in a folder, as a table.
+    """Print the rows of a results file as a table. The folder of a sweep will do.
 
     \b
       restart-sampling results table sweep --format latex > table.tex
     """
-    from restart_sampling.comparison.comparable import RESULTS
     from restart_sampling.comparison.table import FORMATS, results_table
-    from restart_sampling.evaluation.results_file import describe_damage, read_results
+    from restart_sampling.evaluation.results_file import RESULTS, describe_damage, read_results
 
     if path.is_dir():
         path = path / RESULTS

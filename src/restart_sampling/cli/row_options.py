@@ -158,8 +158,8 @@ def distance(result: Mapping[str, Any]) -> str:
 
 
 def metric_columns(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
-    """For each title of `METRICS` the value of each row with its spread, where rows have it."""
-    from restart_sampling.evaluation.metrics import METRICS
+    """For each metric the value of each row with its spread, by its title, where rows have it."""
+    from restart_sampling.evaluation.results_file import TITLES
 
     def value(key: str, result: Mapping[str, Any]) -> str:
         spread = result.get(f"{key}_error", result.get(f"{key}_std"))
@@ -167,8 +167,7 @@ def metric_columns(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
 
     return {
         title: per_result(outcomes, partial(value, key), failed="failed" * (key == "frechet_distance"))
-        for metric in METRICS.values()
-        for key, title in metric.columns.items()
+        for key, title in TITLES.items()
         if key == "frechet_distance" or any(key in each.result for each in outcomes if each.result)
     }
 

@@ -105,12 +105,12 @@ def sweep(
     chip = pick_device(device)
 
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.comparison.comparable import RESULTS
     from restart_sampling.comparison.evaluate import plan_rows
     from restart_sampling.comparison.named_plans import script_settings
     from restart_sampling.comparison.published import CHECKPOINTS, NOTES
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.metrics import GROUPS
+    from restart_sampling.evaluation.results_file import RESULTS
     from restart_sampling.generation.pace import BLOCK
 
     if blocks == 1 and images < 2 * GROUPS:
@@ -182,12 +182,12 @@ def _log_row(log: Logbook, out: Path, outcome: Outcome) -> None:
     """Writes the values of a row, by its family, at its NFE."""
     from PIL import Image
 
-    from restart_sampling.evaluation.metrics import METRICS
+    from restart_sampling.evaluation.results_file import TITLES
 
     result = outcome.result
     if result is None:
         return
-    keys = [key for metric in METRICS.values() for key in metric.columns if key in result]
+    keys = [key for key in TITLES if key in result]
     log.values(result["nfe"], {f"{key}/{result['family']}": result[key] for key in (*keys, "seconds")})
     with Image.open(out / result["samples"]) as picture:
         log.picture(result["nfe"], f"samples/{outcome.row.name}", picture)

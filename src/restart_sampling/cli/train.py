@@ -142,7 +142,7 @@ def train(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train a denoiser on DATA: a folder, a zip or a tar of square images of one size.
+    """Train a denoiser on square images of one size. DATA is a folder, a zip or a tar.
 
     \b
       restart-sampling train cifar10-32x32.zip --out run --parametrization edm --cond --minutes 15 --compile

@@ -74,10 +74,11 @@ def tune(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Find the plan that suits a model: usual plans, search, race, and a confirmation on seeds that nothing used.
+    """Find the plan that suits a model.
 
-    The same command goes on after an interruption; also under torchrun. OUT/plan-20.json is then a plan. For
-    text-to-image pipelines there is text tune.
+    It takes usual plans, a search, a race, and a confirmation on seeds that nothing used. The same command goes on
+    after an interruption; also under torchrun. OUT/plan-20.json is then a plan. For text-to-image pipelines there
+    is text tune.
 
     \b
       restart-sampling tune --model cifar10-small --reference cifar10-32x32.npz --nfe 10,20,40 --out tuned

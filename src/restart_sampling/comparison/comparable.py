@@ -10,15 +10,12 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.named_plans import family_of
-from restart_sampling.evaluation.results_file import SCORES, describe_damage, read_results
+from restart_sampling.evaluation.results_file import SCORES, Result, describe_damage, read_results
 from restart_sampling.sampling.plan import Plan
 
-RESULTS = "results.jsonl"
 SAMPLES = "samples"
 
 _NAMES = {"model_sha256": "model"}
-
-Result = Mapping[str, Any]
 
 
 class Rows(dict[str, dict[str, Any]]):

@@ -8,10 +8,10 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.comparison.comparable import RESULTS
 from restart_sampling.comparison.named_plans import NamedPlan, check_different, read_rows, row_of
 from restart_sampling.comparison.rows import Outcome, Row
 from restart_sampling.comparison.run import Comparison
+from restart_sampling.evaluation.results_file import RESULTS
 from restart_sampling.evaluation.setup import EvaluationSetup, open_setup
 from restart_sampling.generation.drawing import NetDrawing, check_channels, classes_of_seeds
 from restart_sampling.generation.pace import BLOCK, own_pace

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from restart_sampling.base.errors import InputError, printable
-from restart_sampling.comparison.comparable import Result
-from restart_sampling.evaluation.metrics import METRICS
-from restart_sampling.evaluation.results_file import SCORES
+from restart_sampling.evaluation.results_file import SCORES, TITLES, Result
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -50,8 +48,7 @@ def results_table(results: Sequence[Result]) -> dict[str, list[Cell]]:
         "NFE": [_number(result, "nfe") for result in results],
         "images": [_number(result, "images") for result in results],
     }
-    titles = {key: title for metric in METRICS.values() for key, title in metric.columns.items()}
-    titles |= {f"{name}_score": title for name, title in SCORES.items()}
+    titles = TITLES | {f"{name}_score": title for name, title in SCORES.items()}
     for key, title in titles.items():
         table[title] = [_value(result, key) for result in results]
     table["published FID"] = [_number(result, "published_fid") for result in results]

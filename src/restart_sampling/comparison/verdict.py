@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from restart_sampling.base.errors import shorten
-from restart_sampling.comparison.comparable import Result, row_name
+from restart_sampling.comparison.comparable import row_name
 from restart_sampling.evaluation.metrics import paired_difference
+from restart_sampling.evaluation.results_file import Result
 from restart_sampling.sampling.plan import Plan
 
 APART = 2.0

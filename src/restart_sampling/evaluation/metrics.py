@@ -1,7 +1,7 @@
 """`METRICS` of one set of images, each with its standard error."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -291,31 +291,27 @@ def _share_error(share: float, images: int) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: how it is computed, what that needs, and what tables show of it.
+    """A metric: how it is computed, and what that needs.
 
     Attributes:
         compute: from the features of the images and the reference, as JSON; None: from the sums, always.
-        columns: titles of what tables show, by the key in the result.
         reference_features: whether it needs the features of the reference images.
         classes: whether it needs classes of the reference images.
     """
 
     compute: Callable[[Features, Reference], dict[str, Any]] | None
-    columns: Mapping[str, str]
     reference_features: bool = True
     classes: bool = False
 
 
 METRICS = {
-    "fd": Metric(
-        None, {"frechet_distance": "Fréchet distance", "frechet_distance_min": "minimum"}, reference_features=False
-    ),
-    "kid": Metric(_kid, {"kernel_distance": "KID"}),
-    "pr": Metric(_pr, {"precision": "precision", "recall": "recall"}),
-    "fd-infinity": Metric(_infinity, {"frechet_distance_infinity": "at infinity"}, reference_features=False),
-    "per-class": Metric(_per_class, {}, classes=True),
+    "fd": Metric(None, reference_features=False),
+    "kid": Metric(_kid),
+    "pr": Metric(_pr),
+    "fd-infinity": Metric(_infinity, reference_features=False),
+    "per-class": Metric(_per_class, classes=True),
 }
-"""All metrics by name; a new one is a line here."""
+"""All metrics by name; a new one is a line here, and titles of its values in `results_file.TITLES`."""
 
 NEED_FEATURES = frozenset(name for name, metric in METRICS.items() if metric.compute)
 

@@ -30,8 +30,22 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import append_line
 
 SCHEMA = "restart-sampling-results/1"
+RESULTS = "results.jsonl"
+"""Its name in the folder of a sweep."""
+TITLES = {
+    "frechet_distance": "Fréchet distance",
+    "frechet_distance_min": "minimum",
+    "kernel_distance": "KID",
+    "precision": "precision",
+    "recall": "recall",
+    "frechet_distance_infinity": "at infinity",
+}
+"""What tables show of the metrics, by the key in a line."""
 SCORES = {"clip": "CLIP score", "aesthetic": "aesthetic score"}
 """Titles of the scores of prompted images, by name: a line has `<name>_score`, and what made it under `<name>`."""
+
+Result = Mapping[str, Any]
+"""A line."""
 
 _LISTS = ("frechet_distance_blocks", "frechet_distance_without_group")
 _TYPES = {

@@ -6,27 +6,10 @@ from pathlib import Path
 
 from restart_sampling.base.download import cache_folder, check_hash, fetch
 from restart_sampling.base.errors import InputError
+from restart_sampling.models.by_name import BUNDLED, BY_HAND, PUBLISHED
 from restart_sampling.models.default_plans import DEFAULT_PLANS
 from restart_sampling.models.hub import MODEL, PLAN, PREFIX, fetch_model, in_repository
 from restart_sampling.sampling.plan import Plan
-
-_WEIGHTS = Path(__file__).parent / "weights"  # with a card of each model
-BUNDLED = {
-    name: _WEIGHTS / f"{name}.safetensors" for name in ("cifar10-small", "cifar10-vp-small", "cifar10-pfgmpp-small")
-}
-_EDM = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained"
-PUBLISHED = {
-    "baseline-cifar10-32x32-uncond-vp": f"{_EDM}/baseline/baseline-cifar10-32x32-uncond-vp.pkl",
-    "edm-cifar10-32x32-uncond-vp": f"{_EDM}/edm-cifar10-32x32-uncond-vp.pkl",
-    "edm-imagenet-64x64-cond-adm": f"{_EDM}/edm-imagenet-64x64-cond-adm.pkl",
-}
-# Files that only a browser can fetch: the page, and the name in the cache.
-BY_HAND = {
-    "pfgmpp-cifar10-32x32-uncond-2048": (
-        "https://drive.google.com/drive/folders/1sZ7vh7o8kuXfFjK8ROWXxtEZi8Srewgo",
-        "pfgmpp-cifar10-32x32-uncond-2048.pt",
-    ),
-}
 
 _SUFFIXES = (".safetensors", ".pkl", ".pt", ".pth")
 _PATHS = f"the path of a {', '.join(_SUFFIXES)} file or of a folder of diffusers or of a repository"

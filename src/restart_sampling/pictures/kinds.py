@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from restart_sampling.comparison.comparable import Result, chosen
+from restart_sampling.comparison.comparable import chosen
 from restart_sampling.comparison.published import published
 from restart_sampling.comparison.published_text import published_text
+from restart_sampling.evaluation.results_file import Result
 from restart_sampling.pictures.ablation import plot_interval, plot_repeats
 from restart_sampling.pictures.nfe import plot_nfe
 from restart_sampling.pictures.noise_paths import best_of_families, plot_paths

@@ -6,8 +6,9 @@ from math import inf, isfinite
 from typing import Any
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.comparison.comparable import Result, row_family, row_name
+from restart_sampling.comparison.comparable import row_family, row_name
 from restart_sampling.comparison.named_plans import family_of
+from restart_sampling.evaluation.results_file import Result
 from restart_sampling.sampling.path import RestartInterval, format_number
 from restart_sampling.sampling.plan import Plan
 

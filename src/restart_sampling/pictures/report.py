@@ -11,11 +11,11 @@ from PIL import Image
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.base.lock import alone
-from restart_sampling.comparison.comparable import RESULTS, SAMPLES, Result, read_sweep
+from restart_sampling.comparison.comparable import SAMPLES, read_sweep
 from restart_sampling.comparison.published import CHECKPOINTS, NOTES
 from restart_sampling.comparison.verdict import verdict
 from restart_sampling.evaluation.metrics import paired_difference
-from restart_sampling.evaluation.results_file import describe_damage
+from restart_sampling.evaluation.results_file import RESULTS, Result, describe_damage
 from restart_sampling.pictures.kinds import KINDS, plot
 from restart_sampling.pictures.page import render, svg
 from restart_sampling.pictures.points import pareto_front, points_of

@@ -8,7 +8,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.pictures.style import SECONDARY, WIDTH, log_scale, style
+from restart_sampling.pictures.style import SECONDARY, WIDTH, detector_note, log_scale, style
 
 _GAIN, _DRIFT = "#0072b2", "#d55e00"
 _PALE = "#dcdcdc"
@@ -43,11 +43,13 @@ def plot_maps(maps: Mapping[str, Mapping[str, Any]]) -> Figure:
         maps: contents of files that `tune --map --data` wrote, by the title of the model.
 
     Raises:
-        InputError: a map has no restart, or not the drift.
+        InputError: a map has no restart, not the drift, or another detector.
     """
     for title, content in maps.items():
         if "drift" not in content:
             raise InputError(f"the map of {title} has no drift; make it with --data")
+    if len({content.get("detector") for content in maps.values()}) > 1:
+        raise InputError("the maps are of different detectors, whose distances cannot be compared; make them with one")
     figure = Figure(figsize=(0.95 * WIDTH * len(maps), 1.9 * WIDTH), facecolor="white", layout="constrained")
     gains, drifts = figure.subplots(2, len(maps), squeeze=False, height_ratios=(1.15, 0.75))
     for axes in drifts[1:]:
@@ -76,7 +78,9 @@ def _plot_gains(figure: Figure, panels: Sequence[Any], maps: Sequence[Mapping[st
     extend = "min" if min(cell["gain"] for cell in every) < -most else "neither"
     bar = figure.colorbar(shown, ax=list(panels), location="top", aspect=40 * len(maps), pad=0.02, extend=extend)
     bar.set_label(
-        f"what one restart takes off the distance of plan {maps[0]['base']} (numbers: in hundredths)", fontsize=7
+        f"what one restart takes off the Fréchet distance of plan {maps[0]['base']} (numbers: in hundredths)\n"
+        f"{_note(maps[0])}".rstrip(),
+        fontsize=7,
     )
 
 
@@ -120,8 +124,13 @@ def _plot_drift(axes: Any, content: Mapping[str, Any]) -> None:
     log_scale(axes, "x", levels)
     log_scale(axes, "y", [*values, *(p["value"] for p in content["passes"])])
     axes.set_xlabel("noise level")
-    axes.set_ylabel("distance to true data")
+    axes.set_ylabel(f"Fréchet distance to true data\n{_note(content)}".rstrip())
     axes.legend(handles=[drift, passed, others, floor], loc="upper right", handlelength=2.2)
+
+
+def _note(content: Mapping[str, Any]) -> str:
+    """Names the detector in brackets; maps of before 0.2.0 do not know theirs."""
+    return detector_note(content["detector"]) if "detector" in content else ""
 
 
 def _two_digits(value: float) -> str:

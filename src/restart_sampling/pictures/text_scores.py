@@ -7,9 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.comparison.comparable import Result
 from restart_sampling.comparison.published_text import PublishedText
-from restart_sampling.evaluation.results_file import SCORES
+from restart_sampling.evaluation.results_file import SCORES, Result
 from restart_sampling.pictures.points import number
 from restart_sampling.pictures.style import (
     SECONDARY,

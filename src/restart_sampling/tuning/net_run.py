@@ -133,6 +133,8 @@ class NetRun(Run):
         cells = map_restarts(self.net, bench, range(self.settings.seeds[1].stop))
         if self.ranks.first:
             content: dict[str, Any] = {"base": BASE, "cells": cells}
+            if detectors := self.objective.about.get("detectors"):  # a function of the user's has none
+                content["detector"] = next(iter(detectors))
             if marginals:
                 self.tell("map: drift of the ODE, and the additional error of a pass")
                 content |= marginals.measure(map_levels(self.net))

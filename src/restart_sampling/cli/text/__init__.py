@@ -12,7 +12,7 @@ from restart_sampling.cli.text.tune import tune
 
 @click.group()
 def text() -> None:
-    """Images of text-to-image models: captions, samplers side by side, scores, the search for a sampler."""
+    """Draw, compare and score images of prompts; tune a sampler."""
 
 
 for command in (coco, generate, preview, compare, score, tune):

@@ -49,7 +49,7 @@ def coco(
     resolution: int | None,
     as_json: bool,
 ) -> None:
-    """Draw the captions that the paper's text-to-image experiment is made of, from COCO's captions_val2014.json.
+    """Draw the captions of the paper's text-to-image experiment. They are from COCO's captions_val2014.json.
 
     \b
       restart-sampling text coco annotations/captions_val2014.json --out coco --source val2014.zip

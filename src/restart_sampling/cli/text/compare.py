@@ -122,9 +122,10 @@ def compare(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Compare samplers on the prompts of a CSV: Fréchet distance, CLIP and aesthetic score at each guidance scale.
+    """Compare samplers at each guidance scale.
 
-    The same command goes on after an interruption, and does what is missing of a longer list; also under torchrun.
+    By Fréchet distance, CLIP and aesthetic score, on the prompts of a CSV. The same command goes on after an
+    interruption, and does what is missing of a longer list; also under torchrun.
 
     \b
       restart-sampling text compare --out table
@@ -139,10 +140,10 @@ def compare(
     metrics_text = metrics_text or ("fd,clip" if asked.tiny else "fd,clip,aesthetic")
 
     from restart_sampling.base.ranks import distributed
-    from restart_sampling.comparison.comparable import RESULTS
     from restart_sampling.comparison.published_text import NOTES
     from restart_sampling.comparison.text_comparison import TextComparison, text_row
     from restart_sampling.evaluation.metrics import GROUPS, METRICS
+    from restart_sampling.evaluation.results_file import RESULTS
     from restart_sampling.evaluation.setup import open_setup
     from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler

@@ -74,7 +74,9 @@ def preview(
     device: str,
     as_json: bool,
 ) -> None:
-    """Draw one prompt with several samplers and the same seeds: a picture, with the path of noise levels of each.
+    """Draw one prompt with several samplers and the same seeds.
+
+    Makes a picture, with the path of noise levels of each.
 
     \b
       restart-sampling text preview --prompt "a bright photo of a red ship"

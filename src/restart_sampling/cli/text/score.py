@@ -63,7 +63,9 @@ def score(
     rank_timeout: float,
     as_json: bool,
 ) -> None:
-    """CLIP and aesthetic scores of IMAGES (a folder, zip or tar), which were made of the prompts in a CSV.
+    """Compute the CLIP and aesthetic scores of IMAGES.
+
+    IMAGES are a folder, zip or tar, made of the prompts in a CSV.
 
     \b
       restart-sampling text score images --prompts images/subset.csv

@@ -83,9 +83,10 @@ def tune(
     rank_timeout: float,
     as_json: bool,
 ) -> None:
-    """Find the sampler that suits a pipeline at a guidance scale: usual ones, search, race, and a confirmation.
+    """Find the sampler that suits a pipeline at a guidance scale.
 
-    The same command goes on after an interruption; also under torchrun. OUT/plan-25.json is then a sampler.
+    It takes usual samplers, a search, a race, and a confirmation. The same command goes on after an interruption;
+    also under torchrun. OUT/plan-25.json is then a sampler.
 
     \b
       restart-sampling text tune --nfe 25 --out tuned
