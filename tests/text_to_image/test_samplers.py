@@ -126,11 +126,11 @@ def test_the_samplers_of_the_documentation_take_what_it_says():
     page = (Path(__file__).parents[2] / "docs" / "text-to-image.md").read_text()
     rows = re.findall(r"^\| (`[a-z-]+.*?) \| .* \| ([\d, ]+)(?:;.*)? \|$", page, re.MULTILINE)
     shown = [pair for texts, nfes in rows for pair in zip(re.findall("`(.+?)`", texts), nfes.split(", "), strict=True)]
-    assert len(shown) == 12
+    assert len(shown) == 13
     for text, nfe in shown:
         sampler = Sampler.parse(text)
         flow = text.startswith("euler") or sampler.steps in (15, 28)
-        scheduler = make_scheduler(sampler, SD3 if flow else SD15, 7.5)
+        scheduler = make_scheduler(sampler, SD3 if flow else SD15, sampler.guidance or 7.5)
         scheduler.set_timesteps(sampler.steps)
         assert len(scheduler.timesteps) == int(nfe), text
 
