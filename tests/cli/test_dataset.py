@@ -57,7 +57,9 @@ def test_a_folder_becomes_a_zip(run, folder, tmp_path):
 
 
 def test_a_folder_becomes_a_folder_of_the_first_images(run, folder, tmp_path):
-    assert run(folder, tmp_path / "out", "--resolution", "8,8", "--max-images", 2, "--workers", 1)[0] == 0
+    code, _, err = run(folder, tmp_path / "out", "--resolution", "8,8", "--max-images", 2, "--workers", 1)
+    assert code == 0
+    assert "2 of 8x8, RGB, of 1 class, for they are the first by name" in err
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == [
         "dataset.json",
         "img00000000.png",

@@ -69,6 +69,7 @@ def test_text_with_comments_and_presets(tmp_path):
 
 def test_presets_by_pattern():
     rows = read_rows("cifar10-vp-sde-*")
+    assert all(row.plan.preset == row.name for row in rows)  # for the note where the model is another
     assert [str(row.plan) for row in rows] == [
         str(Plan.parse(preset.plan)) for name, preset in PRESETS.items() if name.startswith("cifar10-vp-sde-")
     ]

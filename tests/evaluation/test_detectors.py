@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,17 @@ def test_published_detectors_load_without_a_word(place, monkeypatch):
     digest = hashlib.sha256(Path("tiny.pt").read_bytes()).hexdigest()
     assert detectors.INCEPTION_SHA256 in detectors.PUBLISHED
     monkeypatch.setattr(detectors, "PUBLISHED", frozenset({digest}))
-    assert load_detector("tiny.pt").identity == f"torchscript sha256 {digest}"
+    load = torch.jit.load
+    for kind in (DeprecationWarning, FutureWarning):  # torch 2.13 gives the first, 2.14 the second
+
+        def warning(*arguments, kind=kind, **keywords):
+            warnings.warn("`torch.jit.load` is deprecated", kind, stacklevel=2)
+            return load(*arguments, **keywords)
+
+        monkeypatch.setattr(torch.jit, "load", warning)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert load_detector("tiny.pt").identity == f"torchscript sha256 {digest}"
 
 
 def test_what_is_loaded_is_what_has_the_hash(place, monkeypatch):

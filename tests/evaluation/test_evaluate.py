@@ -68,6 +68,13 @@ def test_a_set_has_no_distance_to_itself(place, run):
     assert result["reference"]["source"] == result["pixels_sha256"]
 
 
+def test_the_distances_of_classes_say_of_what_they_are(place, run):
+    code, out, err = run("evaluate", "data", "other", "--reference", "ref.npz", "--metrics", "per-class", *TINY)
+    assert code == 0, err
+    lines = [line.partition(":")[0] for line in out.splitlines() if line.startswith("per class")]
+    assert lines == ["per class, data", "per class, other"]
+
+
 def test_the_error_of_kid_is_not_that_of_equal_subsets(place, run):
     """60 images against 80: all subsets hold the same 60, and say nothing of how those scatter."""
     result = evaluate(run, "other", "--metrics", "kid", "--max-images", "60")

@@ -262,7 +262,7 @@ def test_metadata_that_cannot_be_used(name, text, message, tmp_path):
 def test_formats_that_pillow_reads(tmp_path):
     grey = Image.new("RGB", (8, 8), (90, 90, 90))
     files = {f"a.{form}": encoded(grey, kind) for form, kind in (("tga", "tga"), ("jp2", "jpeg2000"), ("png", "png"))}
-    files |= {"b.heic": b"x", "c.HEIC": b"x", "d": b"x", ".hidden": b"x", "manifest.json": b"{}"}
+    files |= {"b.heic": b"x", "c.HEIC": b"x", "d": b"x", ".hidden": b"x", "manifest.json": b"{}", "subset.csv": b"x"}
     source = open_source(write_folder(tmp_path, files))
     assert [np.unique(image).tolist() for _, image, _ in source] == [[90]] * 3
     assert source.left_out == "3 files of other kinds (.heic 2, no suffix 1)"

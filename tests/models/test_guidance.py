@@ -217,6 +217,13 @@ def test_what_is_in_an_argument_and_makes_no_batch_is_refused(network):
             net(X, LEVELS, shift=SHIFT, extra=extra)
 
 
+@pytest.mark.parametrize(("given", "other"), [("unconditional", "conditional"), ("conditional", "unconditional")])
+def test_an_argument_of_one_call_alone_is_named_with_the_other(network, given, other):
+    net = rs.guided(network.net, 2.0, **{given: {"shift": SHIFT, "extra": None}, other: {}})
+    with pytest.raises(rs.InputError, match=f"shift is given to the {given} call alone; give the {other} one its own"):
+        net(X, LEVELS)
+
+
 def table_net(alphas_cumprod, **settings):
     """A net of a table, exact at each of its levels."""
     sigmas = [((1 - a) / a) ** 0.5 for a in alphas_cumprod]

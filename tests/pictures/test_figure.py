@@ -23,7 +23,7 @@ from restart_sampling.pictures.points import (
     pareto_front,
     points_of,
 )
-from restart_sampling.pictures.style import WIDTH, log_scale, stacked, style, styles
+from restart_sampling.pictures.style import WIDTH, log_scale, stacked, style, styles, ticks_at
 from restart_sampling.sampling.plan import Plan
 from sweeps import made_up, result, results_file
 
@@ -216,6 +216,16 @@ def test_labels_beside_a_linear_axis_are_not_cut_off():
         figure.draw_without_rendering()
         assert axes.get_yscale() == "linear"
         assert axes.yaxis.label.get_window_extent().x0 >= 0
+
+
+def test_numbers_of_evaluations_have_all_their_digits():
+    with style():
+        figure, (axes,) = stacked(1, 2.2)
+        axes.plot(numbers := [0.125, 18, 127, 1023], numbers)
+        axes.set_xscale("log")
+        ticks_at(axes, numbers)
+        figure.draw_without_rendering()
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["0.125", "18", "127", "1023"]
 
 
 @pytest.mark.parametrize("setting", CHECKPOINTS)

@@ -107,6 +107,10 @@ def test_the_state_keeps_its_dtype_whatever_the_denoiser_returns():
 def test_levels_that_the_process_does_not_have_are_refused():
     with pytest.raises(rs.InputError, match="up to level 3, and the highest of the process FLOW is 1"):
         rs.follow(shrink, torch.ones(2, 3), PATH, process=rs.FLOW)
+    net = rs.from_flow(lambda x, t: x)
+    with pytest.raises(rs.InputError, match=r"up to level 1\.27778, .* give levels, restarts and churn \(s_max\) that"):
+        rs.sample(net, "18 churn=5", [0], (3,))
+    rs.sample(net, "18 churn=5 s_max=0.7", [0], (3,))
 
 
 def test_callback_reads_every_state():

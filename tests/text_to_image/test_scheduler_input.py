@@ -17,7 +17,7 @@ from tiny_pipelines import SD, generators
 
 from restart_sampling import text_to_image
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
+from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler, guidance_preset
 
 SENTENCES = [
     (RestartScheduler, {"restart": [[4, 2, 0.1]]}, r"the entry \[4, 2, 0.1\]; give lists"),
@@ -50,6 +50,14 @@ def test_configs_of_other_kinds_of_models_are_refused():
         RestartScheduler.from_config(FlowMatchEulerDiscreteScheduler().config)
     with pytest.raises(InputError, match="not of a flow model"):
         FlowMatchRestartScheduler.from_config(DDIMScheduler().config)
+    flow = FlowMatchEulerDiscreteScheduler().config
+    for preset in (guidance_preset(5), guidance_preset(5, evaluations=25)):
+        with pytest.raises(
+            InputError, match=r"no presets for flow models; give restarts in t, such as restart=\[\[4, 1"
+        ):
+            FlowMatchRestartScheduler.from_config(flow, **preset)
+    with pytest.raises(InputError, match="has no setting 'restarts'; did you mean 'restart'"):
+        FlowMatchRestartScheduler.from_config(flow, restarts=[[4, 1, 0.3, 0.6]])
     with pytest.raises(InputError, match="flow_prediction"):
         RestartScheduler.from_config(UniPCMultistepScheduler(prediction_type="flow_prediction").config)
 

@@ -1,6 +1,7 @@
 """`rs.tune` from end to end: on an exact mixture, killed and resumed, on a pipeline of diffusers; and its controls."""
 
 import json
+import re
 import time
 from math import inf
 from pathlib import Path
@@ -24,6 +25,7 @@ from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import Space, with_levels
 from restart_sampling.tuning.stages import Stages
 from restart_sampling.tuning.teacher import Teacher
+from restart_sampling.tuning.tune import begin_net
 from restart_sampling.tuning.usual import usual_plans
 
 LIMIT = {"minutes": inf, "images": 200, "race": 400, "confirm": 200}
@@ -202,6 +204,23 @@ def test_an_objective_that_returns_nan():
         rs.tune(mixture(), 5, objective=lambda samples: float("nan"), shape=(2,), trials=3, **LIMIT)
     with pytest.raises(InputError, match="the objective returned None"):
         rs.tune(mixture(), 5, objective=lambda samples: None, shape=(2,), trials=3, **LIMIT)
+
+
+def test_an_objective_of_a_net_with_classes():
+    """Each seed has the class that `generate` draws for it, also where the net is guided, and in stage 0."""
+
+    def network(x, sigma, class_labels):  # its data are the number of the class
+        return class_labels.reshape(-1, *[1] * (x.ndim - 1)).to(x).expand_as(x)
+
+    net = rs.from_edm(network, 0.002, 80, label_dim=3, identity="classes", dtype=torch.float64)
+    [batch] = rs.generate(net, "4", range(200), shape=(3, 1, 1), batch_size=200)
+    guided, seen, told = rs.guided(net, 1.0, unconditional={"class_labels": torch.tensor([3])}), [], []
+    limits = {**LIMIT, "trials": 2, "minutes": 9, "tell": told.append}
+    rs.tune(guided, 4, objective=lambda samples: float(seen.append(samples) or 1), shape=(2,), **limits)
+    assert any(re.fullmatch(r"NFE 4, search: about \d+ s, at most 2 trials", each) for each in told)
+    torch.testing.assert_close(seen[0][:, 0].round(), batch.labels[: len(seen[0])].double())
+    begun, noise, shape = begin_net(net, (2,))(range(4))
+    assert begun(noise.start(shape, 1.0), torch.ones(4))[:, 0].tolist() == batch.labels[:4].tolist()
 
 
 def test_no_time_left_for_a_stage():

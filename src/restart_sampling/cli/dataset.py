@@ -76,11 +76,14 @@ def dataset(
     plan = plan_dataset(opened, out, chosen, max_images)
     workers = workers or available_cores()
     channels, height, width = plan.shape
+    only = ""
+    if opened.labels is not None and plan.count < len(opened):
+        only = f", of {_classes(opened.labels[: plan.count])}, for they are the first by name"
     print_settings(
         {
             "source": f"{source} ({len(opened)} images, {_classes(opened.labels)})",
             **describe_source(opened, with_classes=True),
-            "images": f"{plan.count} of {width}x{height}, {'grey' if channels == 1 else 'RGB'}",
+            "images": f"{plan.count} of {width}x{height}, {'grey' if channels == 1 else 'RGB'}{only}",
             "transform": transform or ("none" if size is None else "scaled"),
             "workers": workers,
             "out": out,
@@ -121,4 +124,7 @@ def _size(text: str) -> tuple[int, int]:
 def _classes(labels: object) -> str:
     import numpy as np
 
-    return "no labels" if labels is None else f"{len(np.unique(labels))} classes"  # type: ignore[call-overload]
+    if labels is None:
+        return "no labels"
+    count = len(np.unique(labels))  # type: ignore[call-overload]
+    return f"{count} class{'es' * (count > 1)}"

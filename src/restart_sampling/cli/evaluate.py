@@ -196,9 +196,9 @@ def _print_results(outcomes: Sequence[Outcome]) -> None:
         "seconds": [f"{result['seconds']:.1f}" for result in results],
     }
     print_table(columns)
-    for result in results:
+    for what, result in zip(columns["what"], results, strict=True):
         per_class = result.get("frechet_distance_per_class", {})
         errors = result.get("frechet_distance_per_class_error", {})
         if per_class:
             values = (f"{shorten(name, 40)}: {value:.4f} +- {errors[name]:.2g}" for name, value in per_class.items())
-            click.echo(f"per class: {', '.join(values)}")
+            click.echo(f"per class, {what}: {', '.join(values)}")

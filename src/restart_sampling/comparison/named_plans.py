@@ -78,7 +78,7 @@ def read_rows(source: str) -> list[NamedPlan]:
                 plan = Plan.parse(source)
                 return [row_of(str(plan), plan)]
             raise InputError(f"--plans {source}: there is no such file, and no preset of that name; give {_FORMS}")
-        return [row_of(preset.name, Plan.parse(preset.plan)) for preset in presets]
+        return [row_of(preset.name, Plan.parse(preset.name)) for preset in presets]
     if path.suffix == ".json":
         return [row_of(str(plan := Plan.parse(source)), plan)]
     try:

@@ -128,7 +128,9 @@ def _torchscript(name: str, path: Path, device: torch.device, *, trust: bool | s
     try:
         with warnings.catch_warnings():
             # The published Inception exists as TorchScript alone, so there is nothing to switch to.
-            warnings.simplefilter("ignore", DeprecationWarning)
+            # Which warning torch gives is its version's: DeprecationWarning, or from 2.14 on FutureWarning.
+            for kind in (DeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", kind)
             network = torch.jit.load(io.BytesIO(content), map_location=device).eval()  # type: ignore[no-untyped-call]
             arguments = {argument.name for argument in network.forward.schema.arguments}
     except Exception as error:  # a damaged file can fail in any way

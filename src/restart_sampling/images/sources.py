@@ -29,7 +29,7 @@ from restart_sampling.images.labels import (
 from restart_sampling.images.mnist import is_mnist, read_mnist
 from restart_sampling.images.parquet import SUFFIX, ParquetFiles, check_shards, part_of
 from restart_sampling.images.tars import TarFiles, is_tar
-from restart_sampling.images.writers import LABELS, MANIFEST
+from restart_sampling.images.writers import LABELS, MANIFEST, SUBSET
 from restart_sampling.images.zips import ZipFiles
 
 _MAX_KINDS = 5  # of files left out that are named
@@ -211,7 +211,7 @@ def _left_out(index: FileIndex) -> str:
     kinds = Counter(
         shorten(path.suffix.lower(), 20) or "no suffix"
         for path in others
-        if path.name not in (LABELS, MANIFEST, *METADATA) and path.suffix != ".cls" and not is_hidden(str(path))
+        if path.name not in (LABELS, MANIFEST, SUBSET, *METADATA) and path.suffix != ".cls" and not is_hidden(str(path))
     )
     if not kinds:
         return ""

@@ -11,6 +11,7 @@ from PIL import Image
 
 MANIFEST = "manifest.json"
 LABELS = "dataset.json"
+SUBSET = "subset.csv"  # the prompts of images of captions
 
 
 def image_name(seed: int) -> str:

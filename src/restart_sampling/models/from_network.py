@@ -167,11 +167,12 @@ def _discrete(
     sigmas = _levels(alphas_cumprod)
     places = [log(sigma) for sigma in sigmas]
     table = torch.tensor(places, dtype=state_dtype(call.device), device=call.device)
+    middles = (table[1:] + table[:-1]) / 2
 
     def timestep(sigma: Tensor) -> Tensor:
         place = sigma.to(table.dtype).log()
         if not continuous:
-            return (place[:, None] - table).abs().argmin(dim=1)
+            return torch.searchsorted(middles, place)
         after = torch.searchsorted(table, place).clamp(1, len(table) - 1)
         return after - 1 + ((place - table[after - 1]) / (table[after] - table[after - 1])).clamp(0, 1)
 

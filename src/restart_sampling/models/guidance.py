@@ -88,7 +88,16 @@ def guided(
         if guide is not None or not batched:
             d_guide, d_net = (guide or net)(x, level, **without), net(x, level, **wanted)
         else:
-            both = {key: _joined(key, without.get(key), wanted.get(key), len(x)) for key in {**without, **wanted}}
+            pair = {**wanted, **without}
+            if alone := sorted(key for key in without.keys() ^ wanted.keys() if pair[key] is not None):
+                one, other = (
+                    ("unconditional", "conditional") if alone[0] in without else ("conditional", "unconditional")
+                )
+                raise InputError(
+                    f"the argument {alone[0]} is given to the {one} call alone; give the {other} one its own, or make "
+                    f"two calls (batched=False)"
+                )
+            both = {key: _joined(key, without.get(key), wanted.get(key), len(x)) for key in pair}
             d_guide, d_net = net(torch.cat([x, x]), torch.cat([level, level]), **both).chunk(2)
         result = d_guide + scale * (d_net - d_guide)
         return torch.where(on.reshape(-1, *[1] * (x.ndim - 1)), result, d_net)

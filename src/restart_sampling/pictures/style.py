@@ -181,7 +181,7 @@ def ticks_at(axes: Axes, values: Sequence[float]) -> None:
         if all(abs(scale(value) - scale(other)) >= apart for other in kept):
             kept.append(value)
     axes.xaxis.set_major_locator(FixedLocator(sorted(kept)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}" if value >= 100 else f"{value:.3g}"))
 
 
 def save_figure(figure: Figure, out: Path) -> list[Path]:

@@ -71,7 +71,7 @@ def walk(
     if max(path.levels) > process.highest:
         raise InputError(
             f"the path goes up to level {max(path.levels):g}, and the highest of the process {process.name} is "
-            f"{process.highest:g}; give a path of its levels, or another process"
+            f"{process.highest:g}; give levels, restarts and churn (s_max) that stay below it, or another process"
         )
     restart_solver = restart_solver or solver
     perturb = perturb or _global_noise(process)

@@ -164,6 +164,12 @@ def net_noise(net: Net, seeds: Sequence[int], s_noise: float = 1.0) -> Noise:
     return GaussianNoise(seeds, s_noise=s_noise, process=net.process, device=net.device)
 
 
+def drawn_classes(net: Net, seeds: Sequence[int]) -> dict[str, Tensor]:
+    """Draws the classes that `generate` draws for these seeds: the arguments of a call; none where the net has none."""
+    label_dim = getattr(net, "label_dim", 0)
+    return {"class_labels": net_noise(net, seeds).labels(label_dim)} if label_dim else {}
+
+
 def network_evaluations(net: Net, plan: Plan, path: NoisePath | None = None) -> int:
     """Counts the evaluations of networks for one sample: the plan's NFE, but more where guidance takes two for a call.
 

@@ -172,10 +172,15 @@ def check_keywords(class_name: str, given: Iterable[str], known: Iterable[str]) 
     """Refuses keyword arguments of from_config that would be dropped.
 
     Raises:
-        InputError: one of them is unknown; the message has the nearest.
+        InputError: one of them is unknown; the message has the nearest, or says that it is of the other scheduler.
     """
     known = [*known, "dtype"]
     for each in given:
+        if each not in known and class_name == "FlowMatchRestartScheduler" and each in _known_keys():
+            raise InputError(
+                f"'{each}' is no setting of a flow model's scheduler, and there are no presets for flow models; give "
+                f"restarts in t, such as restart=[[4, 1, 0.3, 0.6]]"
+            )
         if each not in known:
             raise InputError(f"{class_name} has no setting {_nearest(each, known)}")
 

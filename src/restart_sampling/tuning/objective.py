@@ -25,7 +25,7 @@ from restart_sampling.generation.drawing import Drawing
 from restart_sampling.generation.seeds import cut
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.sampling.sample import net_path, sample
+from restart_sampling.sampling.sample import drawn_classes, net_path, sample
 from restart_sampling.tuning.score import Score
 
 GROUPS = 10
@@ -294,7 +294,12 @@ class OfSamples:
         return {"objective": Score.of_means(values, blocks, groups)}
 
     def _value(self, plan: str, seeds: Sequence[int]) -> float:
-        samples = torch.cat([sample(self.net, plan, each, self.shape) for each in cut(seeds, self.batch)])
+        samples = torch.cat(
+            [
+                sample(self.net, plan, each, self.shape, **drawn_classes(self.net, each))
+                for each in cut(seeds, self.batch)
+            ]
+        )
         value = self.function(samples)
         try:
             number = float(value)

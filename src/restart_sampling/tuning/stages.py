@@ -90,8 +90,12 @@ class Stages:
         if self.settings.minutes < inf:
             self._fit(usual, second)
         third, last = third[: self.sizes.race], last[: BLOCKS * self.sizes.confirm]
-        left = f"about {self.clock.left - self._later(self.sizes):.0f} s" if self.settings.minutes < inf else ""
-        self._say("search", left)
+        trials, limits = self.settings.trials, []
+        if self.settings.minutes < inf:
+            limits.append(f"about {self.clock.left - self._later(self.sizes):.0f} s")
+        if trials is not None:
+            limits.append(f"at most {trials:,} trial{'s' * (trials > 1)}")
+        self._say("search", ", ".join(limits))
         if self.study:
             known = [self.space.suggestion(text) for text in usual]
             begin_with(self.study, [each for each in known if each])

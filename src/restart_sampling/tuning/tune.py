@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,7 +14,7 @@ from restart_sampling.generation.drawing import NetDrawing, check_channels
 from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.sampling.sample import net_noise, require_net
+from restart_sampling.sampling.sample import drawn_classes, net_noise, require_net
 from restart_sampling.tuning.budget import LEAST_NFE
 from restart_sampling.tuning.net_run import NetRun
 from restart_sampling.tuning.objective import Distance, Objective, OfSamples, by_name, open_setups
@@ -102,7 +103,8 @@ def tune(
         trust_detector: whether detectors that are TorchScript files of one's own may run their code, as of `evaluate`.
         confirm_with: further (detector, reference), by which the search does not go.
         objective: in place of a reference, for samples of any kind: a function of samples [n, *shape] to a number,
-            lower where they are better, such as `sliced_wasserstein(data)`.
+            lower where they are better, such as `sliced_wasserstein(data)`. Of a net with classes (label_dim) each
+            seed has the class that `generate` draws for it.
         shape: of one sample, where the net has none of its own.
         out: a folder, in which a later call goes on where one was interrupted, and for `report`; None: nothing is kept.
         batch_size: samples at a time; default: as many as pay.
@@ -197,5 +199,5 @@ def begin_drawing(draw: Callable[[str], NetDrawing]) -> Begin:
 
 
 def begin_net(net: Net, shape: Sequence[int]) -> Begin:
-    """Starts seeds as `sample` does."""
-    return lambda seeds: (net, net_noise(net, seeds), tuple(shape))
+    """Starts seeds as `sample` does, with the classes that `generate` draws for them."""
+    return lambda seeds: (partial(net, **drawn_classes(net, seeds)), net_noise(net, seeds), tuple(shape))

@@ -95,6 +95,7 @@ def generate(
     from restart_sampling.generation.seeds import cut
     from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.prompts import write_prompts
+    from restart_sampling.images.writers import SUBSET
     from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
 
@@ -131,7 +132,7 @@ def generate(
             return
         written = write_images(drawing, store, drawing.about, model.name, ranks, *PACKAGES)
         if ranks.first:
-            table = out.with_suffix(".subset.csv") if out.suffix == ".zip" else out / "subset.csv"
+            table = out.with_suffix(f".{SUBSET}") if out.suffix == ".zip" else out / SUBSET
             if prompts_path is None or table.resolve() != prompts_path.resolve():
                 remove_partials(table.parent, glob.escape(table.name))
                 write_prompts(prompts, table)
