@@ -141,7 +141,7 @@ def test_a_compiled_network_draws_the_same_images_and_serves_smaller_batches(bun
     assert difference.mean() < 1.5
 
 
-SMALL = {"model_channels": 48, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8]}
+SMALL = {"model_channels": 64, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8]}
 
 
 @pytest.mark.parametrize(
