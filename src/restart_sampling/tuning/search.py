@@ -83,8 +83,8 @@ def search(
     """Measures plans that Optuna suggests until it is time to stop; all processes call this.
 
     Each process takes a trial of its own on the first seeds, and all share the second ones of those that go on. A trial
-    depends on those of the rounds before it and on its number, so that a killed run goes on with the trials that it would
-    have had, on as many processes.
+    depends on those before it and on its number: a killed run goes on, on as many processes, with the trials that it
+    would have had.
 
     Args:
         space: what there is to choose from.
