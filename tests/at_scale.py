@@ -22,7 +22,6 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +38,7 @@ MOMENTS, PART = 20, 10  # of a command, ranks and signal; and of one job
 PAIRS = 100
 INPUTS = 1_000_000
 SLICE = 30.0  # seconds of fuzzing at a time
+LEAST = 5  # slices of each reader, before those that are the nearest to their end get more
 GUIDED = 40  # seconds of a reader with atheris
 SILENCE = 90.0  # seconds after which a fuzzed reader hangs where no alarm of Python's ends it
 
@@ -152,11 +152,17 @@ class Plan:
         return Job("fuzz", {"reader": name, "seed": seed}, run)
 
     def _reader(self) -> str | None:
-        """That to fuzz next: each once, then the one that needs the least time to its end, so that most reach it."""
-        new = [name for name in self.readers if not self.slices[name] and self.asked.inputs]
-        left = {name: self._left(name) for name in self.readers if self.inputs[name]}
-        seconds = {name: count * self.spent[name] / self.inputs[name] for name, count in left.items() if count > 0}
-        return next(iter(new), None) or min(seconds, key=seconds.__getitem__, default=None)
+        """That to fuzz next: the slow ones in turn too, then the one that needs the least time, so that most end."""
+        left = {name: self._left(name) for name in self.readers}
+        few = [name for name in self.readers if self.slices[name] < LEAST and left[name] > 0]
+        seconds = {
+            name: count * self.spent[name] / self.inputs[name]
+            for name, count in left.items()
+            if count > 0 and self.inputs[name]
+        }
+        return min(few, key=self.slices.__getitem__, default=None) or min(
+            seconds, key=seconds.__getitem__, default=None
+        )
 
     def _left(self, name: str) -> int:
         """Inputs that are to come, less those that are on their way."""
@@ -214,7 +220,7 @@ def child(job: Job, folder: Path, lines: Path) -> None:
             write(lines, {"kind": job.kind, **job.about, **line})
     except BaseException:
         write(lines, {"kind": job.kind, **job.about, "fault": f"the job ended: {traceback.format_exc()[-3000:]}"})
-        end_all(*started_by(os.getpid()))
+        copies.end_all(*copies.started_by(os.getpid()))
 
 
 def work(asked: argparse.Namespace, place: Path) -> None:
@@ -246,7 +252,7 @@ def work(asked: argparse.Namespace, place: Path) -> None:
             if process.is_alive() and not late:
                 continue
             if process.is_alive():
-                end_all(*started_by(process.pid), process.pid)
+                copies.end_all(*copies.started_by(process.pid), process.pid)
                 if now < until:
                     hung(job, folder, lines, asked.out, f"no answer for {SILENCE:.0f} s")
             elif process.exitcode:
@@ -281,24 +287,6 @@ def news(lines: Path, seen: list[int]) -> Iterator[dict]:
             line = json.loads(text)
             if line["kind"] == "fuzz" and "inputs" in line:
                 yield line
-
-
-def started_by(pid: int) -> list[int]:
-    """The processes that one has started, and those that they have."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended meanwhile
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    found = [pid]
-    for each in found:  # which grows
-        found += [child for child, parent in parents.items() if parent == each]
-    return found[1:]
-
-
-def end_all(*pids: int) -> None:
-    for each in pids:
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
 
 
 def hung(job: Job, folder: Path, lines: Path, out: Path, what: str) -> None:

@@ -3,6 +3,7 @@
 torchrun is torch's own, and starts its processes as such copies, too.
 """
 
+import faulthandler
 import os
 import pkgutil
 import runpy
@@ -15,6 +16,7 @@ import time
 import traceback
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import torch.distributed.run  # noqa: F401
@@ -58,9 +60,40 @@ class Copy:
         return self.returncode
 
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
-        self.wait(timeout)
+        """Where it hangs, it and all that it started say where they are, and are ended."""
+        hung = ""
+        try:
+            self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            hung = f"no end after {timeout} s"
+            every = [self.pid, *started_by(self.pid)]
+            for each in every:
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGUSR1)
+            time.sleep(1)
+            end_all(*every)
         self._stderr.seek(0)
-        return "", self._stderr.read()
+        said = self._stderr.read()
+        assert not hung, f"{hung}: {said}"
+        return "", said
+
+
+def started_by(pid: int) -> list[int]:
+    """The processes that one has started, and those that they have."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for each in found:  # which grows
+        found += [child for child, parent in parents.items() if parent == each]
+    return found[1:]
+
+
+def end_all(*pids: int) -> None:
+    for each in pids:
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
 
 
 def start(*words: object) -> Copy:
@@ -82,6 +115,7 @@ def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
         for number, file in enumerate((subprocess.DEVNULL, stdout, stderr)):
             if file is not None:
                 os.dup2(empty if file == subprocess.DEVNULL else file.fileno(), number)
+        faulthandler.register(signal.SIGUSR1, 2)
         subprocess_handler.Popen = Copy
         _, module, *rest = args[args.index("-m") :]
         sys.argv = [module, *rest]

@@ -1,7 +1,9 @@
 """The command line as users meet it: what it prints, what it leaves, and how it answers bad input."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -317,6 +319,32 @@ def test_an_interruption_ends_with_130(run, tmp_path, monkeypatch):
     assert (code, err.strip()) == (130, "restart-sampling: interrupted; the same command goes on from here")
     code, _, err = run("demo", "--seeds", "0", "--out", tmp_path / "demo.png")
     assert (code, err.splitlines()[-1]) == (130, "restart-sampling: interrupted")
+
+
+@pytest.mark.parametrize(("number", "status", "said"), [("SIGINT", 130, "interrupted; the"), ("SIGTERM", 143, "")])
+def test_what_becomes_of_a_signal_on_its_way_is_not_said(number, status, said, run, tmp_path, monkeypatch):
+    """C code, and what tidies up, can end in another error than that which it was given."""
+
+    def in_c(*_):
+        try:
+            os.kill(os.getpid(), getattr(signal, number))
+        except BaseException:
+            raise ValueError("could not determine the shape of object type") from None
+
+    monkeypatch.setattr("restart_sampling.generation.seeds.parse_seeds", in_c)
+    code, _, err = run("generate", "--model", "cifar10-small", "--seeds", "0", "--out", tmp_path / "a")
+    assert code == status
+    assert err.startswith(f"restart-sampling: {said}" if said else "")
+    assert len(err.splitlines()) == bool(said)
+
+
+@pytest.mark.parametrize("where", ["warnings.filterwarnings", "click.echo"])
+def test_an_interruption_before_and_after_the_command_is_silent(where, run, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"restart_sampling.cli.{where}", interrupt)
+    assert run("plan", "nonsense") == (130, "", "")
 
 
 def test_nothing_is_imported_from_the_current_folder(tmp_path):

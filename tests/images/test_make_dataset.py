@@ -147,6 +147,20 @@ def test_an_interruption_leaves_nothing(out, workers, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [source]
 
 
+def test_an_interruption_before_a_file_of_a_zip_is_begun_is_no_other_error(tmp_path, monkeypatch):
+    """`zipfile` counts the file as begun before it gives it away, and refuses to close the zip."""
+
+    def interrupt(archive, *_, **__):
+        archive._writing = True
+        raise KeyboardInterrupt
+
+    source = write_folder(tmp_path / "in", FILES)
+    monkeypatch.setattr(zipfile.ZipFile, "_open_to_write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make(source, tmp_path / "out.zip")
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def end_the_process(*_, **__):
     os._exit(1)
 

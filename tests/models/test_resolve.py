@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -31,6 +34,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.server.seen()
             self.wfile.write(body)
         elif self.path == "/short.pkl":
             self.send_response(200)
@@ -51,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests, server.files, server.failures = [], {}, 0
+        server.requests, server.files, server.failures, server.seen = [], {}, 0, lambda: None
         server.url = f"http://127.0.0.1:{server.server_port}"
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -160,6 +164,35 @@ def test_failed_downloads_leave_nothing(path, reason, server, cache):
     assert list(cache.iterdir()) == []
 
 
+def test_the_next_download_removes_what_a_killed_one_left(server, cache):
+    """Each is in a folder of the file's own while it lasts."""
+    url, there = f"{server.url}/good/model.pkl", []
+    server.seen = lambda: there.extend(path.relative_to(cache) for path in cache.rglob("*") if path.is_file())
+    path = fetch(url)
+    lock, part = sorted(there, key=lambda each: len(each.parts))
+    assert lock == Path(f".{path.name}.lock.partial")
+    assert re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.partial", part.parts[0])
+    path.unlink()
+    (cache / part).parent.mkdir()
+    (cache / part).write_bytes(b"half")
+    (cache / lock).touch()
+    (cache / ".other.pkl.0123456789abcdef.partial").touch()  # of a file that another process may be downloading
+    fetch(url)
+    assert {each.name for each in cache.iterdir()} == {
+        path.name,
+        ".other.pkl.0123456789abcdef.partial",
+        "sha256.json",
+    }
+
+
+def test_two_that_need_the_same_download_it_once(server, cache):
+    url = f"{server.url}/good/model.pkl"
+    with ThreadPoolExecutor(2) as both:
+        paths = [*both.map(fetch, [url] * 2)]
+    assert paths[0] == paths[1]
+    assert len(server.requests) == 1
+
+
 def test_no_server(server, cache):
     server.shutdown()
     server.server_close()
@@ -177,7 +210,7 @@ def test_redirects(server, cache):
 def test_cache_that_cannot_be_written(server, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("RESTART_SAMPLING_CACHE", str(tmp_path / "file" / "cache"))
-    assert "could not be downloaded" in refusal(f"{server.url}/good/model.pkl")
+    assert "cannot be written (Not a directory)" in refusal(f"{server.url}/good/model.pkl")
 
 
 @pytest.mark.parametrize(

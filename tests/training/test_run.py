@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
@@ -36,6 +37,20 @@ def test_it_trains_with_cudnn(run, monkeypatch):
     run.train(3600, lambda report: None)
     assert seen == [(True, True)] * 100
     assert (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark) == before
+
+
+def test_the_curve_of_the_loss_takes_no_lock_that_a_kill_could_leave(run, monkeypatch):
+    """The folder is the run's own."""
+    there = []
+    savefig = Figure.savefig
+
+    def spy(figure, path, **options):
+        savefig(figure, path, **options)
+        there.extend(each.name.replace(path.name, "PNG") for each in path.parent.glob(".*.partial"))
+
+    monkeypatch.setattr(Figure, "savefig", spy)
+    run.train(3600, lambda report: None)
+    assert there == ["PNG"]
 
 
 def test_it_reports_its_first_step_and_its_end_also_without_saves_between(run):

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import zlib
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +18,10 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_noise
 from restart_sampling.tuning import teacher
-from restart_sampling.tuning.bench import Bench, read_measured
+from restart_sampling.tuning.bench import Bench, Measured, read_measured
 from restart_sampling.tuning.given_trial import GivenTrial
 from restart_sampling.tuning.score import Score
-from restart_sampling.tuning.search import open_study
+from restart_sampling.tuning.search import begin_with, open_study, search
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import Space, with_levels
 from restart_sampling.tuning.stages import Stages
@@ -107,6 +108,36 @@ def test_a_killed_run_goes_on_with_the_trials_that_it_would_have_had(tmp_path):
     assert len(set(keys)) == len(keys) == len(lines)  # nothing was measured twice
     rs.tune(mixture(), 5, out=tmp_path / "killed", **{**asked, "objective": dies})
     assert not calls  # a plan that is there is final
+
+
+@pytest.mark.parametrize(("processes", "trials"), [(1, 3), (2, 3)])
+def test_a_search_that_was_killed_at_any_moment_goes_on_to_the_same_trials(processes, trials, tmp_path, monkeypatch):
+    """After each line of the journal; the values are given, so that nothing is drawn."""
+    monkeypatch.setattr("restart_sampling.tuning.search.RANDOM_TRIALS", 2)
+    space, journal = Space(mixture(), 5), tmp_path / "trials.journal"
+
+    def measured(plan):
+        return Measured("", 5, {"": Score((float(zlib.crc32(plan.encode())),), ())}, "", 1.0)
+
+    bench = SimpleNamespace(
+        ranks=Ranks(0, processes, torch.device("cpu")),
+        each=lambda stage, plans, seeds: [measured(plan) for plan in plans],
+        together=lambda stage, plan, seeds: measured(plan),
+    )
+
+    def searched(content):
+        journal.write_bytes(content)
+        study = open_study(journal, "NFE 5")
+        begin_with(study, [space.suggestion("5 solver=euler")])
+        search(space, bench, study, (range(1), range(2)), until=lambda count: count >= trials)
+        return trials_of(tmp_path, 5)
+
+    whole = searched(b"")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(whole) == -(-trials // processes) * processes
+    assert {state for *_, state, _ in whole} >= {"COMPLETE", "PRUNED"}
+    for kept in range(len(lines)):
+        assert searched(b"".join(lines[:kept])) == whole, lines[kept - 1]
 
 
 def test_search_race_and_confirmation_share_no_seed():

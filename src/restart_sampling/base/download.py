@@ -18,9 +18,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from restart_sampling.base import files
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.lock import alone
 
 _HASHES = "sha256.json"
 _TIMEOUT = 30.0  # seconds without an answer
+_PATIENCE = 600.0  # seconds, while another process downloads the same
 
 
 def cache_folder() -> Path:
@@ -47,12 +49,16 @@ def fetch(url: str, file_name: str | None = None, sha256: str | None = None) -> 
         sha256: what its hash must be; default: what it was at first use, which is printed and remembered.
 
     Raises:
-        InputError: the URL is of another kind, the download failed, or the file is not what it should be.
+        InputError: the URL is of another kind, the cache cannot be written, the download failed, or the file is not
+            what it should be.
     """
     _check_url(url)
     path = cache_folder() / (file_name or _file_name(url))
     if not path.is_file():
-        _download(url, path, sha256)
+        files.check_writable(path)
+        with alone(path, "RESTART_SAMPLING_CACHE", _PATIENCE):
+            if not path.is_file():  # another process may have come first
+                _download(url, path, sha256)
     check_hash(path, sha256)
     return path
 
@@ -77,7 +83,6 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
                 _check_url(urljoin(response.url, response.headers["location"]))
 
         options = {"chunk_size": 2**20, "timeout": _TIMEOUT, "hooks": {"response": on_response}}
-        cache = pooch.create(path.parent, "", registry={path.name: sha256}, urls={path.name: url}, retry_if_failed=2)
         download = pooch.HTTPDownloader(progressbar=bar, **options)
 
         def checked(url: str, file: str, pooch: Any) -> None:
@@ -86,7 +91,12 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
                 raise InputError(f"nothing was kept of {_public(url)}, as the file is {instead}")
 
         try:
-            cache.fetch(path.name, downloader=checked)
+            with files.scratch_folder(path) as folder:
+                known, urls = {path.name: sha256}, {path.name: url}
+                pooch.create(folder, "", registry=known, urls=urls, retry_if_failed=2).fetch(
+                    path.name, downloader=checked
+                )
+                (folder / path.name).replace(path)
         except InputError:
             raise
         except (OSError, ValueError) as error:  # all errors of requests are OSErrors

@@ -69,6 +69,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `path`, for what is to become it; removes the folder at the end."""
+    temporary = _temporary(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Writes a file atomically, as `atomic` does."""
     with atomic(path, len(content)) as temporary:

@@ -18,7 +18,7 @@ _PATIENCE = 2.0  # seconds: a run that was just ended may still be on its way ou
 
 
 @contextmanager
-def locked(path: Path, what: str, option: str = "--out") -> Iterator[None]:
+def locked(path: Path, what: str, option: str = "--out", patience: float = _PATIENCE) -> Iterator[None]:
     """Keeps other runs from an output, until the end of the body.
 
     The operating system holds the lock, so that nothing of it outlives the process, however that ends; other machines
@@ -29,11 +29,12 @@ def locked(path: Path, what: str, option: str = "--out") -> Iterator[None]:
         path: of the lock, from `lock_in` or `lock_beside`.
         what: is written, for the message.
         option: with which the user can choose another.
+        patience: seconds to wait for another run.
 
     Raises:
         InputError: another run has it.
     """
-    lock: BaseFileLock = FileLock(path, timeout=_PATIENCE)
+    lock: BaseFileLock = FileLock(path, timeout=patience)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -59,17 +60,17 @@ def locked(path: Path, what: str, option: str = "--out") -> Iterator[None]:
 
 
 @contextmanager
-def alone(path: Path, option: str = "--out") -> Iterator[None]:
+def alone(path: Path, option: str = "--out", patience: float = _PATIENCE) -> Iterator[None]:
     """Keeps other runs from a file, or a folder that has to be new, and removes what an ended run left of it.
 
     Args:
         path: is written in the body.
-        option: as of `locked`.
+        option, patience: as of `locked`.
 
     Raises:
         InputError: another run has it.
     """
-    with locked(lock_beside(path), str(path), option):
+    with locked(lock_beside(path), str(path), option, patience):
         remove_partials(path.parent, glob.escape(path.name))
         yield
 

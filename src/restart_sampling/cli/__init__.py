@@ -7,7 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 import click
@@ -62,20 +62,25 @@ def cli() -> None:
 def _tidy_end() -> Iterator[None]:
     """Lets SIGTERM, as SIGINT, end the body by an exception, so that it gives back what it has taken.
 
-    torchrun sends the one right after the other: only the first counts.
+    torchrun sends the one right after the other: only the first counts. Another error that comes of it, in C code or
+    while something is given back, is not said.
     """
-    ended = False
+    ended: BaseException | None = None
 
     def end(number: int, _: object) -> None:
         nonlocal ended
         if number == signal.SIGTERM and ended:
             return
-        ended = True
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        ended = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+        raise ended
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except Exception:
+        if ended:
+            raise ended from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -83,23 +88,31 @@ def _tidy_end() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line. Bad input ends with one sentence on standard error and exit code 2."""
+    status = 130
+    with suppress(KeyboardInterrupt):  # before the first line of a command, and while the last one is said
+        status = _run(arguments)
+    sys.exit(status)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Runs the command line; returns the exit code."""
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's; ours is lower, and an error
     try:
         with _tidy_end():
             status = cli.main(arguments, prog_name="restart-sampling", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (InputError, click.ClickException) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else printable(str(error))
         click.echo(f"restart-sampling: {message}", err=True)
-        sys.exit(2)
+        return 2
     except OSError as error:  # a full disk, a folder that went away
         click.echo(f"restart-sampling: {error.filename or 'a file'}: {error.strerror or error}", err=True)
-        sys.exit(2)
+        return 2
     except (KeyboardInterrupt, click.Abort):
         words = sys.argv[1:] if arguments is None else [str(word) for word in arguments]
         goes_on = "; the same command goes on from here" if _GO_ON.intersection(words[:2]) else ""
         click.echo(f"restart-sampling: interrupted{goes_on}", err=True)
-        sys.exit(130)
-    sys.exit(status if isinstance(status, int) else 0)
+        return 130
+    return status if isinstance(status, int) else 0

@@ -248,7 +248,7 @@ class Comparison:
         if self.results is None:
             return None
         folder, line = self.results.with_name(f"{self.results.name}.partial"), self.line(row)
-        return self.setup.partial(folder, line["run"], self.batch, line["versions"], self.ranks.rank)
+        return self.setup.partial(folder, line["run"], self.batch, line["versions"], self.ranks)
 
 
 def own_batches(
@@ -267,8 +267,8 @@ def own_batches(
         done: places whose images are not needed again; blocks that are done in part are drawn whole.
         advance: is told how those of all processes go on, which are about as far as this one.
     """
-    blocks = [block for block in cut(range(len(seeds)), drawing.batch) if not done.issuperset(block)]
-    own = ranks.deal(blocks)
+    # All are dealt, so that each process goes on with its own, in their order.
+    own = [block for block in ranks.deal(cut(range(len(seeds)), drawing.batch)) if not done.issuperset(block)]
     places, left = joined(own), len(seeds) - len(done)
     drawn = drawing.draw([seeds[place] for place in places], lambda images: advance(images * left / len(places)))
     return ((block, batch.images, batch.labels) for block, batch in zip(own, drawn, strict=True))

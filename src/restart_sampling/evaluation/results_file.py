@@ -120,7 +120,8 @@ def _is_sound(line: Mapping[str, Any]) -> bool:
 
     Numbers are left to those who want them: their messages name the row.
     """
-    if (line.get("plan") or line.get("sampler")) and not line.keys() >= _OF_ROWS:
+    of_samples = line.get("plan") is not None or line.get("sampler") is not None
+    if of_samples and not line.keys() >= _OF_ROWS:
         return False
     lists = (value for name in _LISTS for value in line.get(name, ()))
     return all(isinstance(line[name], kind) for name, kind in _TYPES.items() if name in line) and (

@@ -10,6 +10,7 @@ import torch
 from restart_sampling.base.download import fetch
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import sha256
+from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.detectors import INCEPTION_SHA256, Detector, load_detector
 from restart_sampling.evaluation.metrics import NEED_FEATURES, check_metrics
 from restart_sampling.evaluation.partial_sums import PartialSums
@@ -50,7 +51,7 @@ class EvaluationSetup:
             )
 
     def partial(
-        self, folder: Path, run: Mapping[str, Any], batch: int, versions: Mapping[str, str], rank: int
+        self, folder: Path, run: Mapping[str, Any], batch: int, versions: Mapping[str, str], ranks: Ranks
     ) -> PartialSums:
         """Returns where the sums of an unfinished row are kept.
 
@@ -59,7 +60,7 @@ class EvaluationSetup:
             run: JSON, what defines the images.
             batch: images at a time.
             versions: of what computes.
-            rank: of this process.
+            ranks: the processes.
         """
         about = {
             "run": run,
@@ -69,7 +70,7 @@ class EvaluationSetup:
             "features": bool(NEED_FEATURES & set(self.metrics)),
             "versions": versions,
         }
-        return PartialSums(folder, about, rank)
+        return PartialSums(folder, about, ranks.rank, ranks.size)
 
 
 def open_setup(

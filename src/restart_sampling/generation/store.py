@@ -34,7 +34,8 @@ from restart_sampling.base.files import (
 )
 from restart_sampling.base.lock import lock_beside, lock_in, locked
 from restart_sampling.generation.seeds import joined, parse_seeds
-from restart_sampling.images.writers import LABELS, MANIFEST, add_entry, encode_png, image_name
+from restart_sampling.images.writers import LABELS, MANIFEST, encode_png, image_name
+from restart_sampling.images.zips import ZipWriter
 
 _RECORDS = ".blocks"
 _OLD_BLOCK = "[0-9]*.zip"  # of version 0.1.0, where the whole becomes a zip
@@ -174,13 +175,13 @@ class BlockStore:
             write_json(self.out / MANIFEST, manifest)
             return
         numbers = range(len(self.blocks))
-        with atomic(self.out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with atomic(self.out) as temporary, ZipWriter(temporary) as add:
             for name in (name for number in numbers for name in self._names(number)):
-                add_entry(archive, name, self._read(name))
-            add_entry(archive, LABELS, labels)
-            add_entry(archive, MANIFEST, json.dumps(manifest, indent=2).encode())
+                add(name, [self._read(name)])
+            add(LABELS, [labels])
+            add(MANIFEST, [json.dumps(manifest, indent=2).encode()])
             for name in map(_record_name, numbers):
-                add_entry(archive, name, self._read(name))
+                add(name, [self._read(name)])
         remove_folder(self._folder)
 
     @cached_property

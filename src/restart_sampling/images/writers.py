@@ -52,11 +52,6 @@ def picture_png(picture: Image.Image, compress_level: int = -1) -> bytes:
     return buffer.getvalue()
 
 
-def add_entry(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Puts a file into a zip, with a fixed date and no compression (PNG has its own): same images, same bytes."""
-    archive.writestr(new_entry(name), content)
-
-
 def new_entry(name: str) -> zipfile.ZipInfo:
-    """Makes the record of a file in a zip, with a fixed date."""
+    """Makes the record of a file in a zip: a fixed date and no compression (PNG has its own), so the same bytes."""
     return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))

@@ -7,6 +7,7 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -36,7 +37,12 @@ class ZipWriter:
     def __enter__(self) -> Callable[[str, Iterable[bytes]], None]:
         return self._add
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
+        file = self._archive.fp
+        if error and file:  # it may have come in the middle of a file, and nobody wants the rest
+            self._archive.fp = None
+            with suppress(OSError):
+                file.close()
         self._archive.close()
         self._records.file.close()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 from restart_sampling.base.errors import InputError, shorten
@@ -11,6 +11,8 @@ from restart_sampling.comparison.named_plans import family_of
 from restart_sampling.evaluation.results_file import Result
 from restart_sampling.sampling.path import RestartInterval, format_number
 from restart_sampling.sampling.plan import Plan
+
+_LARGEST = 1e30  # beyond it matplotlib's ticks overflow, which no distance needs
 
 Schedule = Sequence[tuple[int, float]]
 """(Evaluations so far, level) along a noise path."""
@@ -81,13 +83,13 @@ def number(result: Result, key: str) -> float:
     """Takes a number from a line of a results file.
 
     Raises:
-        InputError: it is none, or not finite.
+        InputError: it is none, or larger than can be drawn.
     """
     value = result.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
         raise InputError(
-            f"the results of row '{shorten(row_name(result))}' have {key} {shorten(repr(value))}, which is no finite "
-            f"number; correct the file, or evaluate the row again"
+            f"the results of row '{shorten(row_name(result))}' have {key} {shorten(repr(value))}, which is no "
+            f"number up to {_LARGEST:g}; correct the file, or evaluate the row again"
         )
     return value
 

@@ -196,8 +196,14 @@ def save_figure(figure: Figure, out: Path) -> list[Path]:
     """
     paths = [out] if out.suffix else [out.with_name(f"{out.name}.{kind}") for kind in ("pdf", "png")]
     for path in paths:
-        kind = path.suffix[1:].lower()
-        dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-        with style(), alone(path), atomic(path) as temporary:
-            figure.savefig(temporary, format=kind, dpi=300, metadata=dates.get(kind))
+        with alone(path):
+            write_figure(figure, path)
     return paths
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure made within `style`, whole, to a file of a suffix of `FORMATS` that nobody else is writing."""
+    kind = path.suffix[1:].lower()
+    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    with style(), atomic(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=300, metadata=dates.get(kind))

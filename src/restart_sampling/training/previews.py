@@ -44,7 +44,7 @@ def plot_loss(history: Sequence[Mapping[str, Any]], out: Path) -> None:
     Raises:
         InputError: matplotlib is not installed.
     """
-    from restart_sampling.pictures.style import log_scale, save_figure, stacked, style, styles
+    from restart_sampling.pictures.style import log_scale, stacked, style, styles, write_figure
 
     thousands = np.array([line["images"] for line in history]) / 1000
     loss = np.array([line["loss"] for line in history])
@@ -59,4 +59,4 @@ def plot_loss(history: Sequence[Mapping[str, Any]], out: Path) -> None:
         log_scale(axes, "x", thousands.tolist())
         log_scale(axes, "y", loss.tolist())
         axes.set(xlabel="thousand images", ylabel="loss")
-    save_figure(figure, out)
+    write_figure(figure, out)  # without a lock: the folder has one

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from restart_sampling.base.errors import InputError, require_extra
-from restart_sampling.base.files import atomic
 from restart_sampling.tuning.bench import Bench, Measured
 
 SAMPLERS = ("tpe", "evolution", "cma-es", "random")
@@ -61,13 +60,10 @@ def open_study(path: Path, name: str) -> Any:
     import optuna
     from optuna.storages import JournalStorage
 
-    from restart_sampling.tuning.journal import Journal
+    from restart_sampling.tuning.journal import Journal, remove_begun
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # A killed process leaves half a line behind at times.
-    if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
-        with atomic(path) as temporary:
-            temporary.write_bytes(text[: text.rfind(b"\n") + 1])
+    remove_begun(path)
     with _quiet():
         storage = JournalStorage(Journal(path))
         return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
@@ -87,7 +83,8 @@ def search(
     """Measures plans that Optuna suggests until it is time to stop; all processes call this.
 
     Each process takes a trial of its own on the first seeds, and all share the second ones of those that go on. A trial
-    depends on those before it and on its number, so that a killed run goes on with the trials that it would have had.
+    depends on those before it and on its number: a killed run goes on, on as many processes, with the trials that it
+    would have had.
 
     Args:
         space: what there is to choose from.
@@ -157,10 +154,14 @@ def _rounds(
     """Yields trials with their plans, one for each process; those first that an earlier start did not finish."""
     from optuna.trial import Trial, TrialState
 
-    unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    while not until(begun(study)):
+    trials = study.get_trials(deepcopy=False)
+    unfinished = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    # A round that was ended in its middle gets no trials of the next one.
+    done = sum("plan" in trial.user_attrs for trial in trials) - len(unfinished)
+    missing = size - done % size
+    while unfinished or not until(begun(study)):
         dealt: list[tuple[Any, str]] = []
-        while len(dealt) < size:
+        while len(dealt) < missing:
             number = unfinished[0].number if unfinished else begun(study)
             study.sampler = _sampler(sampler, 1000003 * start + number)
             with _quiet():
@@ -172,6 +173,7 @@ def _rounds(
                     continue
             trial.set_user_attr("plan", plan)
             dealt.append((trial, plan))
+        missing = size
         yield dealt
 
 
