@@ -50,7 +50,6 @@ CONTROLS = {
     "start-1": ["--start", "1"],
     "start-2": ["--start", "2"],
     "random": ["--search", "random"],
-    "evolution": ["--search", "evolution"],
     "no-rises": ["--no-rises"],
 }
 """Options of other searches with the same budget, which do not begin with what was found before."""
@@ -122,7 +121,7 @@ def jobs(given: Given) -> list[Job]:
     return [
         *(tune(given, model, NFES, "", given.each) for model in (vp, pfgmpp)),
         *(map_of(given, model) for model in (vp, pfgmpp)),
-        *controlled(20, "random", "no-rises", "start-1", "evolution"),
+        *controlled(20, "random", "no-rises", "start-1"),
         controls(given, edm, 20),
         *longer(vp, 40),
         *controlled(40, "random", "no-rises", "start-1"),
@@ -134,7 +133,6 @@ def jobs(given: Given) -> list[Job]:
         *longer(pfgmpp, 40),
         *longer(vp, 20),
         *(job for model in MODELS for job in longer(model, 10)),
-        *controlled(40, "evolution"),
         *(job for nfe in (20, 40) for job in controlled(nfe, "start-2")),
     ]
 

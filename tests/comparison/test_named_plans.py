@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.named_plans import check_different, family_of, read_rows, script_settings
 from restart_sampling.comparison.published import CHECKPOINTS, NOTES, paper_rows, published
+from restart_sampling.models.default_plans import DEFAULT_PLANS
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 
@@ -204,3 +206,14 @@ def test_the_plans_of_the_benchmarks_differ_and_keep_to_their_budget(file):
 def test_one_plan_is_a_source_too():
     [row] = read_rows("9 [3,1,0.3,1] solver=midpoint")
     assert (row.name, row.family) == ("9 [3,1,0.3,1] solver=midpoint", "Restart (midpoint)")
+
+
+def test_the_presets_of_tune_are_the_plans_of_their_evidence():
+    found = {}
+    for model in DEFAULT_PLANS:
+        for path in (BENCHMARKS.parent / "results" / f"{model}-tuned").glob("plan-*.json"):
+            content = json.loads(path.read_text())
+            assert content["model"] == model
+            found[f"{model}-tuned-{content['nfe']}"] = (content["plan"], model, content["nfe"])
+    tuned = {name: (each.plan, each.checkpoint, each.nfe) for name, each in PRESETS.items() if "-tuned-" in name}
+    assert tuned == found

@@ -7,6 +7,7 @@ from scipy import stats
 import restart_sampling as rs
 from restart_sampling.tuning.objective import CLIP_SCORE
 from restart_sampling.tuning.score import Score, difference, student
+from restart_sampling.tuning.sizes import too_few
 from restart_sampling.tuning.space import Space
 from restart_sampling.tuning.verdict import judge
 
@@ -79,8 +80,12 @@ def test_of_plans_that_are_told_apart_as_better_the_simplest_of_the_best_is_take
 def test_what_cannot_be_told_apart_goes_to_the_simplest():
     verdict = judge(confirmed(**{USUAL: 0, OTHER: -0.01}), USUAL, complexity)
     assert (verdict.plan, verdict.better, verdict.differences) == (USUAL, False, {})
-    assert "No plan was found that is told apart" in verdict.text
-    assert OTHER in verdict.text
+    first, *lines = verdict.text.splitlines()
+    assert (
+        first
+        == f"Take the best usual plan, `{USUAL}`: no other one is better beyond its error, or as good and simpler."
+    )
+    assert lines[0].startswith(f"- `{OTHER}`, A: ")
     verdict = judge(confirmed(**{SIMPLE: 0, "20": 0.005}), SIMPLE, complexity)
     assert (verdict.plan, verdict.better) == ("20", False)
     assert verdict.text.endswith("They cannot be told apart, and it is the simpler one.")
@@ -137,3 +142,17 @@ def test_a_plan_that_is_worse_by_something_else_is_not_taken(other, sign):
     assert (verdict.plan, verdict.better, verdict.fallen) == (OTHER, True, {SIMPLE: other})
     assert verdict.text.endswith(f"\n`{SIMPLE}` is left out: it is worse by {other}.")
     assert f"- {other}: " in verdict.text
+
+
+def test_of_too_few_images_no_plan_is_called_better():
+    scores = confirmed(**{USUAL: 0, "20 solver=deis": -0.3, "10": -0.001})
+    assert not too_few(129, {"A": 64})
+    few = too_few(128, {"A": 64, "B": 6})
+    verdict = judge(scores, USUAL, complexity, few)
+    assert (verdict.plan, verdict.better, few.keys()) == (USUAL, False, {"A"})
+    assert verdict.text.startswith(f"Take the best usual plan, `{USUAL}`: there are too few images to call")
+    assert "`20 solver=deis`, A: " in verdict.text  # what was measured is said all the same
+    assert "Note: there are 128 images of each block for the 64 features of A, so that" in verdict.text
+    verdict = judge(scores, USUAL, complexity, too_few(128, {"A": 6, "B": 64}))  # the search does not go by B
+    assert (verdict.plan, verdict.better) == ("20 solver=deis", True)
+    assert verdict.text.endswith("; give more than 128 (--confirm-images), and the --minutes for them.")

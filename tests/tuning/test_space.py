@@ -1,7 +1,7 @@
 """The search space: plans of exactly the evaluations asked for, which parse, and fit the net."""
 
 from collections import Counter
-from math import log
+from math import exp, log
 
 import pytest
 import torch
@@ -67,7 +67,23 @@ def test_levels_of_its_own():
     trial = Drawn(0, intervals=0, churn=False, solver="deis", grid=OWN)
     plan = Space(NETS["any level"], 12, own).suggest(trial)
     levels = own["deis"][12]
-    assert plan.own_levels == (80.0, *(float(f"{x:.4g}") for x in levels[1:-2]), 0.00200012345, 0.0)
+    assert plan.own_levels == (80.0, *(float(f"{x:.4g}") for x in levels[1:-2]), 0.002001, 0.0)
+
+
+def test_all_levels_have_four_digits_and_are_in_the_range_of_the_net():
+    net = rs.from_edm(lambda x, sigma: x, sigma_min=0.00212345, sigma_max=80.28779)
+    middle = [exp(-each / 4) for each in range(12)]
+    own = {"deis": {steps: (net.sigma_max, *middle[: steps - 2], net.sigma_min, 0.0) for steps in range(2, 13)}}
+    own |= dict.fromkeys(("euler", "heun", "midpoint"), own["deis"])
+    for seed in range(60):
+        solver = ("deis", "heun", "midpoint")[seed % 3]
+        plan = Space(net, 12, own).suggest(
+            Drawn(seed, solver=solver, **({"grid": OWN} if seed % 2 else {"sigma_max": 80.28779}))
+        )
+        ends = [level for each in plan.intervals for level in (each.t_min, each.t_max)]
+        levels = (*plan.own_levels, *ends, plan.rho, plan.churn, plan.s_min, plan.s_max, plan.sigma_min, plan.sigma_max)
+        assert all(level == float(f"{level:.4g}") for level in levels), plan
+        assert plan.levels(net.sigma_min, net.sigma_max)  # does not raise
 
 
 def test_an_nfe_below_what_any_plan_needs():

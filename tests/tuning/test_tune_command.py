@@ -172,6 +172,21 @@ def test_a_detector_that_does_not_fit_its_reference_is_told_before_any_image(pla
     assert "usual plans" not in err
 
 
+def test_too_few_images_for_the_features_are_told_before_the_search(place, run):
+    detector_file(Path("wide.pt"), 12)
+    images = [(range(30), torch.from_numpy(pictures(30, 1)), None)]
+    wide = make_reference(iter(images), 30, load_detector("wide.pt", trust=True), measured_with()[1])
+    save_reference(wide, Path("wide.npz"))
+    code, _, err = run(*TUNE, "--detector", "wide.pt", "--reference", "wide.npz", "--trials", "1")
+    assert code == 0, err
+    note = "there are 20 images of each block for the 12 features of wide.pt"
+    assert err.index(f"NFE 4, note: {note}") < err.index("NFE 4, search: about")
+    evidence = json.loads(Path("run/plan-4.json").read_text())["evidence"]
+    assert not evidence["better"]
+    assert evidence["verdict"].startswith(f"Take the best usual plan, `{evidence['usual']}`: there are too few images")
+    assert f"\nNote: {note}" in evidence["verdict"]
+
+
 def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):
     from restart_sampling.tuning import net_run
 
@@ -179,7 +194,7 @@ def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):
     monkeypatch.setattr(net_run, "SECONDS_BETWEEN_WORDS", 0.0)
     code, out, err = run(
         *("tune", "--model", "tiny.safetensors", "--without-reference", "--nfe", "5", "--out", "run", "--json"),
-        *("--batch", "256"),
+        *("--batch", "256", "--minutes", "1e6"),  # so that all seeds have the time, however busy the machine
     )
     assert code == 0, err
     content = json.loads(out)["plans"]["5"]

@@ -129,7 +129,7 @@ search_options = as_one(
             "sampler",
             default="tpe",
             show_default=True,
-            type=click.Choice(["tpe", "evolution", "cma-es", "random"]),
+            type=click.Choice(["tpe", "cma-es", "random"]),
             help="Who suggests plans; random is for comparison.",
         ),
         click.option(

@@ -47,6 +47,11 @@ class Objective(Protocol):
         """JSON, all that the scores depend on but plans and seeds."""
         ...
 
+    @property
+    def features(self) -> Mapping[str, int]:
+        """How many features the detectors have, by the names of their scores."""
+        ...
+
     def nfe(self, plan: str) -> int:
         """Returns the cost of a sample.
 
@@ -126,6 +131,11 @@ class Distance:
         detectors = {name: {key: each.about[key] for key in known} for name, each in self.setups.items()}
         clip = {"clip": self.captions.score.about} if self.captions else {}
         return {"detectors": detectors, **clip, **self.images}
+
+    @property
+    def features(self) -> dict[str, int]:
+        """How many features the detectors have."""
+        return {name: setup.reference.width for name, setup in self.setups.items()}
 
     def nfe(self, plan: str) -> int:
         """Returns the calls of the denoiser for an image."""
@@ -265,6 +275,11 @@ class OfSamples:
     def about(self) -> dict[str, Any]:
         """The name of the function, which is all that is known of it."""
         return {"objective": getattr(self.function, "__qualname__", type(self.function).__name__)}
+
+    @property
+    def features(self) -> dict[str, int]:
+        """There is no detector."""
+        return {}
 
     def nfe(self, plan: str) -> int:
         """Returns the calls of the denoiser for a sample."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.tuning.bench import Bench, Measured
 
-SAMPLERS = ("tpe", "evolution", "cma-es", "random")
+SAMPLERS = ("tpe", "cma-es", "random")
 RANDOM_TRIALS = 25
 """Trials before a sampler goes by what was found: the best usual plans, and random ones."""
 PROMOTED = 3
@@ -188,10 +188,6 @@ def _sampler(name: str, seed: int) -> Any:
 
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    if name == "evolution":
-        from restart_sampling.tuning.evolution import Evolution
-
-        return Evolution(seed, RANDOM_TRIALS)
     with _quiet():
         if name == "cma-es":
             return optuna.samplers.CmaEsSampler(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 from functools import cached_property
 from math import inf, log
 from typing import Any
@@ -167,7 +168,7 @@ class Space:
         if self.net.process.highest == inf:
             found["sigma_max"] = rounded(trial.suggest_float("sigma_max", high / 16, high, log=True))
         else:
-            found["sigma_max"] = high
+            found["sigma_max"] = rounded(high, ROUND_FLOOR)
         return found
 
     def _churn(self, trial: Any) -> dict[str, float]:
@@ -216,7 +217,7 @@ class Space:
             low = min(free, key=lambda level: abs(log(ratio(level) / want.level)))
             free.remove(low)
             high = min(process.level(ratio(low) * want.width), top)
-            if not low < (t_max := min(rounded(high), top)):
+            if not low < (t_max := min(rounded(high), rounded(top, ROUND_FLOOR))):
                 return None
             intervals.append(RestartInterval(part.steps + 1, part.repeats, rounded(low), t_max))
         intervals.sort(key=lambda each: -each.t_min)
@@ -230,11 +231,11 @@ class Space:
 def with_levels(plan: Plan, levels: Sequence[float]) -> Plan:
     """Returns the plan with a main grid of its own levels, which rule out the settings of a rule."""
     plain = {name: getattr(Plan(1), name) for name in ("rho", "sigma_min", "sigma_max")}
-    first, *between, last, end = levels  # the ends in full: rounded, they could be beyond the net's
-    words = [format_number(first), *(f"{level:.4g}" for level in between), format_number(last), format_number(end)]
-    return replace(plan, steps=len(levels) - 1, grid="/".join(words), **plain)
+    first, *between, last, end = levels
+    short = [rounded(first, ROUND_FLOOR), *map(rounded, between), rounded(last, ROUND_CEILING), end]
+    return replace(plan, steps=len(levels) - 1, grid="/".join(map(format_number, short)), **plain)
 
 
-def rounded(value: float) -> float:
-    """Rounds to four digits, which is what plans show."""
-    return float(f"{value:.4g}")
+def rounded(value: float, rounding: str = ROUND_HALF_EVEN) -> float:
+    """Rounds to four digits, which is what plans show; levels at a net's ends into its range."""
+    return float(Context(prec=4, rounding=rounding).create_decimal(repr(value)))

@@ -1,7 +1,7 @@
 """The stages of one NFE: usual plans, search, race, confirmation."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from pathlib import Path
@@ -12,9 +12,17 @@ from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.tuning.bench import LOOK, Bench, Key, Measured
 from restart_sampling.tuning.objective import CLIP_SCORE, GROUPS, Scores
 from restart_sampling.tuning.race import race
-from restart_sampling.tuning.search import Candidates, begin_with, begun, best_plans, importances, search
+from restart_sampling.tuning.search import (
+    PROMOTED,
+    Candidates,
+    begin_with,
+    begun,
+    best_plans,
+    importances,
+    search,
+)
 from restart_sampling.tuning.settings import BLOCKS, Settings
-from restart_sampling.tuning.sizes import Sizes
+from restart_sampling.tuning.sizes import Sizes, too_few
 from restart_sampling.tuning.verdict import Verdict, judge
 
 FOUND, USUAL, FINALISTS = 10, 5, 2
@@ -90,12 +98,10 @@ class Stages:
         if self.settings.minutes < inf:
             self._fit(usual, second)
         third, last = third[: self.sizes.race], last[: BLOCKS * self.sizes.confirm]
-        trials, limits = self.settings.trials, []
-        if self.settings.minutes < inf:
-            limits.append(f"about {self.clock.left - self._later(self.sizes):.0f} s")
-        if trials is not None:
-            limits.append(f"at most {trials:,} trial{'s' * (trials > 1)}")
-        self._say("search", ", ".join(limits))
+        few = too_few(self.sizes.confirm, self.bench.objective.features)
+        for note in few.values():
+            self._say("note", note)
+        self._say("search", self._length())
         if self.study:
             known = [self.space.suggestion(text) for text in usual]
             begin_with(self.study, [each for each in known if each])
@@ -113,7 +119,7 @@ class Stages:
         ways = {*map(self.space.way, usual)}
         found = [plan for plan in found if self.space.way(plan) not in ways]
         self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on {len(third):,} fresh seeds")
-        return self._confirm(race(self.bench, found, third), race(self.bench, usual, third), last)
+        return self._confirm(race(self.bench, found, third), race(self.bench, usual, third), last, few)
 
     def cost(self) -> dict[str, Any]:
         """Returns JSON: what the search took, and what mattered in it."""
@@ -174,7 +180,7 @@ class Stages:
             self.study.set_user_attr(name, cut)
         self.sizes = self.bench.ranks.gather(cut)[0]
 
-    def _confirm(self, found: list[str], usual: list[str], seeds: range) -> Verdict:
+    def _confirm(self, found: list[str], usual: list[str], seeds: range, few: Mapping[str, str]) -> Verdict:
         """Confirms the leader of the race, the simplest of those close to it, and the best usual plan."""
         simplest = sorted(found[: FOUND // 2], key=self.space.complexity)
         finalists = list(dict.fromkeys([*found[:1], *simplest]))[:FINALISTS]
@@ -190,9 +196,18 @@ class Stages:
                 f"the best usual plans could not be measured on the seeds of race and confirmation; {LOOK}, or give "
                 f"another --start"
             )
-        verdict = judge(scores, usual[0], self.space.complexity)
+        verdict = judge(scores, usual[0], self.space.complexity, few)
         self._say("verdict", "\n" + verdict.text)
         return verdict
+
+    def _length(self) -> str:
+        """How long the search takes: until the time is over or the trials are done, of which some go on."""
+        seconds, trials = self.clock.left - self._later(self.sizes), self.settings.trials
+        if trials is None:
+            return f"about {max(seconds, 0):.0f} s"
+        seeds = (1 + 2 / PROMOTED) * self.settings.images * (trials - (begun(self.study) if self.study else 0))
+        seconds = min(seconds, seeds * self.nfe / self.bench.speed)
+        return f"about {max(seconds, 0):.0f} s, at most {trials:,} trial{'s' * (trials > 1)}"
 
     def _later(self, sizes: Sizes) -> float:
         """Seconds that a race and a confirmation of these sizes need."""

@@ -22,6 +22,7 @@ class Verdict:
         scores: of all that were confirmed.
         finalists: how many plans were compared with `usual`.
         fallen: of these, those that were not considered, with what they are worse by beyond its error.
+        few: a sentence on each detector that has too few images for its features.
     """
 
     plan: str
@@ -31,25 +32,28 @@ class Verdict:
     scores: Mapping[str, Scores]
     finalists: int
     fallen: Mapping[str, str] = field(default_factory=dict)
+    few: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         """The verdict in words and numbers."""
-        fallen = "".join(f"\n`{plan}` is left out: it is worse by {name}." for plan, name in self.fallen.items())
-        return self._found + fallen
+        fallen = [f"`{plan}` is left out: it is worse by {name}." for plan, name in self.fallen.items()]
+        return "\n".join([*self._found, *fallen, *(f"Note: {note}." for note in self.few.values())])
 
     @property
-    def _found(self) -> str:
+    def _found(self) -> list[str]:
         if not self.differences:
-            return (
-                f"No plan was found that is told apart from the best usual one, `{self.usual}`, as better, and no "
-                f"simpler one that is as good: take that.\n{self._rivals()}"
-            ).rstrip()
+            why = (
+                "there are too few images to call another one better"
+                if next(iter(self.scores[self.usual])) in self.few
+                else "no other one is better beyond its error, or as good and simpler"
+            )
+            return [f"Take the best usual plan, `{self.usual}`: {why}.", *self._rivals()]
         lines = [f"`{self.plan}` against the best usual plan, `{self.usual}`:"]
         lines += [self._line(name) for name in self.differences]
         if not self.better:
             lines.append("They cannot be told apart, and it is the simpler one.")
-        return "\n".join(lines)
+        return lines
 
     def _line(self, name: str) -> str:
         ours, theirs, found = self.scores[self.plan][name], self.scores[self.usual][name], self.differences[name]
@@ -61,7 +65,7 @@ class Verdict:
         words += [f"{what} {a:.4g} against {b:.4g}{note}" for what, a, b, note in _metrics(ours, theirs)]
         return "; ".join(words)
 
-    def _rivals(self) -> str:
+    def _rivals(self) -> list[str]:
         """What was found, beside the best usual plan."""
         lines = []
         for plan in self.scores:
@@ -69,7 +73,7 @@ class Verdict:
                 for name, score in self.scores[plan].items():
                     found = difference(score, self.scores[self.usual][name])
                     lines.append(f"- `{plan}`, {name}: {score.value:.4g}, {found.value:+.4g} +- {found.error:.2g}")
-        return "\n".join(lines)
+        return lines
 
     def json(self) -> dict[str, Any]:
         """Returns JSON with everything."""
@@ -94,18 +98,25 @@ class Verdict:
         }
 
 
-def judge(scores: Mapping[str, Scores], usual: str, complexity: Callable[[str], tuple[int, int]]) -> Verdict:
+def judge(
+    scores: Mapping[str, Scores],
+    usual: str,
+    complexity: Callable[[str], tuple[int, int]],
+    few: Mapping[str, str] | None = None,
+) -> Verdict:
     """Chooses a plan: of those that cannot be told apart from the best, the simplest.
 
     A plan counts as better than the best usual one only where a test says so, at a level that is divided by the number
     of plans that are compared with it. A plan that a test tells apart as worse by anything else that was measured,
-    another detector or the CLIP score, is not considered.
+    another detector or the CLIP score, is not considered; nor is any where the images are too few.
 
     Args:
         scores: of the confirmation, on the same seeds for all plans.
         usual: the best of the usual plans, which is one of them.
         complexity: orders them from the simplest.
+        few: of `too_few`.
     """
+    few = few or {}
     (name, *others) = scores[usual]
     finalists = [plan for plan in scores if plan != usual]
     alpha = ALPHA / max(1, len(finalists))
@@ -118,13 +129,13 @@ def judge(scores: Mapping[str, Scores], usual: str, complexity: Callable[[str], 
         return (change.value < 0) == (other == CLIP_SCORE) and change.told_apart(alpha)
 
     fallen = {plan: other for plan in finalists for other in others if is_worse(plan, other)}
-    rivals = [plan for plan in finalists if plan not in fallen]
+    rivals = [] if name in few else [plan for plan in finalists if plan not in fallen]
     better = [plan for plan in rivals if to(usual, plan).value < 0 and to(usual, plan).told_apart(alpha)]
     best = min(better or [usual], key=lambda plan: scores[plan][name].value)
     pool = better or [usual, *(plan for plan in rivals if not to(usual, plan).told_apart(alpha))]
     plan = min((each for each in pool if not to(best, each).told_apart(alpha)), key=complexity)
     differences = {each: difference(scores[plan][each], scores[usual][each]) for each in scores[usual] if plan != usual}
-    return Verdict(plan, usual, plan in better, differences, scores, max(1, len(finalists)), fallen)
+    return Verdict(plan, usual, plan in better, differences, scores, max(1, len(finalists)), fallen, few)
 
 
 def _metrics(ours: Score, theirs: Score) -> list[tuple[str, float, float, str]]:
