@@ -339,7 +339,7 @@ def test_lists_never_cut_a_name(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     out = run("plan", "--list")[1]
-    assert "\n    16 [5,1,1.09,3.2]\n    solver=ab\n" in out
+    assert "\n    16\n    [5,1,1.09,3.2]\n    solver=ab\n" in out
     for preset in rs.PRESETS.values():
         assert any(line.startswith(f"{preset.name} ") and f"{preset.fid or ''}" in line for line in out.splitlines())
         assert preset.checkpoint in out
