@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from restart_sampling.base.numbers import with_error
 from restart_sampling.evaluation import aesthetic
 from restart_sampling.evaluation.clip import ClipScore, load_clip, preprocess
 from restart_sampling.evaluation.results_file import read_results
@@ -90,9 +91,12 @@ def test_the_scale_and_the_models_are_printed(place, run, clip):
     assert code == 0, err
     (line,) = read_results(Path("results.jsonl"))
     first, second = out.splitlines()
-    assert first.startswith(f"clip score  {line['clip_score']:.4f} +- ")
+    clip_score, beauty = (
+        with_error(line[f"{each}_score"], line[f"{each}_score_error"]) for each in ("clip", "aesthetic")
+    )
+    assert first.startswith(f"clip score  {clip_score}  (")
     assert first.endswith(f"({clip}, scale 1 (mean cosine))")
-    assert second.startswith(f"aesthetic score  {line['aesthetic_score']:.4f} +- ")
+    assert second.startswith(f"aesthetic score  {beauty}  (")
     assert second.endswith(f"({aesthetic.DEFAULT_HEAD} on {clip})")
 
 

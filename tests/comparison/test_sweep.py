@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from restart_sampling.base.numbers import rounded_to, with_error
 from restart_sampling.comparison.published import NOTES
 from restart_sampling.evaluation.results_file import read_results
 from restart_sampling.generation.drawing import NetDrawing, generate
@@ -47,9 +48,9 @@ def test_a_sweep(place, run):
     table = out.splitlines()
     assert len(table) == 1 + len(PLANS)
     for line, result in zip(table[1:], results, strict=True):
-        assert f"{result['frechet_distance']:.6g}" in line
+        assert with_error(result["frechet_distance"], result["frechet_distance_error"]) in line
     differences = np.subtract(*([r["frechet_distance_blocks"] for r in results[i]] for i in (slice(1, 2), slice(0, 1))))
-    assert f"{differences.mean():+.4f}" in table[2]
+    assert rounded_to(differences.mean(), differences.std(ddof=1) / 2**0.5, "+") in table[2]
     assert "about" in err
     assert "left" in err
     assert not (OUT / "results.jsonl.partial").exists()
@@ -61,7 +62,8 @@ def test_one_block(place, run):
     assert code == 0
     assert "minimum" not in out
     assert "at infinity" in out.splitlines()[0]
-    assert f"{lines()[1]['frechet_distance_infinity']:.6g} +- " in out.splitlines()[2]
+    value, error = (lines()[1][f"frechet_distance_infinity{each}"] for each in ("", "_error"))
+    assert with_error(value, error) in out.splitlines()[2]
     assert len(lines()[0]["frechet_distance_without_group"]) == 10
 
 

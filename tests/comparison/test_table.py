@@ -3,19 +3,40 @@
 import csv
 import io
 import json
+from math import inf
 from pathlib import Path
 
 import pytest
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import rounded_to, with_error
 from restart_sampling.comparison.table import results_table, write_csv, write_latex, write_markdown
 from restart_sampling.comparison.verdict import verdict
 from sweeps import lines, result, results_file
 
 ROWS = (
     result("18", 0.6351, 0.0048, name="heun_18 & co"),
-    result("18 [3,2,0.06,0.30]", 0.527123, 0.014, published_fid=2.7),
+    result("18 [3,2,0.06,0.30]", 0.527123, 0.014, published_fid=2.7, frechet_distance_min=0.512345),
 )
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "written"),
+    [
+        (0.0454887, 0.0041, "0.0455 +- 0.0041"),
+        (0.527123, 0.0996, "0.53 +- 0.10"),
+        (-3.14159, 0.5, "-3.14 +- 0.50"),
+        (1234.567, 123.4, "1235 +- 123"),
+        (0.00000123456, 0.0000000987, "0.000001235 +- 0.000000099"),
+        (0.1234567, 0.0, "0.123457 +- 0"),
+        (0.1234567, inf, "0.123457 +- inf"),
+        (0.1234567, None, "0.123457"),
+    ],
+)
+def test_a_number_has_as_many_digits_as_its_error(value, error, written):
+    assert with_error(value, error) == written
+    assert rounded_to(value, error) == written.partition(" +- ")[0]
+    assert with_error(abs(value), error, sign="+", between=" ± ") == "+" + written.lstrip("-").replace("+-", "±")
 
 
 def test_markdown_has_as_many_digits_as_the_error():
@@ -23,7 +44,7 @@ def test_markdown_has_as_many_digits_as_the_error():
     assert table[0].startswith("| row | plan | NFE | images | Fréchet distance |")
     assert table[1].startswith("| --- | --- | ---: | ---: | ---: |")
     assert "| 0.6351 ± 0.0048 |" in table[2]
-    assert "| 0.527 ± 0.014 |" in table[3]
+    assert "| 0.527 ± 0.014 | 0.512 |" in table[3]
     assert table[3].endswith("| 2.7 |")
 
 
@@ -76,10 +97,10 @@ def test_a_verdict_names_the_best_what_is_alike_and_what_restarts_do():
         paired("20 [3,2,0.06,0.30]", (0.50, 0.512, 0.519)),  # alike: +0.0003 +- 0.0009
     ]
     best, alike, restarts, warning = verdict(dict(enumerate(rows)))
-    assert best == "The lowest distance is that of '18 [3,2,0.06,0.3]' (43 evaluations): 0.5100 ± 0.01."
+    assert best == "The lowest distance is that of '18 [3,2,0.06,0.3]' (43 evaluations): 0.510 ± 0.010."
     assert alike == "Within 2 standard errors of it is '20 [3,2,0.06,0.3]' (47 evaluations)."
     assert "against the best without, of as many evaluations or fewer, '18' (35 evaluations)" in restarts
-    assert "its distance is lower by 0.1000 ± " in restarts
+    assert "its distance is lower by 0.1 ± 0" in restarts
     assert "picked on the seeds" in warning
 
 
@@ -91,7 +112,7 @@ def test_restarts_that_harm_are_said_to():
     assert "its distance is higher by 0.1010 ± 0.001" in lines[2]
     rows[1] = paired("18 [3,2,0.06,0.30]", (0.50, 0.508))
     assert (
-        "its distance is -0.0010 ± 0.001 from it, which cannot be told from none" in verdict(dict(enumerate(rows)))[-2]
+        "its distance is -0.0010 ± 0.0010 from it, which cannot be told from none" in verdict(dict(enumerate(rows)))[-2]
     )
     assert len(verdict({"one": rows[0]})) == 1
 

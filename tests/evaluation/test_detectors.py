@@ -208,6 +208,13 @@ def test_a_detector_that_does_not_work_is_found_before_any_work(network, said, p
     assert not Path("results.jsonl").exists()
 
 
+def test_the_bundled_clip_says_which_size_it_takes(place, run):
+    said = refused(run, "reference", "data", "--out", "new.npz", "--detector", "tiny-clip")
+    assert "'tiny-clip' takes images of 32x32, and not of 8x8; bring files to that size with 'restart-sampling" in said
+    assert run("dataset", "data", "large.zip", "--resolution", "32x32")[0] == 0
+    assert run("reference", "large.zip", "--out", "new.npz", "--detector", "tiny-clip")[0] == 0
+
+
 @pytest.mark.parametrize("where", ["files", "a sampler"])
 def test_another_number_of_features_is_found_before_any_work(where, place, run, monkeypatch):
     save_reference(Reference(Statistics(9, torch.zeros(5), torch.eye(5))), Path("ref.npz"))

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import with_error
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
@@ -82,7 +83,7 @@ def test_the_error_of_kid_is_not_that_of_equal_subsets(place, run):
     assert any("each holds all 60 images of the smaller side" in note for note in result["notes"])
     code, out, err = run("evaluate", "other", "--reference", "ref.npz", "--metrics", "kid", *TINY)
     assert code == 0
-    assert f"{result['kernel_distance']:.6g} +- {result['kernel_distance_error']:.2g}" in out
+    assert with_error(result["kernel_distance"], result["kernel_distance_error"]) in out
     assert "note: KID is the mean over subsets of 1000 images" in err.splitlines()[-2]
 
 
@@ -213,7 +214,7 @@ def test_plans_on_the_same_seeds_are_paired(place, run):
     difference, error = paired_difference(second, first)
     assert difference == pytest.approx(second["frechet_distance"] - first["frechet_distance"])
     assert 0 < error < second["frechet_distance_error"] + first["frechet_distance_error"]
-    assert f"{difference:+.4f}" in out
+    assert with_error(difference, error, sign="+") in out
 
 
 def test_blocks_are_figures_of_their_own(place, run):

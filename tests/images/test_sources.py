@@ -279,6 +279,33 @@ def test_cifar_is_read_from_the_bytes_of_python_2(tmp_path):
     assert not source.lossy
 
 
+@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+@pytest.mark.parametrize("encoding", ["latin1", "bytes"])
+def test_cifar_that_python_3_pickled_again(protocol, module, encoding, tmp_path):
+    images, labels = cifar_set()
+    batches = []
+    for some, its in zip(images, labels, strict=True):
+        content = pickle.loads(cifar_batch(some, its.tolist()), encoding=encoding)
+        again = pickle.dumps(content, protocol)
+        for found in (b"numpy.core.multiarray", b"numpy._core.multiarray"):
+            again = again.replace(b"\x8c" + bytes([len(found)]) + found, b"\x8c" + bytes([len(module)]) + module)
+            again = again.replace(b"c" + found + b"\n", b"c" + module + b"\n")
+        assert module in again
+        batches.append(unframed(again))
+    source = open_source(write_cifar(tmp_path / "cifar-10-python.tar.gz", batches))
+    assert np.array_equal(np.stack([source.raw(index) for index in range(30)]), images.reshape(30, 3, 32, 32))
+    assert source.labels.tolist() == labels.ravel().tolist()
+
+
+def unframed(data):
+    """A pickle without its frames, whose lengths a replaced name makes wrong."""
+    places = [place for opcode, _, place in pickletools.genops(data) if opcode.name == "FRAME"]
+    for place in reversed(places):
+        data = data[:place] + data[place + 9 :]
+    return data
+
+
 def test_python_reads_the_same_from_these_bytes():
     images, labels = cifar_set()
     content = pickle.loads(cifar_batch(images[0], labels[0].tolist()), encoding="bytes")

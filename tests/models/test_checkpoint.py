@@ -55,6 +55,15 @@ def test_bundled():
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_told_in_a_sentence(device, monkeypatch):
+    monkeypatch.setattr("restart_sampling.models.checkpoint.resolve", lambda _: pytest.fail("read"))
+    with pytest.raises(
+        InputError, match=rf"^device '{device}': torch cannot use it here \(.+\); give another or 'cpu'$"
+    ):
+        load_model("cifar10-small", device=device)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_golden_networks(name, write):
     checkpoint = read_checkpoint(write(pickled(snapshot(network(name)))))

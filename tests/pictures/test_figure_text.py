@@ -61,7 +61,7 @@ def line(axes, label):
 
 def test_a_line_a_sampler_with_a_point_a_scale(results):
     clip, beauty = plot("text", results).axes
-    assert (clip.get_xlabel(), beauty.get_xlabel()) == ("CLIP score", "aesthetic score")
+    assert (clip.get_xlabel(), beauty.get_xlabel()) == ("CLIP score (clip)", "aesthetic score")
     assert clip.get_ylabel() == beauty.get_ylabel() == "Fréchet distance\n(made-up)"
     assert line(clip, "ddim:50 ")[1] == [(0.29, 17.0), (0.305, 14.0), (0.315, 16.0)]
     assert line(beauty, "ddim:50 ")[1] == [(5.1, 17.0), (5.2, 14.0), (5.3, 16.0)]
@@ -78,9 +78,13 @@ def test_samplers_differ_in_marker_and_schedulers_in_colour(results):
     assert len(set(colours.values())) == 5
 
 
-def test_scales_are_written_at_one_line(results):
+def test_a_scale_is_written_once_at_its_highest_point(results):
     axes = plot("text", results, rows=["ddim:50", "restart:30"]).axes[0]
-    assert [each.get_text() for each in axes.texts] == ["2", "3", "5"]
+    assert [(each.get_text(), each.xy) for each in axes.texts] == [
+        ("2", (0.29, 17.0)),
+        ("3", (0.31, 14.5)),
+        ("5", (0.315, 16.0)),
+    ]
 
 
 def test_rows_are_chosen_by_sampler_or_by_name(results):
@@ -92,7 +96,7 @@ def test_rows_are_chosen_by_sampler_or_by_name(results):
 def test_one_score_is_one_panel(tmp_path):
     rows = [{key: value for key, value in each.items() if "aesthetic" not in key} for each in made_up()]
     (axes,) = plot("text", read_text_rows(results_file(*rows, name=tmp_path / "results.jsonl"))).axes
-    assert axes.get_xlabel() == "CLIP score"
+    assert axes.get_xlabel() == "CLIP score (clip)"
 
 
 @pytest.mark.parametrize("detector", ["inception", "dinov2-hf"])

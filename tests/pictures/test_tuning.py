@@ -68,4 +68,4 @@ def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_
     assert count == 1
     assert "Restart (heun). Better than the best usual plan, which is ODE (heun): -20.0% by a, -10.0% by b." in page
     assert "1,234,567 evaluations, 62 seconds" in page
-    assert page.count("-0.0500 ± 0.0000") == 2
+    assert page.count("-0.05 ± 0") == 2

@@ -111,6 +111,10 @@ def test_levels_that_the_process_does_not_have_are_refused():
     with pytest.raises(rs.InputError, match=r"up to level 1\.27778, .* give levels, restarts and churn \(s_max\) that"):
         rs.sample(net, "18 churn=5", [0], (3,))
     rs.sample(net, "18 churn=5 s_max=0.7", [0], (3,))
+    said = r"\[3,2,0\.6,3\]: t_max is above 1, .* well below it; these levels as sigma are \[3,2,0\.375,0\.75\]"
+    with pytest.raises(rs.InputError, match=said):
+        rs.sample(net, "18 [3,2,0.6,3]", [0], (3,))
+    rs.sample(net, "18 [3,2,0.375,0.75]", [0], (3,))
 
 
 def test_callback_reads_every_state():

@@ -1,5 +1,7 @@
 """num_inference_steps is the number of calls of the network, the first level that of the same grid without restarts."""
 
+import logging
+
 import diffusers
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from tiny_pipelines import SD
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
+from restart_sampling.text_to_image.row_layout import _say_once
 
 SPACINGS = [
     {},
@@ -59,9 +62,13 @@ def test_too_few_steps_say_how_many_would_do():
 
 
 def test_what_snaps_is_said_once(caplog):
-    scheduler = RestartScheduler(**SD, restart=README)
-    for _ in range(3):
-        scheduler.set_timesteps(30)
+    _say_once.cache_clear()
+    for level in (logging.ERROR, logging.WARNING):  # what nobody heard has not been said
+        with caplog.at_level(level, _say_once.__module__):
+            for _ in range(2):
+                scheduler = RestartScheduler(**SD, restart=README)
+                for _ in range(2):
+                    scheduler.set_timesteps(30)
     level = scheduler.path.rises[0].now
     assert level < 0.09
     assert [record.message for record in caplog.records] == [

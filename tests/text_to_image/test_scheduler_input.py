@@ -58,6 +58,8 @@ def test_configs_of_other_kinds_of_models_are_refused():
             FlowMatchRestartScheduler.from_config(flow, **preset)
     with pytest.raises(InputError, match="has no setting 'restarts'; did you mean 'restart'"):
         FlowMatchRestartScheduler.from_config(flow, restarts=[[4, 1, 0.3, 0.6]])
+    with pytest.raises(InputError, match=r"t_max is above 1, .*; these levels as sigma are \[3,2,0\.375,0\.75\]"):
+        FlowMatchRestartScheduler.from_config(flow, restart=[[3, 2, 0.6, 3]]).set_timesteps(18)
     with pytest.raises(InputError, match="flow_prediction"):
         RestartScheduler.from_config(UniPCMultistepScheduler(prediction_type="flow_prediction").config)
 

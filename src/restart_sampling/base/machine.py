@@ -6,6 +6,8 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from restart_sampling.base.errors import InputError, one_line, shorten
+
 if TYPE_CHECKING:
     import torch
 
@@ -15,6 +17,21 @@ def describe_device(device: torch.device) -> str:
     import torch
 
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """Returns a device of which torch knows that it is there.
+
+    Raises:
+        InputError: it does not, or there is no such kind.
+    """
+    import torch
+
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # of a build without CUDA: the second
+        reason = shorten(one_line(error).partition(". ")[0], 100)
+        raise InputError(f"device '{device}': torch cannot use it here ({reason}); give another or 'cpu'") from error
 
 
 def versions(*more: str) -> dict[str, str]:

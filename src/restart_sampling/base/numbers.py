@@ -1,9 +1,12 @@
-"""Numbers of any type, of numpy and torch too, as Python's own, which print so that they read back."""
+"""Numbers: of any type, of numpy and torch too, as Python's own; and with their errors, as readers want them."""
 
+from math import inf
 from operator import index
 from typing import SupportsFloat, SupportsIndex
 
 from restart_sampling.base.errors import InputError
+
+_LEAST_ERROR = 1e-9  # with less, as of equal images, there would be a row of zeros
 
 
 def whole_number(name: str, value: SupportsIndex) -> int:
@@ -32,3 +35,22 @@ def real_number(name: str, value: SupportsFloat) -> float:
     except (TypeError, ValueError, RuntimeError, OverflowError):  # such as an array of several numbers
         pass
     raise InputError(f"{name} = {value!r}; give a number")
+
+
+def rounded_to(value: float, error: float | None, sign: str = "") -> str:
+    """Writes a number to the place of the second digit of its standard error.
+
+    Args:
+        value: the number.
+        error: None, not finite or next to 0: six digits are written.
+        sign: "+" for one before positive numbers too.
+    """
+    if error is None or not _LEAST_ERROR < error < inf:
+        return f"{value:{sign}.6g}"
+    places = max(0, 1 - int(f"{error:.1e}".partition("e")[2]))
+    return f"{value:{sign}.{places}f}"
+
+
+def with_error(value: float, error: float | None, *, sign: str = "", between: str = " +- ") -> str:
+    """Writes a number and its standard error, such as 0.0455 +- 0.0041, or the number alone."""
+    return rounded_to(value, error, sign) + ("" if error is None else f"{between}{rounded_to(error, error)}")

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.numbers import with_error
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     describe_source,
@@ -200,5 +201,5 @@ def _print_results(outcomes: Sequence[Outcome]) -> None:
         per_class = result.get("frechet_distance_per_class", {})
         errors = result.get("frechet_distance_per_class_error", {})
         if per_class:
-            values = (f"{shorten(name, 40)}: {value:.4f} +- {errors[name]:.2g}" for name, value in per_class.items())
+            values = (f"{shorten(name, 40)}: {with_error(value, errors[name])}" for name, value in per_class.items())
             click.echo(f"per class, {what}: {', '.join(values)}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from shutil import get_terminal_size
+from textwrap import wrap
 
 import click
 
 from restart_sampling.cli.options import json_option, print_json, set_option
-from restart_sampling.cli.row_options import print_table
 from restart_sampling.cli.sampler_options import any_model_option, open_net
 
 
@@ -65,16 +66,13 @@ def _list_presets(as_json: bool) -> None:
     if as_json:
         print_json({"presets": [asdict(preset) for preset in PRESETS.values()]})
         return
-    presets = PRESETS.values()
-    print_table(
-        {
-            "preset": [preset.name for preset in presets],
-            "NFE": [str(preset.nfe) for preset in presets],
-            "published FID": ["" if preset.fid is None else f"{preset.fid:.2f}" for preset in presets],
-            "for": [preset.checkpoint for preset in presets],
-            "plan": [preset.plan for preset in presets],
-        }
-    )
+    names, width = max(map(len, PRESETS)), get_terminal_size().columns
+    click.echo(f"{'preset':{names}}   NFE   FID  for\n    plan")
+    for preset in PRESETS.values():
+        fid = "" if preset.fid is None else f"{preset.fid:.2f}"
+        click.echo(f"{preset.name:{names}}  {preset.nfe:4}  {fid:>4}  {preset.checkpoint}")
+        for line in wrap(preset.plan, max(width - 4, 1), break_long_words=False, break_on_hyphens=False):
+            click.echo(f"    {line}")
     click.echo(
         "FID: of 50,000 images, the best of three draws. -code: with the churn that the authors' script leaves on."
     )

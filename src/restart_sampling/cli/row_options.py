@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from restart_sampling.base.numbers import rounded_to, with_error
 from restart_sampling.cli.options import ProgressBar, as_one, describe_seconds, detector_option, trust_option
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def describe_row(row: Row) -> str:
 
 def distance(result: Mapping[str, Any]) -> str:
     """The Fréchet distance with its standard error."""
-    return f"{result['frechet_distance']:.6g} +- {result['frechet_distance_error']:.2g}"
+    return with_error(result["frechet_distance"], result["frechet_distance_error"])
 
 
 def metric_columns(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
@@ -162,8 +163,9 @@ def metric_columns(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
     from restart_sampling.evaluation.results_file import TITLES
 
     def value(key: str, result: Mapping[str, Any]) -> str:
-        spread = result.get(f"{key}_error", result.get(f"{key}_std"))
-        return f"{result[key]:.6g}" if spread is None else f"{result[key]:.6g} +- {spread:.2g}"
+        if key == "frechet_distance_min":
+            return rounded_to(result[key], result["frechet_distance_error"])
+        return with_error(result[key], result.get(f"{key}_error", result.get(f"{key}_std")))
 
     return {
         title: per_result(outcomes, partial(value, key), failed="failed" * (key == "frechet_distance"))
@@ -178,7 +180,7 @@ def paired(outcomes: Sequence[Outcome]) -> list[str]:
 
     base = outcomes[0].result
     return [
-        "{:+.4f} +- {:.4f}".format(*paired_difference(each.result, base))
+        with_error(*paired_difference(each.result, base), sign="+")
         if each.result and base and each.result is not base
         else ""
         for each in outcomes

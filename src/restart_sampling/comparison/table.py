@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from restart_sampling.base.errors import InputError, printable
+from restart_sampling.base.numbers import rounded_to, with_error
 from restart_sampling.evaluation.results_file import SCORES, TITLES, Result
 
 _LATEX = {
@@ -21,10 +22,17 @@ _MARKDOWN = {"|": r"\|", "<": "&lt;"}
 
 @dataclass(frozen=True)
 class Value:
-    """A measured number with its standard error or spread; None: there is none."""
+    """A measured number.
+
+    Attributes:
+        value: the number.
+        error: its standard error or spread; None: there is none.
+        like: a standard error that it is written to the place of, and which is not its own.
+    """
 
     value: float
     error: float | None
+    like: float | None = None
 
 
 Cell = str | int | Value | None
@@ -98,10 +106,8 @@ def _rows(table: Table, text: Callable[[str], str]) -> Iterable[list[str]]:
 def _written(cell: Cell) -> str:
     """A cell for readers: a value has as many digits as its error lets it have."""
     if isinstance(cell, Value):
-        if cell.error is None:
-            return f"{cell.value:.6g}"
-        digits = max(0, len(f"{cell.error:.2g}".partition(".")[2])) if "e" not in f"{cell.error:.2g}" else 6
-        return f"{cell.value:.{digits}f} ± {cell.error:.{digits}f}"
+        own = cell.error is not None
+        return with_error(cell.value, cell.error, between=" ± ") if own else rounded_to(cell.value, cell.like)
     return "" if cell is None else printable(str(cell))
 
 
@@ -130,4 +136,5 @@ def _value(result: Result, key: str) -> Value | None:
     if value is None:
         return None
     error = _number(result, f"{key}_error")
-    return Value(value, _number(result, f"{key}_std") if error is None else error)
+    like = _number(result, "frechet_distance_error") if key == "frechet_distance_min" else None
+    return Value(value, _number(result, f"{key}_std") if error is None else error, like)

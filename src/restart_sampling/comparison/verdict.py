@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from restart_sampling.base.errors import shorten
+from restart_sampling.base.numbers import with_error
 from restart_sampling.comparison.comparable import row_name
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.results_file import Result
@@ -26,7 +27,7 @@ def verdict(results: Mapping[str, Result]) -> list[str]:
     rows = list(results.values())
     best = min(rows, key=_distance)
     value, error = best["frechet_distance"], best["frechet_distance_error"]
-    lines = [f"The lowest distance is that of {_named(best)}: {value:.4f} ± {error:.2g}."]
+    lines = [f"The lowest distance is that of {_named(best)}: {with_error(value, error, between=' ± ')}."]
     if len(rows) == 1:
         return lines
     alike = [row for row in rows if row is not best and not _apart(row, best)]
@@ -54,9 +55,10 @@ def _against(ours: Result, cheaper: Sequence[Result]) -> str:
     rival = min(cheaper, key=_distance)
     difference, error = paired_difference(dict(ours), dict(rival))
     if _apart(ours, rival):
-        judged = f"{'lower' if difference < 0 else 'higher'} by {abs(difference):.4f} ± {error:.2g}"
+        judged = f"{'lower' if difference < 0 else 'higher'} by {with_error(abs(difference), error, between=' ± ')}"
     else:
-        judged = f"{difference:+.4f} ± {error:.2g} from it, which cannot be told from none"
+        shown = with_error(difference, error, sign="+", between=" ± ")
+        judged = f"{shown} from it, which cannot be told from none"
     return (
         f"With restarts the best is {_named(ours)}; against the best without, of as many evaluations or fewer, "
         f"{_named(rival)}, its distance is {judged}."

@@ -55,6 +55,8 @@ class Detector:
         try:
             with full_float32():
                 features = self.extract(images)
+        except InputError:
+            raise
         except Exception as error:  # somebody's network can fail in any way
             height, width = images.shape[2:]
             raise InputError(
@@ -103,8 +105,7 @@ def load_detector(name: str, device: torch.device | str = "cpu", *, trust: bool 
         path = fetch(INCEPTION_URL, INCEPTION_URL.rpartition("/")[2], INCEPTION_SHA256)
         return _torchscript(name, path, device, trust=trust)
     if name == TINY_CLIP:
-        clip = load_clip(name, device)
-        return Detector(name, clip.identity, clip.image_features, device)
+        return _tiny_clip(name, device)
     if name == "dinov2-hf" or Path(name).is_dir():
         return _dinov2(name, device)
     if not Path(name).is_file():
@@ -113,6 +114,22 @@ def load_detector(name: str, device: torch.device | str = "cpu", *, trust: bool 
             "TorchScript file"
         )
     return _torchscript(name, Path(name), device, trust=trust)
+
+
+def _tiny_clip(name: str, device: torch.device) -> Detector:
+    clip = load_clip(name, device)
+
+    def extract(images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        if (width, height) != (clip.side, clip.side):
+            size = f"{clip.side}x{clip.side}"
+            raise InputError(
+                f"detector '{name}' takes images of {size}, and not of {width}x{height}; bring files to that size with "
+                f"'restart-sampling dataset --resolution {size}', or take a detector of all sizes, such as inception"
+            )
+        return clip.image_features(images)
+
+    return Detector(name, clip.identity, extract, device)
 
 
 def _torchscript(name: str, path: Path, device: torch.device, *, trust: bool | str) -> Detector:

@@ -1,4 +1,7 @@
-"""CIFAR-10's cifar-10-python.tar.gz, whose batches are pickles of Python 2: read without running what is in them."""
+"""CIFAR-10's cifar-10-python.tar.gz, whose batches are pickles: read without running what is in them.
+
+The published ones are of Python 2; others are of Python 3 and of numpy before 2 or from it on.
+"""
 
 import io
 from typing import Any
@@ -6,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.pickles import Blank, Global, Opcodes, Unpickler, UnreadableError
+from restart_sampling.base.pickles import Blank, Global, Opcodes, Unpickler, UnreadableError, damaged
 from restart_sampling.images.tars import TarFiles
 
 BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 SHAPE = (3, 32, 32)
 
+_RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")  # numpy 1 and 2
 _MAX_BYTES = 2**28  # eight times the published batches
 
 
@@ -46,27 +50,33 @@ def _batch(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     if len(data) > _MAX_BYTES:
         raise UnreadableError(f"it is {len(data):,} bytes long, and a batch is no longer than {_MAX_BYTES:,}")
     match _Batch(io.BytesIO(data), Opcodes(len(data))).load():
-        # numpy's state of an array: version, shape, type, whether in Fortran's order, bytes (Python 2's str)
+        # numpy's state of an array: version, shape, type, whether in Fortran's order, bytes (Python 2's are str)
         case {
-            "data": Blank("ndarray", (1, (int(count), 3072), Blank("u1"), False, str(text))),
+            "data": Blank("ndarray", (1, (int(count), 3072), Blank("u1"), False, (str() | bytes()) as pixels)),
             "labels": list(labels),
         } if (
-            len(labels) * 3072 == len(text)
+            len(labels) * 3072 == len(pixels)
             and count == len(labels)
             and all(type(label) is int and 0 <= label <= 9 for label in labels)
         ):
-            images = np.frombuffer(text.encode("latin1"), np.uint8).reshape(count, *SHAPE)
+            with damaged("the array of images"):
+                whole = pixels if isinstance(pixels, bytes) else pixels.encode("latin1")
+            images = np.frombuffer(whole, np.uint8).reshape(count, *SHAPE)
             return images, np.array(labels, np.int64)
     raise UnreadableError("it has not the images, uint8 [N, 3072], and the labels 0 to 9 of CIFAR-10")
 
 
 class _Batch(Unpickler):
     content = "batch of CIFAR-10"
-    names = frozenset({"numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"})
+    names = frozenset({*_RECONSTRUCT, "numpy.ndarray", "numpy.dtype"})
+
+    def _update(self, items: list[Any]) -> None:
+        keys = [key.decode("latin1") if type(key) is bytes else key for key in items[::2]]  # of encoding="bytes"
+        super()._update([each for pair in zip(keys, items[1::2], strict=True) for each in pair])
 
     def make(self, name: str, *arguments: Any) -> object:
         match name, *arguments:
-            case "numpy.core.multiarray._reconstruct", Global(name="numpy.ndarray"), (0,), "b":
+            case str(call), Global(name="numpy.ndarray"), (0,), ("b" | b"b") if call in _RECONSTRUCT:
                 return Blank("ndarray")
             case "numpy.dtype", str(kind), *_:
                 return Blank(kind)

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import FullDiskError, sha256, stand_in, write_bytes
 from restart_sampling.base.lock import lock_beside, remove_lock
+from restart_sampling.base.machine import usable_device
 from restart_sampling.base.numerics import torchs_own_defaults
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.by_name import BUNDLED
@@ -223,8 +224,10 @@ def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: 
         device: where the model is to be.
 
     Raises:
-        InputError: the source is unknown, cannot be read or downloaded, or is no model of a known kind.
+        InputError: the source is unknown, cannot be read or downloaded, or is no model of a known kind, or there is no
+            such device.
     """
+    device = usable_device(device)
     return read_checkpoint(resolve(source)).build(D, device)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.published_text import PublishedText
@@ -13,6 +14,7 @@ from restart_sampling.pictures.points import number
 from restart_sampling.pictures.style import (
     SECONDARY,
     Style,
+    detector_note,
     distance_label,
     legend_below,
     paper_line,
@@ -55,9 +57,14 @@ def plot_text(
             handles = _plot_ours(axes, ours, score, looks)
         if paper and (shown == "paper") == apart:
             theirs = _plot_paper(axes, paper, score, looks)
-        axes.set_xlabel(SCORES[score])
-        detector = str(ours[0].get("detector_name", ""))
-        axes.set_ylabel(distance_label(detector) if shown == "ours" else "published FID (Inception)")
+        axes.locator_params("x", nbins=6)
+        if shown == "ours":
+            scored_by = f" {detector_note(ours[0]['clip']['model'])}" if score == "clip" else ""
+            axes.set_xlabel(SCORES[score] + scored_by)
+            axes.set_ylabel(distance_label(str(ours[0].get("detector_name", ""))))
+        else:
+            axes.set_xlabel(f"published {SCORES[score]}")
+            axes.set_ylabel("published FID\n(Inception)")
     legend_below(figure, handles, theirs)
     return figure
 
@@ -89,7 +96,7 @@ def _plot_ours(axes: Axes, ours: Sequence[Result], score: str, looks: Mapping[st
             x,
             y,
             color=look.colour,
-            linewidth=1.2,
+            linewidth=0.8,
             marker=look.marker,
             markersize=4,
             markeredgecolor="white",
@@ -97,12 +104,26 @@ def _plot_ours(axes: Axes, ours: Sequence[Result], score: str, looks: Mapping[st
             zorder=3,
             label=f"{sampler} (NFE {_span(each['nfe'] for each in own)})",
         )
-        if sampler == ours[-1]["sampler"]:  # one line is enough to read all of them
-            for each, at in zip(own, zip(x, y, strict=True), strict=True):
-                axes.annotate(
-                    f"{each['guidance']:g}", at, (3, 3), textcoords="offset points", fontsize=6, color=SECONDARY
-                )
+    _write_scales(axes, ours, score)
     return handles
+
+
+def _write_scales(axes: Axes, ours: Sequence[Result], score: str) -> None:
+    """Writes each guidance scale once, above and to the left of its highest point, where worse samplers would be."""
+    for scale in sorted({number(each, "guidance") for each in ours}):
+        own = [each for each in ours if each["guidance"] == scale]
+        top = max(own, key=lambda each: number(each, "frechet_distance"))
+        axes.annotate(
+            f"{scale:g}",
+            (number(top, f"{score}_score"), number(top, "frechet_distance")),
+            (-3, 2),
+            textcoords="offset points",
+            ha="right",
+            fontsize=6,
+            color=SECONDARY,
+            path_effects=[withStroke(linewidth=1.5, foreground="white")],
+            zorder=4,
+        )
 
 
 def _plot_paper(axes: Axes, paper: Sequence[PublishedText], score: str, looks: Mapping[str, Style]) -> list[Artist]:

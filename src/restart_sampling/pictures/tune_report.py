@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import with_error
 from restart_sampling.comparison.named_plans import family_of
 from restart_sampling.pictures.page import render, svg
 from restart_sampling.pictures.restart_map import plot_map
@@ -102,7 +103,7 @@ def _row(folder: Path, content: Mapping[str, Any], place: int, plan: str) -> dic
     lines = []
     for name, score in scores.items():
         found = difference(score, Score.read(evidence["scores"][evidence["usual"]][name]))
-        to_usual = "" if plan == evidence["usual"] else f"{found.value:+.4f} \u00b1 {found.error:.4f}"
+        to_usual = "" if plan == evidence["usual"] else with_error(found.value, found.error, sign="+", between=" ± ")
         lines.append(
             {
                 "name": name,

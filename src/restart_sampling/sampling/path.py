@@ -76,6 +76,23 @@ class RestartInterval:
         return level
 
 
+def check_levels(intervals: Iterable[RestartInterval], process: Process) -> None:
+    """Makes sure that restarts are given in the levels of a process.
+
+    Raises:
+        InputError: one rises above them all, as intervals in sigma do for a flow, whose levels are t.
+    """
+    for each in intervals:
+        if each.t_max > process.highest:
+            low, high = (float(f"{process.level(ratio):.3g}") for ratio in (each.t_min, each.t_max))
+            raise InputError(
+                f"restart interval {each}: t_max is above {process.highest:g}, the level of pure noise of the process "
+                f"{process.name}; a restart keeps some of the data, so give a t_max well below it"
+                + f"; these levels as sigma are {replace(each, t_min=low, t_max=high)}"
+                * (low < high)
+            )
+
+
 def cap(intervals: Iterable[RestartInterval], levels: Sequence[float]) -> tuple[RestartInterval, ...]:
     """Fits restarts to a main grid that begins late, on data that are noised to its first level (image-to-image).
 

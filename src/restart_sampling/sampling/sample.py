@@ -15,7 +15,7 @@ from restart_sampling.sampling.follow import follow, walk
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.noise import GaussianNoise, Noise, PFGMppNoise, seed_list
-from restart_sampling.sampling.path import NoisePath
+from restart_sampling.sampling.path import NoisePath, check_levels
 from restart_sampling.sampling.plan import Plan
 
 
@@ -136,6 +136,7 @@ def net_path(net: Net, plan: Plan) -> NoisePath:
     """
     require_net(net)
     check_made_for(net, plan)
+    check_levels(plan.intervals, net.process)
     return plan.path(net.sigma_min, net.sigma_max, net.round_level)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import whole_number
 from restart_sampling.sampling.levels import Grid, log_grid, power_grid
 from restart_sampling.sampling.move import Move
-from restart_sampling.sampling.path import NoisePath, RestartInterval
+from restart_sampling.sampling.path import NoisePath, RestartInterval, check_levels
 from restart_sampling.sampling.process import Process
 from restart_sampling.sampling.solvers.protocol import Solver
 from restart_sampling.text_to_image.main_grid import MainGrid, resample
@@ -38,7 +38,6 @@ class RowLayout(RowTensors):
     order: int
     path: NoisePath
     _restarts: Restarts
-    _said: Sequence[str] = ()
     _begin_index: int | None
     _step_index: int | None
 
@@ -100,6 +99,7 @@ class RowLayout(RowTensors):
                 raise InputError(f"num_inference_steps is {steps}; give at least 1")
         self._forget_steps()
         self._own_times: dict[float, float] = {}
+        check_levels(self._restarts.intervals, self.process)
 
         def grid(steps: int | None) -> MainGrid:
             main_grid(steps)
@@ -160,16 +160,15 @@ class RowLayout(RowTensors):
         return ""
 
     def _log_snaps(self) -> None:
-        """Says once which t_min are not where they were asked for."""
+        """Says which t_min are not where they were asked for."""
         main = [*(move.now for move in self.path.moves if not (move.restart or move.rises)), self.path.levels[-1]]
         snapped = [(each, each.snap(main)) for each in self._restarts.intervals]
         said = [
             f"{each} begins at level {level:.4g}" for each, level in snapped if abs(level - each.t_min) > 0.05 * level
         ]
-        if said and said != self._said:
-            self._said = said
-            level = logging.INFO if self.config.restart_grid == "timesteps" else logging.WARNING
-            _log.log(level, "of the main grid's levels, the nearest to t_min is used: %s", ", ".join(said))
+        level = logging.INFO if self.config.restart_grid == "timesteps" else logging.WARNING
+        if said and _log.isEnabledFor(level):
+            _say_once(level, f"of the main grid's levels, the nearest to t_min is used: {', '.join(said)}")
 
     def _times(self, calls: Sequence[Evaluation]) -> list[float]:
         """The timestep of each row; in paths with restarts no two are equal, so that a pipeline's copy tells the row.
@@ -267,3 +266,9 @@ class RowLayout(RowTensors):
         self.path = Restarts((), power_grid, *self.solvers).path(self._main.levels)
         calls = self._restarts.evaluations(self.path, self.process)
         self._set_rows(calls, self._times(calls), self.path.levels[-1], self.timesteps.device)
+
+
+@cache
+def _say_once(level: int, text: str) -> None:
+    """Says it once in a process, for programs make a scheduler for every picture."""
+    _log.log(level, text)

@@ -10,6 +10,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import write_json
+from restart_sampling.base.numbers import with_error
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.bench import Bench
@@ -141,5 +142,5 @@ class NetRun(Run):
             write_json(self.folder / MAP, content)
             best = max(cells, key=lambda cell: cell["gain"])
             interval = f"[{best['t_min']:g}, {best['t_max']:g}]"
-            self.tell(f"map: most is gained at {interval}, {best['gain']:+.4g} +- {best['error']:.2g}")
+            self.tell(f"map: most is gained at {interval}, {with_error(best['gain'], best['error'], sign='+')}")
         self.ranks.wait()

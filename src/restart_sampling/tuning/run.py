@@ -128,13 +128,14 @@ class Run:
 
     def write(self, nfe: int, plan: str, about: dict[str, Any], evidence: dict[str, Any]) -> dict[str, Any]:
         """Writes the file of a plan; returns its content."""
+        form = self.form(plan)
         content = {
-            **self.form(plan),
+            **form,
             "plan": plan,
             "nfe": nfe,
             "model": self.model,
             "model_sha256": self.identity,
-            **about,
+            **{key: value for key, value in about.items() if key not in form},  # a scale of the plan's own is its own
             "device": f"{self.ranks.size} x {describe_device(self.ranks.device)}",
             "evidence": evidence,
         }

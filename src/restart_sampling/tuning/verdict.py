@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import hypot
 from typing import Any
 
+from restart_sampling.base.numbers import rounded_to, with_error
 from restart_sampling.tuning.objective import CLIP_SCORE, Scores
 from restart_sampling.tuning.race import ALPHA
 from restart_sampling.tuning.score import Difference, Score, difference
@@ -59,8 +60,8 @@ class Verdict:
         ours, theirs, found = self.scores[self.plan][name], self.scores[self.usual][name], self.differences[name]
         sure = "" if found.told_apart(ALPHA / self.finalists) else ": cannot be told apart"
         words = [
-            f"- {name}: {ours.value:.4g} against {theirs.value:.4g}, {found.value:+.4g} +- {found.error:.2g} "
-            f"({found.value / theirs.value:+.1%}){sure}"
+            f"- {name}: {rounded_to(ours.value, found.error)} against {rounded_to(theirs.value, found.error)}, "
+            f"{with_error(found.value, found.error, sign='+')} ({found.value / theirs.value:+.1%}){sure}"
         ]
         words += [f"{what} {a:.4g} against {b:.4g}{note}" for what, a, b, note in _metrics(ours, theirs)]
         return "; ".join(words)
@@ -72,7 +73,8 @@ class Verdict:
             if plan != self.usual:
                 for name, score in self.scores[plan].items():
                     found = difference(score, self.scores[self.usual][name])
-                    lines.append(f"- `{plan}`, {name}: {score.value:.4g}, {found.value:+.4g} +- {found.error:.2g}")
+                    value, gain = rounded_to(score.value, found.error), with_error(found.value, found.error, sign="+")
+                    lines.append(f"- `{plan}`, {name}: {value}, {gain}")
         return lines
 
     def json(self) -> dict[str, Any]:

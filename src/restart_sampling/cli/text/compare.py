@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import with_error
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     DETECTOR_HELP,
@@ -241,7 +242,7 @@ def _print_table(outcomes: Sequence[Outcome], scores: Sequence[str]) -> None:
 
 
 def _score(name: str, result: dict[str, Any]) -> str:
-    return f"{result[f'{name}_score']:.4f} +- {result[f'{name}_score_error']:.2g}"
+    return with_error(result[f"{name}_score"], result[f"{name}_score_error"])
 
 
 def _number(value: float | None, digits: int) -> str:

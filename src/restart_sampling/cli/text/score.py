@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.base.numbers import with_error
 from restart_sampling.cli.options import (
     ProgressBar,
     batch_option,
@@ -124,9 +125,8 @@ def score(
             append_result(results, result)
             if not as_json:
                 for name, loaded in scores.items():
-                    error = result[f"{name}_score_error"]
-                    spread = "" if error is None else f" +- {error:.2g}"
-                    click.echo(f"{name} score  {result[f'{name}_score']:.4f}{spread}  ({describe_score(loaded.about)})")
+                    value = with_error(result[f"{name}_score"], result[f"{name}_score_error"])
+                    click.echo(f"{name} score  {value}  ({describe_score(loaded.about)})")
             click.echo(f"results: {results}", err=True)
             if as_json:
                 print_json(result)
