@@ -31,7 +31,7 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
     left = Path(f"run/.plan-4.json.{'0a' * 8}.partial")
     left.parent.mkdir()
     left.touch()
-    code, out, err = run(*TUNE, *more, "--log", "wandb", "--json")
+    code, out, err = run(*TUNE, *more, "--minutes", "inf", "--log", "wandb", "--json")
     assert code == 0, err
     assert not left.exists()
     best = [each["best/nfe-4"] for each in logged if "best/nfe-4" in each]
