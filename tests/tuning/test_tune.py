@@ -454,7 +454,7 @@ def test_evolution_changes_a_few_settings_of_a_good_plan():
         ("plan-5.json", lambda text: "[]"),
         ("trials.journal", lambda text: f"lines\n{text}"),
         ("measured.jsonl", lambda text: text.replace('"values": [', '"values": ["a", ', 1)),
-        ("measured.jsonl", lambda text: text.replace('"nfe": ', '"nfe": "a", "x": ', 1)),
+        ("measured.jsonl", lambda text: text.replace('"nfe": 5', '"nfe": "a"', 1)),
     ],
 )
 def test_a_damaged_file_of_a_run_is_refused(finished, tmp_path, file, damage):

@@ -134,10 +134,8 @@ class Run:
     def _there(self, path: Path, nfe: int) -> dict[str, Any]:
         """Reads the file of a plan that an earlier start of this run found."""
         content = dict(json.loads(path.read_text()))
-        evidence = content["evidence"]
-        if (content["nfe"], content["model_sha256"]) != (nfe, self.identity) or content["plan"] not in evidence[
-            "scores"
-        ]:
+        confirmed = content["plan"] in content["evidence"]["scores"]
+        if not confirmed or (content["nfe"], content["model_sha256"]) != (nfe, self.identity):
             raise ValueError(f"{path.name} is not as this run wrote it")
         return content
 
