@@ -272,3 +272,10 @@ def test_explain_tells_what_will_happen():
 def test_churn_beyond_all_numbers_is_refused():
     with pytest.raises(rs.InputError, match=r"churn raises level 0.3 to 3e\+307, above 1e\+100; lower gamma = 1e\+308"):
         rs.Plan.parse("18 [3,2,0.06,0.30] gamma=1e308").path()
+
+
+def test_churn_above_a_flows_highest_level_is_refused_where_it_is_explained():
+    plan = rs.Plan.parse("5 churn=10")
+    with pytest.raises(rs.InputError, match=r"highest of the process FLOW is 1; .* churn \(s_max\)"):
+        plan.explain(0.0, 1.0, process=rs.FLOW)
+    assert "churn" in plan.set("s_max=0.7").explain(0.0, 1.0, process=rs.FLOW)

@@ -6,6 +6,7 @@ import time
 import zlib
 from math import inf
 from pathlib import Path
+from shutil import copytree
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,7 @@ from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_noise
 from restart_sampling.tuning import teacher
 from restart_sampling.tuning.bench import Bench, Measured, read_measured
+from restart_sampling.tuning.budget import main_steps
 from restart_sampling.tuning.given_trial import GivenTrial
 from restart_sampling.tuning.score import Score
 from restart_sampling.tuning.search import begin_with, open_study, search
@@ -28,8 +30,12 @@ from restart_sampling.tuning.stages import Stages
 from restart_sampling.tuning.teacher import Teacher
 from restart_sampling.tuning.tune import begin_net
 from restart_sampling.tuning.usual import usual_plans
+from restart_sampling.tuning.verdict import judge
 
 LIMIT = {"minutes": inf, "images": 200, "race": 400, "confirm": 200}
+
+
+ONE = {"shape": (2,), "trials": 1, "minutes": inf, "images": 20, "race": 80, "confirm": 20}
 
 
 def mixture(std=0.05):
@@ -46,6 +52,14 @@ def spread(samples):
 def objective():
     data = mixture().draw(20_000, generator=torch.Generator().manual_seed(0))
     return rs.sliced_wasserstein(data, directions=32)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a small run of NFE 5."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    rs.tune(mixture(), 5, out=folder, objective=spread, **ONE)
+    return folder
 
 
 def trials_of(folder, nfe):
@@ -75,7 +89,7 @@ def test_the_search_comes_near_the_best_of_an_exhaustive_grid(tmp_path):
     values = sorted(map(value, grid))
     assert found <= 1.1 * values[0]
     assert sum(each <= 1.1 * values[0] for each in values) < len(values) / 8  # not everything is near it
-    assert plan.made_for is None  # the mixture has no identity
+    assert plan.made_for == mixture().identity != mixture(0.1).identity
     assert rs.sample(net, plan, range(4), (2,)).shape == (4, 2)
 
 
@@ -235,8 +249,17 @@ def test_a_pipeline_of_diffusers_is_tuned_from_end_to_end(place, run):
 def test_an_objective_that_returns_nan():
     with pytest.raises(InputError, match=r"the objective returned nan for 200 finite samples of plan '.*'; it has to"):
         rs.tune(mixture(), 5, objective=lambda samples: float("nan"), shape=(2,), trials=3, **LIMIT)
-    with pytest.raises(InputError, match="the objective returned None"):
-        rs.tune(mixture(), 5, objective=lambda samples: None, shape=(2,), trials=3, **LIMIT)
+    for answer in (None, torch.zeros(2), torch.tensor(1j), 10**400):
+        with pytest.raises(InputError, match="the objective returned "):
+            rs.tune(mixture(), 5, objective=lambda samples, answer=answer: answer, shape=(2,), trials=3, **LIMIT)
+
+
+def test_an_objective_that_refuses_samples_is_not_a_plan_that_fails():
+    def refuses(samples):
+        raise InputError("too few samples")
+
+    with pytest.raises(InputError, match=r"^the objective failed: too few samples$"):
+        rs.tune(mixture(), 5, objective=refuses, shape=(2,), trials=3, **LIMIT)
 
 
 def test_an_objective_of_a_net_with_classes():
@@ -272,6 +295,17 @@ def test_no_time_left_for_a_stage():
         ({"images": 15}, "images is 15; give a multiple of 10"),
         ({"shape": None}, "needs the shape"),
         ({"objective": None}, "either a reference"),
+        ({"nfe": 8.0}, "nfe = 8.0; give a whole number"),
+        ({"nfe": "8"}, "nfe = '8'; give a whole number"),
+        ({"nfe": []}, "nfe is empty"),
+        ({"nfe": [8, 5000]}, "NFE 5000 is more than is searched; give at most 1,000"),
+        ({"minutes": "3"}, "minutes = '3'; give a number"),
+        ({"images": 100.0}, "images = 100.0; give a whole number"),
+        ({"trials": 2.5}, "trials = 2.5; give a whole number"),
+        ({"start": -1}, "start is -1; give a number from 0"),
+        ({"shape": 2}, "the shape of a sample is 2"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"confirm_with": [("inception", "ref.npz")]}, "no detectors; leave them out"),
     ],
 )
 def test_bad_input_from_python(given, said):
@@ -293,6 +327,16 @@ def test_another_run_in_the_same_folder(tmp_path):
     (tmp_path / "old/run.json").write_text(json.dumps(old))
     with pytest.raises(InputError, match=r'holds another run, with settings .*"sampler": "evolution"'):
         rs.tune(mixture(), 6, out=tmp_path / "old", **asked)
+    data = mixture().draw(100, generator=torch.Generator().manual_seed(0))
+    others = {"model_sha256": (mixture(0.3), spread), "objective_sha256": (mixture(), rs.sliced_wasserstein(data))}
+    rs.tune(mixture(), 5, out=tmp_path / "data", **{**asked, "objective": rs.sliced_wasserstein(data + 1)})
+    for (name, (net, function)), folder in zip(others.items(), ("run", "data"), strict=True):
+        with pytest.raises(InputError, match=f"holds another run, with {name}"):
+            rs.tune(net, 5, out=tmp_path / folder, **{**asked, "objective": function})
+    unknown = rs.from_edm(lambda x, sigma: x, 0.002, 80)
+    with pytest.raises(InputError, match="this one has no identity"):
+        rs.tune(unknown, 5, out=tmp_path / "unknown", **asked)
+    assert rs.tune(unknown, 5, **{**asked, "objective": lambda samples: 0.0}).made_for is None
     later = {"known", "tune_guidance"}  # which earlier runs do not name
     assert not later & run["settings"].keys()
     assert later <= Settings(known=False, tune_guidance=True).about.keys()
@@ -416,3 +460,50 @@ def test_a_search_begins_with_the_plans_found_for_other_models(tmp_path):
     known = [str(space.suggest(GivenTrial(each))) for each in space.known_plans()]
     assert len(known) == 9
     assert [text for _, text, *_ in trials_of(tmp_path, 8)] == known
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("plan-5.json", lambda text: text.replace('"nfe": 5', '"nfe": 6', 1)),
+        ("plan-5.json", lambda text: json.dumps({**json.loads(text), "plan": "5"})),
+        ("plan-5.json", lambda text: json.dumps({**json.loads(text), "model_sha256": "ab" * 32})),
+        ("plan-5.json", lambda text: '{"plan": "5"}'),
+        ("plan-5.json", lambda text: "[]"),
+        ("trials.journal", lambda text: f"lines\n{text}"),
+        ("measured.jsonl", lambda text: text.replace('"values": [', '"values": ["a", ', 1)),
+        ("measured.jsonl", lambda text: text.replace('"nfe": 5', '"nfe": "a"', 1)),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_refused(finished, tmp_path, file, damage):
+    folder = Path(copytree(finished, tmp_path / "run"))
+    text = (folder / file).read_text()
+    if file != "plan-5.json":
+        (folder / "plan-5.json").unlink()
+    (folder / file).write_text(damage(text))
+    with pytest.raises(InputError, match=r"remove what is damaged|is no result of tune"):
+        rs.tune(mixture(), 5, out=folder, objective=spread, **ONE)
+
+
+def test_levels_that_are_damaged_are_refused(finished, tmp_path):
+    folder = Path(copytree(finished, tmp_path / "run"))
+    (folder / "levels.json").write_text("{}")
+    with pytest.raises(InputError, match="remove what is damaged"):
+        rs.tune(mixture(), 5, out=folder, objective=spread, **ONE)
+
+
+def test_most_steps_of_a_main_grid():
+    for solver, calls in (("heun", lambda steps: 2 * steps - 1), ("ab", lambda steps: steps)):
+        for nfe in (1, 2, 3, 8, 9, 1000):
+            steps = main_steps(solver, nfe)
+            assert calls(steps) <= nfe < calls(steps + 1)
+    assert main_steps("dpm3", 2000) is main_steps("heun", 0) is None
+
+
+def test_a_verdict_against_a_score_of_0():
+    one = {"objective": Score((0.0,), ((0.0, 0.0),))}
+    scores = {"a long plan": one, "b": {"objective": Score((0.0,), ((0.1, -0.1),))}}
+    verdict = judge(scores, "a long plan", lambda plan: (0, len(plan)))
+    assert verdict.plan == "b"
+    assert "(from 0)" in verdict.text
+    assert verdict.json()["gain"]["objective"]["relative"] is None

@@ -31,7 +31,7 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
     left = Path(f"run/.plan-4.json.{'0a' * 8}.partial")
     left.parent.mkdir()
     left.touch()
-    code, out, err = run(*TUNE, *more, "--log", "wandb", "--json")
+    code, out, err = run(*TUNE, *more, "--minutes", "inf", "--log", "wandb", "--json")
     assert code == 0, err
     assert not left.exists()
     best = [each["best/nfe-4"] for each in logged if "best/nfe-4" in each]
@@ -51,6 +51,18 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
     code, _, err = run(*TUNE, *more)
     assert code == 0
     assert "run/plan-4.json is there already" in err
+
+    for option, value in (("--guidance", "2"), ("--class", "1"), ("--noise", "edm"), ("--dtype", "float16")):
+        code, _, err = run(*TUNE, *more, option, value)
+        name = "arithmetic" if option == "--dtype" else option[2:]
+        assert (code, f"run holds another run, with {name} " in err) == (2, True)
+    before = Path("run/run.json").read_text()
+    drawn = ("D", "class", "guidance", "noise", "arithmetic")
+    Path("run/run.json").write_text(json.dumps({k: v for k, v in json.loads(before).items() if k not in drawn}))
+    code, _, err = run(*TUNE, *more, "--guidance", "2")  # an earlier run does not say that it had none
+    assert (code, "with guidance null, not 2" in err) == (2, True)
+    assert run(*TUNE, *more)[0] == 0
+    assert Path("run/run.json").read_text() == before
 
     plan = content["plan"]
     draw = ("generate", "--model", "tiny.safetensors", "--seeds", "0-1", "--plan")

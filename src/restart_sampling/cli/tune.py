@@ -111,7 +111,7 @@ def tune(
     from restart_sampling.tuning.net_run import NetRun
     from restart_sampling.tuning.objective import Distance, by_name
     from restart_sampling.tuning.restart_map import BASE, Marginals
-    from restart_sampling.tuning.tune import begin_drawing
+    from restart_sampling.tuning.tune import begin_drawing, of_all
 
     settings, out = replace(search.settings(), known=not from_scratch), search.out
     batch = None if batch is None else settings.even(batch)
@@ -126,7 +126,7 @@ def tune(
             first = draw(f"{LEAST_NFE} solver=euler")
             check_identity(first.about)
             check_channels(first)
-            objective = Distance(draw, by_name(setups, first.shape))
+            objective = Distance(draw, by_name(setups, first.shape), images=of_all(first))
             marginals = None
             if data:
                 true = read_images(data)

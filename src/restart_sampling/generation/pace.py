@@ -37,7 +37,7 @@ class Pace:
     automatic: bool = False
     measured: bool = False
 
-    def measure(self, call: Callable[[int], object], device: torch.device, images: int) -> None:
+    def measure(self, call: Callable[[int], object], device: torch.device, images: float) -> None:
         """Finds, once, how many images pay: on NVIDIA devices up to 512 that half of the free memory holds.
 
         Args:

@@ -36,7 +36,7 @@ def settle(
     """
     net, pace = drawing.net, drawing.pace
     images = calls / drawing.nfe
-    pace.measure(drawing.call, net.device, ceil(seconds or images / ranks.size))
+    pace.measure(drawing.call, net.device, seconds or images / ranks.size)
     pace.at_once = min(ranks.gather(pace.at_once))  # they draw equal shares
     long = seconds or images > pace.at_once * ranks.size
     if net.device.type != "cuda" or not long:

@@ -19,6 +19,7 @@ from restart_sampling.text_to_image.samplers import SAMPLER_FORMAT, Sampler
 from restart_sampling.tuning.bench import Key, Measured, read_measured
 from restart_sampling.tuning.run import MAP, MEASURED, SAMPLES, read_run, whole
 from restart_sampling.tuning.score import Score, difference
+from restart_sampling.tuning.verdict import describe_relative
 
 
 def make_tune_report(folder: Path) -> tuple[int, str]:
@@ -91,7 +92,7 @@ def _summary(content: Mapping[str, Any]) -> str:
             "The best usual plan: none that was found is told apart from it as better, and no simpler one is as good."
         )
     kind, usual = (_kind(content, each) for each in (plan, evidence["usual"]))
-    gains = ", ".join(f"{each['relative']:+.1%} by {name}" for name, each in evidence["gain"].items())
+    gains = ", ".join(f"{describe_relative(each['relative'])} by {name}" for name, each in evidence["gain"].items())
     told = "Better than" if evidence["better"] else "Simpler than, and not told apart from,"
     return f"{kind}. {told} the best usual plan, which is {usual}: {gains}."
 

@@ -68,11 +68,7 @@ def walk(
 ) -> Iterator[tuple[int, Move, Tensor]]:
     """Yields the index, the move and the state after each move of a path; takes and raises what `follow` does."""
     process = _process(process, denoise, perturb)
-    if max(path.levels) > process.highest:
-        raise InputError(
-            f"the path goes up to level {max(path.levels):g}, and the highest of the process {process.name} is "
-            f"{process.highest:g}; give levels, restarts and churn (s_max) that stay below it, or another process"
-        )
+    path.check_levels(process)
     restart_solver = restart_solver or solver
     perturb = perturb or _global_noise(process)
     memory, last_solver = None, solver

@@ -1,5 +1,8 @@
 """The exact denoiser of a Gaussian mixture: theory can be tested against it, and examples need no checkpoint."""
 
+from dataclasses import astuple
+from hashlib import sha256
+
 import torch
 from torch import Tensor
 
@@ -18,7 +21,6 @@ class GaussianMixture:
 
     sigma_min = 0.0
     D: int | None = None
-    identity: str | None = None
 
     def __init__(self, means: Tensor, std: float, log_weights: Tensor | None = None, process: Process = VE) -> None:
         self.means = means
@@ -27,6 +29,12 @@ class GaussianMixture:
         self.process = process
         self.sigma_max = process.highest
         self.device = means.device
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that it is made of."""
+        numbers = (self.means.tolist(), self.std, self.log_weights.tolist(), astuple(self.process))
+        return sha256(repr(numbers).encode()).hexdigest()
 
     def round_level(self, level: float) -> float:
         """Returns the level: it knows all."""

@@ -170,8 +170,25 @@ class NoisePath:
             points.append((spent, move.then))
         return points
 
+    def check_levels(self, process: Process) -> None:
+        """Makes sure that all levels are ones of a process.
+
+        Raises:
+            InputError: the path goes higher.
+        """
+        if max(self.levels) > process.highest:
+            raise InputError(
+                f"the path goes up to level {max(self.levels):g}, and the highest of the process {process.name} is "
+                f"{process.highest:g}; give levels, restarts and churn (s_max) that stay below it, or another process"
+            )
+
     def explain(self, process: Process = VE) -> str:
-        """Says in words and numbers what the path is: main grid, restarts, and the std of the noise of each rise."""
+        """Says in words and numbers what the path is: main grid, restarts, and the std of the noise of each rise.
+
+        Raises:
+            InputError: as `check_levels`.
+        """
+        self.check_levels(process)
         main = [self.levels[0], *(move.then for move in self.moves if not move.restart and not move.rises)]
         lines = [f"main grid  {len(main) - 1} steps: {_numbers(main)}"]
         for moves in _restarts(self.moves):

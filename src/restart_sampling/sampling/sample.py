@@ -79,12 +79,12 @@ def steps(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int]
     seeds = seed_list(seeds)
     if len(set(seeds)) < len(seeds):
         raise InputError("a seed is given twice; each seed makes one sample")
-    shape = _sizes(shape)
+    shape = as_shape(shape)
     noise = net_noise(net, seeds, plan.s_noise)
     return _steps(net, plan, path, noise, shape, kwargs)
 
 
-def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
+def as_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Returns the shape of one sample.
 
     Raises:

@@ -185,6 +185,7 @@ def read_measured(path: Path) -> Iterator[tuple[Key, Measured]]:
         try:
             key = Key(**{name: line.pop(name) for name in Key._fields})
             scores = line["scores"] and {name: Score.read(score) for name, score in line["scores"].items()}
-            yield key._replace(seeds=(key.seeds[0], key.seeds[1])), Measured(**{**line, "scores": scores})
-        except (KeyError, TypeError, AttributeError):
+            own = {**line, "scores": scores, "nfe": int(line["nfe"]), "seconds": float(line["seconds"])}
+            yield key._replace(seeds=(key.seeds[0], key.seeds[1])), Measured(**own)
+        except (KeyError, TypeError, AttributeError, ValueError):
             raise InputError(f"{path}, line {number}: it is no result of tune; choose another folder") from None

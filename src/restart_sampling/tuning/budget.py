@@ -1,13 +1,15 @@
 """How the evaluations of an NFE are shared out between a main grid and its restarts."""
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import whole_number
 from restart_sampling.sampling.move import Move
-from restart_sampling.sampling.path import MAX_FALLS, RestartInterval, ode_path
+from restart_sampling.sampling.path import RestartInterval, ode_path
 from restart_sampling.sampling.solvers.by_name import make_solver
 
 LEAST_NFE = 4
@@ -51,6 +53,20 @@ def check_nfe(nfe: int) -> None:
             f"NFE {nfe} is too little to choose from; give at least {LEAST_NFE}: {LEAST_STEPS} steps and one of a "
             f"restart"
         )
+
+
+def as_nfes(nfe: int | Sequence[int]) -> list[int]:
+    """Returns one NFE or several as a list.
+
+    Raises:
+        InputError: there is none, or one does not fit.
+    """
+    nfes = [whole_number("nfe", each) for each in (nfe if isinstance(nfe, Iterable) else [nfe])]
+    if not nfes:
+        raise InputError("nfe is empty; give one number of evaluations or several, such as [10, 20]")
+    for each in nfes:
+        check_nfe(each)
+    return nfes
 
 
 def suggest_intervals(trial: Any, low: float, high: float) -> list[Wanted]:
@@ -132,8 +148,9 @@ def restart_calls(solver: str) -> int:
 @cache
 def main_steps(solver: str, nfe: int) -> int | None:
     """Finds the most steps of a main grid that take `nfe` calls, or one less; None: there are none."""
-    for steps in range(min(nfe + 1, MAX_FALLS), 0, -1):
-        cost = ode_path([float(level) for level in range(steps, -1, -1)]).nfe(make_solver(solver))
-        if cost <= nfe:
-            return steps if nfe - cost <= 1 else None
-    return None
+
+    def cost(steps: int) -> int:
+        return ode_path([float(level) for level in range(steps, -1, -1)]).nfe(make_solver(solver))
+
+    steps = bisect_right(range(1, nfe + 2), nfe, key=cost)
+    return steps if steps and nfe - cost(steps) <= 1 else None

@@ -68,9 +68,9 @@ class NetRun(Run):
         if self.begin is None or not self.ranks.first:
             return {}
         seconds = STAGE_0 * 60 * self.settings.minutes
-        return KeptGrids(
-            self.folder / LEVELS, Teacher(self.net, self.begin, max(nfes), batch=self.batch, seconds=seconds)
-        )
+        teacher = Teacher(self.net, self.begin, max(nfes), batch=self.batch, seconds=seconds)
+        with whole(self.folder):
+            return KeptGrids(self.folder / LEVELS, teacher)
 
     def tune_grid(self, nfe: int) -> dict[str, Any]:
         """Finds the ODE solver and the grid of an NFE that stay closest to a fine ODE, and writes them.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import islice
 from math import isfinite, nan
 from pathlib import Path
@@ -273,8 +274,9 @@ class OfSamples:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The name of the function, which is all that is known of it."""
-        return {"objective": getattr(self.function, "__qualname__", type(self.function).__name__)}
+        """The name of the function, and its identity where it has one (that of `sliced_wasserstein` is of its data)."""
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return {"objective": name, "objective_sha256": getattr(self.function, "identity", None), "shape": self.shape}
 
     @property
     def features(self) -> dict[str, int]:
@@ -315,10 +317,13 @@ class OfSamples:
                 for each in cut(seeds, self.batch)
             ]
         )
-        value = self.function(samples)
+        try:
+            value = self.function(samples)
+        except InputError as failure:  # the function's, and not one of the plan
+            raise ObjectiveError(f"the objective failed: {failure}") from failure
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):  # such as a complex tensor
             number = nan
         if not isfinite(number):
             raise ObjectiveError(
@@ -357,4 +362,7 @@ def sliced_wasserstein(data: Tensor, directions: int = 128, seed: int = 0) -> Ca
         places = (torch.arange(len(found), dtype=torch.float64) + 0.5) / len(found) * len(wanted)
         return (found - wanted[places.long()]).square().mean().sqrt().item()
 
+    about = sha256(f"{list(data.shape)} {directions} {seed}".encode())
+    about.update(flat.contiguous().numpy().tobytes())
+    sliced_wasserstein_distance.identity = about.hexdigest()  # type: ignore[attr-defined]  # for runs that are resumed
     return sliced_wasserstein_distance

@@ -24,6 +24,8 @@ from restart_sampling.tuning.stages import Stages
 FORMAT = "restart-sampling-tune/1"
 RUN, MEASURED, TRIALS, MAP = "run.json", "measured.jsonl", "trials.journal", "map.json"
 SAMPLES = "samples"
+_BEFORE = {"class": None, "guidance": 1.0, "noise": "counter"}
+"""What a run is taken to have had that does not say so; of what else it does not say nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,9 @@ class Run:
         check_writable(path)
         if path.exists():
             found = read_run(self.folder)
-            differs = [key for key, value in _plain(self.about).items() if found.get(key) != value]
+            differs = [
+                key for key, value in _plain(self.about).items() if found.get(key, _BEFORE.get(key, value)) != value
+            ]
             if differs:
                 old, new = (json.dumps(each.get(differs[0])) for each in (found, self.about))
                 raise InputError(
@@ -114,17 +118,26 @@ class Run:
         nfe = space.nfe
         path = self.folder / f"plan-{nfe}.json"
         with whole(self.folder):
-            there = dict(json.loads(path.read_text())) if self.ranks.first and path.exists() else None
+            there = self._there(path, nfe) if self.ranks.first and path.exists() else None
         if there := self.ranks.gather(there)[0]:
             self.tell(f"NFE {nfe}: {path} is there already")
             return dict(there)
         bench = Bench(self.objective, self.ranks, self.folder / MEASURED)
-        study = open_study(self.folder / TRIALS, f"NFE {nfe}") if self.ranks.first else None
+        with whole(self.folder):
+            study = open_study(self.folder / TRIALS, f"NFE {nfe}") if self.ranks.first else None
         if study:
             begin_with(study, first)
         stages = Stages(space, bench, study, self.settings, self.folder / SAMPLES, self.tell, self.log)
         verdict = stages.run()
         return self.write(nfe, verdict.plan, self.objective.about, {**verdict.json(), "cost": stages.cost()})
+
+    def _there(self, path: Path, nfe: int) -> dict[str, Any]:
+        """Reads the file of a plan that an earlier start of this run found."""
+        content = dict(json.loads(path.read_text()))
+        confirmed = content["plan"] in content["evidence"]["scores"]
+        if not confirmed or (content["nfe"], content["model_sha256"]) != (nfe, self.identity):
+            raise ValueError(f"{path.name} is not as this run wrote it")
+        return content
 
     def write(self, nfe: int, plan: str, about: dict[str, Any], evidence: dict[str, Any]) -> dict[str, Any]:
         """Writes the file of a plan; returns its content."""
@@ -187,7 +200,7 @@ def whole(folder: Path) -> Iterator[None]:
             raise
         reason = shorten(one_line(error))
         raise InputError(
-            f"{folder} holds a damaged plan, map or measurement of tune ({reason}); remove it, and let "
+            f"{folder} holds damaged files of tune ({reason}); remove what is damaged, and let "
             "'restart-sampling tune' make it again"
         ) from error
 

@@ -41,7 +41,8 @@ class Score:
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> "Score":
         """Makes a score of what `json` gave."""
-        return cls(tuple(content["values"]), tuple(map(tuple, content["without"])), content.get("metrics", {}))
+        without = tuple(tuple(map(float, each)) for each in content["without"])
+        return cls(tuple(map(float, content["values"])), without, content.get("metrics", {}))
 
     @classmethod
     def of_means(cls, means: Sequence[float], blocks: int, groups: int) -> "Score":

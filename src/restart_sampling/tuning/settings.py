@@ -6,12 +6,15 @@ from math import ceil, inf
 from typing import Any
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number, whole_number
 from restart_sampling.tuning.objective import GROUPS
 from restart_sampling.tuning.race import ROUNDS
 from restart_sampling.tuning.search import SAMPLERS
 
 BLOCKS = 3
 """Of the confirmation."""
+MOST_START = 4293
+"""NumPy's seeds, of 32 bits, have room for a million trials of each."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Settings:
     tune_guidance: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("images", "race", "confirm", "start", *(("trials",) if self.trials is not None else ())):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        object.__setattr__(self, "minutes", real_number("minutes", self.minutes))
         if not self.minutes > 0:
             raise InputError(f"minutes is {self.minutes:g}; give a number above 0")
         if self.minutes == inf and self.trials is None:
@@ -51,6 +57,8 @@ class Settings:
             raise InputError(f"there is no search '{self.sampler}'; give one of {', '.join(SAMPLERS)}")
         if self.trials is not None and self.trials < 1:
             raise InputError(f"trials is {self.trials}; give at least 1")
+        if not 0 <= self.start <= MOST_START:
+            raise InputError(f"start is {self.start}; give a number from 0 to {MOST_START:,}")
         for name, parts in (("images", GROUPS), ("race", ROUNDS * GROUPS), ("confirm", GROUPS)):
             if getattr(self, name) < 2 * parts or getattr(self, name) % parts:
                 option = "" if name == "images" else f" (--{name}-images)"

@@ -32,6 +32,8 @@ ODE_SOLVERS = (
 )
 """Of one or two evaluations a step, so that any NFE is met to within one."""
 STOCHASTIC_SOLVERS = ("ddpm", "ddim:eta=0.5", "sde_dpmpp_2m", "sa", "sa:tau=0.5")
+MOST_NFE = 1000
+"""Stage 0 takes the square of it in steps."""
 OWN = "own"
 """The grid of stage 0, in place of a rule's."""
 
@@ -61,6 +63,8 @@ class Space:
 
     def __post_init__(self) -> None:
         check_nfe(self.nfe)
+        if self.nfe > MOST_NFE:
+            raise InputError(f"NFE {self.nfe} is more than is searched; give at most {MOST_NFE:,}")
 
     def suggest(self, trial: Any) -> Plan:
         """Makes a plan of what an Optuna trial suggests.

@@ -1,6 +1,6 @@
 """`tune`: the plan that suits a net, from Python."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,13 +9,14 @@ from typing import Any, overload
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import whole_number
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.generation.drawing import NetDrawing, check_channels
+from restart_sampling.generation.drawing import NetDrawing, check_channels, check_identity
 from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.sampling.sample import drawn_classes, net_noise, require_net
-from restart_sampling.tuning.budget import LEAST_NFE
+from restart_sampling.sampling.sample import as_shape, drawn_classes, net_noise, require_net
+from restart_sampling.tuning.budget import LEAST_NFE, as_nfes
 from restart_sampling.tuning.net_run import NetRun
 from restart_sampling.tuning.objective import Distance, Objective, OfSamples, by_name, open_setups
 from restart_sampling.tuning.run import claimed_folder
@@ -106,7 +107,8 @@ def tune(
             lower where they are better, such as `sliced_wasserstein(data)`. Of a net with classes (label_dim) each
             seed has the class that `generate` draws for it.
         shape: of one sample, where the net has none of its own.
-        out: a folder, in which a later call goes on where one was interrupted, and for `report`; None: nothing is kept.
+        out: a folder, in which a later call goes on where one was interrupted, and for `report`; the net must have an
+            `identity`. None: nothing is kept.
         batch_size: samples at a time; default: as many as pay.
         tell: is told of the progress, in sentences.
         **options: of the search (minutes, trials, images, race, confirm, sampler, start, rises, known, tune_guidance:
@@ -128,12 +130,15 @@ def tune(
         raise TypeError(f"{', '.join(sorted(unknown))}: no such option; there are {known}")
     settings = Settings(**{key: value for key, value in options.items() if key in _SETTINGS})
     drawing = {key: value for key, value in options.items() if key in of_images}
+    nfes = as_nfes(nfe)
+    if batch_size is not None and whole_number("batch_size", batch_size) < 1:
+        raise InputError(f"batch_size is {batch_size}; give at least 1")
     if is_pipeline(net):
         if reference is None or objective is not None or shape is not None:
             raise InputError("a pipeline is tuned by a reference of images; give reference, and no objective or shape")
-        return tune_pipeline(
+        samplers = tune_pipeline(
             net,
-            nfe,
+            nfes,
             settings,
             prompts=prompts,
             judges=[(detector, reference), *confirm_with],
@@ -144,6 +149,7 @@ def tune(
             tell=tell,
             asked=drawing,
         )
+        return samplers if isinstance(nfe, Iterable) else samplers[nfes[0]]
     require_net(net)
     if prompts is not None or clip is not None or settings.tune_guidance:
         raise InputError("prompts, clip and tune_guidance are for text-to-image pipelines; leave them out")
@@ -160,14 +166,17 @@ def tune(
         check_channels(first)
         assert reference is not None
         setups = open_setups([(detector, reference), *confirm_with], net.device, trust_detector)
-        judge, begin = Distance(draw, by_name(setups, first.shape)), begin_drawing(draw)
+        judge, begin = Distance(draw, by_name(setups, first.shape), images=of_all(first)), begin_drawing(draw)
     else:
-        if shape is None or drawing:
+        if shape is None or drawing or confirm_with or trust_detector or detector != "inception":
             raise InputError(
-                "an objective needs the shape of one sample, such as shape=(2,), and takes no options of images"
+                "an objective needs the shape of one sample, such as shape=(2,), and takes no options of images and no "
+                "detectors; leave them out"
             )
+        shape = as_shape(shape)
         judge, begin = OfSamples(net, shape, objective, max(batch_size or BLOCK, 1024)), begin_net(net, shape)
-    nfes = [nfe] if isinstance(nfe, int) else list(nfe)
+    if out is not None:
+        check_identity({"model_sha256": net.identity})
     with claimed_folder(out) as folder:
         run = NetRun(
             model="own",
@@ -184,7 +193,12 @@ def tune(
         run.begin_folder([run.space(each) for each in nfes])
         grids = run.grids(nfes)
         found = {each: TunedPlan.of(run.tune_plan(each, grids)) for each in nfes}
-    return found[nfe] if isinstance(nfe, int) else found
+    return found if isinstance(nfe, Iterable) else found[nfes[0]]
+
+
+def of_all(drawing: NetDrawing) -> dict[str, Any]:
+    """Returns what determines the images of all plans of a run alike, beside the net: classes, guidance and so on."""
+    return {key: value for key, value in drawing.about.items() if key not in ("model_sha256", "plan")}
 
 
 def begin_drawing(draw: Callable[[str], NetDrawing]) -> Begin:

@@ -71,7 +71,7 @@ def is_pipeline(model: object) -> "TypeIs[Pipeline]":
 
 def tune_pipeline(
     pipe: Pipeline,
-    nfe: int | Sequence[int],
+    nfes: Sequence[int],
     settings: Settings,
     *,
     prompts: Sequence[str] | str | Path | None,
@@ -82,12 +82,12 @@ def tune_pipeline(
     batch_size: int | None,
     tell: Callable[[str], None],
     asked: Mapping[str, Any],
-) -> TunedSampler | dict[int, TunedSampler]:
-    """Finds the sampler that suits a pipeline; arguments as of `tune`.
+) -> dict[int, TunedSampler]:
+    """Finds the samplers that suit a pipeline, by NFE; arguments as of `tune`.
 
     Args:
         pipe: on its device; it is left as it is.
-        nfe: rows of the scheduler for an image, or several such numbers.
+        nfes: rows of the scheduler for an image.
         settings: how a sampler is looked for.
         prompts: texts, or a file with them.
         judges: (detector, reference); the search goes by the first.
@@ -106,7 +106,6 @@ def tune_pipeline(
         own.safety_checker = None  # type: ignore[attr-defined]  # it makes images black
     model = as_model(own, "the pipeline", "own")
     setups = open_setups(judges, model.device, trust_detector)
-    nfes = [nfe] if isinstance(nfe, int) else list(nfe)
     with claimed_folder(out) as folder:
         run = make_text_run(
             model,
@@ -121,5 +120,4 @@ def tune_pipeline(
             tell=tell,
         )
         run.begin_folder([run.space(each) for each in nfes])
-        found = {each: TunedSampler.of(run.tune(run.space(each))) for each in nfes}
-    return found[nfe] if isinstance(nfe, int) else found
+        return {each: TunedSampler.of(run.tune(run.space(each))) for each in nfes}

@@ -61,7 +61,7 @@ class Verdict:
         sure = "" if found.told_apart(ALPHA / self.finalists) else ": cannot be told apart"
         words = [
             f"- {name}: {rounded_to(ours.value, found.error)} against {rounded_to(theirs.value, found.error)}, "
-            f"{with_error(found.value, found.error, sign='+')} ({found.value / theirs.value:+.1%}){sure}"
+            f"{with_error(found.value, found.error, sign='+')} ({describe_relative(_relative(found, theirs))}){sure}"
         ]
         words += [f"{what} {a:.4g} against {b:.4g}{note}" for what, a, b, note in _metrics(ours, theirs)]
         return "; ".join(words)
@@ -89,7 +89,7 @@ class Verdict:
                 name: {
                     "difference": each.value,
                     "error": each.error,
-                    "relative": each.value / self.scores[self.usual][name].value,
+                    "relative": _relative(each, self.scores[self.usual][name]),
                     "told_apart": each.told_apart(ALPHA / self.finalists),
                 }
                 for name, each in self.differences.items()
@@ -138,6 +138,16 @@ def judge(
     plan = min((each for each in pool if not to(best, each).told_apart(alpha)), key=complexity)
     differences = {each: difference(scores[plan][each], scores[usual][each]) for each in scores[usual] if plan != usual}
     return Verdict(plan, usual, plan in better, differences, scores, max(1, len(finalists)), fallen, few)
+
+
+def _relative(found: Difference, base: Score) -> float | None:
+    """A difference as a part of what it is to; None: that is 0, such as a share of bad samples."""
+    return found.value / base.value if base.value else None
+
+
+def describe_relative(relative: float | None) -> str:
+    """Says what `Verdict.json` has as relative."""
+    return "from 0" if relative is None else f"{relative:+.1%}"
 
 
 def _metrics(ours: Score, theirs: Score) -> list[tuple[str, float, float, str]]:
