@@ -1,6 +1,7 @@
 """The rooms of the package: imports go one way, and no file imports itself by way of others."""
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -25,6 +26,7 @@ ABOVE["cli"] = {*ABOVE["training"], "training", "app"}
 """Of each room, those that it may import."""
 
 
+@cache
 def modules():
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 
