@@ -21,51 +21,23 @@ from restart_sampling.base.machine import describe_device
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
 
 RESTART, FLOW_RESTART = [[10, 2, 0.1, 2.0]], [[4, 2, 0.3, 0.6]]
+
+
+def our_rows(scheduler: Any, solver: str, restart: list[list[float]] | None = None) -> list[tuple[str, Any]]:
+    """Ours with a solver, and with restarts where there are any."""
+    rows = [(f"{scheduler.__name__}, {solver}", scheduler(solver=solver))]
+    return rows + ([("with restarts", scheduler(solver=solver, restart=restart))] if restart else [])
+
+
 PAIRS: list[tuple[str, list[tuple[str, Any]]]] = [
-    (
-        "EulerDiscreteScheduler",
-        [
-            ("RestartScheduler, euler", RestartScheduler(solver="euler")),
-            ("with restarts", RestartScheduler(solver="euler", restart=RESTART)),
-        ],
-    ),
-    (
-        "HeunDiscreteScheduler",
-        [
-            ("RestartScheduler, heun", RestartScheduler(solver="heun")),
-            ("with restarts", RestartScheduler(solver="heun", restart=RESTART)),
-        ],
-    ),
-    (
-        "DPMSolverMultistepScheduler",
-        [
-            ("RestartScheduler, dpmpp_2m", RestartScheduler(solver="dpmpp_2m")),
-            ("with restarts", RestartScheduler(solver="dpmpp_2m", restart=RESTART)),
-        ],
-    ),
-    (
-        "UniPCMultistepScheduler",
-        [
-            ("RestartScheduler, unipc:p=2", RestartScheduler(solver="unipc:p=2")),
-            ("with restarts", RestartScheduler(solver="unipc:p=2", restart=RESTART)),
-        ],
-    ),
-    ("DDIMScheduler", [("RestartScheduler, euler", RestartScheduler(solver="euler"))]),
-    ("DDPMScheduler", [("RestartScheduler, ddpm", RestartScheduler(solver="ddpm"))]),
-    (
-        "FlowMatchEulerDiscreteScheduler",
-        [
-            ("FlowMatchRestartScheduler, euler", FlowMatchRestartScheduler(solver="euler")),
-            ("with restarts", FlowMatchRestartScheduler(solver="euler", restart=FLOW_RESTART)),
-        ],
-    ),
-    (
-        "FlowMatchHeunDiscreteScheduler",
-        [
-            ("FlowMatchRestartScheduler, heun", FlowMatchRestartScheduler(solver="heun")),
-            ("with restarts", FlowMatchRestartScheduler(solver="heun", restart=FLOW_RESTART)),
-        ],
-    ),
+    ("EulerDiscreteScheduler", our_rows(RestartScheduler, "euler", RESTART)),
+    ("HeunDiscreteScheduler", our_rows(RestartScheduler, "heun", RESTART)),
+    ("DPMSolverMultistepScheduler", our_rows(RestartScheduler, "dpmpp_2m", RESTART)),
+    ("UniPCMultistepScheduler", our_rows(RestartScheduler, "unipc:p=2", RESTART)),
+    ("DDIMScheduler", our_rows(RestartScheduler, "euler")),
+    ("DDPMScheduler", our_rows(RestartScheduler, "ddpm")),
+    ("FlowMatchEulerDiscreteScheduler", our_rows(FlowMatchRestartScheduler, "euler", FLOW_RESTART)),
+    ("FlowMatchHeunDiscreteScheduler", our_rows(FlowMatchRestartScheduler, "heun", FLOW_RESTART)),
 ]
 
 

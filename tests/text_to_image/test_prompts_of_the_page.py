@@ -46,7 +46,7 @@ TEXTS = ["ddim:3", "restart:3 [2,1,0.5,2.0]"]
 
 @pytest.fixture
 def at_each_step(monkeypatch):
-    monkeypatch.setattr(text_samples, "_BETWEEN", 0.0)
+    monkeypatch.setattr(text_samples, "BETWEEN", 0.0)
     monkeypatch.setattr(text_samples, "_SHARE", 0.0)
 
 
@@ -87,7 +87,7 @@ def test_on_the_way_are_the_estimates_where_the_scheduler_makes_them_and_else_th
 
 
 def test_what_is_on_the_way_is_shown_now_and_then_but_the_images_always(model, monkeypatch):
-    monkeypatch.setattr(text_samples, "_BETWEEN", 1e9)
+    monkeypatch.setattr(text_samples, "BETWEEN", 1e9)
     drawing = prepare_sampler(model(), "ddim:4", 2.0, "a cat")
     assert [number for number, _ in on_the_way(drawing, range(2))] == [1, 4]
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from restart_sampling.app.choices import Choice, load_choice
 from restart_sampling.app.plans import SLIDERS, explain, moved, plot_plans, read_plan, sliders_of, wrong
-from restart_sampling.app.samples import on_the_way, show, side_by_side
+from restart_sampling.app.samples import BETWEEN, on_the_way, show, side_by_side
 from restart_sampling.base.errors import InputError
 from restart_sampling.pictures.page import svg
 from restart_sampling.pictures.restart_map import plot_map
@@ -26,7 +26,6 @@ from restart_sampling.sampling.solvers.by_name import SOLVERS
 MAX_IMAGES = 16
 
 _OWN_CLASSES = "one each"
-_BETWEEN = 0.25  # seconds, of pictures on the way
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 _CSS = """
@@ -276,7 +275,7 @@ def _draw(choice: Choice, class_name: str, seed: int | None, count: int, view: s
         shown = 0.0
         for latest in side_by_side(runs):
             done = all(each is not None and each.evaluations == each.nfe for each in latest)
-            if not done and time.monotonic() - shown < _BETWEEN:
+            if not done and time.monotonic() - shown < BETWEEN:
                 continue
             shown = time.monotonic()
             pictures = [show(f"Plan {letter}", each) if each else "" for letter, each in zip("AB", latest, strict=True)]

@@ -11,7 +11,6 @@ from restart_sampling.app.plans import MAX_NFE, plot_schedules_of, wrong
 from restart_sampling.app.samples import COLUMNS, picture
 from restart_sampling.app.text_samples import on_the_way
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image.bundled import GUIDANCE, TINY
 from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
 from restart_sampling.text_to_image.pipeline import TextToImage
 from restart_sampling.text_to_image.samplers import Sampler, is_flow
@@ -24,11 +23,6 @@ FLOW_STARTS = ("euler:28", "restart:28 [4,1,0.3,0.6]", "heun:15")
 def starts(model: TextToImage) -> tuple[str, ...]:
     """Samplers that suit a pipeline."""
     return FLOW_STARTS if is_flow(model.scheduler_config) else STARTS
-
-
-def guidance_of(model: TextToImage) -> float:
-    """The guidance scale that the page begins with."""
-    return GUIDANCE if model.name == TINY else 7.5
 
 
 def prepare_sampler(model: TextToImage, text: str, guidance: float, prompt: str) -> TextDrawing:

@@ -17,6 +17,8 @@ from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path, steps
 
 COLUMNS = 4
+BETWEEN = 0.25
+"""Seconds, of pictures on the way."""
 
 _SMALL = 64  # pixels of a side
 _DATA_STD = 0.5  # of images, as EDM takes it
@@ -67,7 +69,7 @@ def on_the_way(
                 x = x * (_DATA_STD / sqrt(_DATA_STD**2 + step.level**2)) if noisy or step.x0 is None else step.x0
             elif not torch.isfinite(x).all():
                 raise InputError(f"an image is not finite with plan '{plan}'; look whether it suits the model")
-            yield Progress(schedule[step.index + 1][0], schedule[-1][0], step.level, _pixels(x))
+            yield Progress(schedule[step.index + 1][0], schedule[-1][0], step.level, pixels(x))
 
     return progress()
 
@@ -86,7 +88,7 @@ def side_by_side(runs: Sequence[Iterator[Progress]]) -> Iterator[list[Progress |
         yield list(latest)
 
 
-def _pixels(x: Tensor) -> np.ndarray:
+def pixels(x: Tensor) -> np.ndarray:
     """[-1, 1] to uint8 as EDM rounds it."""
     return (x * 127.5 + 128).nan_to_num().clip(0, 255).to("cpu", torch.uint8).numpy()
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restart_sampling.app.samples import BETWEEN, pixels
 from restart_sampling.text_to_image.drawing import TextDrawing
 
-_BETWEEN = 0.25  # seconds, of what is yielded
 _SHARE = 4  # times as long as the decoder takes nothing else is decoded
 
 
@@ -64,7 +64,7 @@ def on_the_way(drawing: TextDrawing, seeds: Sequence[int]) -> Generator[tuple[in
         while isinstance(latest := made.get(), Tensor):
             evaluations += 1
             now = time.monotonic()
-            if now >= yielded + _BETWEEN and evaluations < drawing.nfe:
+            if now >= yielded + BETWEEN and evaluations < drawing.nfe:
                 if now >= due:
                     seen = _decoded(drawing.model.pipe, latest)
                     due = time.monotonic() + _SHARE * (time.monotonic() - now)
@@ -108,6 +108,6 @@ def _decoded(pipe: Any, latents: Tensor) -> list[np.ndarray]:
     dtype = vae.dtype
     vae.to(torch.float32 if known.get("force_upcast") else dtype)  # as pipelines do, where float16 overflows
     scaled = latents.to(vae.dtype) / known["scaling_factor"] + (known.get("shift_factor") or 0.0)
-    images = vae.decode(scaled, return_dict=False)[0].to("cpu", torch.float32)
+    images = vae.decode(scaled, return_dict=False)[0].float()
     vae.to(dtype)
-    return [*(images * 127.5 + 127.5).nan_to_num().clip(0, 255).to(torch.uint8).numpy()]
+    return [*pixels(images)]

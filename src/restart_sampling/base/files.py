@@ -59,23 +59,23 @@ def atomic(path: Path, size: int | None = None) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Does the same for a folder: gives a temporary one beside `path` to fill; `path` must not exist, or be empty."""
+    with scratch_folder(path) as temporary:
+        yield temporary
+        temporary.replace(path)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `path`, for what is to become it; removes what is left of it at the end.
+
+    Raises:
+        FullDiskError, OSError: as of `atomic`.
+    """
     temporary = _temporary(path)
     try:
         with _room_for(path, temporary):
             temporary.mkdir(parents=True)
             yield temporary
-            temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `path`, for what is to become it; removes the folder at the end."""
-    temporary = _temporary(path)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -7,8 +7,8 @@ import click
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.cli.options import device_option, pick_device
-from restart_sampling.cli.text.pipeline_options import TINY
 from restart_sampling.models.default_plans import DEFAULT_PLANS
+from restart_sampling.text_to_image.bundled import TINY
 
 
 @click.command()
@@ -26,7 +26,7 @@ from restart_sampling.models.default_plans import DEFAULT_PLANS
     multiple=True,
     metavar="PIPELINE",
     help="A text-to-image pipeline of diffusers: on the Hugging Face hub, or its folder; may be repeated. "
-    "Default: tiny-text-to-image, which comes with the package, where diffusers and transformers are installed.",
+    f"Default: {TINY}, which comes with the package, where diffusers and transformers are installed.",
 )
 @click.option(
     "--tuned",

@@ -1,13 +1,13 @@
 """The text-to-image pipeline that comes with the package: tiny, and trained on CIFAR-10's pictures with captions."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file
-from torch import Tensor
-
-from restart_sampling.models.int8 import dequantized
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TINY = "tiny-text-to-image"
 GUIDANCE = 3.0
@@ -18,6 +18,11 @@ PROMPTS = FOLDER / "prompts.csv"
 WEIGHTS = "weights.safetensors"
 
 
+def guidance_of(name: str) -> float:
+    """The guidance scale of a pipeline where none is asked for."""
+    return GUIDANCE if name == TINY else 7.5
+
+
 def build_pipeline(folder: Path = FOLDER) -> Any:
     """Builds diffusers' own `StableDiffusionPipeline`, float32 on the CPU.
 
@@ -25,7 +30,10 @@ def build_pipeline(folder: Path = FOLDER) -> Any:
         folder: in diffusers' layout, but for the weights of all networks in one file of 8 bit.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from safetensors.torch import load_file
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    from restart_sampling.models.int8 import dequantized
 
     state = dequantized(load_file(folder / WEIGHTS))
 

@@ -223,7 +223,6 @@ def by_name(setups: Sequence[EvaluationSetup], shape: Sequence[int] | None) -> d
 
 def _score(moments: Moments, reference: Reference, blocks: int, groups: int, metrics: Mapping[str, Any]) -> Score:
     """Scores sums in blocks x groups groups."""
-
     width = max(groups, 1)
     runs = [range(block * width, (block + 1) * width) for block in range(blocks)]
     parts = [[each for each in run if each != left] for run in runs if groups for left in run]

@@ -1,7 +1,7 @@
 """`tune`: the plan that suits a net, from Python."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -17,6 +17,7 @@ from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import as_shape, drawn_classes, net_noise, require_net
 from restart_sampling.tuning.budget import LEAST_NFE, as_nfes
+from restart_sampling.tuning.found import Found
 from restart_sampling.tuning.net_run import NetRun
 from restart_sampling.tuning.objective import Distance, Objective, OfSamples, by_name, open_setups
 from restart_sampling.tuning.run import claimed_folder
@@ -25,40 +26,18 @@ from restart_sampling.tuning.teacher import Begin
 from restart_sampling.tuning.tune_pipeline import ASKED, Pipeline, TunedSampler, is_pipeline, tune_pipeline
 
 _DRAWING = ("classes", "guidance", "noise", "exact")  # of `NetDrawing`
-_SETTINGS = {
-    "minutes",
-    "trials",
-    "images",
-    "race",
-    "confirm",
-    "sampler",
-    "start",
-    "rises",
-    "known",
-    "tune_guidance",
-}  # of `Settings`
+_SETTINGS = tuple(each.name for each in fields(Settings))
 
 
 @dataclass(frozen=True)
-class TunedPlan(Plan):
-    """A plan that `tune` found, for the net that it was found for.
-
-    Attributes:
-        evidence: JSON, why: verdict, scores of the confirmation, cost.
-    """
-
-    evidence: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+class TunedPlan(Found, Plan):
+    """A plan that `tune` found, for the net that it was found for."""
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "TunedPlan":
         """Makes one of what `tune` wrote."""
         plan = Plan.parse(content["plan"])
         return cls(**{**vars(plan), "made_for": content["model_sha256"], "evidence": content["evidence"]})
-
-    @property
-    def verdict(self) -> str:
-        """Says how much better it is, by what measure, and how sure that is."""
-        return str(self.evidence["verdict"])
 
 
 @overload

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +13,7 @@ from restart_sampling.images.prompts import read_prompts
 from restart_sampling.text_to_image.drawing import Request
 from restart_sampling.text_to_image.pipeline import as_model, scheduler_config
 from restart_sampling.text_to_image.samplers import MadeFor, Sampler, make_scheduler
+from restart_sampling.tuning.found import Found
 from restart_sampling.tuning.objective import open_setups
 from restart_sampling.tuning.run import claimed_folder
 from restart_sampling.tuning.settings import Settings
@@ -37,14 +38,8 @@ class Pipeline(Protocol):
 
 
 @dataclass(frozen=True)
-class TunedSampler(Sampler):
-    """A sampler that `tune` found, for the pipeline and the guidance scale that it was found for.
-
-    Attributes:
-        evidence: JSON, why: verdict, scores of the confirmation, cost.
-    """
-
-    evidence: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+class TunedSampler(Found, Sampler):
+    """A sampler that `tune` found, for the pipeline and the guidance scale that it was found for."""
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "TunedSampler":
@@ -52,11 +47,6 @@ class TunedSampler(Sampler):
         made_for = MadeFor(content["model_sha256"], content["guidance"])
         own = {**vars(Sampler.parse(content["plan"])), "made_for": made_for, "evidence": content["evidence"]}
         return cls(**own)
-
-    @property
-    def verdict(self) -> str:
-        """Says how much better it is, by what measure, and how sure that is."""
-        return str(self.evidence["verdict"])
 
     def scheduler(self, pipe: Pipeline) -> Any:
         """Makes the scheduler for a pipeline, which is to be called with num_inference_steps=sampler.steps."""

@@ -36,7 +36,6 @@ from restart_sampling.cli.row_options import (
 )
 from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
-    TINY,
     PipelineOptions,
     describe_model,
     describe_notes,
@@ -50,6 +49,7 @@ from restart_sampling.cli.text.pipeline_options import (
     seed_option,
 )
 from restart_sampling.cli.text.score_options import ScoreModels, describe_score, score_options
+from restart_sampling.text_to_image.bundled import TINY
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Outcome

@@ -11,6 +11,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import as_one
+from restart_sampling.text_to_image.bundled import GUIDANCE, PROMPTS, TINY, guidance_of
 
 if TYPE_CHECKING:
     import torch
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from restart_sampling.text_to_image.pipeline import TextToImage
     from restart_sampling.text_to_image.samplers import Sampler
 
-TINY = "tiny-text-to-image"
-TINY_GUIDANCE = 3.0
-"""The pipeline that comes with the package, and its guidance: `TINY` and `GUIDANCE` of `text_to_image.bundled`."""
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
@@ -82,7 +80,7 @@ drawn_batch_option = click.option(
 guidance_option = click.option(
     "--guidance",
     type=float,
-    help=f"Guidance scale (guidance_scale); 1 is none.  [default: {TINY_GUIDANCE:g} for {TINY}, else 7.5]",
+    help=f"Guidance scale (guidance_scale); 1 is none.  [default: {GUIDANCE:g} for {TINY}, else 7.5]",
 )
 seed_option = click.option(
     "--seed",
@@ -134,7 +132,7 @@ class PipelineOptions:
             return guidance
         if sampler is not None and sampler.guidance is not None:
             return sampler.guidance
-        return TINY_GUIDANCE if self.tiny else 7.5
+        return guidance_of(self.model_name)
 
     def captions(self, path: Path | None) -> Path:
         """Where the prompts are: the file of the user, or that of the pipeline.
@@ -144,8 +142,6 @@ class PipelineOptions:
         """
         if path is None and not self.tiny:
             raise InputError(f"--model {self.model_name} has no prompts of its own; give --prompts with a file")
-        from restart_sampling.text_to_image.bundled import PROMPTS
-
         return path or PROMPTS
 
     def load(self, device: torch.device) -> TextToImage:

@@ -19,7 +19,6 @@ from restart_sampling.cli.options import (
     rank_timeout_option,
 )
 from restart_sampling.cli.text.pipeline_options import (
-    TINY,
     PipelineOptions,
     describe_model,
     describe_notes,
@@ -31,6 +30,7 @@ from restart_sampling.cli.text.pipeline_options import (
     read_captions,
 )
 from restart_sampling.cli.tune_options import SearchOptions, read_nfes, search_options, told_by
+from restart_sampling.text_to_image.bundled import TINY
 
 
 @click.command()
