@@ -1,5 +1,8 @@
 """Scores, paired differences, and what is made of them."""
 
+from dataclasses import replace
+from math import inf
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -22,7 +25,7 @@ def score(values):
 
 
 def test_quantiles_of_student():
-    for freedom in (9, 27, 36, 100):
+    for freedom in (9, 27, 36, 100, inf):
         for probability in (0.9, 0.975, 0.995, 0.9995):
             assert student(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=3e-3)
 
@@ -112,21 +115,40 @@ def test_complexity():
     assert sorted((OTHER, SIMPLE, f"{SIMPLE} s_noise=1.01", "20 solver=deis", "20"), key=complexity) == plans
 
 
-def test_what_falls_beside_the_distance_is_said():
-    scores = confirmed(**{USUAL: 0, SIMPLE: -0.3})
-    classes = {str(label): 2.0 for label in range(3)}
-    for plan, recall in ((USUAL, 0.6), (SIMPLE, 0.5)):
-        metrics = {
-            "recall": recall,
-            "recall_error": 0.01,
-            "frechet_distance_per_class": {**classes, "0": 2.0 + (plan == SIMPLE)},
-            "frechet_distance_per_class_error": dict.fromkeys(classes, 0.1),
-        }
-        found = scores[plan]["A"]
-        scores[plan]["A"] = Score(found.values, found.without, metrics)
-    text = judge(scores, USUAL, complexity).text
-    assert "recall 0.5 against 0.6 (WORSE beyond its error)" in text
-    assert "(1 of 3 worse beyond their error)" in text
+def beside(recall=0.6, classes=(2.0, 2.0, 2.0)):
+    """Metrics with errors of 0.01 for recall, and of 0.1 for each class."""
+    names = [str(label) for label in range(len(classes))]
+    return {
+        **{"recall": recall, "recall_error": 0.01, "precision": 0.9, "precision_error": 0.01},
+        "frechet_distance_per_class": dict(zip(names, classes, strict=True)),
+        "frechet_distance_per_class_error": dict.fromkeys(names, 0.1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        (beside(recall=0.566), "recall by B 0.566 against 0.6, -0.034 +- 0.014"),  # 2.4 errors
+        (beside(recall=0.571), ""),  # 2.05 errors: of one finalist that would be told apart
+        (beside(recall=0.7), ""),
+        (beside(classes=(2.0, 2.2, 2.4)), "mean over classes by B 2.2 against 2, +0.200 +- 0.082"),
+        (beside(classes=(2.0, 2.0, 2.33)), ""),  # one class by 2.3 errors, their mean by 1.3
+        (beside(classes=(1.8, 1.6, 1.6)), ""),
+        ({**beside(), "precision": 0.8}, ""),
+    ],
+)
+def test_a_plan_whose_recall_or_mean_over_classes_falls_is_left_out(metrics, said):
+    """By any detector: the search's is A, which says nothing of it."""
+    scores = confirmed(**{USUAL: 0, SIMPLE: -0.3, OTHER: -0.1})
+    for plan in scores:
+        scores[plan]["B"] = replace(scores[USUAL]["B"], metrics=metrics if plan == SIMPLE else beside())
+    verdict = judge(scores, USUAL, complexity)
+    assert (verdict.plan, verdict.better) == (OTHER if said else SIMPLE, True)
+    assert verdict.json()["left_out"] == ({SIMPLE: said} if said else {})
+    assert verdict.text.endswith(f"\n`{SIMPLE}` is left out, worse beyond the error: {said}.") == bool(said)
+    assert ("precision 0.8 against 0.9 (WORSE beyond its error)" in verdict.text) == (metrics["precision"] < 0.9)
+    others = {plan: each for plan, each in scores.items() if plan != OTHER}
+    assert judge(others, USUAL, complexity).plan == (USUAL if said or metrics["recall"] == 0.571 else SIMPLE)
 
 
 @pytest.mark.parametrize(("other", "sign"), [(CLIP_SCORE, 1), ("another detector", -1)])
@@ -139,8 +161,9 @@ def test_a_plan_that_is_worse_by_something_else_is_not_taken(other, sign):
         scores[plan][other] = Score.of_means(means.ravel().tolist(), 3, GROUPS)
     assert scores[USUAL][other].without == pytest.approx(np.array(score(shared).without), abs=0.02)
     verdict = judge(scores, USUAL, complexity)
-    assert (verdict.plan, verdict.better, verdict.fallen) == (OTHER, True, {SIMPLE: other})
-    assert verdict.text.endswith(f"\n`{SIMPLE}` is left out: it is worse by {other}.")
+    assert (verdict.plan, verdict.better, [*verdict.fallen]) == (OTHER, True, [SIMPLE])
+    title = other if other == CLIP_SCORE else f"distance by {other}"
+    assert f"\n`{SIMPLE}` is left out, worse beyond the error: {title} " in verdict.text
     assert f"- {other}: " in verdict.text
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import time
 import zlib
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from shutil import copytree
@@ -32,6 +33,7 @@ from restart_sampling.tuning.tune import begin_net
 from restart_sampling.tuning.usual import usual_plans
 from restart_sampling.tuning.verdict import judge
 
+ANY = rs.from_edm(lambda x, sigma: x, sigma_min=0.002, sigma_max=80)
 LIMIT = {"minutes": inf, "images": 200, "race": 400, "confirm": 200}
 
 
@@ -191,16 +193,17 @@ class AllAlike:
         return {"none": Score(tuple(map(np.mean, values)), tuple(map(tuple, without)))}
 
 
+def verdict_of(objective, folder, trials):
+    folder.mkdir()
+    bench = Bench(objective, Ranks(0, 1, torch.device("cpu")), folder / "measured.jsonl")
+    sizes = {"images": 20, "race": 80, "confirm": 20}
+    settings = Settings(minutes=inf, trials=trials, sampler="random", start=objective.seed, **sizes)
+    study = open_study(folder / "trials.journal", "A/A")
+    return Stages(Space(ANY, 6), bench, study, settings, folder, lambda text: None).run()
+
+
 def winners(runs, tmp_path, trials):
-    net, found = rs.from_edm(lambda x, sigma: x, sigma_min=0.002, sigma_max=80), 0
-    for seed in runs:
-        folder = tmp_path / f"{seed}"
-        folder.mkdir()
-        bench = Bench(AllAlike(seed), Ranks(0, 1, torch.device("cpu")), folder / "measured.jsonl")
-        settings = Settings(minutes=inf, trials=trials, images=20, race=80, confirm=20, sampler="random", start=seed)
-        study = open_study(folder / "trials.journal", "A/A")
-        found += Stages(Space(net, 6), bench, study, settings, folder, lambda text: None).run().better
-    return found
+    return sum(verdict_of(AllAlike(seed), tmp_path / f"{seed}", trials).better for seed in runs)
 
 
 def test_plans_that_are_all_alike_have_no_winner(tmp_path):
@@ -210,6 +213,33 @@ def test_plans_that_are_all_alike_have_no_winner(tmp_path):
 @pytest.mark.slow
 def test_plans_that_are_all_alike_have_a_winner_in_at_most_one_run_of_twenty(tmp_path):
     assert winners(range(200), tmp_path, 12) <= 10
+
+
+class Forgetful(AllAlike):
+    """All alike, but that some have a lower recall."""
+
+    def __init__(self, falls):
+        super().__init__(0)
+        self.falls = falls
+
+    def measure(self, plan, seeds, ranks, *, confirm=False, **asked):
+        ((name, score),) = super().measure(plan, seeds, ranks, **asked).items()
+        recall = {"recall": 0.5 if self.falls(plan) else 0.6, "recall_error": 0.01}
+        return {name: replace(score, metrics=recall if confirm else {})}
+
+
+def test_plans_are_confirmed_whose_recall_holds_on_the_seeds_of_the_race(tmp_path):
+    usual = usual_plans(ANY, 6)
+    some = Forgetful(lambda plan: plan not in usual and zlib.crc32(plan.encode()) % 2)
+    verdict = verdict_of(some, tmp_path / "some", 12)
+    assert (verdict.finalists, verdict.fallen) == (2, {})
+    compared = [key for key, each in read_measured(tmp_path / "some/measured.jsonl") if each.stage == "recall"]
+    assert compared[0].plan in usual
+    assert any(some.falls(key.plan) for key in compared)
+    seeds = Settings(images=20, race=80, confirm=20).seeds[2]
+    assert {key.seeds for key in compared} == {(seeds.start, seeds.stop)}
+    every = verdict_of(Forgetful(lambda plan: plan not in usual), tmp_path / "every", 12)
+    assert (every.finalists, len(every.fallen), every.plan in usual) == (1, 1, True)  # and the verdict says why
 
 
 def test_a_pipeline_of_diffusers_is_tuned_from_end_to_end(place, run):
@@ -337,9 +367,9 @@ def test_another_run_in_the_same_folder(tmp_path):
     with pytest.raises(InputError, match="this one has no identity"):
         rs.tune(unknown, 5, out=tmp_path / "unknown", **asked)
     assert rs.tune(unknown, 5, **{**asked, "objective": lambda samples: 0.0}).made_for is None
-    later = {"known", "tune_guidance"}  # which earlier runs do not name
+    later = {"restarts", "known", "tune_guidance"}  # which earlier runs do not name
     assert not later & run["settings"].keys()
-    assert later <= Settings(known=False, tune_guidance=True).about.keys()
+    assert later <= Settings(restarts=False, known=False, tune_guidance=True).about.keys()
     (tmp_path / "else").mkdir()
     (tmp_path / "else/file").touch()
     with pytest.raises(InputError, match="holds something else"):
@@ -402,11 +432,10 @@ class Paced(AllAlike):
 def test_race_and_confirmation_are_cut_to_the_minutes(minutes, metrics, sizes, tmp_path, monkeypatch):
     objective = Paced(monkeypatch, 12_000, metrics, begins=28)  # a compilation
     start = objective.now
-    net = rs.from_edm(lambda x, sigma: x, sigma_min=0.002, sigma_max=80)
     bench = Bench(objective, Ranks(0, 1, torch.device("cpu")), tmp_path / "measured.jsonl")
     study = open_study(tmp_path / "trials.journal", "NFE 6")
     settings = Settings(minutes=minutes, trials=40, sampler="random")
-    stages = Stages(Space(net, 6), bench, study, settings, tmp_path, lambda text: None)
+    stages = Stages(Space(ANY, 6), bench, study, settings, tmp_path, lambda text: None)
     stages.run()
     assert stages.sizes == sizes
     assert objective.seen[-1] == 3 * sizes[1]
@@ -414,7 +443,7 @@ def test_race_and_confirmation_are_cut_to_the_minutes(minutes, metrics, sizes, t
     assert stages.cost()["race_images"] == sizes[0]
     trials = stages.cost()["trials"]
     assert 10 <= trials <= 40
-    again = Stages(Space(net, 6), bench, study, settings, tmp_path, lambda text: None)
+    again = Stages(Space(ANY, 6), bench, study, settings, tmp_path, lambda text: None)
     measured = len(objective.seen)
     again.run()
     assert (len(objective.seen), again.sizes) == (measured, sizes)
@@ -455,10 +484,10 @@ def test_a_search_begins_with_the_best_usual_plans(tmp_path):
 
 
 def test_a_search_begins_with_the_plans_found_for_other_models(tmp_path):
-    rs.tune(mixture(), 8, objective=spread, shape=(2,), **LIMIT, trials=9, out=tmp_path)
+    rs.tune(mixture(), 8, objective=spread, shape=(2,), **LIMIT, trials=8, out=tmp_path)
     space = Space(mixture(), 8)
     known = [str(space.suggest(GivenTrial(each))) for each in space.known_plans()]
-    assert len(known) == 9
+    assert len({*known}) == len(known) == 8  # nine presets, two of which are one plan
     assert [text for _, text, *_ in trials_of(tmp_path, 8)] == known
 
 

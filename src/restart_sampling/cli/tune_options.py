@@ -38,6 +38,7 @@ class SearchOptions:
     sampler: str
     start: int
     no_rises: bool
+    no_restarts: bool
     log_kind: str | None
 
     def check(self) -> None:
@@ -71,6 +72,7 @@ class SearchOptions:
             self.sampler,
             self.start,
             not self.no_rises,
+            not self.no_restarts,
         )
 
     def setups(self, detector: str, reference: str | None, device: torch.device) -> list[EvaluationSetup]:
@@ -136,6 +138,7 @@ search_options = as_one(
             "--start", default=0, show_default=True, type=click.IntRange(0), help="Another one is another search."
         ),
         click.option("--no-rises", is_flag=True, help="Without restarts and other noise, for comparison."),
+        click.option("--no-restarts", is_flag=True, help="With other noise and no restarts, for comparison."),
         log_option,
     ),
 )

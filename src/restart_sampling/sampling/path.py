@@ -14,6 +14,8 @@ from restart_sampling.sampling.solvers.protocol import Solver
 
 MAX_FALLS = 100_000
 """Beyond any sampler; a slip of the finger would fill the memory with levels."""
+MOST_CHURN = sqrt(2) - 1
+"""The most that a rise of churn adds to a level, as a part of it (arXiv 2206.00364, algorithm 2)."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,7 @@ def restart_path(
             )
         restarts[level] = interval
 
-    main_gamma = min(s_churn / (len(levels) - 1), sqrt(2) - 1)
+    main_gamma = min(s_churn / (len(levels) - 1), MOST_CHURN)
     known = [round_level(level) if level > 0 else 0.0 for level in levels]
 
     def fall(now: float, then: float, restart: bool) -> Iterator[tuple[float, float, bool]]:

@@ -46,7 +46,8 @@ class NetRun(Run):
 
     def space(self, nfe: int, grids: Grids | None = None) -> Space:
         """The plans of an NFE; `grids` of stage 0."""
-        return Space(self.net, nfe, grids or {}, self.settings.rises, self.settings.known)
+        settings = self.settings
+        return Space(self.net, nfe, grids or {}, settings.rises, settings.restarts, settings.known)
 
     def tune_plan(self, nfe: int, grids: Grids) -> dict[str, Any]:
         """Finds the plan of an NFE, as `tune` does, beginning with known plans and the best intervals of a map.
@@ -57,7 +58,7 @@ class NetRun(Run):
         """
         space = self.space(nfe, grids)
         first = space.known_plans()
-        if self.settings.rises and (self.folder / MAP).exists():
+        if self.settings.rises and self.settings.restarts and (self.folder / MAP).exists():
             with whole(self.folder):
                 best = best_intervals(json.loads((self.folder / MAP).read_text())["cells"])
             first += [space.one_restart(*pair) for pair in best]

@@ -34,7 +34,7 @@ GROUPS = 10
 CLIP_SCORE = "CLIP score (higher is better)"
 """The name of the one score that is no distance."""
 NEIGHBOURS = 5000
-"""Images on either side of recall, whose cost grows with their product; the same for all plans."""
+"""Images on either side of recall, at most, whose cost grows with their product; the same for all plans."""
 
 Scores = Mapping[str, Score]
 """By what it was measured with; the first is what the search goes by."""
@@ -232,12 +232,17 @@ def _score(moments: Moments, reference: Reference, blocks: int, groups: int, met
 
 
 def _more(features: Features, reference: Reference, device: torch.device) -> dict[str, Any]:
-    """Metrics beside the distance, as far as the reference allows them, on a device: a CPU takes minutes for them."""
+    """Metrics beside the distance, as far as the reference allows them, on a device: a CPU takes minutes for them.
+
+    Recall has no more images of the reference than generated ones: of fewer generated ones it depends on which they
+    are by more than its error says.
+    """
     features = replace(features, values=features.values.to(device))
     values = _compute("fd-infinity", features, reference)
     if reference.features is None:
         return values
-    step, reference_step = (max(1, len(each) // NEIGHBOURS) for each in (features.values, reference.features))
+    step = max(1, len(features.values) // NEIGHBOURS)
+    reference_step = max(1, len(reference.features) // min(NEIGHBOURS, len(features.values)))
     reference = replace(reference, features=reference.features.to(device))
     assert reference.features is not None
     few = replace(reference, features=reference.features[::reference_step])

@@ -71,12 +71,12 @@ class Difference:
     Attributes:
         value: below 0 where the first is better.
         error: standard error; what the seeds have in common cancels.
-        freedom: degrees of freedom of the error.
+        freedom: degrees of freedom of the error; inf: it is known.
     """
 
     value: float
     error: float
-    freedom: int
+    freedom: float
 
     def told_apart(self, alpha: float) -> bool:
         """Whether the two differ, in a two-sided t-test of this level."""
@@ -98,8 +98,8 @@ def _error(without: Sequence[Sequence[float]]) -> float:
     return sqrt(sum(jackknife(list(each)) ** 2 for each in without)) / len(without)
 
 
-def student(probability: float, freedom: int) -> float:
-    """Quantile of Student's t, to 0.3 % from 9 degrees of freedom up and probabilities to 0.9995.
+def student(probability: float, freedom: float) -> float:
+    """Quantile of Student's t, to 0.3 % from 9 degrees of freedom up and probabilities to 0.9995; of inf a normal one.
 
     Source: Abramowitz and Stegun, equation 26.7.5.
     """

@@ -30,6 +30,7 @@ class Settings:
         sampler: of `SAMPLERS`.
         start: another one makes another search.
         rises: whether there may be restarts, churn and stochastic solvers.
+        restarts: whether there may be restarts among these.
         known: whether the search of a net begins with the plans that were found for the models of the package.
         tune_guidance: whether the guidance scale of a pipeline is searched too.
     """
@@ -42,6 +43,7 @@ class Settings:
     sampler: str = "tpe"
     start: int = 0
     rises: bool = True
+    restarts: bool = True
     known: bool = True
     tune_guidance: bool = False
 
@@ -69,7 +71,7 @@ class Settings:
     @property
     def about(self) -> dict[str, Any]:
         """JSON, what may not differ between starts; as runs have it from before all of these were settings."""
-        later = {"known": True, "tune_guidance": False}
+        later = {"restarts": True, "known": True, "tune_guidance": False}
         own = {key: value for key, value in asdict(self).items() if key not in ("minutes", "trials")}
         return {key: value for key, value in own.items() if key not in later or value != later[key]}
 

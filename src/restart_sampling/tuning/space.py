@@ -10,7 +10,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.net import Net
-from restart_sampling.sampling.path import RestartInterval, format_number
+from restart_sampling.sampling.path import MOST_CHURN, RestartInterval, format_number
 from restart_sampling.sampling.plan import SETTINGS, Plan
 from restart_sampling.sampling.sample import net_path
 from restart_sampling.tuning.budget import (
@@ -52,6 +52,7 @@ class Space:
         nfe: calls of the denoiser.
         grids: of stage 0.
         rises: whether there may be restarts, churn and stochastic solvers.
+        restarts: whether there may be restarts among these.
         known: whether plans that `tune` found before are tried.
     """
 
@@ -59,6 +60,7 @@ class Space:
     nfe: int
     grids: Grids = field(default_factory=dict)
     rises: bool = True
+    restarts: bool = True
     known: bool = True
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ class Space:
         settings["s_noise"] = round(trial.suggest_float("s_noise", 0.98, 1.04), 4)
         if trial.suggest_categorical("churn", (False, True)):
             settings |= self._churn(trial)
-        wanted = suggest_intervals(trial, *self._ratios)
+        wanted = suggest_intervals(trial, *self._ratios) if self.restarts else []
         if wanted:
             other = trial.suggest_categorical("restart_solver", ("the same", *self.solvers))
             settings |= {} if other in ("the same", solver) else {"restart_solver": other}
@@ -94,7 +96,7 @@ class Space:
 
     def usual(self) -> list[str]:
         """Lists what one would try without a search."""
-        return usual_plans(self.net, self.nfe, self.rises, self.known)
+        return usual_plans(self.net, self.nfe, self.rises, self.restarts, self.known)
 
     def complexity(self, plan: str) -> tuple[int, int]:
         """Orders plans from the simplest: numbers that a user would have to understand, then the length of the text."""
@@ -192,12 +194,20 @@ class Space:
             # Stochastic solvers have none of their own, and their drift is Euler's. Of too many steps: EDM's rule.
             levels = self.grids[solver if solver in self.grids else "euler"].get(steps)
             plan = with_levels(plan, levels) if levels else plan
+        plan = self._below_the_highest(plan)
         intervals = self._place(plan, list(zip(wanted, parts, strict=False)))
         if intervals is None:  # the net's timesteps, which levels are rounded to, have no room for so many
             if not parts:
                 raise InputError(f"the plan '{plan}' has more steps than the net has timesteps for")
             return self._plan(settings, wanted[: len(parts) - 1])
         return self._plain(replace(plan, intervals=tuple(intervals)))
+
+    def _below_the_highest(self, plan: Plan) -> Plan:
+        """Lowers the window of churn so that no rise goes above the process's highest level, or takes churn out."""
+        top = rounded(self.net.process.highest / (1 + min(plan.churn / plan.steps, MOST_CHURN)), ROUND_FLOOR)
+        if plan.s_min < top:
+            return replace(plan, s_max=min(plan.s_max, top)) if plan.churn else plan
+        return replace(plan, churn=0.0, s_min=0.0, s_max=inf)
 
     def _plain(self, plan: Plan) -> Plan:
         """Takes out the settings that do nothing in this plan."""

@@ -10,8 +10,8 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.tuning.bench import LOOK, Bench, Key, Measured
-from restart_sampling.tuning.objective import CLIP_SCORE, GROUPS, Scores
-from restart_sampling.tuning.race import race
+from restart_sampling.tuning.objective import CLIP_SCORE, GROUPS, NEIGHBOURS, Scores
+from restart_sampling.tuning.race import ALPHA, race
 from restart_sampling.tuning.search import (
     PROMOTED,
     Candidates,
@@ -23,13 +23,15 @@ from restart_sampling.tuning.search import (
 )
 from restart_sampling.tuning.settings import BLOCKS, Settings
 from restart_sampling.tuning.sizes import Sizes, too_few
-from restart_sampling.tuning.verdict import Verdict, judge
+from restart_sampling.tuning.verdict import Verdict, judge, must_not_fall
 
 FOUND, USUAL, FINALISTS = 10, 5, 2
 """Plans of the search and usual ones that race, and found ones that are confirmed."""
 FEW = 250
 """Images with which all usual plans are measured; the best third of them is measured as a trial is."""
 THIRD = 3
+CHECKED = 5
+"""Found plans of which those are confirmed whose recall holds, at most."""
 SHARE = 0.5
 """Of the time after the usual plans, the most that race and confirmation take; the rest is the search's."""
 SECONDS_BETWEEN_WORDS = 30.0
@@ -81,6 +83,7 @@ class Stages:
         self.clock = Clock(self.settings.minutes, self.bench.seconds(self.nfe))
         self.sizes = Sizes(self.settings.race, self.settings.confirm)
         self._extra = 0.0  # seconds of a confirmed plan beside its images
+        self._checked = 0  # plans whose recall is compared before the confirmation
         self.bench.told = self._told
         self._best, self._next_word = (inf, ""), 0.0
         for key, result in self.bench.found.items():  # of earlier starts
@@ -95,8 +98,9 @@ class Stages:
         """
         first, second, third, last = self.settings.seeds
         usual = self._usual(first, second)
+        self._rehearse(usual[0], second)
         if self.settings.minutes < inf:
-            self._fit(usual, second)
+            self._fit()
         third, last = third[: self.sizes.race], last[: BLOCKS * self.sizes.confirm]
         few = too_few(self.sizes.confirm, self.bench.objective.features)
         for note in few.values():
@@ -119,7 +123,8 @@ class Stages:
         ways = {*map(self.space.way, usual)}
         found = [plan for plan in found if self.space.way(plan) not in ways]
         self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on {len(third):,} fresh seeds")
-        return self._confirm(race(self.bench, found, third), race(self.bench, usual, third), last, few)
+        found, usual = (race(self.bench, plans, third) for plans in (found, usual))
+        return self._confirm(self._finalists(found, usual[0], third) if usual else [], usual, last, few)
 
     def cost(self) -> dict[str, Any]:
         """Returns JSON: what the search took, and what mattered in it."""
@@ -164,14 +169,18 @@ class Stages:
         values = {plan: each.value for plan, each in zip(plans, results, strict=True) if each.score}
         return sorted(values, key=values.__getitem__)
 
-    def _fit(self, usual: Sequence[str], seeds: range) -> None:
-        """Cuts race and confirmation to what the time allows; what an earlier start of as many minutes chose stays.
+    def _rehearse(self, usual: str, seeds: range) -> None:
+        """Confirms the best usual plan on seeds of the search.
 
-        The best usual plan is confirmed on seeds of the search first: so that a detector or a metric that fails
-        does so early, and to see how long the metrics take.
+        So that a detector or a metric that fails does so early, and to see how long the metrics take and which there
+        are.
         """
-        tried = self.bench.together("rehearsal", usual[0], seeds, groups=GROUPS, confirm=True)
+        tried = self.bench.together("rehearsal", usual, seeds, groups=GROUPS, confirm=True)
         self._extra = max(0.0, tried.seconds - len(seeds) * self.nfe / self.bench.speed)
+        self._checked = 1 + CHECKED if tried.score and must_not_fall(tried.score, tried.score) else 0
+
+    def _fit(self) -> None:
+        """Cuts race and confirmation to what the time allows; what an earlier start of as many minutes chose stays."""
         fixed = self._later(Sizes(0, 0))
         part = (SHARE * self.clock.left - fixed) / (self._later(self.sizes) - fixed)
         cut, name = self.sizes.cut(part), f"sizes in {self.settings.minutes:g} minutes"
@@ -180,10 +189,28 @@ class Stages:
             self.study.set_user_attr(name, cut)
         self.sizes = self.bench.ranks.gather(cut)[0]
 
-    def _confirm(self, found: list[str], usual: list[str], seeds: range, few: Mapping[str, str]) -> Verdict:
-        """Confirms the leader of the race, the simplest of those close to it, and the best usual plan."""
-        simplest = sorted(found[: FOUND // 2], key=self.space.complexity)
-        finalists = list(dict.fromkeys([*found[:1], *simplest]))[:FINALISTS]
+    def _finalists(self, found: list[str], usual: str, seeds: range) -> list[str]:
+        """Chooses from the leader of the race and the simplest of those close to it, where their recall holds.
+
+        So that not all are left out after the confirmation: recall is compared with the best usual plan's on seeds of
+        the race, by the search's detector (the others stay unseen). Where none holds, the leader is confirmed.
+        """
+        close = list(dict.fromkeys([*found[:1], *sorted(found[:CHECKED], key=self.space.complexity)]))
+        if not self._checked:
+            return close[:FINALISTS]
+        own = seeds[:NEIGHBOURS]
+        known = self.bench.together("recall", usual, own, confirm=True).score
+        holding: list[str] = []
+        for plan in close:
+            score = self.bench.together("recall", plan, own, confirm=True).score
+            fell = score and known and any(e.is_worse(ALPHA / FINALISTS) for e in must_not_fall(score, known))
+            holding += [] if self.bench.ranks.gather(fell)[0] else [plan]
+            if len(holding) == FINALISTS:
+                break
+        return holding or close[:1]
+
+    def _confirm(self, finalists: list[str], usual: list[str], seeds: range, few: Mapping[str, str]) -> Verdict:
+        """Confirms the finalists and the best usual plan."""
         self._say("confirmation", f"of {len(finalists)} found, and the best usual plan, on seeds that nothing used")
         scores: dict[str, Scores] = {}
         for place, plan in enumerate([*usual[:1], *finalists]):
@@ -211,7 +238,8 @@ class Stages:
 
     def _later(self, sizes: Sizes) -> float:
         """Seconds that a race and a confirmation of these sizes need."""
-        return _seeds_later(sizes) * self.nfe / self.bench.speed + (1 + FINALISTS) * self._extra
+        seeds = _seeds_later(sizes) + self._checked * min(sizes.race, NEIGHBOURS)
+        return seeds * self.nfe / self.bench.speed + (1 + FINALISTS + self._checked) * self._extra
 
     def _check_time(self, plans: int) -> None:
         """Makes sure, while nothing is lost, that there is time for all stages, with the fewest images for the last."""

@@ -37,7 +37,8 @@ class TextRun(Run):
         """The samplers of an NFE."""
         request, config = self.first.request, self.first.model.scheduler_config
         settings = self.settings
-        return TextSpace(nfe, config, request.guidance, self.draw, settings.rises, settings.tune_guidance)
+        allowed = settings.rises, settings.restarts, settings.tune_guidance
+        return TextSpace(nfe, config, request.guidance, self.draw, *allowed)
 
     def form(self, plan: str) -> dict[str, Any]:
         """JSON, what the file of a sampler says first."""

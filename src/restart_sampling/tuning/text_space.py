@@ -57,6 +57,7 @@ class TextSpace:
         guidance: scale of classifier-free guidance, which chooses the published restarts.
         draw: asks the pipeline what a sampler costs in it.
         rises: whether there may be restarts and stochastic solvers.
+        restarts: whether there may be restarts among these.
         tune_guidance: whether samplers may have another scale: scale - 1, which is guidance's weight, is half to twice.
     """
 
@@ -65,6 +66,7 @@ class TextSpace:
     guidance: float
     draw: Callable[[str], TextDrawing]
     rises: bool = True
+    restarts: bool = True
     tune_guidance: bool = False
 
     def __post_init__(self) -> None:
@@ -82,7 +84,7 @@ class TextSpace:
         grid = trial.suggest_categorical("grid", tuple(self._grids))
         settings = {"solver": solver, **self._grids[grid], **self._range(trial, grid)}
         guidance = self._scale(trial)
-        wanted = suggest_intervals(trial, *self._ratios) if self.rises else []
+        wanted = suggest_intervals(trial, *self._ratios) if self.rises and self.restarts else []
         if wanted:
             other = trial.suggest_categorical("restart_solver", ("the same", *self.solvers))
             settings["restart_solver"] = solver if other == "the same" else other
@@ -241,7 +243,7 @@ class TextSpace:
             for solver in self.solvers:
                 if steps := main_steps(solver, nfe):
                     yield self._plain(solver, grid, steps)
-        if self._flow or not self.rises:  # no restarts are published for flow models
+        if self._flow or not (self.rises and self.restarts):  # no restarts are published for flow models
             return
         for solver in _AROUND:
             for restart in self._published(restart_calls(solver)):

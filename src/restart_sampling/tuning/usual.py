@@ -17,7 +17,7 @@ _PUBLISHED = [name for name in PRESETS if name not in _FOUND]
 _SOLVERS = (*(name for name in SOLVERS if name != "ddim"), "unipc:p=2")  # ddim is euler, on the levels of VE
 
 
-def usual_plans(net: Net, nfe: int, rises: bool = True, known: bool = True) -> list[str]:
+def usual_plans(net: Net, nfe: int, rises: bool = True, restarts: bool = True, known: bool = True) -> list[str]:
     """Lists the texts of plans that take `nfe` calls, or one less where a solver's steps do not divide it.
 
     These are the net's own default, every solver on EDM's grid by itself and with each published choice of
@@ -27,20 +27,24 @@ def usual_plans(net: Net, nfe: int, rises: bool = True, known: bool = True) -> l
         net: that is tuned.
         nfe: calls of the denoiser.
         rises: whether there may be restarts, churn and stochastic solvers.
+        restarts: whether there may be restarts among these.
         known: whether a default that was found by `tune` is one of them.
     """
     found: dict[str, None] = {}
     for plan in _plans(net, nfe, known):
         with suppress(InputError):
             path = net_path(net, plan)
-            if path.nfe(*plan.solvers) in (nfe - 1, nfe) and (rises or _falls_only(plan)):
+            path.check_levels(net.process)  # churn may rise above them, where it is EDM's and the model a flow
+            allowed = (rises or _falls_only(plan)) and (restarts or not plan.intervals)
+            if path.nfe(*plan.solvers) in (nfe - 1, nfe) and allowed:
                 found[str(plan)] = None
     return list(found)
 
 
 def found_plans(nfe: int) -> list[str]:
     """Lists the plans that were found for the models of the package, those of an NFE near this one first."""
-    return [PRESETS[name].plan for name in sorted(_FOUND, key=lambda name: (abs(PRESETS[name].nfe - nfe), name))]
+    near = sorted(_FOUND, key=lambda name: (abs(PRESETS[name].nfe - nfe), name))
+    return list(dict.fromkeys(PRESETS[name].plan for name in near))
 
 
 def _plans(net: Net, nfe: int, known: bool) -> Iterator[Plan]:

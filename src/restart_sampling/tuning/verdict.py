@@ -1,11 +1,13 @@
 """`Verdict`: which plan to take, and how sure that is."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import hypot
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import hypot, inf
+from statistics import fmean
 from typing import Any
 
 from restart_sampling.base.numbers import rounded_to, with_error
+from restart_sampling.evaluation.metrics import GROUPS
 from restart_sampling.tuning.objective import CLIP_SCORE, Scores
 from restart_sampling.tuning.race import ALPHA
 from restart_sampling.tuning.score import Difference, Score, difference
@@ -22,7 +24,7 @@ class Verdict:
         differences: of `plan` to `usual`, by what they were measured with; {}: they are the same.
         scores: of all that were confirmed.
         finalists: how many plans were compared with `usual`.
-        fallen: of these, those that were not considered, with what they are worse by beyond its error.
+        fallen: of these, those that were not considered, with what became worse beyond its error, in words and numbers.
         few: a sentence on each detector that has too few images for its features.
     """
 
@@ -38,16 +40,17 @@ class Verdict:
     @property
     def text(self) -> str:
         """The verdict in words and numbers."""
-        fallen = [f"`{plan}` is left out: it is worse by {name}." for plan, name in self.fallen.items()]
+        fallen = [f"`{plan}` is left out, worse beyond the error: {worse}." for plan, worse in self.fallen.items()]
         return "\n".join([*self._found, *fallen, *(f"Note: {note}." for note in self.few.values())])
 
     @property
     def _found(self) -> list[str]:
         if not self.differences:
+            others = "of those that are not left out none" if self.fallen else "no other one"
             why = (
                 "there are too few images to call another one better"
                 if next(iter(self.scores[self.usual])) in self.few
-                else "no other one is better beyond its error, or as good and simpler"
+                else f"{others} is better beyond its error, or as good and simpler"
             )
             return [f"Take the best usual plan, `{self.usual}`: {why}.", *self._rivals()]
         lines = [f"`{self.plan}` against the best usual plan, `{self.usual}`:"]
@@ -58,12 +61,13 @@ class Verdict:
 
     def _line(self, name: str) -> str:
         ours, theirs, found = self.scores[self.plan][name], self.scores[self.usual][name], self.differences[name]
-        sure = "" if found.told_apart(ALPHA / self.finalists) else ": cannot be told apart"
+        alpha = ALPHA / self.finalists
+        sure = "" if found.told_apart(alpha) else ": cannot be told apart"
         words = [
             f"- {name}: {rounded_to(ours.value, found.error)} against {rounded_to(theirs.value, found.error)}, "
             f"{with_error(found.value, found.error, sign='+')} ({describe_relative(_relative(found, theirs))}){sure}"
         ]
-        words += [f"{what} {a:.4g} against {b:.4g}{note}" for what, a, b, note in _metrics(ours, theirs)]
+        words += [f"{each}{' (WORSE beyond its error)' * each.is_worse(alpha)}" for each in _metrics(ours, theirs)]
         return "; ".join(words)
 
     def _rivals(self) -> list[str]:
@@ -84,6 +88,7 @@ class Verdict:
             "usual": self.usual,
             "better": self.better,
             "finalists": self.finalists,
+            "left_out": dict(self.fallen),
             "alpha": ALPHA,
             "gain": {
                 name: {
@@ -109,8 +114,9 @@ def judge(
     """Chooses a plan: of those that cannot be told apart from the best, the simplest.
 
     A plan counts as better than the best usual one only where a test says so, at a level that is divided by the number
-    of plans that are compared with it. A plan that a test tells apart as worse by anything else that was measured,
-    another detector or the CLIP score, is not considered; nor is any where the images are too few.
+    of plans that are compared with it. A plan that a test of the same level tells apart as worse by anything else that
+    must not fall is not considered: the distance by another detector, the CLIP score, and by each detector what
+    `must_not_fall` lists. Nor is any where the images are too few.
 
     Args:
         scores: of the confirmation, on the same seeds for all plans.
@@ -119,18 +125,22 @@ def judge(
         few: of `too_few`.
     """
     few = few or {}
-    (name, *others) = scores[usual]
+    name = next(iter(scores[usual]))
     finalists = [plan for plan in scores if plan != usual]
     alpha = ALPHA / max(1, len(finalists))
 
     def to(base: str, plan: str, name: str = name) -> Difference:
         return difference(scores[plan][name], scores[base][name])
 
-    def is_worse(plan: str, other: str) -> bool:
-        change = to(usual, plan, other)
-        return (change.value < 0) == (other == CLIP_SCORE) and change.told_apart(alpha)
+    def worse(plan: str) -> Iterator[str]:
+        for other, base in scores[usual].items():
+            own, is_clip = scores[plan][other], other == CLIP_SCORE
+            whole = Change("distance", own.value, base.value, -1 if is_clip else 1, difference(own, base))
+            for each in (*(() if other == name else (whole,)), *must_not_fall(own, base)):
+                if each.is_worse(alpha):
+                    yield replace(each, title=other if is_clip else f"{each.title} by {other}").text
 
-    fallen = {plan: other for plan in finalists for other in others if is_worse(plan, other)}
+    fallen = {plan: "; ".join(found) for plan in finalists if (found := list(worse(plan)))}
     rivals = [] if name in few else [plan for plan in finalists if plan not in fallen]
     better = [plan for plan in rivals if to(usual, plan).value < 0 and to(usual, plan).told_apart(alpha)]
     best = min(better or [usual], key=lambda plan: scores[plan][name].value)
@@ -150,26 +160,77 @@ def describe_relative(relative: float | None) -> str:
     return "from 0" if relative is None else f"{relative:+.1%}"
 
 
-def _metrics(ours: Score, theirs: Score) -> list[tuple[str, float, float, str]]:
-    """Lists title, our value, theirs and a note, where ours is worse beyond the error."""
-    found = []
-    titles: Sequence[tuple[str, str, int]] = (
+@dataclass(frozen=True)
+class Change:
+    """What else was measured of two plans.
+
+    Attributes:
+        title: of the value.
+        ours: the value.
+        theirs: that of the plan that it is compared with.
+        sign: 1 where lower is better, -1 where higher is.
+        found: the difference.
+    """
+
+    title: str
+    ours: float
+    theirs: float
+    sign: int
+    found: Difference
+
+    def __str__(self) -> str:
+        """The two values."""
+        return f"{self.title} {self.ours:.4g} against {self.theirs:.4g}"
+
+    @property
+    def text(self) -> str:
+        """The two values and their difference."""
+        return f"{self}, {with_error(self.found.value, self.found.error, sign='+')}"
+
+    def is_worse(self, alpha: float) -> bool:
+        """Whether a two-sided test of this level tells it apart as worse."""
+        return self.sign * self.found.value > 0 and self.found.told_apart(alpha)
+
+
+_RECALL, _CLASSES = "recall", "mean over classes"
+
+
+def must_not_fall(ours: Score, theirs: Score) -> list[Change]:
+    """Lists what has to hold beside a distance: recall, and the mean over classes of the distance of each.
+
+    Recall is a share of the same reference images for both plans, and its error that of a share of independent ones: a
+    normal test of the two tells apart too little rather than too much. The error of a class's distance is a
+    jackknife's over groups of its images, and classes share none: one t-test of their mean, in place of one for each
+    class, of which chance would fail some. It takes the two plans as independent, which on common seeds they are not,
+    and so is careful in the same way.
+
+    Args:
+        ours: of the plan.
+        theirs: of the one that it is compared with, on the same seeds.
+    """
+    return [each for each in _metrics(ours, theirs) if each.title in (_RECALL, _CLASSES)]
+
+
+def _metrics(ours: Score, theirs: Score) -> Iterator[Change]:
+    """Yields what both scores have beside the value."""
+    for key, title, sign in (
         ("frechet_distance_infinity", "at infinity", 1),
         ("precision", "precision", -1),
-        ("recall", "recall", -1),
-    )
-    for key, title, sign in titles:
-        if key in ours.metrics:
+        ("recall", _RECALL, -1),
+    ):
+        if key in ours.metrics and key in theirs.metrics:
             a, b = ours.metrics[key], theirs.metrics[key]
             error = hypot(ours.metrics[f"{key}_error"], theirs.metrics[f"{key}_error"])
-            found.append((title, a, b, " (WORSE beyond its error)" if sign * (a - b) > 2 * error else ""))
-    if "frechet_distance_per_class" in ours.metrics:
-        mine, other = (each.metrics["frechet_distance_per_class"] for each in (ours, theirs))
-        errors = [
-            hypot(ours.metrics["frechet_distance_per_class_error"][key], error)
-            for key, error in theirs.metrics["frechet_distance_per_class_error"].items()
-        ]
-        worse = sum(mine[key] - other[key] > 2 * error for key, error in zip(other, errors, strict=True))
-        mean, mean_other = (sum(each.values()) / len(each) for each in (mine, other))
-        found.append(("mean over classes", mean, mean_other, f" ({worse} of {len(other)} worse beyond their error)"))
-    return found
+            yield Change(title, a, b, sign, Difference(a - b, error, inf))
+    key = "frechet_distance_per_class"
+    if key in ours.metrics and key in theirs.metrics:
+        (a, error), (b, other) = (
+            _mean(each.metrics[key].values(), each.metrics[f"{key}_error"].values()) for each in (ours, theirs)
+        )
+        freedom = (GROUPS - 1) * len(theirs.metrics[key])
+        yield Change(_CLASSES, a, b, 1, Difference(a - b, hypot(error, other), freedom))
+
+
+def _mean(values: Collection[float], errors: Collection[float]) -> tuple[float, float]:
+    """The mean of independent values, and its standard error."""
+    return fmean(values), hypot(*errors) / len(errors)
