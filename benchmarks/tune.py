@@ -51,6 +51,7 @@ CONTROLS = {
     "start-2": ["--start", "2"],
     "random": ["--search", "random"],
     "no-rises": ["--no-rises"],
+    "no-restarts": ["--no-restarts"],
 }
 """Options of other searches with the same budget, which do not begin with what was found before."""
 FRESH = 200_000
@@ -121,16 +122,16 @@ def jobs(given: Given) -> list[Job]:
     return [
         *(tune(given, model, NFES, "", given.each) for model in (vp, pfgmpp)),
         *(map_of(given, model) for model in (vp, pfgmpp)),
-        *controlled(20, "random", "no-rises", "start-1"),
+        *controlled(20, "random", "no-rises", "no-restarts", "start-1"),
         controls(given, edm, 20),
         *longer(vp, 40),
-        *controlled(40, "random", "no-rises", "start-1"),
+        *controlled(40, "random", "no-rises", "no-restarts", "start-1"),
         *(job for model in MODELS for job in (churn(given, model), grids(given, model))),
         controls(given, edm, 40),
         *(compare(given, model) for model in MODELS),
         *(second(given, model) for model in MODELS),
-        *longer(edm, 20),
-        *longer(pfgmpp, 40),
+        *longer(edm, 20, 40),
+        *longer(pfgmpp, 40, 20),
         *longer(vp, 20),
         *(job for model in MODELS for job in longer(model, 10)),
         *(job for nfe in (20, 40) for job in controlled(nfe, "start-2")),

@@ -56,6 +56,8 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
         code, _, err = run(*TUNE, *more, option, value)
         name = "arithmetic" if option == "--dtype" else option[2:]
         assert (code, f"run holds another run, with {name} " in err) == (2, True)
+    code, _, err = run(*TUNE, *more, "--no-restarts")
+    assert (code, '"restarts": false' in err) == (2, True)
     before = Path("run/run.json").read_text()
     drawn = ("D", "class", "guidance", "noise", "arithmetic")
     Path("run/run.json").write_text(json.dumps({k: v for k, v in json.loads(before).items() if k not in drawn}))
