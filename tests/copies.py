@@ -4,6 +4,7 @@ torchrun is torch's own, and starts its processes as such copies, too.
 """
 
 import faulthandler
+import math
 import os
 import pkgutil
 import runpy
@@ -21,6 +22,7 @@ from typing import NoReturn
 
 import torch.distributed.run  # noqa: F401
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+from tqdm import tqdm
 
 import restart_sampling
 
@@ -51,7 +53,7 @@ class Copy:
             self.returncode = os.waitstatus_to_exitcode(status) if ended else None
         return self.returncode
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float = math.inf) -> int:
         until = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > until:
@@ -116,6 +118,8 @@ def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
             if file is not None:
                 os.dup2(empty if file == subprocess.DEVNULL else file.fileno(), number)
         faulthandler.register(signal.SIGUSR1, 2)
+        # That of tqdm is one for all copies of a process, and stays locked where the one that has it is killed.
+        tqdm.set_lock(threading.RLock())
         subprocess_handler.Popen = Copy
         _, module, *rest = args[args.index("-m") :]
         sys.argv = [module, *rest]
