@@ -23,8 +23,16 @@ from typing import NoReturn
 import torch.distributed.run  # noqa: F401
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 from tqdm import tqdm
+from tqdm.std import TqdmDefaultWriteLock
 
 import restart_sampling
+
+# tqdm's lock would be one for all copies of a process, and stay locked where the copy that has it is killed; and a copy
+# should begin while no thread holds another.
+TqdmDefaultWriteLock.mp_lock = None
+tqdm.monitor_interval = 0
+
+ENDING = {signal.SIGINT, signal.SIGTERM}
 
 
 def import_all() -> None:
@@ -43,9 +51,16 @@ class Copy:
         self._stderr = stderr
         sys.stdout.flush()
         sys.stderr.flush()
+        # Python drops what a signal raises at the end of a fork, and with it the release of the lock of its logging.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         self.pid = os.fork()
         if self.pid == 0:
             _run([str(word) for word in args], env, stdout, stderr)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        except BaseException:  # a signal of meanwhile; nobody else knows of the copy
+            end_all(self.pid)
+            raise
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -111,6 +126,7 @@ def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         os.environ.clear()
         os.environ.update(env)
         empty = os.open(os.devnull, os.O_RDWR)
@@ -118,8 +134,6 @@ def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
             if file is not None:
                 os.dup2(empty if file == subprocess.DEVNULL else file.fileno(), number)
         faulthandler.register(signal.SIGUSR1, 2)
-        # That of tqdm is one for all copies of a process, and stays locked where the one that has it is killed.
-        tqdm.set_lock(threading.RLock())
         subprocess_handler.Popen = Copy
         _, module, *rest = args[args.index("-m") :]
         sys.argv = [module, *rest]
