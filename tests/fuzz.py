@@ -276,13 +276,11 @@ def arrays(**named: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-NAMES = ("time_embed.0.weight", "input_blocks.0.0.weight", "output_blocks.0.0.in_layers.0.weight")
-"""Of the tensors by which a network of ADM is told."""
-
-
 def some(tensors: dict) -> dict:
-    """A few of them: the more a pickle has, the longer it takes, and they are all alike."""
-    return {name: tensors[name] for name in ([*NAMES] if NAMES[0] in tensors else [*tensors][:4])}
+    """A few of them, by which the network is told: all are alike, and the more there are, the longer a pickle takes."""
+    modules = "model.dec.8x8_aux_conv.", "model.enc.8x8_block0.norm0."
+    modules += "time_embed.0.", "input_blocks.0.0.", "output_blocks.0.0.in_layers.0."
+    return {name: tensor for name, tensor in tensors.items() if name.startswith((*modules, "all_modules.0."))}
 
 
 def saved_adm(tensors: dict) -> bytes:
