@@ -69,7 +69,7 @@ def ended(name: str, ranks: int, number: signal.Signals, part: int, times: int, 
     _link(files)
     case = kills.Case(name, ranks, copies.start)
     for moment in case.ended(number, times, part):
-        yield {**vars(moment), "fault": moment.fault and moment.fault[-4000:]}
+        yield {**vars(moment), "fault": moment.fault and moment.fault[-20_000:]}
 
 
 def met(out: str, other: str, part: int, times: int, files: Path) -> Iterator[dict]:

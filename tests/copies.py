@@ -4,6 +4,7 @@ torchrun is torch's own, and starts its processes as such copies, too.
 """
 
 import faulthandler
+import math
 import os
 import pkgutil
 import runpy
@@ -21,8 +22,17 @@ from typing import NoReturn
 
 import torch.distributed.run  # noqa: F401
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+from tqdm import tqdm
+from tqdm.std import TqdmDefaultWriteLock
 
 import restart_sampling
+
+# tqdm's lock would be one for all copies of a process, and stay locked where the copy that has it is killed; and a copy
+# should begin while no thread holds another.
+TqdmDefaultWriteLock.mp_lock = None
+tqdm.monitor_interval = 0
+
+ENDING = {signal.SIGINT, signal.SIGTERM}
 
 
 def import_all() -> None:
@@ -41,9 +51,16 @@ class Copy:
         self._stderr = stderr
         sys.stdout.flush()
         sys.stderr.flush()
+        # Python drops what a signal raises at the end of a fork, and with it the release of the lock of its logging.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         self.pid = os.fork()
         if self.pid == 0:
             _run([str(word) for word in args], env, stdout, stderr)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        except BaseException:  # a signal of meanwhile; nobody else knows of the copy
+            end_all(self.pid)
+            raise
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -51,7 +68,7 @@ class Copy:
             self.returncode = os.waitstatus_to_exitcode(status) if ended else None
         return self.returncode
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float = math.inf) -> int:
         until = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > until:
@@ -109,6 +126,7 @@ def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         os.environ.clear()
         os.environ.update(env)
         empty = os.open(os.devnull, os.O_RDWR)

@@ -50,9 +50,13 @@ from restart_sampling.evaluation.partial_sums import _read
 from restart_sampling.evaluation.reference import load_reference
 from restart_sampling.generation.seeds import parse_seeds
 from restart_sampling.generation.store import BlockStore
+from restart_sampling.images.cifar import read_cifar
 from restart_sampling.images.coco import draw_captions
+from restart_sampling.images.dataset_cards import stated_names
+from restart_sampling.images.decode import is_image
 from restart_sampling.images.image_set import read_images
 from restart_sampling.images.prompts import read_numbered_prompts, read_prompts
+from restart_sampling.images.sources import Source, _from_files
 from restart_sampling.models.checkpoint import read_checkpoint
 from restart_sampling.pictures.points import points_of
 from restart_sampling.pictures.report import make_report
@@ -72,7 +76,7 @@ FOUND = Path(__file__).parent / "found"
 PAGES = ("page", "tune-page")
 """Readers that draw figures, a hundred times slower; "results" and "tune-map" read the same files without them."""
 
-WITH_THREADS = {"parquet", "card"}
+WITH_THREADS = {"parquet"}
 """Readers whose library starts threads, which a copy of the process does not have."""
 
 
@@ -107,7 +111,7 @@ class Reader:
 
     def __call__(self, content: bytes, folder: Path) -> None:
         if self.name is None:
-            self.read(content.decode("latin-1"))
+            self.read(self.wrap(content).decode("latin-1"))
             return
         for name, each in {self.name: self.wrap(content), **self.beside}.items():
             path = f"{folder}/{name}"
@@ -118,15 +122,40 @@ class Reader:
         self.read(folder / self.name)
 
 
-def all_images(path: Path) -> None:
+def all_images(source: Path | Source) -> None:
     """As `batches`, without threads, whose start takes longer than the rest."""
-    images = read_images(path, workers=1)
+    images = read_images(source, workers=1)
     for start in range(0, len(images), 4):
         images._read(images.indices[start : start + 4])
 
 
-def in_folder(path: Path) -> None:
-    all_images(path.parent)
+class Held:
+    """Files of a folder or an archive, in memory: no file is written, and no index made, for each input."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files, self.index = files, self
+        self.images = sorted(filter(is_image, files))
+
+    def image(self, number: int) -> tuple[str, bytes]:
+        return self.images[number], b""
+
+    def find(self, name: str) -> bytes | None:
+        return b"" if name in self.files else None
+
+    def others(self) -> Iterator[str]:
+        return iter(sorted(self.files.keys() - {*self.images}))
+
+    def read(self, name: str, place: bytes) -> bytes:
+        return self.files[name]
+
+
+def beside(name: str, files: dict[str, bytes], read: Callable[[Held], object]) -> Callable[[str], object]:
+    """What reads a file of this name among others."""
+    return lambda text: read(Held({**files, name: text.encode("latin-1")}))
+
+
+def all_held(files: Held) -> None:
+    all_images(_from_files(Path("data"), files))
 
 
 def model_of(path: Path) -> None:
@@ -197,10 +226,6 @@ def zip_of(*files: tuple[str, bytes], name: str, content: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def tar_of(*files: tuple[str, bytes], name: str, content: bytes, place: Path) -> bytes:
-    return write_tar(place, dict((*files, (name, content)))).read_bytes()
-
-
 def with_checksums(content: bytes) -> bytes:
     """The chunks of a PNG with their checksums made right."""
     made, at = bytearray(content[:8]), 8
@@ -251,19 +276,32 @@ def arrays(**named: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def some(tensors: dict) -> dict:
+    """A few of them, by which the network is told: all are alike, and the more there are, the longer a pickle takes."""
+    modules = "model.dec.8x8_aux_conv.", "model.enc.8x8_block0.norm0."
+    modules += "time_embed.0.", "input_blocks.0.0.", "output_blocks.0.0.in_layers.0."
+    return {name: tensor for name, tensor in tensors.items() if name.startswith((*modules, "all_modules.0."))}
+
+
+def saved_adm(tensors: dict) -> bytes:
+    return saved(state_dict(tensors))
+
+
+def saved_sde(tensors: dict) -> bytes:
+    return saved({"ema": {"shadow_params": [*tensors.values()]}, "model": state_dict(tensors)})
+
+
 def models(folder: Path) -> dict[str, Reader]:
     """Readers of networks: those of EDM and PFGM++, and of other projects."""
     small = read_checkpoint(tiny_model_file(folder / "small.safetensors", channel_mult=[1], attn_resolutions=[]))
-    tree = snapshot(network("vp_ddpmpp", {k: v.numpy() for k, v in small.state.items()}, **small.init_kwargs))
+    numbers = {k: v.numpy() for k, v in small.state.items()}
+    tree, few = (snapshot(network("vp_ddpmpp", each, **small.init_kwargs)) for each in (numbers, some(numbers)))
     hostile = [data for data, _ in BROKEN.values()] + [each("touch ran") for each in RUNNING.values()]
     hostile = [data for data in hostile if 0 < len(data) < 20_000]
-    states = [
-        state_dict(weights(adm(8, 8, (1,), 1, ()))),
-        state_dict(weights(score_sde(8, 8, (1,), 1, ()))),
-    ]
-    foreign = [saved(states[0]), saved({"ema": {"shadow_params": [*states[1].values()]}, "model": states[1]})]
+    states = weights(adm(8, 8, (1,), 1, ())), weights(score_sde(8, 8, (1,), 1, ()))
+    foreign, inside = ([saved_adm(each(states[0])), saved_sde(each(states[1]))] for each in (dict, some))
     edm2_file = edm2_snapshot(weights(edm2(8, 3, 0, 8, (1,), 1, ())), img_resolution=8, img_channels=3, label_dim=0)
-    state = training_state({"ema": tree["ema"], "net": tree["ema"]})
+    state, least = (training_state({"ema": each["ema"], "net": each["ema"]}) for each in (tree, few))
     config = {"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 3, "out_channels": 3}
     scheduler = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "num_train_timesteps": 1000}
     beside = {
@@ -282,9 +320,9 @@ def models(folder: Path) -> dict[str, Reader]:
         "pickle": Reader("n.pkl", read_checkpoint, pickled(tree), edm2_file, *hostile),
         "opcodes": Reader("n.pkl", read_checkpoint, *hostile),
         "training-state": Reader("n.pt", read_checkpoint, state, *foreign),
-        "training-pickle": Reader("n.pt", read_checkpoint, inner(state, "data.pkl"), **within(state, "data.pkl")),
-        "adm-pickle": Reader("n.pt", read_checkpoint, inner(foreign[0], "data.pkl"), **within(foreign[0], "data.pkl")),
-        "sde-pickle": Reader("n.pt", read_checkpoint, inner(foreign[1], "data.pkl"), **within(foreign[1], "data.pkl")),
+        "training-pickle": Reader("n.pt", read_checkpoint, inner(least, "data.pkl"), **within(least, "data.pkl")),
+        "adm-pickle": Reader("n.pt", read_checkpoint, inner(inside[0], "data.pkl"), **within(inside[0], "data.pkl")),
+        "sde-pickle": Reader("n.pt", read_checkpoint, inner(inside[1], "data.pkl"), **within(inside[1], "data.pkl")),
         "safetensors": Reader("n.safetensors", read_checkpoint, tiny),
         "header": Reader(
             "n.safetensors",
@@ -304,9 +342,8 @@ def sets(folder: Path) -> dict[str, Reader]:
     labels = {"dataset.json": json.dumps({"labels": [[name, number] for number, name in enumerate(files)]}).encode()}
     table = b"file_name,label\n" + b"".join(f"{name},{name[0]}\n".encode() for name in files)
     rows = b"".join(json.dumps({"file_name": name, "label": name[0]}).encode() + b"\n" for name in files)
-    pictures = {f"data/{name}": content for name, content in files.items()}
     batch = cifar_batch(np.zeros((2, 3, 32, 32), np.uint8), [1, 2])
-    others = [(f"cifar-10-batches-py/{n}", batch) for n in (*(f"data_batch_{k}" for k in range(2, 6)), "test_batch")]
+    batches = {f"cifar-10-batches-py/data_batch_{number}": batch for number in range(1, 6)}
     pngs = [png(0), encoded(picture(0, mode="L")), encoded(picture(0, mode="RGBA")), encoded(picture(1).quantize(4))]
     forms = [encoded(picture(1), form) for form in ("jpeg", "webp", "bmp", "gif", "ppm", "tiff")]
     shards = write_tar(folder / "w.tar", {"0.png": png(0), "0.cls": b"1", "1.png": png(1), "1.cls": b"0"}).read_bytes()
@@ -328,25 +365,20 @@ def sets(folder: Path) -> dict[str, Reader]:
             wrap=partial(gzip.compress, mtime=0, compresslevel=1),
         ),
         "gz": Reader("train-images-idx3-ubyte.gz", all_images, gzip.compress(images)),
-        "cifar": Reader(
-            "c.tar",
-            all_images,
-            batch,
-            wrap=lambda each: tar_of(
-                *others, name="cifar-10-batches-py/data_batch_1", content=each, place=folder / "wrapped.tar"
-            ),
-        ),
+        "cifar": Reader(None, beside(next(iter(batches)), batches, lambda files: read_cifar(files, "c.tar")), batch),
         "zip": Reader("s.zip", all_images, zipped.read_bytes()),
         "tar": Reader("s.tar", all_images, tarred.read_bytes(), shards),
         "tar-gz": Reader("s.tar.gz", all_images, gzip.compress(tarred.read_bytes())),
         "samples": Reader("s.npz", all_images, samples),
         "samples-array": Reader("s.npz", all_images, inner(samples, "arr_0.npy"), **within(samples, "arr_0.npy")),
-        "image": Reader("data/0.png", in_folder, *pngs, *forms),
-        "png": Reader("data/0.png", in_folder, *pngs, wrap=with_checksums),
-        "tga": Reader("data/0.tga", in_folder, encoded(picture(1), "tga"), encoded(picture(1), "tga", rle=True)),
-        "labels": Reader("data/dataset.json", in_folder, labels["dataset.json"], beside=pictures),
-        "metadata-csv": Reader("data/metadata.csv", in_folder, table, beside=pictures),
-        "metadata-jsonl": Reader("data/metadata.jsonl", in_folder, rows, beside=pictures),
+        "image": Reader(None, beside("0.png", {}, all_held), *pngs, *forms),
+        "png": Reader(None, beside("0.png", {}, all_held), *pngs, wrap=with_checksums),
+        "tga": Reader(
+            None, beside("0.tga", {}, all_held), encoded(picture(1), "tga"), encoded(picture(1), "tga", rle=True)
+        ),
+        "labels": Reader(None, beside("dataset.json", files, all_held), labels["dataset.json"]),
+        "metadata-csv": Reader(None, beside("metadata.csv", files, all_held), table),
+        "metadata-jsonl": Reader(None, beside("metadata.jsonl", files, all_held), rows),
         "prompts": Reader("s.csv", prompts_of, b',caption\n0,a cat\n1,"a, dog"\n', b"file_name,caption\n0.png,a\n"),
         "prompts-txt": Reader("s.txt", prompts_of, b"a cat\na dog\n"),
         "coco": Reader("c.json", lambda path: draw_captions(path, 2), json.dumps(coco).encode()),
@@ -364,9 +396,8 @@ def sets(folder: Path) -> dict[str, Reader]:
         pyarrow.parquet.write_table(bare, folder / "q.parquet")
         card = b"---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
         card += b"          '0': cat\n          '1': dog\n---\n"
-        beside = {"data/p.parquet": (folder / "q.parquet").read_bytes()}
         made["parquet"] = Reader("p.parquet", all_images, (folder / "p.parquet").read_bytes())
-        made["card"] = Reader("data/README.md", in_folder, card, beside=beside)
+        made["card"] = Reader("data/README.md", lambda path: stated_names(path.with_name("p.parquet"), "label"), card)
     return made
 
 

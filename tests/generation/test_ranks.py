@@ -1,10 +1,13 @@
 """Failures of a process among many; what happens between real processes is tested where they work."""
 
+from threading import Thread
+
 import pytest
 import torch
+from torch.distributed import HashStore
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.meeting import HangingRankError
+from restart_sampling.base.meeting import HangingRankError, Meeting
 from restart_sampling.base.ranks import Ranks, distributed
 
 
@@ -31,12 +34,34 @@ def test_an_interruption_is_no_failure():
         raise KeyboardInterrupt
 
 
+def test_a_signal_while_work_begins_ends_the_signs_of_life(monkeypatch):
+    class Interrupted:
+        def __init__(self, threads):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def submit(self, function):
+            self.thread = Thread(target=function, daemon=True)
+            self.thread.start()
+            raise KeyboardInterrupt
+
+        def __exit__(self, *_):
+            self.thread.join(10)
+            assert not self.thread.is_alive()
+
+    monkeypatch.setattr("restart_sampling.base.meeting.ThreadPoolExecutor", Interrupted)
+    with pytest.raises(KeyboardInterrupt), Meeting(HashStore(), 0, 2, 60).at_work():
+        pass
+
+
 def test_nothing_goes_on_without_a_process_that_is_gone():
-    class Meeting:
+    class Gone:
         def wait(self):
             raise RuntimeError("Connection closed by peer")
 
-    alone = Ranks(0, 2, torch.device("cpu"), forgiving=True, meeting=Meeting())
+    alone = Ranks(0, 2, torch.device("cpu"), forgiving=True, meeting=Gone())
     with pytest.raises(HangingRankError, match="has ended without a word, or hangs"), alone.failing_together():
         alone.wait()
 

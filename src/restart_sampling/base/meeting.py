@@ -55,8 +55,8 @@ class Meeting:
                 self.alive()
 
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(say)
-            try:
+            try:  # a signal may come while the thread starts
+                thread.submit(say)
                 yield
             finally:
                 done.set()
