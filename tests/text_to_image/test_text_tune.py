@@ -67,7 +67,7 @@ def test_a_run_its_kill_and_its_plan_in_the_text_commands(place, run, monkeypatc
     assert json.loads(Path("run/plan-5.json").read_text()) == content
     plan, whole, tried = content["plan"], lines(), trials()
     assert [number for number, *_ in tried] == [0, 1, 2, 3]
-    assert {line["stage"] for line in whole} == {"usual", "search", "race", "confirm"}
+    assert {line["stage"] for line in whole} == {"usual", "rehearsal", "search", "race", "confirm"}
     assert {line["nfe"] for line in whole} <= {4, 5}
     assert {"ddim:5", "ddpm:5", "dpmpp:5", "heun:3"} <= {line["plan"] for line in whole if line["stage"] == "usual"}
     assert {"tiny.pt", CLIP_SCORE} == set(content["evidence"]["scores"][plan])

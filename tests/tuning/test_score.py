@@ -5,10 +5,14 @@ from math import inf
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 import restart_sampling as rs
-from restart_sampling.tuning.objective import CLIP_SCORE
+from restart_sampling.evaluation.collect import Features
+from restart_sampling.evaluation.reference import Reference
+from restart_sampling.evaluation.statistics import Statistics
+from restart_sampling.tuning.objective import CLIP_SCORE, _more
 from restart_sampling.tuning.score import Score, difference, student
 from restart_sampling.tuning.sizes import too_few
 from restart_sampling.tuning.space import Space
@@ -165,6 +169,14 @@ def test_a_plan_that_is_worse_by_something_else_is_not_taken(other, sign):
     title = other if other == CLIP_SCORE else f"distance by {other}"
     assert f"\n`{SIMPLE}` is left out, worse beyond the error: {title} " in verdict.text
     assert f"- {other}: " in verdict.text
+
+
+def test_recall_has_no_more_images_of_the_reference_than_generated_ones():
+    real, drawn = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).split([70, 30])
+    reference = Reference(Statistics(70, real.mean(dim=0).double(), real.T.cov().double()), features=real)
+    found = _more(Features(drawn, None), reference, real.device)
+    share = found["recall"] * (1 - found["recall"])
+    assert share / found["recall_error"] ** 2 == pytest.approx(24)  # each third of 70
 
 
 def test_of_too_few_images_no_plan_is_called_better():

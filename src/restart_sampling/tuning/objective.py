@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
-from math import isfinite, nan
+from math import ceil, isfinite, nan
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,7 +34,7 @@ GROUPS = 10
 CLIP_SCORE = "CLIP score (higher is better)"
 """The name of the one score that is no distance."""
 NEIGHBOURS = 5000
-"""Images on either side of recall, at most, whose cost grows with their product; the same for all plans."""
+"""Images on either side of recall, whose cost grows with their product, where there are so many."""
 
 Scores = Mapping[str, Score]
 """By what it was measured with; the first is what the search goes by."""
@@ -242,7 +242,7 @@ def _more(features: Features, reference: Reference, device: torch.device) -> dic
     if reference.features is None:
         return values
     step = max(1, len(features.values) // NEIGHBOURS)
-    reference_step = max(1, len(reference.features) // min(NEIGHBOURS, len(features.values)))
+    reference_step = ceil(len(reference.features) / min(NEIGHBOURS, len(features.values)))
     reference = replace(reference, features=reference.features.to(device))
     assert reference.features is not None
     few = replace(reference, features=reference.features[::reference_step])
