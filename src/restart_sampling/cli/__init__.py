@@ -85,7 +85,12 @@ def _tidy_end() -> Iterator[None]:
             return
         number = signal.SIGINT if isinstance(ended, KeyboardInterrupt) else signal.SIGTERM
         ended = None
-        start_new_thread(lambda: (time.sleep(0.01), interrupt_main(number)), ())  # when Python is out of there
+
+        def send() -> None:
+            time.sleep(0.01)  # until Python is out of there
+            interrupt_main(number)
+
+        start_new_thread(send, ())
 
     sys.unraisablehook = once_more
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
