@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -336,6 +337,28 @@ def test_what_becomes_of_a_signal_on_its_way_is_not_said(number, status, said, r
     assert code == status
     assert err.startswith(f"restart-sampling: {said}" if said else "")
     assert len(err.splitlines()) == bool(said)
+
+
+@pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_counts_while_an_object_is_taken_apart(number, status, run, tmp_path, monkeypatch):
+    """Python drops what is raised there."""
+
+    class Apart:
+        def __del__(self):
+            os.kill(os.getpid(), getattr(signal, number))
+
+    def take_apart(*_):
+        Apart()
+        for _ in range(1000):
+            time.sleep(0.01)
+        raise AssertionError("no signal came")
+
+    monkeypatch.setattr("restart_sampling.generation.seeds.parse_seeds", take_apart)
+    hook = sys.unraisablehook
+    code, _, err = run("generate", "--model", "cifar10-small", "--seeds", "0", "--out", tmp_path / "a")
+    assert code == status
+    assert "Exception" not in err
+    assert sys.unraisablehook is hook
 
 
 @pytest.mark.parametrize("where", ["warnings.filterwarnings", "click.echo"])

@@ -5,7 +5,9 @@ The modules of the commands import torch and everything heavy inside their funct
 
 import signal
 import sys
+import time
 import warnings
+from _thread import interrupt_main, start_new_thread
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -63,9 +65,11 @@ def _tidy_end() -> Iterator[None]:
     """Lets SIGTERM, as SIGINT, end the body by an exception, so that it gives back what it has taken.
 
     torchrun sends the one right after the other: only the first counts. Another error that comes of it, in C code or
-    while something is given back, is not said.
+    while something is given back, is not said. Where Python drops the exception, while an object is taken apart, the
+    signal comes once more.
     """
     ended: BaseException | None = None
+    report = sys.unraisablehook
 
     def end(number: int, _: object) -> None:
         nonlocal ended
@@ -74,6 +78,21 @@ def _tidy_end() -> Iterator[None]:
         ended = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
         raise ended
 
+    def once_more(dropped: "sys.UnraisableHookArgs") -> None:
+        nonlocal ended
+        if ended is None or dropped.exc_value is not ended:
+            report(dropped)
+            return
+        number = signal.SIGINT if isinstance(ended, KeyboardInterrupt) else signal.SIGTERM
+        ended = None
+
+        def send() -> None:
+            time.sleep(0.01)  # until Python is out of there
+            interrupt_main(number)
+
+        start_new_thread(send, ())
+
+    sys.unraisablehook = once_more
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -82,6 +101,7 @@ def _tidy_end() -> Iterator[None]:
             raise ended from None
         raise
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
 
