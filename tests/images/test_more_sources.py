@@ -327,6 +327,12 @@ def test_the_short_way_gives_what_pillow_gives(mode):
         assert decode_alike([whole, other]) is None
         assert decode_alike([other, whole]) is None
     assert decode_alike([whole, encoded(picture(0, (7, 33), mode))]) is None
+    # Wrong within, though every CRC-32 is right.
+    rows = zlib.decompress(content)
+    for wrong in (b"\7" + rows[1:], rows + b"x", rows[:-1], bytes(10**7)):
+        assert decode_alike([whole, start + idat(zlib.compress(wrong)) + end]) is None
+    for cut in (b"", content[:-1], content[:-1] + bytes([content[-1] ^ 1])):  # of the checksum at the end, or more
+        assert decode_alike([whole, start + idat(cut) + end]) is None
 
 
 # --- names of classes ---
