@@ -23,6 +23,7 @@ from restart_sampling.tuning import teacher
 from restart_sampling.tuning.bench import Bench, Measured, read_measured
 from restart_sampling.tuning.budget import main_steps
 from restart_sampling.tuning.given_trial import GivenTrial
+from restart_sampling.tuning.objective import OfSamples
 from restart_sampling.tuning.score import Score
 from restart_sampling.tuning.search import begin_with, open_study, search
 from restart_sampling.tuning.settings import Settings
@@ -279,6 +280,17 @@ def test_a_pipeline_of_diffusers_is_tuned_from_end_to_end(place, run):
             rs.sample(other, given, [0], (3, 8, 8))
     assert "precision" in str(plan.evidence["scores"])
     assert len(list(Path("run/samples").glob("*.png"))) >= 1
+
+
+@pytest.mark.parametrize("batch", [7, 10, 35, 1000])
+def test_an_objective_is_called_with_the_samples_of_each_group(batch):
+    seen = []
+    own = OfSamples(mixture(), (2,), lambda samples: float(seen.append(samples) or len(seen)), batch)
+    own.measure("4 solver=euler", range(100, 180), Ranks(0, 1, torch.device("cpu")), blocks=2, groups=4)
+    for part, samples in enumerate(seen):
+        first = 100 + 10 * part
+        torch.testing.assert_close(samples, rs.sample(mixture(), "4 solver=euler", range(first, first + 10), (2,)))
+    assert len(seen) == 8
 
 
 def test_an_objective_that_returns_nan():

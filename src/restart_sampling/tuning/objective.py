@@ -314,7 +314,8 @@ class OfSamples:
             for places in cut(ranks.deal(range(len(parts))), max(1, self.batch // size)):
                 samples = self._draw(plan, [seed for place in places for seed in parts[place]])
                 own += [
-                    (place, self._value(plan, part)) for place, part in zip(places, samples.split(size), strict=True)
+                    (place, self._value(plan, part))
+                    for place, part in zip(places, torch.split(samples, size), strict=True)
                 ]
         values = [value for _, value in sorted(pair for pairs in ranks.gather(own) for pair in pairs)]
         return {"objective": Score.of_means(values, blocks, groups)}
