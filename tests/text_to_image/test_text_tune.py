@@ -300,6 +300,8 @@ def test_samplers_of_the_space_have_the_evaluations_asked_for(kind, nfe, model):
         assert scaled.suggest(Drawn(seed, guidance=3.0)).guidance is None  # that of all
     falls = TextSpace(nfe, pipeline.scheduler_config, 3.0, draw, rises=False)
     assert {falls.suggest(Drawn(seed)).family for seed in range(3)} == {"ODE"}
+    alone = TextSpace(nfe, pipeline.scheduler_config, 3.0, draw, restarts=False)
+    assert not any(alone.suggest(Drawn(seed)).intervals for seed in range(3))
 
 
 def test_usual_samplers(model, monkeypatch):
@@ -321,6 +323,8 @@ def test_usual_samplers(model, monkeypatch):
     assert {families[text] for text in families if "solver=unipc" in text} == {"ODE"}
     falls = TextSpace(25, model().scheduler_config, 3.0, draw, rises=False).usual()
     assert {Sampler.parse(text).family for text in falls} == {"ODE"}
+    alone = TextSpace(25, model().scheduler_config, 3.0, draw, restarts=False).usual()
+    assert set(alone) == {text for text in usual if "[" not in text}
 
 
 def test_a_seed_after_the_last_has_the_first_prompt_again(model):

@@ -308,19 +308,25 @@ class OfSamples:
         Raises:
             ObjectiveError: the function returned what is no finite number.
         """
-        parts = cut(seeds, len(seeds) // (blocks * max(groups, 1)))
+        size = len(seeds) // (blocks * max(groups, 1))
+        parts, own = cut(seeds, size), []
         with ranks.failing_together():
-            own = [(place, self._value(plan, parts[place])) for place in ranks.deal(range(len(parts)))]
+            for places in cut(ranks.deal(range(len(parts))), max(1, self.batch // size)):
+                samples = self._draw(plan, [seed for place in places for seed in parts[place]])
+                own += [
+                    (place, self._value(plan, part))
+                    for place, part in zip(places, torch.split(samples, size), strict=True)
+                ]
         values = [value for _, value in sorted(pair for pairs in ranks.gather(own) for pair in pairs)]
         return {"objective": Score.of_means(values, blocks, groups)}
 
-    def _value(self, plan: str, seeds: Sequence[int]) -> float:
-        samples = torch.cat(
-            [
-                sample(self.net, plan, each, self.shape, **drawn_classes(self.net, each))
-                for each in cut(seeds, self.batch)
-            ]
-        )
+    def _draw(self, plan: str, seeds: Sequence[int]) -> Tensor:
+        drawn = [
+            sample(self.net, plan, each, self.shape, **drawn_classes(self.net, each)) for each in cut(seeds, self.batch)
+        ]
+        return torch.cat(drawn)
+
+    def _value(self, plan: str, samples: Tensor) -> float:
         try:
             value = self.function(samples)
         except InputError as failure:  # the function's, and not one of the plan

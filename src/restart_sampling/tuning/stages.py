@@ -196,15 +196,19 @@ class Stages:
         the race, by the search's detector (the others stay unseen). Where none holds, the leader is confirmed.
         """
         close = list(dict.fromkeys([*found[:1], *sorted(found[:CHECKED], key=self.space.complexity)]))
-        if not self._checked:
+        if not close or not self._checked:
             return close[:FINALISTS]
         own = seeds[:NEIGHBOURS]
         known = self.bench.together("recall", usual, own, confirm=True).score
         holding: list[str] = []
         for plan in close:
             score = self.bench.together("recall", plan, own, confirm=True).score
-            fell = score and known and any(e.is_worse(ALPHA / FINALISTS) for e in must_not_fall(score, known))
-            holding += [] if self.bench.ranks.gather(fell)[0] else [plan]
+            changes = must_not_fall(score, known) if score and known else []
+            worse = [each.text for each in changes if each.is_worse(ALPHA / FINALISTS)]
+            if worse := self.bench.ranks.gather(worse)[0]:
+                self._say("race", f"`{plan}` is left out, worse beyond the error: {'; '.join(worse)}")
+            else:
+                holding.append(plan)
             if len(holding) == FINALISTS:
                 break
         return holding or close[:1]
