@@ -14,6 +14,7 @@ from restart_sampling.images.decode import is_image
 
 _CACHE_KIB = 32 * 1024
 _ROWS = 1000  # names that are fetched at once
+_AHEAD = 100  # images
 
 _TABLES = """
 pragma journal_mode = off;
@@ -45,6 +46,7 @@ class FileIndex:
         self._database = sqlite3.connect("", check_same_thread=False)
         weakref.finalize(self, self._database.close)
         self._lock = Lock()
+        self._ahead: dict[int, tuple[str, bytes]] = {}
         name = ""
 
         def rows() -> Iterator[tuple[bytes, bytes, bool]]:
@@ -69,11 +71,15 @@ class FileIndex:
         self.images: Sequence[str] = _Names(self)
 
     def image(self, number: int) -> tuple[str, bytes]:
-        """Returns name and place of an image; raises IndexError."""
-        found = self.fetch("select name, place from image where number = ?", int(number))  # numpy's are none to SQLite
-        if not found:
+        """Returns name and place of an image; raises IndexError. Of numbers in turn, many are fetched at once."""
+        number, ahead = int(number), self._ahead  # numpy's are none to SQLite
+        if number not in ahead:
+            end = number + (_AHEAD if number - 1 in ahead else 1)
+            rows = self.fetch("select number, name, place from image where number >= ? and number < ?", number, end)
+            ahead = self._ahead = {each: (_unpacked(name), place) for each, name, place in rows}
+        if number not in ahead:
             raise IndexError(number)
-        return _unpacked(found[0][0]), found[0][1]
+        return ahead[number]
 
     def find(self, name: str) -> bytes | None:
         """Returns the place of the file of this name; None if there is none."""

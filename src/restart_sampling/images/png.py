@@ -17,6 +17,7 @@ _CHUNK = struct.Struct(">I4s")  # length and kind, before the content; its CRC-3
 _HEADER = struct.Struct(">4s2I5B")  # kind, width, height, bits, colours, compression, filter, interlacing
 _MODES = {0: "L", 2: "RGB"}
 _START = len(_SIGNATURE) + 4 + _HEADER.size + 4  # length of signature and header
+_FRAME = 1000  # bytes that compression may add; what is longer could be a bomb
 
 
 def decode_plain(png: bytes) -> Image.Image | None:
@@ -61,14 +62,13 @@ def decode_alike(pngs: Sequence[bytes]) -> np.ndarray | None:
     filtered = []
     for png in pngs:
         content = png[_START + _CHUNK.size : -len(end) - 4]
-        if png != start + _chunk(b"IDAT", content) + end:
+        if len(content) > size + _FRAME or png != start + _chunk(b"IDAT", content) + end:
             return None
-        stream = zlib.decompressobj()
         try:
-            filtered.append(stream.decompress(content, size + 1))
+            filtered.append(zlib.decompress(content, bufsize=size))
         except zlib.error:
             return None
-        if len(filtered[-1]) != size or not stream.eof:
+        if len(filtered[-1]) != size:
             return None
     # Pillow undoes the filters of all in one call, as of a tall image: each below a row of zeros, which is what the
     # filters take for the row above the first, and in a block of zlib's that is not compressed.
