@@ -1,6 +1,7 @@
 """A streamed evaluation is killed: the same command goes on, to the same figures."""
 
 import json
+import math
 import os
 import signal
 from itertools import islice, pairwise
@@ -130,6 +131,23 @@ def test_a_killed_evaluation_goes_on(place, run):
     assert not FOLDER.exists()
 
 
+def test_one_that_had_drawn_all_goes_on_to_the_same_result(place, run, monkeypatch):
+    whole, _ = evaluate(run, "--results", "undisturbed.jsonl")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as at_the_end:
+        at_the_end.setattr("restart_sampling.evaluation.partial_sums._SHARE", math.inf)  # it saves after each batch
+        at_the_end.setattr(comparison, "append_result", interrupt)
+        assert run(*EVALUATE)[0] == 130
+    result, _ = evaluate(run)
+    assert result["drawn"] == 0
+    for key in ("drawn", "seconds", "time"):
+        del result[key], whole[key]
+    assert result == whole
+
+
 def evaluate_on(ranks, run, *more):
     if ranks == 1:
         return evaluate(run, *more)
@@ -242,6 +260,7 @@ def test_sums_of_all_processes_become_those_of_the_first(sums):
     again, _ = sums.load()
     assert again == done
     assert len(sums.files()) == 1
+    assert collector.size(lambda tensor: [tensor]) == (8, 8)
     whole = Collector(sums.detector, 12, 3)
     for place in (0, 3, 5):
         whole.add(sums.images[[place]], [place])

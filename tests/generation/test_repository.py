@@ -143,8 +143,12 @@ def api(monkeypatch):
     asked = []
 
     class Api:
-        error = None
+        error = refusal = None
         seen_by_all = False
+
+        def whoami(self):
+            if Api.refusal:
+                raise Api.refusal
 
         def create_repo(self, repository, *, private, exist_ok):
             asked.append(("create", repository, private, exist_ok))
@@ -185,11 +189,20 @@ def test_what_is_private_goes_to_no_repository_that_all_can_see(push, api):
     assert api.asked == [("create", "me/flowers", True, True)]
 
 
+def test_a_token_that_is_refused_is_told_before_anything_is_drawn(push, api, tmp_path):
+    api.stub.refusal = OSError("401 Client Error")
+    api.stub.refusal.response = SimpleNamespace(status_code=401)
+    code, _, err = push("--to", "me/flowers")
+    assert code == 2
+    assert "--to me/flowers: the hub refuses the token (401); log in anew" in err
+    assert not (tmp_path / "flowers").exists()
+
+
 def test_a_failed_upload_leaves_the_folder(push, api, tmp_path):
     api.stub.error = ConnectionError("no route\nmore")
     code, _, err = push("--to", "me/flowers")
     assert code == 2
-    assert "is written, but not uploaded (ConnectionError: no route); then 'hf upload me/flowers" in err
+    assert "is written, but not uploaded: ConnectionError: no route; then 'hf upload me/flowers" in err
     assert (tmp_path / "flowers" / "README.md").exists()
 
 

@@ -13,9 +13,12 @@ from huggingface_hub import constants
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        path = unquote(urlsplit(self.path).path).strip("/")
-        self.server.requests.append(f"{self.command} {path}")
-        words = path.removeprefix("api/models/").split("/")
+        path = urlsplit(self.path).path.strip("/")
+        self.server.requests.append(f"{self.command} {unquote(path)}")
+        if self.server.refusal:
+            status, code = self.server.refusal
+            return self.fail(status, code)
+        words = [unquote(word) for word in path.removeprefix("api/models/").split("/")]
         repository, rest = "/".join(words[:2]), words[2:] or ["revision", "main"]
         commits = self.server.repositories.get(repository)
         if commits is None:
@@ -59,9 +62,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def fake_hub(monkeypatch, cache: Path):
-    """Gives a server with `repositories` {"owner/name": {"main": commit, commit: {file: content}}} and `requests`."""
+    """Gives a server with `repositories` {"owner/name": {"main": commit, commit: {file: content}}} and `requests`.
+
+    Where its `refusal` is (status, code), it answers everything with that.
+    """
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.repositories, server.requests = {}, []
+        server.repositories, server.requests, server.refusal = {}, [], None
         url = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr(constants, "ENDPOINT", url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")

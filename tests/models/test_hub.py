@@ -117,6 +117,7 @@ def test_the_cache_is_the_layout_of_huggingface_hub(hub, models, offline, tmp_pa
     [
         ("hf://me/nothing", "the hub shows no repository me/nothing"),
         ("hf://me/flowers@v9", "the repository has no revision v9; give a branch, a tag or a commit"),
+        ("hf://me/flowers@new/petals", "has no revision new; give a branch, .* with %2F for each / in its name"),
         ("hf://me/flowers/no.safetensors", r"is not there; a repository holds model\.safetensors"),
         ("hf://me/empty", r"is not there; a repository holds model\.safetensors"),
         ("hf://me/latents", "cannot be used: its network is one of latents"),
@@ -126,7 +127,10 @@ def test_the_cache_is_the_layout_of_huggingface_hub(hub, models, offline, tmp_pa
         ("hf://me/other-plan", r"plan\.txt names another file"),
         *(
             (source, "is not of the form hf://owner/name")
-            for source in ("hf://flowers", "hf://me/flowers@", "hf://../a")
+            for source in (
+                *("hf://flowers", "hf://me/flowers@", "hf://../a", "hf://me/flowers@..", "hf://me/flowers@a%2F../x"),
+                *("hf://me/flowers@/etc", "hf://me/flowers/a/./b", "hf://me/flowers//etc", "hf://me/flowers/a\\..\\b"),
+            )
         ),
         ("hf://me/flowers/../../x", "is not of the form hf://owner/name"),
         ("hf://me/a--b@v1", "cannot be downloaded"),
@@ -155,6 +159,35 @@ def test_what_cannot_be_loaded_is_told_in_one_sentence(source, message, hub, mod
     with pytest.raises(InputError, match=message):
         rs.load_model(source)
     assert not any("diffusion_pytorch_model" in request for request in hub.requests)
+
+
+@pytest.mark.parametrize("file", ["a+b (1), c=d.safetensors", "blume/größe#1.safetensors", "100%.safetensors"])
+@pytest.mark.parametrize("revision", ["new/petals", "v1.0+cpu", "refs/pr/1"])
+def test_names_with_odd_characters(file, revision, hub, models):
+    hub.repositories["me/flowers"] = {revision: NEW, NEW: {file: models[0].read_bytes()}}
+    asked = revision if revision.startswith("refs/") else revision.replace("/", "%2F")
+    assert fetch_model(f"hf://me/flowers@{asked}/{file}").read_bytes() == models[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("source", "refusal", "message"),
+    [
+        ("hf://me/flowers", (401, ""), r"the hub refuses the token \(401\); log in anew"),
+        ("hf://me/flowers/first.safetensors", (403, ""), r"the hub refuses the token \(403\); log in anew"),
+        (
+            "hf://me/flowers",
+            (403, "GatedRepo"),
+            "is gated; accept its terms at http://.*/me/flowers, and",
+        ),
+        ("hf://me/flowers", (429, ""), "the hub answers with the error 429; try again later"),
+    ],
+)
+def test_what_the_hub_answers_is_told(source, refusal, message, hub, models):
+    """Not that it cannot be reached."""
+    hold(hub, models)
+    hub.refusal = refusal
+    with pytest.raises(InputError, match=message):
+        fetch_model(source)
 
 
 def test_without_a_connection_the_cache_is_named(hub, offline):

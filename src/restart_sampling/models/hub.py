@@ -18,9 +18,9 @@ MODEL, PLAN = "model.safetensors", "plan.txt"
 """Names of the model and of the plan that suits it in a repository of this package."""
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
-_SOURCE = re.compile(
-    rf"{PREFIX}({_NAME}/{_NAME})(?:@(refs/\w+/[\w.-]+|[\w.-]+))?(?:/((?:[\w-][\w. -]*/)*[\w-][\w. -]*))?", re.ASCII
-)
+_REVISION = r"refs/\w+/[\w.-]+|[\w-][\w.+-]*(?:%2F[\w-][\w.+-]*)*"  # %2F is a slash, as in other programs of the hub
+_PART = r"[^/\\.\x00-\x1f][^/\\\x00-\x1f]*"  # of a path, which leads nowhere else
+_SOURCE = re.compile(rf"{PREFIX}({_NAME}/{_NAME})(?:@({_REVISION}))?(?:/((?:{_PART}/)*{_PART}))?", re.ASCII)
 
 
 @cache
@@ -28,8 +28,9 @@ def fetch_model(source: str) -> Path:
     """Takes a model from the hub, or from huggingface_hub's cache; what is not there yet is downloaded.
 
     Args:
-        source: `hf://owner/name[@revision][/file]`. Without a file it is `model.safetensors`, or else the `UNet2DModel`
-            of a folder of diffusers, of which nothing else is downloaded.
+        source: `hf://owner/name[@revision][/file]`, with %2F for each / in the revision. Without a file it is
+            `model.safetensors`, or else the `UNet2DModel` of a folder of diffusers, of which nothing else is
+            downloaded.
 
     Returns:
         Path of the file, or of diffusers' folder; always the same within a process, though a branch may move.
@@ -46,6 +47,7 @@ def fetch_model(source: str) -> Path:
         )
     require_extra("huggingface_hub", "hub")
     repository, revision, file = match.groups()
+    revision = revision and revision.replace("%2F", "/")
 
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -83,6 +85,11 @@ def _told(source: str, repository: str, revision: str | None) -> Iterator[None]:
         yield
     except UnreadableError as error:
         raise InputError(f"model {source} cannot be used: {error}") from error
+    except errors.GatedRepoError as error:
+        raise InputError(
+            f"model {source}: the repository is gated; accept its terms at {constants.ENDPOINT}/{repository}, and log "
+            "in with 'hf auth login' or set HF_TOKEN"
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
             f"model {source}: the hub shows no repository {repository}; look at its name, and where it is private or "
@@ -90,9 +97,12 @@ def _told(source: str, repository: str, revision: str | None) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise InputError(
-            f"model {source}: the repository has no revision {revision}; give a branch, a tag or a commit of it"
+            f"model {source}: the repository has no revision {revision}; give a branch, a tag or a commit of it, "
+            "with %2F for each / in its name"
         ) from error
     except errors.LocalEntryNotFoundError as error:
+        if answer := _answer(error):
+            raise InputError(f"model {source} cannot be downloaded: {answer}") from error
         raise InputError(
             f"model {source} is not in the cache of the hub ({constants.HF_HUB_CACHE}; HF_HOME moves it), and the hub "
             f"{'is not asked, as HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else 'cannot be reached'}; use it "
@@ -104,19 +114,36 @@ def _told(source: str, repository: str, revision: str | None) -> Iterator[None]:
             "with its scheduler, and another file is named behind it: hf://owner/name/file"
         ) from error
     except Exception as error:  # those of the hub and of its HTTP client have no common base
-        raise InputError(f"model {source} cannot be downloaded ({shorten(one_line(error), 200)})") from error
+        raise InputError(f"model {source} cannot be downloaded: {_told_by(error)}") from error
+
+
+def _told_by(error: Exception) -> str:
+    return _answer(error) or shorten(one_line(error), 200)
+
+
+def _answer(error: BaseException | None) -> str:
+    """Says what the hub answered in place of what was asked for; "" where it did not."""
+    while error is not None and getattr(error, "response", None) is None:
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return ""
+    code = int(error.response.status_code)  # type: ignore[attr-defined]
+    if code in (401, 403):
+        return f"the hub refuses the token ({code}); log in anew with 'hf auth login', or mend or unset HF_TOKEN"
+    return f"the hub answers with the error {code}; try again later"
 
 
 def check_upload(repository: str) -> None:
     """Makes sure, before long work, that a folder can be sent to a repository.
 
     Raises:
-        InputError: the name is of another form, huggingface_hub or a token is missing, or HF_HUB_OFFLINE is set.
+        InputError: the name is of another form, huggingface_hub or a token is missing, HF_HUB_OFFLINE is set, or the
+            hub refuses the token or cannot be reached.
     """
     if not re.fullmatch(f"{_NAME}/{_NAME}", repository, re.ASCII):
         raise InputError(f"--to {repository}: give owner/name of a repository on the hub")
     require_extra("huggingface_hub", "hub")
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import HfApi, constants, get_token
 
     if constants.HF_HUB_OFFLINE:
         raise InputError(f"--to {repository}: HF_HUB_OFFLINE is set; unset it to upload")
@@ -125,6 +152,10 @@ def check_upload(repository: str) -> None:
             f"--to {repository}: an upload needs a token with the right to write; log in with 'hf auth login' or set "
             "HF_TOKEN"
         )
+    try:
+        HfApi().whoami()
+    except Exception as error:  # those of the hub and of its HTTP client have no common base
+        raise InputError(f"--to {repository}: {_told_by(error)}; leave --to out, and nothing is uploaded") from error
 
 
 def upload(folder: Path, repository: str, private: bool) -> str:
@@ -153,6 +184,5 @@ def upload(folder: Path, repository: str, private: bool) -> str:
         raise
     except Exception as error:  # those of the hub and of its HTTP client have no common base
         raise InputError(
-            f"{folder} is written, but not uploaded ({shorten(one_line(error), 200)}); then "
-            f"'hf upload {repository} {folder}' sends it"
+            f"{folder} is written, but not uploaded: {_told_by(error)}; then 'hf upload {repository} {folder}' sends it"
         ) from error
