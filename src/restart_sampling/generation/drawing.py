@@ -447,7 +447,7 @@ def classes_of_seeds(
             raise InputError(f"there is no class for seed {missing[0]}; give one for each seed")
         return {seed: whole_number("class", label) for seed, label in classes.items()}
     if not isinstance(classes, Iterable) or getattr(classes, "ndim", 1) == 0:
-        return whole_number("classes", classes)
+        return whole_number("classes", cast(int, classes))
     labels = [whole_number("class", label) for label in classes]
     if len(labels) != len(seeds):
         raise InputError(
