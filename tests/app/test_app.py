@@ -70,6 +70,12 @@ def test_sliders_follow_the_text(text):
         assert [found[name] for name in ("K", "N_restart", "t_min", "t_max")] == [0, None, None, None]
 
 
+def test_sliders_stay_between_their_ends():
+    found = dict(zip(SLIDERS, sliders_of(rs.Plan.parse("150 churn=90 [20,12,0.0001,300]")), strict=True))
+    assert found.pop("solver") == "heun"
+    assert found == {"steps": 100, "churn": 80, "K": 10, "N_restart": 10, "t_min": -2.5, "t_max": 1.9}
+
+
 def test_a_slider_cannot_make_what_is_no_plan():
     with pytest.raises(InputError, match="0 <= t_min < t_max"):
         moved("18 [3,2,0.06,0.3]", "t_min", positions(t_min=1))
@@ -207,9 +213,9 @@ def test_the_page_draws(model):
     *_, (status, *_) = draw_prompt(pipeline, "", *asked)
     assert "there is no prompt" in status
     choice = load_choice(str(model), [], torch.device("cpu"))
-    *_, (status, *shown) = _draw(choice, "one each", 0, 5, "estimates", "4", "3 [2,1,1,3]")
+    *_, (status, *shown) = _draw(choice, -1, 0, 5, "estimates", "4", "3 [2,1,1,3]")
     assert "seeds 0 to 4" in status
     assert ["done" in each for each in shown] == [True, True]
-    *_, (status, *_) = _draw(choice, "one each", 0, 5, "estimates", "4", "x")
+    *_, (status, *_) = _draw(choice, -1, 0, 5, "estimates", "4", "x")
     assert "wrong" in status
     gc.collect()  # here, where its warnings are ignored

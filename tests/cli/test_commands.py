@@ -262,6 +262,13 @@ def test_a_class_that_is_not_clear_is_refused(text, message):
         _class_number(text, NUMBERS)
 
 
+def test_a_name_of_several_classes_is_refused():
+    cranes = ("crane", "cat", "crane")
+    with pytest.raises(InputError, match="--class crane is the name of classes 0, 2; write number=0"):
+        _class_number("crane", cranes)
+    assert _class_number("number=2", cranes) == 2
+
+
 @pytest.mark.parametrize("out", ["file/sub", "file/x.zip", "/proc/images", "/proc/x.zip"])
 def test_a_place_that_cannot_be_written_is_refused_before_work(out, run, tmp_path):
     (tmp_path / "file").write_text("x")

@@ -168,6 +168,14 @@ def test_a_network_of_ones_own_gets_the_class_of_each_seed():
         (4, {"classes": 4}, "class 4 is out of range; the model has classes 0 to 3"),
         (4, {"classes": -1}, "class -1 is out of range"),
         (4, {"classes": [1, 2]}, "2 classes were given for 6 seeds"),
+        (4, {"classes": True}, "classes = True; give a whole number"),
+        (4, {"classes": torch.tensor(1.5)}, r"classes = tensor\(1\.5000\); give a whole number"),
+        (4, {"classes": [1, 2, 3, 0, 1, True]}, "class = True; give a whole number"),
+        (4, {"classes": {0: 1, 1: 2}}, "no class for seed 2; give one for each seed"),
+        (4, {"seeds": {1, 2}, "classes": [0, 1]}, "the seeds are of type set"),
+        (0, {"seeds": "12"}, "seed = '1'; give a whole number"),
+        (0, {"batch_size": 1.5}, r"batch_size = 1\.5; give a whole number"),
+        (4, {"guidance": "2"}, "guidance = '2'; give a number"),
         (0, {"classes": 1}, "the model is unconditional"),
         (0, {"guidance": 2.0}, "the model is unconditional"),
         (0, {"batch_size": 0}, "batch size is 0"),
@@ -184,6 +192,14 @@ def test_what_does_not_fit_is_refused_at_once(label_dim, options, message):
     model = tiny(label_dim, **of_model)
     with pytest.raises(rs.InputError, match=message):
         rs.generate(model, options.pop("plan", "4"), options.pop("seeds", range(6)), **options)
+
+
+def test_a_model_in_training_mode_is_refused():
+    model = tiny()
+    model.model.train()
+    for draw in (lambda: rs.generate(model, "4", [0]), lambda: rs.sample(model, "4", [0], (3, 8, 8))):
+        with pytest.raises(rs.InputError, match="the net is in training mode"):
+            draw()
 
 
 def test_an_image_that_is_not_finite_stops_the_run():

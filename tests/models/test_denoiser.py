@@ -191,6 +191,11 @@ def test_labels_that_do_not_fit_are_refused():
         small()(STATE, SIGMA, LABELS)
     with pytest.raises(InputError, match=r"\[4, 7\].*\[B, 5\]"):
         small(label_dim=5)(STATE, SIGMA, torch.zeros(4, 7))
+    with pytest.raises(InputError, match="of type list; give a tensor"):
+        small(label_dim=5)(STATE, SIGMA, [1, 2, 3, 4])
+    for labels in (LABELS + 5, LABELS - 5, LABELS.float()):
+        with pytest.raises(InputError, match=r"give class numbers, int64 \[B\], from 0 to 4"):
+            small(label_dim=5)(STATE, SIGMA, labels)
 
 
 def test_unknown_options_are_refused():

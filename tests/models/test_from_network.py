@@ -215,8 +215,28 @@ def test_a_module_says_its_dtype_device_and_identity():
 
 
 def test_a_module_in_training_mode_is_refused():
-    with pytest.raises(rs.InputError, match="training mode"):
+    with pytest.raises(rs.InputError, match="the network is in training mode"):
         rs.sample(rs.from_eps(Tiny(), LINEAR), "2", [1], (3,))
+    part = Tiny().eval()
+    part.linear.train()
+    with pytest.raises(rs.InputError, match="the network, its module linear, is in training mode"):
+        rs.sample(rs.from_eps(part, LINEAR), "2", [1], (3,))
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "sentence"),
+    [
+        (None, {}, "the network is None; give a torch module or a function"),
+        (torch.nn.Linear, {}, "the network is <class .*Linear'>; give a torch module"),
+        (torch.nn.Linear(3, 3, device="meta"), {}, "the network is on the meta device"),
+        (torch.tanh, {"dtype": torch.int64}, r"dtype is torch\.int64; give one of real numbers"),
+        (torch.tanh, {"dtype": "float16"}, "dtype is 'float16'; give one of real numbers"),
+    ],
+)
+def test_what_is_no_network_or_dtype_is_refused_when_the_net_is_made(network, options, sentence):
+    for make in (lambda: rs.from_flow(network, **options), lambda: rs.from_edm(network, 0.002, 80, **options)):
+        with pytest.raises(rs.InputError, match=sentence):
+            make()
 
 
 @pytest.mark.parametrize("make", [*(lambda n, f=f: f(n, LINEAR) for f in MAKE.values()), rs.from_flow])

@@ -158,12 +158,17 @@ def test_what_cannot_guide_is_refused(network):
         ({"guide": flow}, "the guide has the process FLOW and D None, the net VE and None"),
         ({"guide": pfgmpp}, "the guide has the process VE and D 8, the net VE and None"),
         ({"unconditional": labels, "interval": (2.0, 2.0)}, "between the levels 2 and 2 is nowhere"),
+        ({"unconditional": labels, "interval": (80, 90)}, "80 and 90 is nowhere; .*, which go from 0.002 to 80"),
+        ({"unconditional": labels, "interval": (0.0, 0.001)}, "0 and 0.001 is nowhere"),
+        ({"unconditional": labels, "interval": (0.1, 1.0, 2.0)}, r"is \(0\.1, 1\.0, 2\.0\); give two levels"),
+        ({"unconditional": labels, "interval": ("0.1", 1.0)}, "interval of guidance = '0.1'; give a number"),
     ):
         with pytest.raises(rs.InputError, match=message):
             rs.guided(net, 2.0, **arguments)
     for make, message in (
         (lambda: rs.guided(net, 2.0, guide=torch.nn.Linear(3, 3)), "the guide is a Linear; make one of a network"),
         (lambda: rs.guided(lambda x, s: x, 2.0, unconditional=labels), "the net is a function; make one of a network"),
+        (lambda: rs.guided(flow, 2.0, guide=flow, interval=(1.5, 5.0)), "levels, which go from 0 to 1$"),
         (lambda: rs.guided(net, "2", unconditional=labels), "the guidance scale = '2'; give a number"),
     ):
         with pytest.raises(rs.InputError, match=message):

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.cli.figure import figure
 from restart_sampling.comparison.comparable import read_sweep
 from restart_sampling.comparison.published import CHECKPOINTS, published
@@ -33,6 +34,12 @@ SDE, ODE, RESTART = "SDE (heun, churn)", "ODE (heun)", "Restart (heun)"
 @pytest.fixture
 def results(tmp_path):
     return read_sweep(results_file(*made_up(), name=tmp_path / "results.jsonl"))
+
+
+@pytest.mark.parametrize("nfe", [0, -1, 1.5])
+def test_a_count_of_evaluations_that_is_none_is_refused(nfe):
+    with pytest.raises(InputError, match=f"have nfe {nfe}, which is no whole number from 1 on"):
+        points_of({"row": result("9", 9.0) | {"nfe": nfe}})
 
 
 def line(axes, label):

@@ -17,6 +17,10 @@ def shrink(x, sigma, factor=1.0):
     return factor * x / (1 + sigma[:, None] ** 2)
 
 
+def one(low, high):
+    return torch.ones(2, 3)
+
+
 def main_grid(path):
     return [path.levels[0], *(move.then for move in path.moves if not move.restart)]
 
@@ -59,6 +63,8 @@ def test_a_list_snaps_at_both_ends_and_leaves_the_grid_alone():
         (0.3, [3, 2, 0.3, 3.0]),
         ("0", [3, 2, 3.0]),
         (math.nan, [3, 2, 3.0]),
+        (-1.0, [3, 2, 3.0]),
+        (0.0, [3, 2, 3.0]),
         (0.3, [3, 1.5, 3.0]),
         (0.3, [3, 2, math.inf]),
         (0.3, [math.inf, 2, 3.0]),
@@ -66,8 +72,33 @@ def test_a_list_snaps_at_both_ends_and_leaves_the_grid_alone():
     ],
 )
 def test_an_entry_of_another_form_is_refused(t_min, entry):
-    with pytest.raises(rs.InputError, match=r"write t_min: \[N_restart, K, t_max\], such as 0.1: \[10, 2, 2.0\]"):
+    with pytest.raises(rs.InputError, match=r"write \{t_min: \[N_restart, K, t_max\]\} .* \{0.1: \[10, 2, 2.0\]\}"):
         restart_plan(SIGMAS.tolist(), {t_min: entry})
+
+
+@pytest.mark.parametrize("restart_list", [[[0.3, 3, 2, 3.0]], "[3,2,0.3,3]", 0.3])
+def test_a_list_of_another_form_is_refused(restart_list):
+    with pytest.raises(rs.InputError, match=r"write \{t_min: \[N_restart, K, t_max\]\}"):
+        restart_plan(SIGMAS.tolist(), restart_list)
+
+
+def test_t_min_does_not_snap_to_0_where_the_restart_would_be_dropped():
+    levels = SIGMAS.tolist()
+    [rise] = restart_plan(levels, {levels[-2] / 3: [3, 1, 3.0]}).rises
+    assert rise.now == levels[-2]
+
+
+def test_sigmas_may_be_a_list_or_an_array_and_the_state_is_of_real_numbers():
+    x, restarts = torch.ones(2, 3), {0.3: [3, 1, 3.0]}
+    expected = sample_restart(shrink, x, SIGMAS, {}, restart_list=restarts, noise_sampler=one)
+    for sigmas in (SIGMAS.tolist(), SIGMAS.numpy()):
+        seen = []
+        out = sample_restart(shrink, x, sigmas, {}, seen.append, restart_list=restarts, noise_sampler=one)
+        torch.testing.assert_close(out, expected)
+        assert len(seen) == 8
+    for dtype in (torch.int64, torch.complex64):
+        with pytest.raises(rs.InputError, match=r"the state is of torch\..*; give real numbers"):
+            sample_restart(shrink, x.to(dtype), SIGMAS)
 
 
 def test_sigmas_are_one_row():

@@ -109,6 +109,8 @@ def test_other_forms_are_read_too(text, same):
         ("18 [3,0,0.1,0.3]", "K = 0"),
         ('18 {"0": 3}', "must hold lists"),
         ("18 {0}", "as JSON"),
+        ("18 churn=20 s_min=1 churn=30", "it has churn twice; give it once"),
+        ("18 solver=unipc:p=2:p=3", "solver unipc has p twice; give it once"),
         ("18 colour=3", "unknown key 'colour'.*allowed: steps, churn"),
         ("18 churn=many", "'churn=many' is not a number"),
         ("18 churn=nan", "churn is nan"),

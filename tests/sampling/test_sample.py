@@ -141,6 +141,7 @@ def test_seeds_are_checked_before_anything_is_computed():
         (torch.tensor([1.0]), "seed = tensor.*; give a whole number"),
         ({1, 2}, "the seeds are of type set; give a list"),
         (3, "the seeds are of type int; give a list"),
+        (torch.tensor(3), "the seeds are of type Tensor; give a list"),
     ):
         for draw in (rs.steps, rs.sample):
             with pytest.raises(rs.InputError, match=message):

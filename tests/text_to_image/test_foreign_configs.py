@@ -71,6 +71,27 @@ def test_schedules_of_betas_that_euler_does_not_know(schedule, theirs, tmp_path)
     assert torch.equal(RestartScheduler.from_pretrained(tmp_path).alphas_cumprod, ours.alphas_cumprod)
 
 
+def test_lus_grid_is_honoured_unless_another_is_asked_for():
+    theirs = diffusers.DPMSolverMultistepScheduler(**SD, use_lu_lambdas=True)
+    ours = RestartScheduler.from_config(theirs.config)
+    for scheduler in (theirs, ours):
+        scheduler.set_timesteps(12)
+    torch.testing.assert_close(ours.sigmas, theirs.sigmas)
+    for other in (
+        RestartScheduler.from_config(theirs.config, use_karras_sigmas=True),
+        RestartScheduler.from_config({**theirs.config, "use_karras_sigmas": True}),
+    ):
+        assert (other.config.use_karras_sigmas, other.config.use_exponential_sigmas) == (True, False)
+
+
+@pytest.mark.parametrize(("noise", "prediction"), [(False, "sample"), (True, "epsilon")])
+def test_old_configs_say_by_predict_epsilon_what_the_network_predicts(noise, prediction):
+    config = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "predict_epsilon": noise}
+    ours = RestartScheduler.from_config(config)
+    assert ours.config.prediction_type == prediction
+    assert RestartScheduler.from_config(ours.config).config.prediction_type == prediction
+
+
 FOREIGN = [
     ("FlowMapEulerDiscreteScheduler", {}),
     ("PiflowScheduler", {}),

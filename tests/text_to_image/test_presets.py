@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from scheduler_runs import ticks
 from tiny_pipelines import SD
 
@@ -35,6 +35,18 @@ def test_guidance_presets_have_the_originals_timesteps(guidance):
     assert scheduler.timesteps.tolist() == expected
     assert float(scheduler.sigmas[-1]) == pytest.approx(0.0292, abs=5e-5)  # timestep 0
     assert ticks(scheduler, 30) == 30
+
+
+@pytest.mark.parametrize("other", ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"])
+@pytest.mark.parametrize("preset", [guidance_preset(7.5), guidance_preset(7.5, 25), steps_preset(25)])
+def test_presets_have_their_grid_whatever_the_pipelines_config_has(preset, other):
+    levels = []
+    for settings in ({}, {other: True}):
+        config = DPMSolverMultistepScheduler(**SD, timestep_spacing="linspace", **settings).config
+        scheduler = RestartScheduler.from_config(config, **preset)
+        scheduler.set_timesteps(25)
+        levels.append(scheduler.sigmas)
+    assert torch.equal(*levels)
 
 
 @pytest.mark.parametrize(("guidance", "nearest"), [(1, 2), (2.5, 2), (4.5, 5), (6.5, 5), (7.5, 8), (100, 8)])

@@ -30,8 +30,36 @@ SENTENCES = [
     (RestartScheduler, {"prediction_type": "flow_prediction"}, "FlowMatchRestartScheduler"),
     (RestartScheduler, {"beta_schedule": "cosine"}, "beta_schedule is 'cosine'; RestartScheduler knows linear,"),
     (RestartScheduler, {"beta_start": "0.00085"}, "beta_start = '0.00085'; give a number"),
-    (RestartScheduler, {"num_train_timesteps": None}, "num_train_timesteps = None; give a number"),
+    (RestartScheduler, {"num_train_timesteps": None}, "num_train_timesteps = None; give a whole number"),
     (RestartScheduler, {"sigma_max": "80"}, "sigma_max = '80'; give a number"),
+    (RestartScheduler, {"steps_offset": 1.5}, r"steps_offset = 1\.5; give a whole number"),
+    (RestartScheduler, {"num_train_timesteps": 0}, "num_train_timesteps is 0; give at least 1"),
+    (RestartScheduler, {"rescale_betas_zero_snr": "no"}, "rescale_betas_zero_snr = 'no'; give true or false"),
+    (RestartScheduler, {"timestep_type": "even"}, "timestep_type is 'even'; give discrete or continuous"),
+    (RestartScheduler, {"rho": 3.0, "use_karras_sigmas": True}, "rho is 3.0, which is of EDM's levels"),
+    (RestartScheduler, {"sigma_schedule": "exponential"}, "sigma_schedule is 'exponential', which is of EDM's levels"),
+    (RestartScheduler, {"sigma_data": 0.0}, "sigma_data is 0; EDM's levels need a finite number above 0"),
+    (RestartScheduler, {"sigma_data": 0.5, "sigma_min": 0}, "sigma_min is 0; EDM's"),
+    (RestartScheduler, {"sigma_data": 0.5, "sigma_max": float("nan")}, "sigma_max is nan; EDM's"),
+    (RestartScheduler, {"sigma_data": 0.5, "use_beta_sigmas": True}, "use_beta_sigmas is True, which EDM's levels"),
+    (RestartScheduler, {"sigma_data": 0.5, "snr_shift_scale": 3.0}, "snr_shift_scale is 3.0, which EDM's levels"),
+    (
+        RestartScheduler,
+        {"sigma_data": 0.5, "sigma_schedule": "exponential", "use_karras_sigmas": True},
+        "use_karras_sigmas is True, which EDM's levels",
+    ),
+    (
+        RestartScheduler,
+        {"sigma_data": 0.5, "restart": [[2, 1, 0.1, 2.0]], "restart_grid": "timesteps"},
+        "restart_grid is 'timesteps'; give one of karras, exponential, even",
+    ),
+    (
+        RestartScheduler,
+        {"timestep_type": "continuous", "prediction_type": "v_prediction", "restart_grid": "timesteps"},
+        "restart_grid is 'timesteps'; give one of karras, exponential, even",
+    ),
+    (FlowMatchRestartScheduler, {"num_train_timesteps": -5}, "num_train_timesteps is -5; give at least 1"),
+    (FlowMatchRestartScheduler, {"use_dynamic_shifting": "false"}, "use_dynamic_shifting = 'false'; give true or"),
     (FlowMatchRestartScheduler, {"shift": "3"}, "shift = '3'; give a number"),
     (FlowMatchRestartScheduler, {"shift": None}, "shift = None; give a number"),
     (FlowMatchRestartScheduler, {"invert_sigmas": True}, "Mochi"),
@@ -143,6 +171,34 @@ def test_a_list_of_generators_of_another_length_is_refused_at_the_first_step(pas
     scheduler.generator = None if passed else generators([1, 2, 3])
     with pytest.raises(InputError, match="3 generators for 2 images"):
         scheduler.step(start(), scheduler.timesteps[0], start(), generators([1, 2, 3]) if passed else None)
+
+
+@pytest.mark.parametrize("given", [5, (torch.Generator(),), [None, None]])
+@pytest.mark.parametrize("restart", [[], PLAN])
+def test_what_is_no_generator_is_refused_also_where_no_noise_is_added(given, restart):
+    scheduler = RestartScheduler(**SD, restart=restart)
+    scheduler.set_timesteps(25)
+    with pytest.raises(InputError, match=r"give a torch\.Generator, or a list of one for each image"):
+        scheduler.step(start(), scheduler.timesteps[0], start(), given)
+
+
+@pytest.mark.parametrize("name", ["model_output", "pred_original_sample"])
+@pytest.mark.parametrize("shape", [(1, 4, 8, 8), (2, 1, 8, 8), (2, 4, 1, 1)])
+def test_an_output_of_another_shape_is_not_broadcast(name, shape):
+    scheduler = FlowMatchRestartScheduler()
+    scheduler.set_timesteps(5)
+    outputs = {"model_output": start(), name: torch.zeros(shape)}
+    with pytest.raises(InputError, match=r"network's output is \[[124, 8]+\] and the sample \[2, 4, 8, 8\]"):
+        scheduler.step(timestep=scheduler.timesteps[0], sample=start(), **outputs)
+    scheduler.step(start(), scheduler.timesteps[0], start())  # no row was taken by it
+
+
+@pytest.mark.parametrize("begin", [-1, 2.0, "3", None])
+def test_what_is_no_row_is_refused(begin):
+    scheduler = RestartScheduler(**SD)
+    scheduler.set_timesteps(10)
+    with pytest.raises(InputError, match="begin_index"):
+        scheduler.set_begin_index(begin)
 
 
 IMPORTS = [

@@ -25,7 +25,7 @@ from restart_sampling.sampling.solvers.by_name import SOLVERS
 
 MAX_IMAGES = 16
 
-_OWN_CLASSES = "one each"
+_OWN_CLASSES = -1  # image k is of class k
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 _CSS = """
@@ -103,7 +103,7 @@ def _images_tab(models: Sequence[str], tuned: Sequence[Path], device: torch.devi
 
     with gr.Row():
         model = gr.Dropdown([*models], value=models[0], label="Model", min_width=240)
-        classes = gr.Dropdown(_classes(first), value=_classes(first)[0], label="Class", visible=bool(first.classes))
+        classes = gr.Dropdown(_classes(first), value=_OWN_CLASSES, label="Class", visible=bool(first.classes))
         seed = gr.Number(0, label="First seed", precision=0, minimum=0, maximum=2**31)
         images = gr.Slider(1, MAX_IMAGES, value=8, step=1, label="Images")
     with gr.Row():
@@ -137,7 +137,7 @@ def _images_tab(models: Sequence[str], tuned: Sequence[Path], device: torch.devi
         options = _classes(choice)
         plans = _first_plans(choice)
         return [
-            gr.update(choices=options, value=options[0], visible=bool(choice.classes)),
+            gr.update(choices=options, value=_OWN_CLASSES, visible=bool(choice.classes)),
             *plans,
             *(gr.update(choices=[*choice.plans], value=None) for _ in plans),
             *(position for text in plans for position in _follow(text)),
@@ -201,13 +201,13 @@ def _plan_column(letter: str, text: str, choice: Choice) -> dict[str, Any]:
         positions = dict(zip(SLIDERS, _follow(text), strict=True))
         with gr.Accordion("Sliders", open=False, elem_id=f"sliders-{letter}"):
             column["sliders"] = [
-                gr.Slider(1, 100, step=1, label="Steps", value=positions["steps"]),
+                gr.Slider(*SLIDERS["steps"], step=1, label="Steps", value=positions["steps"]),
                 gr.Dropdown([*SOLVERS], allow_custom_value=True, label="Solver", value=positions["solver"]),
-                gr.Slider(0, 80, step=1, label="Churn: noise before every step", value=positions["churn"]),
-                gr.Slider(0, 10, step=1, label="K: restarts", value=positions["K"]),
-                gr.Slider(2, 10, step=1, label="N_restart: levels of each, both ends counted", value=3),
-                gr.Slider(-2.5, 1.5, step=0.02, label="t_min, as a power of ten", value=0.04),
-                gr.Slider(-2, 1.9, step=0.02, label="t_max, as a power of ten", value=0.5),
+                gr.Slider(*SLIDERS["churn"], step=1, label="Churn: noise before every step", value=positions["churn"]),
+                gr.Slider(*SLIDERS["K"], step=1, label="K: restarts", value=positions["K"]),
+                gr.Slider(*SLIDERS["N_restart"], step=1, label="N_restart: levels of each, both ends counted", value=3),
+                gr.Slider(*SLIDERS["t_min"], step=0.02, label="t_min, as a power of ten", value=0.04),
+                gr.Slider(*SLIDERS["t_max"], step=0.02, label="t_max, as a power of ten", value=0.5),
             ]
             for name, slider in zip(SLIDERS, column["sliders"], strict=True):
                 if name in ("N_restart", "t_min", "t_max") and isinstance(positions[name], int | float):
@@ -221,8 +221,9 @@ def _first_plans(choice: Choice) -> list[str]:
     return ["18", plans[0] if plans[0] != "18" else plans[-1]]
 
 
-def _classes(choice: Choice) -> list[str]:
-    return [_OWN_CLASSES, *choice.classes]
+def _classes(choice: Choice) -> list[tuple[str, int]]:
+    """Lists the classes by number, as several may have one name, such as ImageNet's cranes."""
+    return [("one each", _OWN_CLASSES), *((name, number) for number, name in enumerate(choice.classes))]
 
 
 def _map(choice: Choice) -> Markup:
@@ -254,7 +255,7 @@ def _move(name: str, text: str, *positions: float | str) -> list[Any]:
         return [gr.skip(), wrong(error)]
 
 
-def _draw(choice: Choice, class_name: str, seed: int | None, count: int, view: str, *texts: str) -> Iterator[list[Any]]:
+def _draw(choice: Choice, label: int, seed: int | None, count: int, view: str, *texts: str) -> Iterator[list[Any]]:
     """Draws with both plans; yields what the page shows."""
     begun = time.monotonic()
     count = min(max(int(count), 1), MAX_IMAGES)
@@ -262,8 +263,7 @@ def _draw(choice: Choice, class_name: str, seed: int | None, count: int, view: s
     seeds = range(first, first + count)
     labels = None
     if choice.classes:
-        own = class_name not in choice.classes
-        labels = [k % len(choice.classes) if own else choice.classes.index(class_name) for k in range(count)]
+        labels = [k % len(choice.classes) if label == _OWN_CLASSES else label for k in range(count)]
 
     def status(what: str) -> Markup:
         return Markup("<p>{}: seeds {} to {}</p>").format(what, seeds[0], seeds[-1])

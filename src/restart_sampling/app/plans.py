@@ -1,6 +1,6 @@
 """What the page says of plans. Text and sliders follow each other: a slider changes in the text what it stands for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import log10
@@ -22,8 +22,16 @@ from restart_sampling.sampling.sample import net_path
 MAX_NFE = 500
 """Of a plan on the page, which others may wait for."""
 
-SLIDERS = ("steps", "solver", "churn", "K", "N_restart", "t_min", "t_max")
-"""In this order; those of the levels are decimal logarithms."""
+SLIDERS: Mapping[str, tuple[float, float]] = {
+    "steps": (1, 100),
+    "solver": (0, 0),  # which is chosen from a list
+    "churn": (0, 80),
+    "K": (0, 10),
+    "N_restart": (2, 10),
+    "t_min": (-2.5, 1.5),
+    "t_max": (-2.0, 1.9),
+}
+"""The ends of each, in this order; those of the levels are decimal logarithms."""
 
 _PANEL = 1.15  # inches
 
@@ -46,14 +54,14 @@ def read_plan(text: str, net: Denoiser) -> Plan:
 def sliders_of(plan: Plan) -> tuple[float | str | None, ...]:
     """Gives the positions of the `SLIDERS` for a plan; None: the slider stays where it is.
 
-    They show the first restart interval only.
+    They show the first restart interval only, and what lies beyond a slider's end at that end: Gradio would refuse it.
     """
-    shared = (plan.steps, plan.solver, plan.churn)
-    if not plan.intervals:
-        return (*shared, 0, None, None, None)
-    first = plan.intervals[0]
-    low, high = (round(log10(max(level, 1e-3)), 2) for level in (first.t_min, first.t_max))
-    return (*shared, first.repeats, first.points, low, high)
+    shown: dict[str, float] = {"steps": plan.steps, "churn": plan.churn, "K": 0}
+    for first in plan.intervals[:1]:
+        low, high = (round(log10(max(level, 1e-3)), 2) for level in (first.t_min, first.t_max))
+        shown |= {"K": first.repeats, "N_restart": first.points, "t_min": low, "t_max": high}
+    within = {name: min(max(value, SLIDERS[name][0]), SLIDERS[name][1]) for name, value in shown.items()}
+    return tuple(plan.solver if name == "solver" else within.get(name) for name in SLIDERS)
 
 
 def moved(text: str, name: str, positions: Sequence[float | str]) -> str:

@@ -235,11 +235,14 @@ def _class_number(text: str, classes: Sequence[str]) -> int:
     """A class by number, or by name where the model has names.
 
     Raises:
-        InputError: there is no such name, or it is the number of another class.
+        InputError: there is no such name, several classes have it, or it is the number of another class.
     """
     prefix, _, rest = text.partition("=")
     kind, value = (prefix, rest) if prefix in ("name", "number") and text not in classes else ("", text)
-    name = classes.index(value) if value in classes and kind != "number" else None
+    named = [place for place, each in enumerate(classes) if each == value and kind != "number"]
+    if len(named) > 1:
+        raise InputError(f"--class {text} is the name of classes {', '.join(map(str, named))}; write number={named[0]}")
+    name = named[0] if named else None
     number = int(value) if re.fullmatch(r"[+-]?[0-9]+", value) and kind != "name" else None
     if name is not None and number is not None and name != number < len(classes):
         raise InputError(

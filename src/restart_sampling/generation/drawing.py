@@ -1,7 +1,7 @@
 """`Drawing`: a model with a sampler; its cost, its identity and its images by seed."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import cached_property, partial
@@ -17,6 +17,7 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.base.machine import describe_device
+from restart_sampling.base.numbers import real_number, whole_number
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.generation.pace import BLOCK, Pace, fitting, own_pace
 from restart_sampling.generation.seeds import as_integers, cut
@@ -201,7 +202,7 @@ class NetDrawing:
         self.net = net
         self.plan = Plan.parse(plan) if isinstance(plan, str) else plan
         self.path = net_path(net, self.plan)
-        self.batch = BLOCK if batch is None else batch
+        self.batch = BLOCK if batch is None else whole_number("batch_size", batch)
         self.pace = pace or own_pace(batch, exact)
         self.shape = _shape(net, shape)
         self.nfe = self.path.nfe(*self.plan.solvers)
@@ -219,7 +220,7 @@ class NetDrawing:
                 "noise 'edm' is not defined for PFGM++ models, whose scripts drew unseeded noise, nor for flows; use "
                 "'counter'"
             )
-        if not isfinite(guidance):
+        if not isfinite(real_number("guidance", guidance)):
             raise InputError(f"guidance is {guidance:g}; give a finite scale, 1 for none")
         self._check_classes()
         if exact and self._dtype != "float32":
@@ -437,11 +438,17 @@ def classes_of_seeds(
         seeds: of the images.
 
     Raises:
-        InputError: there are more or fewer classes than seeds.
+        InputError: there are more or fewer classes than seeds, or a class is no whole number.
     """
-    if classes is None or isinstance(classes, int | Mapping):
-        return classes
-    labels = as_integers(classes)
+    if classes is None:
+        return None
+    if isinstance(classes, Mapping):
+        if missing := [seed for seed in seeds if seed not in classes]:
+            raise InputError(f"there is no class for seed {missing[0]}; give one for each seed")
+        return {seed: whole_number("class", label) for seed, label in classes.items()}
+    if not isinstance(classes, Iterable) or getattr(classes, "ndim", 1) == 0:
+        return whole_number("classes", cast(int, classes))
+    labels = [whole_number("class", label) for label in classes]
     if len(labels) != len(seeds):
         raise InputError(
             f"{len(labels)} classes were given for {len(seeds)} seeds; give one class, or one for each seed"

@@ -8,10 +8,10 @@ number of processes nor an interruption changes a bit.
 import re
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
-from operator import index
 from typing import TypeVar
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.noise import seed_list
 
 T = TypeVar("T")
 
@@ -45,8 +45,12 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def as_integers(values: Iterable[int]) -> Sequence[int]:
-    """Returns seeds or classes as a sequence of Python's integers; arrays and tensors [N] can be given too."""
-    return values if isinstance(values, range) else [index(value) for value in values]
+    """Returns seeds as a sequence of Python's integers; arrays and tensors [N] can be given too.
+
+    Raises:
+        InputError: one is no whole number or out of range, or they have no order.
+    """
+    return values if isinstance(values, range) else seed_list(values)
 
 
 def format_seeds(seeds: Sequence[int]) -> str:

@@ -173,8 +173,16 @@ class Denoiser(nn.Module):
             return None
         if self.label_dim == 0:
             raise InputError("class labels were given, but the model is unconditional (label_dim is 0): leave them out")
+        if not isinstance(class_labels, Tensor):
+            raise InputError(f"class labels are of type {type(class_labels).__name__}; give a tensor of them")
         if class_labels.ndim == 1:
-            return F.one_hot(class_labels, self.label_dim)
+            try:
+                return F.one_hot(class_labels, self.label_dim)
+            except RuntimeError:  # of the CPU; a GPU does not look at them
+                raise InputError(
+                    f"class labels are {class_labels.tolist()}, {class_labels.dtype}; give class numbers, int64 [B], "
+                    f"from 0 to {self.label_dim - 1}"
+                ) from None
         if class_labels.shape[1:] != (self.label_dim,):
             raise InputError(
                 f"class labels have the shape {list(class_labels.shape)}; "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import whole_number
+from restart_sampling.base.numbers import real_number, whole_number
 from restart_sampling.base.numerics import state_dtype, weights_sha256
 from restart_sampling.models.thresholding import clipped
 from restart_sampling.sampling.net import FunctionNet, like
@@ -63,8 +63,9 @@ def from_eps(
             for each seed, and call the network with class_labels, int64 [B]; 0: it has none.
 
     Raises:
-        InputError: alphas_cumprod is no such table, clip no range, identity empty, or label_dim below 0; in a call: the
-            network's answer is not like x.
+        InputError: alphas_cumprod is no such table, the network nothing to call or without weights (meta), dtype not of
+            real numbers, clip no range, identity empty, or label_dim below 0; in a call: a module of the network is in
+            training mode, or its answer is not like x.
 
     Source: Ho et al. 2020 (arXiv 2006.11239), as in Karras et al. 2022 (arXiv 2206.00364), table 1.
     """
@@ -147,6 +148,7 @@ def from_edm(
 
     Source: Karras et al. 2022 (arXiv 2206.00364).
     """
+    sigma_min, sigma_max = real_number("sigma_min", sigma_min), real_number("sigma_max", sigma_max)
     if not 0 <= sigma_min < sigma_max:
         raise InputError(
             f"the denoiser has levels from {sigma_min:g} to {sigma_max:g}; give 0 <= sigma_min < sigma_max"
@@ -216,6 +218,8 @@ class _Call:
         identity: str | None = None,
         label_dim: int = 0,
     ) -> None:
+        if not callable(network) or isinstance(network, type):
+            raise InputError(f"the network is {network!r}; give a torch module or a function, network(x, time)")
         weights = network.parameters() if isinstance(network, nn.Module) else ()
         weight = next(
             (each for each in weights if each.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu")
@@ -226,14 +230,20 @@ class _Call:
         self.label_dim = whole_number("label_dim", label_dim)
         if self.label_dim < 0:
             raise InputError(f"label_dim is {label_dim}; give how many classes the network knows, 0 for none")
+        self.modules = dict(network.named_modules()) if isinstance(network, nn.Module) else {}
         self.dtype = dtype or weight.dtype
+        if not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
+            raise InputError(f"dtype is {dtype!r}; give one of real numbers, such as torch.float16, or None")
         self.device = torch.device(device or weight.device)
+        if self.device.type == "meta":
+            raise InputError("the network is on the meta device, where weights have no values; load them first")
 
     def __call__(self, x: Tensor, time: Tensor, /, **kwargs: Any) -> Tensor:
         """Returns the answer in x's dtype. Times that are floats have float32 at least: float16 has no 999.25."""
-        if getattr(self.network, "training", False):
+        if training := [name for name, module in self.modules.items() if module.training]:
             raise InputError(
-                "the network is in training mode, in which dropout is random and batches matter; call its eval() first"
+                f"the network{training[0] and f', its module {training[0]},'} is in training mode, in which dropout is "
+                f"random and batches matter; call the network's eval() first"
             )
         dtype = torch.promote_types(self.dtype, torch.float32) if time.is_floating_point() else time.dtype
         # Copies, because a network may write into its input, and guidance calls two on the same.

@@ -48,9 +48,9 @@ def guided(
         A net of the levels that both know. A call takes two evaluations where guidance is on, one elsewhere.
 
     Raises:
-        InputError: no net, no number as scale, nothing to guide by, a guide of another process, or an empty interval;
-            in `round_level`: the guide has other levels; in a call: arguments that are given twice, or cannot make one
-            batch.
+        InputError: no net, no number as scale, nothing to guide by, a guide of another process, or an interval without
+            a level of the net; in `round_level`: the guide has other levels; in a call: arguments that are given twice,
+            or cannot make one batch.
 
     Source: Ho and Salimans 2022 (arXiv 2207.12598); Karras et al. 2024 (arXiv 2406.02507) for a second network;
     Kynkäänniemi et al. 2024 (arXiv 2404.07724) for the interval.
@@ -59,11 +59,16 @@ def guided(
     if guide is not None:
         require_net(guide, "the guide")
     scale = real_number("the guidance scale", scale)
-    low, high = interval
+    if not isinstance(interval, (tuple, list)) or len(interval) != 2:
+        raise InputError(f"the interval of guidance is {interval!r}; give two levels (low, high)")
+    low, high = (real_number("a level of the interval of guidance", each) for each in interval)
     if not isfinite(scale):
         raise InputError(f"the guidance scale is {scale:g}; give a finite number, 1 for none")
-    if not low < high:
-        raise InputError(f"guidance between the levels {low:g} and {high:g} is nowhere; give (low, high), low < high")
+    if not (low < high and low < net.sigma_max and net.sigma_min <= high):
+        raise InputError(
+            f"guidance between the levels {low:g} and {high:g} is nowhere; give (low, high), low < high, among the "
+            f"net's levels, which go from {net.sigma_min:g} to {net.sigma_max:g}"
+        )
     if guide is None and unconditional is None:
         raise InputError(
             "there is nothing to guide by; give the arguments of the unconditional call (unconditional={...}), or a "

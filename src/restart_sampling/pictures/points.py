@@ -68,7 +68,7 @@ def points_of(results: Mapping[str, Result]) -> list[Point]:
             shorten(row_name(result)),
             shorten(row_family(result)),
             Plan.parse(result["plan"]),
-            int(number(result, "nfe")),
+            count(result, "nfe"),
             number(result, "frechet_distance"),
             number(result, "frechet_distance_error"),
             number(result, "sigma_min") if "sigma_min" in result else 0.0,
@@ -92,6 +92,21 @@ def number(result: Result, key: str) -> float:
             f"number up to {_LARGEST:g}; correct the file, or evaluate the row again"
         )
     return value
+
+
+def count(result: Result, key: str) -> int:
+    """Takes a whole number from 1 on from a line of a results file.
+
+    Raises:
+        InputError: it is none.
+    """
+    value = number(result, key)
+    if value < 1 or value != int(value):
+        raise InputError(
+            f"the results of row '{shorten(row_name(result))}' have {key} {value:g}, which is no whole number "
+            f"from 1 on; correct the file, or evaluate the row again"
+        )
+    return int(value)
 
 
 def families(points: Iterable[Point]) -> list[str]:

@@ -46,7 +46,7 @@ def follow(
 
     Raises:
         InputError: the denoiser, the noise and `process` differ in their process, the path has levels that it does not
-            know, or the denoiser's answer is not like x.
+            know, x has no real numbers, or the denoiser's answer is not like x.
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2.
     """
@@ -67,6 +67,8 @@ def walk(
     perturb: Perturb | None = None,
 ) -> Iterator[tuple[int, Move, Tensor]]:
     """Yields the index, the move and the state after each move of a path; takes and raises what `follow` does."""
+    if not x.is_floating_point():
+        raise InputError(f"the state is of {x.dtype}; give real numbers, such as torch.float32")
     process = _process(process, denoise, perturb)
     path.check_levels(process)
     restart_solver = restart_solver or solver

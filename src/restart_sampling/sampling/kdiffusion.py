@@ -1,7 +1,7 @@
 """Restart sampling in k-diffusion's calling convention, for programs that call its samplers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from restart_sampling.sampling.process import FLOW, VE, Process
 from restart_sampling.sampling.solvers.protocol import Solver
 from restart_sampling.sampling.solvers.single_step import Heun
 
+_FORM = "write {t_min: [N_restart, K, t_max]} with t_min above 0, such as {0.1: [10, 2, 2.0]}"
 AUTOMATIC_STEPS = 20
 """From so many steps A1111's rule makes restarts by itself."""
 
@@ -40,7 +41,7 @@ def sample_restart(
     Args:
         model: model(x, sigma * x.new_ones([B]), **extra_args) -> denoised, like x.
         x: [B, ...] at sigmas[0], already scaled; its dtype is kept.
-        sigmas: falling levels, 1-D; the last is 0 as a rule.
+        sigmas: falling levels, 1-D (a list will do); the last is 0 as a rule.
         extra_args: of the model. From a `seed` in it, as ComfyUI gives it, and the first sigma the noise is made.
         callback: called after each step with a dict of i (number of the step, rises not counted), total (of steps,
             those of restarts included), x and sigma (state and level where the step began, 0-dimensional), sigma_hat
@@ -48,8 +49,8 @@ def sample_restart(
         disable: taken and not used; there is no progress bar.
         s_noise: factor on the noise of every rise.
         restart_list: {t_min: [N_restart, K, t_max]}, in A1111's form: N_restart counts points, both t_min and t_max
-            snap to the nearest of `sigmas`, and an entry whose t_max then is not above its t_min does nothing. None:
-            A1111's automatic choice, see `restart_plan`.
+            snap to the nearest of `sigmas` above 0, and an entry whose t_max then is not above its t_min does nothing.
+            None: A1111's automatic choice, see `restart_plan`.
         noise_sampler: noise_sampler(sigma, sigma_next) -> unit noise like x, called anew for each rise, also where the
             same interval comes again. Default: torch's own, from the seed in extra_args if there is one. (k-diffusion's
             Brownian tree returns the same noise for the same interval, and so is of no use with K above 1.)
@@ -67,6 +68,7 @@ def sample_restart(
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2; conventions of k-diffusion and AUTOMATIC1111's web UI.
     """
+    sigmas = torch.as_tensor(sigmas)
     if sigmas.ndim != 1:
         raise InputError(f"sigmas has shape {list(sigmas.shape)}; give falling levels [N + 1]")
     factor = noise_factor(s_noise)
@@ -155,13 +157,16 @@ def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[
             sigmas = karras_levels(steps - restart_steps * repeats, sigmas[-2], sigmas[0])
             restart_list = {0.1: (restart_steps + 1, repeats, 2.0)}
 
+    if not isinstance(restart_list, Mapping):
+        raise InputError(f"restart_list is {restart_list!r}; {_FORM}")
+
     def nearest(level: float) -> float:
-        return min(sigmas, key=lambda sigma: abs(sigma - level))
+        return min((sigma for sigma in sigmas if sigma > 0), key=lambda sigma: abs(sigma - level))
 
     intervals = []
     for t_min, entry in restart_list.items():
         points, repeats, t_max = _whole_entry(t_min, entry)
-        if nearest(t_max) > nearest(t_min) > 0:
+        if nearest(t_max) > nearest(t_min):
             intervals.append(RestartInterval(points, repeats, nearest(t_min), nearest(t_max)))
     return restart_path(sigmas, intervals)
 
@@ -170,10 +175,8 @@ def _whole_entry(t_min: float, entry: Sequence[float]) -> tuple[int, int, float]
     """Reads N_restart, K and t_max from an entry of restart_list."""
     try:
         points, repeats, t_max = entry
-        if int(points) == points and int(repeats) == repeats and isfinite(t_min) and isfinite(t_max):
+        if int(points) == points and int(repeats) == repeats and 0 < t_min < inf and isfinite(t_max):
             return int(points), int(repeats), t_max
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InputError(
-        f"restart_list has {t_min!r}: {entry!r}; write t_min: [N_restart, K, t_max], such as 0.1: [10, 2, 2.0]"
-    )
+    raise InputError(f"restart_list has {t_min!r}: {entry!r}; {_FORM}")

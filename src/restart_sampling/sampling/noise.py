@@ -115,7 +115,7 @@ def seed_list(seeds: Iterable[int]) -> list[int]:
     Raises:
         InputError: a seed is no whole number or out of range, or the seeds have no order.
     """
-    if isinstance(seeds, Set) or not isinstance(seeds, Iterable):
+    if isinstance(seeds, Set) or not isinstance(seeds, Iterable) or getattr(seeds, "ndim", 1) == 0:
         raise InputError(f"the seeds are of type {type(seeds).__name__}; give a list of them, or a range")
     whole = [whole_number("seed", seed) for seed in seeds]
     for seed in whole:

@@ -347,6 +347,9 @@ def split_plan(text: str) -> tuple[int, tuple[RestartInterval, ...], list[str]]:
         end = token.end()
     if steps is None and not intervals:
         raise InputError(f"it has no number of steps; {_GRAMMAR}, such as '18 [3,2,0.06,0.30]'")
+    keys = [setting.partition("=")[0] for setting in settings]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise InputError(f"it has {twice[0]} twice; give it once")
     return DEFAULT_STEPS if steps is None else steps, tuple(intervals), settings
 
 

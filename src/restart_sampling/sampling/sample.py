@@ -7,7 +7,7 @@ from operator import index
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numerics import full_float32
@@ -116,15 +116,19 @@ def _steps(
 
 
 def require_net(net: object, role: str = "the net") -> None:
-    """Makes sure that something is a net and not a bare network.
+    """Makes sure that something is a net and not a bare network, and not in training.
 
     Raises:
-        InputError: it is none.
+        InputError: it is none, or in training mode.
     """
     if not hasattr(net, "process"):
         raise InputError(
             f"{role} is a {type(net).__name__}; make one of a network by what it predicts, with from_eps, from_v, "
             f"from_x0, from_flow or from_edm"
+        )
+    if isinstance(net, nn.Module) and any(module.training for module in net.modules()):
+        raise InputError(
+            f"{role} is in training mode, in which dropout is random and batches matter; call its eval() first"
         )
 
 

@@ -4,13 +4,15 @@ import inspect
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
-from typing import Any
+from math import inf
+from types import NoneType
+from typing import Any, get_args
 
 import diffusers
 import numpy as np
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number
+from restart_sampling.base.numbers import real_number, whole_number
 
 Config = Mapping[str, Any]
 
@@ -89,6 +91,8 @@ _MADE_ONCE = OF_THE_MODEL.keys() - {"prediction_type"}
 _MISSPELT = 0.6
 """Likeness to a setting, as difflib has it, at which a key is meant to be it."""
 _OF_EDM = {"sigma_min", "sigma_max", "sigma_data", "sigma_schedule", "rho", "final_sigmas_type"}
+_OF_BETAS = ("use_exponential_sigmas", "use_beta_sigmas", "rescale_betas_zero_snr")
+_GRIDS = {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"}
 _OURS = {"restart", "solver", "restart_solver", "restart_budget", "restart_grid", "euler_below"}
 
 
@@ -116,7 +120,7 @@ def kind_of(config: Config) -> str:
     known = _known_keys()
     if (name is None or name in ("RestartScheduler", "FlowMatchRestartScheduler")) and (unknown := keys - known):
         raise InputError(f"{what} has an unknown key {_nearest(min(unknown), known)}")
-    prediction = config.get("prediction_type", "epsilon")
+    prediction = _prediction(config)
     if kind == "flow" and "prediction_type" in keys and name not in _FLOW and prediction != "flow_prediction":
         raise InputError(f"{what} has use_flow_sigmas with prediction_type {prediction!r}; give flow_prediction")
     if kind != "flow" and prediction not in PREDICTIONS[: 2 if kind == "edm" else 3]:
@@ -127,12 +131,13 @@ def kind_of(config: Config) -> str:
     return kind
 
 
-def noise_config(config: Config, defaults: Config) -> dict[str, Any]:
+def noise_config(config: Config, defaults: Config, given: Config) -> dict[str, Any]:
     """The config as RestartScheduler reads it: what belongs to the model is kept, also where it is a default there.
 
     Args:
         config: of a scheduler with betas, or of EDM.
         defaults: of RestartScheduler.
+        given: keyword arguments of the user's beside it.
 
     Raises:
         InputError: it is not such a config.
@@ -143,6 +148,10 @@ def noise_config(config: Config, defaults: Config) -> dict[str, Any]:
             f"the config of {_source(config) or 'this scheduler'} is of a flow model (it has no noise schedule of "
             f"betas); use FlowMatchRestartScheduler"
         )
+    if config.get("use_lu_lambdas") and not config.get("use_karras_sigmas") and not given.keys() & _GRIDS:
+        config = {**config, "use_exponential_sigmas": True}  # Lu's grid, by its other name
+    old = {"predict_epsilon", "use_lu_lambdas"}
+    config = {key: value for key, value in config.items() if key not in old} | {"prediction_type": _prediction(config)}
     if kind == "edm":
         config = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0, **config}
     return _kept(config, defaults, OF_THE_MODEL.keys() | (_OF_EDM if kind == "edm" else set()))
@@ -208,16 +217,58 @@ def check_registered(config: Config, given: Config) -> None:
             )
 
 
-def check_numbers(class_: type, config: Config) -> None:
-    """Refuses texts and other things where a class has numbers.
+def check_values(class_: type, config: Config) -> None:
+    """Refuses texts and other things where a class has numbers or truth values.
 
     Raises:
-        InputError: a value is no number; the message names it.
+        InputError: a value is none of its argument's kind, or there are no timesteps; the message names it.
     """
     for key, each in inspect.signature(class_.__init__).parameters.items():  # type: ignore[misc]
-        kinds = (int, float) if config.get(key) is None else (int, float, int | None, float | None)
-        if each.annotation in kinds and key not in _OURS:
-            real_number(key, config[key])
+        kinds = get_args(each.annotation) or (each.annotation,)
+        value: Any = config.get(key)
+        if key in _OURS or (value is None and (NoneType in kinds or bool in kinds)):
+            continue
+        if bool in kinds and not isinstance(value, bool):
+            raise InputError(f"{key} = {value!r}; give true or false")
+        if int in kinds:
+            whole_number(key, value)
+        elif float in kinds:
+            real_number(key, value)
+    if config["num_train_timesteps"] < 1:
+        raise InputError(f"num_train_timesteps is {config['num_train_timesteps']}; give at least 1")
+
+
+def check_noise_schedule(config: Config) -> None:
+    """Refuses settings of RestartScheduler that are not of its noise schedule, of betas or of EDM, and were ignored.
+
+    Raises:
+        InputError: there is one; the message names it.
+    """
+    if config["timestep_type"] not in ("discrete", "continuous"):
+        raise InputError(f"timestep_type is {config['timestep_type']!r}; give discrete or continuous")
+    if config["sigma_schedule"] not in ("karras", "exponential"):
+        raise InputError(f"sigma_schedule is {config['sigma_schedule']!r}; give karras or exponential")
+    if config["sigma_data"] is None:
+        for key, default in {"rho": 7.0, "sigma_schedule": "karras"}.items():
+            if config[key] != default:
+                raise InputError(
+                    f"{key} is {config[key]!r}, which is of EDM's levels, and there is no sigma_data; leave it out, "
+                    f"or give both"
+                )
+        return
+    for key in ("sigma_data", "sigma_min", "sigma_max"):
+        if config[key] is not None and not 0 < config[key] < inf:
+            raise InputError(f"{key} is {config[key]:g}; EDM's levels need a finite number above 0")
+    on = {key: config[key] for key in _OF_BETAS if config[key]}
+    if config["use_karras_sigmas"] and config["sigma_schedule"] != "karras":
+        on["use_karras_sigmas"] = True
+    if config["snr_shift_scale"] != 1:
+        on["snr_shift_scale"] = config["snr_shift_scale"]
+    for key, value in on.items():
+        raise InputError(
+            f"{key} is {value!r}, which EDM's levels (sigma_data) do not follow; leave it out, and choose them by "
+            f"sigma_schedule, rho, sigma_min and sigma_max"
+        )
 
 
 def arguments_of(base: type, config: Config) -> dict[str, Any]:
@@ -267,6 +318,11 @@ def _source(config: Config) -> str | None:
             f"from_config({{**config, '_class_name': '{twins[0]}'}})"
         )
     return alike[0] if alike else next((each for each in _EDM if _parameters(each) == keys), None)
+
+
+def _prediction(config: Config) -> Any:
+    """What the network predicts; configs before diffusers 0.10 say it by predict_epsilon."""
+    return "sample" if config.get("predict_epsilon") is False else config.get("prediction_type", "epsilon")
 
 
 def _keys(config: Config) -> set[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.process import FLOW, Process
-from restart_sampling.text_to_image.configs import arguments_of, check_keywords, check_numbers, flow_config
+from restart_sampling.text_to_image.configs import arguments_of, check_keywords, check_values, flow_config
 from restart_sampling.text_to_image.main_grid import check_own
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
@@ -65,7 +65,7 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         restart_grid: str = "karras",
         euler_below: float = 0.0,
     ) -> None:
-        check_numbers(type(self), self.config)
+        check_values(type(self), self.config)
         super().__init__(**arguments_of(FlowMatchEulerDiscreteScheduler, self.config))
         if invert_sigmas:
             raise InputError("invert_sigmas is true (Mochi), so the levels rise; this scheduler needs falling ones")

@@ -20,6 +20,9 @@ _FORMS: dict[int, tuple[list[list[float]], int, float]] = {
 }
 """By evaluations: the restarts at guidance 2; points and t_min of the one at others, whose t_max stays the paper's."""
 
+_NO_OTHER_GRID = {"use_exponential_sigmas": False, "use_beta_sigmas": False}
+"""Said too, since the config of the pipeline may have another."""
+
 
 def guidance_preset(guidance: float, evaluations: int | None = None) -> dict[str, Any]:
     """The paper's settings for Stable Diffusion v1.5 at a scale of classifier-free guidance, or a form of fewer calls.
@@ -70,6 +73,7 @@ def guidance_preset(guidance: float, evaluations: int | None = None) -> dict[str
             "timestep_spacing": "linspace",  # so that Karras's grid begins at the model's highest level
             "final_sigmas_type": "zero",
             "use_karras_sigmas": True,
+            **_NO_OTHER_GRID,
         }
     return {
         "restart": [list(interval) for interval in _RESTARTS[nearest]],
@@ -83,6 +87,7 @@ def guidance_preset(guidance: float, evaluations: int | None = None) -> dict[str
         "steps_offset": 1,
         "final_sigmas_type": "sigma_min",
         "use_karras_sigmas": False,
+        **_NO_OTHER_GRID,
     }
 
 
@@ -114,4 +119,5 @@ def steps_preset(steps: int, solver: str = "heun") -> dict[str, Any]:
         "solver": solver,
         "restart_solver": solver,
         "use_karras_sigmas": True,
+        **_NO_OTHER_GRID,
     }

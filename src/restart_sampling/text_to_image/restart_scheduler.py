@@ -25,7 +25,8 @@ from restart_sampling.text_to_image.configs import (
     PREDICTIONS,
     arguments_of,
     check_keywords,
-    check_numbers,
+    check_noise_schedule,
+    check_values,
     noise_config,
 )
 from restart_sampling.text_to_image.main_grid import check_own
@@ -54,7 +55,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
             begin lower (version 0.1.0); "extra" adds them, as "calls" does where the user passes sigmas or timesteps;
             None: inside, but extra where any are passed (0.1.0).
         restart_grid: levels of the restarts: "karras", "exponential", "even" (in sigma), or "timesteps" (whole
-            timesteps, evenly spaced, with t_max at the nearest of them).
+            timesteps, evenly spaced, with t_max at the nearest of them; not where timesteps are continuous, as EDM's).
         euler_below: steps of the restarts that end at this sigma or below are Euler steps.
         snr_shift_scale: divides the signal-to-noise ratio of each timestep (CogVideoX).
         sigma_data: of EDM's preconditioning (Cosmos, Playground 2.5); the levels then go from sigma_max to sigma_min,
@@ -101,14 +102,13 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         sigma_schedule: str = "karras",
         rho: float = 7.0,
     ) -> None:
-        check_numbers(type(self), self.config)
+        check_values(type(self), self.config)
         if trained_betas is None and beta_schedule not in EULERS + OTHERS:
             raise InputError(
                 f"beta_schedule is {beta_schedule!r}; RestartScheduler knows {', '.join(EULERS + OTHERS)}, or give "
                 f"trained_betas"
             )
-        if sigma_schedule not in ("karras", "exponential"):
-            raise InputError(f"sigma_schedule is {sigma_schedule!r}; give karras or exponential")
+        check_noise_schedule(self.config)
         changed = {
             "beta_schedule": beta_schedule if beta_schedule in EULERS else "linear",
             "rescale_betas_zero_snr": rescale_betas_zero_snr and snr_shift_scale == 1,
@@ -138,7 +138,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
             known = inspect.signature(cls.__init__).parameters
             if not return_unused_kwargs:
                 check_keywords(cls.__name__, kwargs, known)
-            config = noise_config(config, {key: each.default for key, each in known.items() if key != "self"})
+            config = noise_config(config, {key: each.default for key, each in known.items() if key != "self"}, kwargs)
         return super().from_config(config, return_unused_kwargs, **kwargs)
 
     def set_timesteps(
@@ -267,8 +267,15 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         """Sigma at each timestep, rising; float64, so that whole timesteps come out whole."""
         return ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt().double().numpy()
 
+    @property
+    def _continuous(self) -> bool:
+        """Whether the network is told a quarter of the level's logarithm, so that there are no whole timesteps."""
+        continuous = self.config.timestep_type == "continuous" and self.config.prediction_type == "v_prediction"
+        return continuous or self.config.sigma_data is not None
+
     def _grids(self) -> Mapping[str, Grid]:
-        return {**super()._grids(), "timesteps": partial(_timestep_grid, self)}
+        grids = super()._grids()
+        return grids if self._continuous else {**grids, "timesteps": partial(_timestep_grid, self)}
 
     def _known(self, interval: RestartInterval) -> RestartInterval:
         if self.config.restart_grid != "timesteps":
@@ -279,8 +286,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         return replace(interval, t_max=levels[np.abs(levels - interval.t_max).argmin()].item())
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:
-        continuous = self.config.timestep_type == "continuous" and self.config.prediction_type == "v_prediction"
-        if continuous or self.config.sigma_data is not None:
+        if self._continuous:
             return (0.25 * np.log(levels)).tolist()
         return self._sigma_to_t(np.array(levels), np.log(self._training_levels)).tolist()
 

@@ -195,8 +195,8 @@ class RestartSteps(RowLayout):
             last row, the sample.
 
         Raises:
-            InputError: a setting is not for this scheduler, the timestep is not that of the row, the list of generators
-                is not as long as the batch, or the run cannot begin at this row.
+            InputError: a setting is not for this scheduler, the timestep is not that of the row, the generators are
+                none or not as many as images, the output has another shape, or the run cannot begin at this row.
         """
         if others and (wanted := [name for name, value in others.items() if not _is_off(value)]):
             raise InputError(
@@ -215,9 +215,15 @@ class RestartSteps(RowLayout):
         if row == self._begin_index:
             self._check_tokens(per_token_timesteps, timestep)
             self._seeds = latent_seeds(sample) if generator is None and self.path.rises else None
-        call, self._step_index = self._run[row], row + 1
         if model_output.shape != sample.shape and model_output.shape[1] == 2 * sample.shape[1]:
             model_output = model_output[:, : sample.shape[1]]  # without the variance that the network learned
+        predicted = model_output if pred_original_sample is None else pred_original_sample
+        if predicted.shape != sample.shape:
+            raise InputError(
+                f"the network's output is {list(predicted.shape)} and the sample {list(sample.shape)}; they must have "
+                f"one shape (but for a learned variance behind the channels)"
+            )
+        call, self._step_index = self._run[row], row + 1
         # float32 as in diffusers' schedulers; half precision is too coarse for the small steps.
         x = _in(sample, torch.promote_types(sample.dtype, torch.float32))
         if call.level == 0:

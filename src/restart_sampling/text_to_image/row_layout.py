@@ -48,6 +48,17 @@ class RowLayout(RowTensors):
         self._laid_out_from = 0
         self._step_index = self._begin_index = None
 
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Says at which row the run begins.
+
+        Raises:
+            InputError: it is no row.
+        """
+        begin = whole_number("begin_index", begin_index)
+        if begin < 0:
+            raise InputError(f"begin_index is {begin}; give the number of a row, from 0")
+        self._begin_index = begin
+
     @property
     def solvers(self) -> tuple[Solver, Solver]:
         """The solvers of the main grid and of the restarts: `path.nfe(*solvers)`, `path.schedule(*solvers)`."""

@@ -11,11 +11,14 @@ Generators = torch.Generator | list[torch.Generator] | None
 
 
 def check_generators(generators: Generators, sample: Tensor) -> None:
-    """Refuses a list of generators that is not as long as the batch.
+    """Refuses what is no generator, and a list of them that is not as long as the batch.
 
     Raises:
-        InputError: it is not.
+        InputError: it is one of these.
     """
+    each_image = generators if isinstance(generators, list) else [generators]
+    if generators is not None and not all(isinstance(each, torch.Generator) for each in each_image):
+        raise InputError(f"the generator is {generators!r}; give a torch.Generator, or a list of one for each image")
     if isinstance(generators, list) and len(generators) != (images := sample.shape[0]):
         raise InputError(
             f"{len(generators)} generators for {images} images; give one, or one for each image (also in the "

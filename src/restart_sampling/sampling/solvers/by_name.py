@@ -42,18 +42,20 @@ def make_solver(text: str) -> Solver:
     The settings are the fields of the solver's class.
 
     Raises:
-        InputError: no solver of this name, no such setting of it, or a value out of its range.
+        InputError: no solver of this name, no such setting of it, one twice, or a value out of its range.
     """
     name, *settings = text.split(":")
     if name not in SOLVERS:
         raise InputError(f"solver '{name}' does not exist; available: {', '.join(SOLVERS)}")
     solver = SOLVERS[name]()
     types: dict[str, Any] = {entry.name: entry.type for entry in fields(solver)}
-    values = {}
+    values: dict[str, Any] = {}
     for setting in settings:
         key, _, value = setting.partition("=")
         if key not in types:
             raise InputError(f"solver {name} has no setting '{setting}'; its settings: {', '.join(types) or 'none'}")
+        if key in values:
+            raise InputError(f"solver {name} has {key} twice; give it once")
         try:
             values[key] = types[key](value)
         except ValueError:
