@@ -18,9 +18,9 @@ sys.path.extend(str(Path(__file__).parents[1] / each) for each in ("", "images",
 
 import torch
 
+from copies import TORCHRUN, start
 from sweeps import made_up, results_file, tiny_files
 from tiny import image_folder, pictures
-from tiny_model import TORCHRUN, start
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 MODEL = ("--model", "tiny.safetensors")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from copies import start
 from restart_sampling.base.files import FullDiskError, append_line, atomic_folder, write_bytes
 from tiny import image_folder, pictures
-from tiny_model import start
 
 # A file that may not grow any further fails as a full disk does, with another number.
 LIMITED = """

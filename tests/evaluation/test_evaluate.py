@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from copies import TORCHRUN, start
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import with_error
 from restart_sampling.base.numerics import full_float32
@@ -235,24 +234,11 @@ def test_world_size_does_not_matter(size, place, run):
     """Under torchrun with gloo; the last of three processes has no images at all with batches of 40."""
     metrics = ("--metrics", "fd,kid,pr,fd-infinity,per-class", "--batch", "40")
     one = evaluate(run, "other", *metrics)
-    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={size}", "-m", "restart_sampling"]
-    arguments = [
-        "evaluate",
-        "other",
-        *metrics,
-        "--reference",
-        "ref.npz",
-        "--detector",
-        "tiny.pt",
-        "--trust-detector",
-        "--json",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command, *arguments], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    many = json.loads(done.stdout.strip().splitlines()[-1])
+    arguments = ("evaluate", "other", *metrics, "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector")
+    process = start(*TORCHRUN, f"--nproc_per_node={size}", "-m", "restart_sampling", *arguments, "--json")
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    many = json.loads(stdout.splitlines()[-1])
     assert many["pixels_sha256"] == one["pixels_sha256"]
     assert many["device"] == f"{size} x cpu"
     for key in ("frechet_distance", "frechet_distance_error", "kernel_distance", "precision", "recall"):

@@ -15,10 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import is_partial
 from restart_sampling.generation.store import BlockStore
-from tiny_model import TORCHRUN, start, tiny_model_file, wait_for
+from tiny_model import tiny_model_file
 
 # Writes a file in two halves, so that there is time to kill it in between, and says who it is.
 SLOW = """

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.numbers import with_error
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli.text.compare import SAMPLERS
@@ -23,7 +24,6 @@ from restart_sampling.images.prompts import write_prompts
 from restart_sampling.text_to_image.samplers import Sampler
 from tiny import detector_file, pictures
 from tiny_clip import clip_folder
-from tiny_model import TORCHRUN, start, wait_for
 
 TIMES = {"seconds", "time", "drawn", "device"}
 RESULTS = Path("table/results.jsonl")

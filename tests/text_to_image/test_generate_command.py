@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.files import is_partial
 from restart_sampling.images.image_set import read_images
 from restart_sampling.images.prompts import read_prompts
 from tiny import detector_file, image_folder, pictures
 from tiny_clip import clip_folder
-from tiny_model import TORCHRUN, start, wait_for
 
 PROMPTS = ["a cat", "two dogs, running", 'a "red" bus', "the sea\nat night", "x", "rain", "an old man"]
 

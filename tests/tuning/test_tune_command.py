@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from copies import TORCHRUN, start
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import make_reference
 from restart_sampling.evaluation.reference import save_reference
 from tiny import detector_file, image_folder, pictures
-from tiny_model import TORCHRUN, start
 
 TUNE = (
     *("tune", "--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--nfe", "4"),
