@@ -28,6 +28,7 @@ from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.statistics import Statistics
 from restart_sampling.images.image_set import read_images
 from tiny import detector_file, image_folder, pictures, torchscript_file
+from tiny_model import tiny_model_file
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 SHARED = Path(os.environ.get("RESTART_SAMPLING_SHARED", "../shared"))
@@ -112,7 +113,7 @@ def test_folder_zip_and_batch_size_do_not_matter(place, run):
 
 
 def test_streamed_and_written_images_have_identical_statistics(place, run):
-    shared = ["--model", "cifar10-small", "--plan", "2", "--seeds", "0-23", "--guidance", "1.5"]
+    shared = ["--model", tiny_model_file(Path("tiny.safetensors")), "--plan", "2", "--seeds", "0-23", "--guidance", 1.5]
     code, _, err = run("generate", *shared, "--out", "written")
     assert code == 0, err
     streamed, read = evaluate(run, *shared), evaluate(run, "written")
@@ -204,7 +205,8 @@ def test_the_order_of_the_classes_does_not_matter_where_they_have_names(place, r
 
 def test_plans_on_the_same_seeds_are_paired(place, run):
     code, out, _ = run(
-        *("evaluate", "--model", "cifar10-small", "--plan", "2", "--plan", "2 churn=1", "--seeds", "0-23"),
+        *("evaluate", "--model", tiny_model_file(Path("tiny.safetensors")), "--plan", "2", "--plan", "2 churn=1"),
+        *("--seeds", "0-23"),
         *("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector"),
     )
     assert code == 0

@@ -147,10 +147,15 @@ def test_a_list_of_generators_of_another_length_is_refused_at_the_first_step(pas
 
 IMPORTS = [
     "import restart_sampling.text_to_image as t; t.steps_preset(30); assert 'torch' not in sys.modules",
-    "import restart_sampling as rs; rs.guidance_preset(3.0); assert 'torch' not in sys.modules",
-    "import restart_sampling as rs; from restart_sampling import *; assert 'diffusers' not in sys.modules",
-    "import restart_sampling as rs; assert rs.text_to_image.RestartScheduler is rs.RestartScheduler",
-    "import restart_sampling as rs; assert rs.FlowMatchRestartScheduler.__module__ == 'restart_sampling.text_to_image'",
+    """
+import restart_sampling as rs
+assert rs.text_to_image.guidance_preset(3.0) == rs.guidance_preset(3.0)
+assert 'torch' not in sys.modules
+from restart_sampling import *
+assert 'diffusers' not in sys.modules
+assert rs.FlowMatchRestartScheduler.__module__ == 'restart_sampling.text_to_image'
+assert rs.text_to_image.RestartScheduler is rs.RestartScheduler
+""",
 ]
 
 
