@@ -109,7 +109,7 @@ def test_the_model_is_one_of_ours(undisturbed, run, tmp_path):
 
 def test_killed_and_resumed_it_makes_the_same_bytes(undisturbed, folder, tmp_path):
     out = tmp_path / "killed"
-    words = (folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, "--save-minutes", "0.002")
+    words = (folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, "--save-minutes", "0.02")
     for sign in ("model.safetensors", "samples-*.png"):  # in the middle of the first save, and after a state was saved
         process = train(*words)
         wait_for(lambda sign=sign: list(out.glob(sign)), process)
