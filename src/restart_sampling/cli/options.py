@@ -6,7 +6,8 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from functools import wraps
 from math import inf
 from pathlib import Path
@@ -51,14 +52,6 @@ device_option = click.option(
     default="auto",
     show_default=True,
     help="Where to compute; auto takes cuda, then mps, then cpu.",
-)
-rank_timeout_option = click.option(
-    "--rank-timeout",
-    default=30.0,
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    metavar="MINUTES",
-    help="Under torchrun: end the run where a process does nothing for so long while others wait for it.",
 )
 batch_option = click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
 drawn_batch_option = click.option(
@@ -122,6 +115,42 @@ def as_one(name: str, kind: type, options: Sequence[Callable[..., Any]]) -> Call
         return with_one
 
     return add
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """What the user asks of the processes of a run: the values of `process_options`."""
+
+    device: str
+    rank_timeout: float
+
+    def ranks(self) -> AbstractContextManager[Ranks]:
+        """The processes, as `distributed` starts them.
+
+        Raises:
+            InputError: torch does not see such a device.
+        """
+        from restart_sampling.base.ranks import distributed
+
+        return distributed(pick_device(self.device), self.rank_timeout)
+
+
+process_options = as_one(
+    "processes",
+    ProcessOptions,
+    (
+        device_option,
+        click.option(
+            "--rank-timeout",
+            default=30.0,
+            show_default=True,
+            type=click.FloatRange(0, min_open=True),
+            metavar="MINUTES",
+            help="Under torchrun: end the run where a process does nothing for so long while others wait for it.",
+        ),
+    ),
+)
+"""Adds the options of a command that torchrun may start, which come to it as `processes`."""
 
 
 def pick_device(name: str) -> torch.device:

@@ -11,15 +11,14 @@ import click
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
+    ProcessOptions,
     check_images_place,
     describe_device,
     describe_nfe,
-    device_option,
     json_option,
-    pick_device,
     print_json,
     print_settings,
-    rank_timeout_option,
+    process_options,
     write_images,
 )
 from restart_sampling.cli.text.pipeline_options import (
@@ -52,8 +51,7 @@ from restart_sampling.cli.text.pipeline_options import (
 @images_option
 @drawing_options
 @drawn_batch_option
-@device_option
-@rank_timeout_option
+@process_options
 @dry_run_option
 @json_option
 def generate(
@@ -67,8 +65,7 @@ def generate(
     count: int | None,
     asked: PipelineOptions,
     batch: int | None,
-    device: str,
-    rank_timeout: float,
+    processes: ProcessOptions,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -87,11 +84,9 @@ def generate(
     if prompt_texts and prompts_path:
         raise InputError("give either --prompt, or --prompts with a file")
     check_images_place(out)
-    chip = pick_device(device)
     prompts_path = None if prompt_texts else asked.captions(prompts_path)
 
     from restart_sampling.base.files import remove_partials
-    from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.seeds import cut
     from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.prompts import write_prompts
@@ -99,7 +94,7 @@ def generate(
     from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
 
-    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+    with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             sampler = Sampler.parse(scheduler_text, steps)
             guidance = asked.scale(guidance, sampler)
@@ -126,9 +121,7 @@ def generate(
                 }
             )
         if dry_run:
-            estimate = estimate_images(drawing, store, ranks.size)
-            if ranks.first:
-                print_estimate(out, estimate, as_json)
+            print_estimate(out, estimate_images(drawing, store, ranks.size), as_json, shown=ranks.first)
             return
         written = write_images(drawing, store, drawing.about, model.name, ranks, *PACKAGES)
         if ranks.first:
