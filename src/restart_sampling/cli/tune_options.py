@@ -144,11 +144,7 @@ search_options = as_one(
 
 def told_by(ranks: Ranks) -> Callable[[str], None]:
     """Says to the user what the first process says."""
-    return partial(click.echo, err=True) if ranks.first else _say_nothing
-
-
-def _say_nothing(text: str) -> None:
-    pass
+    return partial(click.echo, err=True) if ranks.first else lambda text: None
 
 
 def read_nfes(text: str) -> list[int]:

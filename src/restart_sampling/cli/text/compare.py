@@ -39,7 +39,6 @@ from restart_sampling.cli.text.pipeline_options import (
     describe_model,
     describe_notes,
     drawing_options,
-    drawn_batch_option,
     images_option,
     measure_with,
     pick_samplers,
@@ -97,7 +96,6 @@ SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100",
 @seed_option
 @images_option
 @drawing_options
-@drawn_batch_option
 @process_options
 @dry_run_option
 @json_option
@@ -115,7 +113,6 @@ def compare(
     seed: int,
     count: int | None,
     asked: PipelineOptions,
-    batch: int | None,
     processes: ProcessOptions,
     dry_run: bool,
     as_json: bool,
@@ -162,7 +159,7 @@ def compare(
             model = asked.load(ranks.device)
             samplers = pick_samplers(sampler_texts, model, SAMPLERS, guidances)
             drawings = [
-                prepare(model, asked.request(sampler, guidance, seed), prompts, batch)
+                prepare(model, asked.request(sampler, guidance, seed), prompts, asked.batch)
                 for guidance in guidances
                 for sampler in samplers
             ]

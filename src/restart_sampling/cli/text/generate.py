@@ -29,7 +29,6 @@ from restart_sampling.cli.text.pipeline_options import (
     describe_model,
     describe_notes,
     drawing_options,
-    drawn_batch_option,
     guidance_option,
     images_option,
     prompts_option,
@@ -50,7 +49,6 @@ from restart_sampling.cli.text.pipeline_options import (
 @seed_option
 @images_option
 @drawing_options
-@drawn_batch_option
 @process_options
 @dry_run_option
 @json_option
@@ -64,7 +62,6 @@ def generate(
     seed: int,
     count: int | None,
     asked: PipelineOptions,
-    batch: int | None,
     processes: ProcessOptions,
     dry_run: bool,
     as_json: bool,
@@ -99,7 +96,7 @@ def generate(
             sampler = Sampler.parse(scheduler_text, steps)
             guidance = asked.scale(guidance, sampler)
             prompts = read_captions(prompts_path, count) if prompts_path else check_texts(prompt_texts, count)
-            drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, batch)
+            drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, asked.batch)
             store = BlockStore(out, cut(range(len(prompts)), drawing.batch), drawing.about)
             if dry_run:
                 with leaving_no_folder(out):

@@ -72,10 +72,11 @@ _OPTIONS = (
         show_default=True,
         help="Of the networks; auto is float16 on cuda, float32 elsewhere.",
     ),
-)
-batch_option = click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Images at a time.")
-drawn_batch_option = click.option(
-    "--batch", type=click.IntRange(1), help="Images at a time; default: 16, or fewer where the device has no memory."
+    click.option(
+        "--batch",
+        type=click.IntRange(1),
+        help="Images at a time; default: 16, or fewer where the device has no memory.",
+    ),
 )
 guidance_option = click.option(
     "--guidance",
@@ -119,6 +120,7 @@ class PipelineOptions:
     height: int | None
     width: int | None
     dtype: str
+    batch: int | None
     any_model: bool = False
 
     @property
@@ -243,8 +245,7 @@ def describe_model(model: TextToImage) -> str:
 
 
 def describe_notes(drawings: Sequence[TextDrawing]) -> dict[str, str]:
-    """What the user should know of how these are drawn, before a run: of the guidance, and of the samplers in this
-    pipeline; empty where there is nothing."""
+    """What the user should know of the guidance and the samplers of these drawings, before a run."""
     (interval, guide), notes = (drawings[0].request.interval, drawings[0].model.guide), {}
     if interval is not None:
         notes["guidance interval"] = f"{interval[0]:g} < level <= {interval[1]:g}"

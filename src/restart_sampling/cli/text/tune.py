@@ -21,7 +21,6 @@ from restart_sampling.cli.text.pipeline_options import (
     PipelineOptions,
     describe_model,
     describe_notes,
-    drawn_batch_option,
     guidance_option,
     measure_with,
     pipeline_options,
@@ -63,7 +62,6 @@ from restart_sampling.text_to_image.bundled import TINY
 )
 @search_options
 @pipeline_options
-@drawn_batch_option
 @process_options
 @json_option
 def tune(
@@ -76,7 +74,6 @@ def tune(
     tune_guidance: bool,
     search: SearchOptions,
     asked: PipelineOptions,
-    batch: int | None,
     processes: ProcessOptions,
     as_json: bool,
 ) -> None:
@@ -104,7 +101,6 @@ def tune(
     settings, out = replace(search.settings(), tune_guidance=tune_guidance), search.out
     for nfe in nfes:
         check_nfe(nfe)
-    batch = None if batch is None else settings.even(batch)
     clip_name = clip_name or (TINY_CLIP if asked.tiny else None)
     with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():
@@ -121,7 +117,7 @@ def tune(
                 clip=clip,
                 ranks=ranks,
                 folder=out,
-                batch=batch,
+                batch=None if asked.batch is None else settings.even(asked.batch),
                 tell=told_by(ranks),
             )
             if ranks.first:
