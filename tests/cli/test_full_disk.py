@@ -20,13 +20,14 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_FSIZE, 2 * (int(sys.argv[1]),))
     main(sys.argv[2:])
 """
-MEASURE = ("--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt")
+TRUST = ("--detector", "tiny.pt", "--trust-detector")
+MEASURE = ("--model", "tiny.safetensors", "--reference", "ref.npz", *TRUST)
 TRAIN = ("--parametrization", "edm", "--channels", 8, "--channel-mult", "1,1", "--blocks", 1, "--images", 64)
 CASES = {
     "train": (200_000, ("train", "data", "--out", "out", *TRAIN, "--batch", 32), "out/state.pt"),
     "dataset folder": (100, ("dataset", "data", "out", "--workers", 1), "out"),
     "dataset zip": (3000, ("dataset", "data", "out.zip", "--workers", 1), "out.zip"),
-    "reference": (300, ("reference", "data", "--detector", "tiny.pt", "--out", "out.npz"), "out.npz"),
+    "reference": (300, ("reference", "data", *TRUST, "--out", "out.npz"), "out.npz"),
     "evaluate": (1000, ("evaluate", *MEASURE, "--plan", "2", "--seeds", "0-39", "--results", "out.jsonl"), "out.jsonl"),
     "sweep": (600, ("sweep", *MEASURE, "--plans", "2", "--images", 40, "--out", "out"), "out/"),
 }

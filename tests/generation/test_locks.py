@@ -13,7 +13,7 @@ from restart_sampling.base.lock import lock_beside, locked
 from restart_sampling.generation.store import BlockStore
 
 MODEL = ("--model", "tiny.safetensors")
-MEASURE = ("--reference", "ref.npz", "--detector", "tiny.pt")
+MEASURE = ("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector")
 
 
 def generate(out, plan="2", seeds="0-99", *more):
@@ -182,6 +182,7 @@ def test_an_interruption_under_torchrun_is_one_line(interrupted, place):
     wait_for(lambda: len(list(Path().glob("images/.blocks/*.json"))) >= 2, process)
     os.kill(process.pid if interrupted is None else int(Path(f"pid-{interrupted}").read_text()), signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert [line for line in stderr.splitlines() if "restart-sampling: " in line] == ["restart-sampling: interrupted"]
+    said = [line for line in stderr.splitlines() if "restart-sampling: " in line]
+    assert said == ["restart-sampling: interrupted; the same command goes on from here"]
     assert "restart_sampling/" not in stderr  # no traceback of ours
     assert not leftovers()

@@ -352,6 +352,8 @@ def test_two_processes_give_the_same_rows(place, run):
 
 # Of two processes the second cannot draw with one sampler.
 BROKEN = """
+import os
+
 from diffusers import DDPMScheduler
 from restart_sampling.cli import main
 
