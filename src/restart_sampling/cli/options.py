@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from functools import wraps
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.sources import Source
     from restart_sampling.sampling.plan import Plan
+
+T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BEFORE_LINES = 5.0
@@ -189,6 +191,14 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
     plan = Plan.parse(text).set(*settings)
     plan.path()  # what can be wrong with it without the model comes before the model
     return plan
+
+
+def read_list(kind: Callable[[str], T], text: str) -> list[T]:
+    """Values with commas between; [] where one of them cannot be read."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        return []
 
 
 def check_suffix(out: Path, what: str, suffix: str) -> None:

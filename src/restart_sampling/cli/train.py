@@ -25,6 +25,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
     process_options,
+    read_list,
 )
 
 if TYPE_CHECKING:
@@ -251,10 +252,7 @@ def train(
 
 
 def _sizes(option: str, text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        sizes = ()
+    sizes = tuple(read_list(int, text))
     if not sizes or min(sizes) < 1:
         raise InputError(f"{option} {text}: give integers from 1 with commas between them")
     return sizes

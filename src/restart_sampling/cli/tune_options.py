@@ -12,7 +12,7 @@ import click
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import require_logbook
-from restart_sampling.cli.options import as_one, log_option, print_json, trust_option
+from restart_sampling.cli.options import as_one, log_option, print_json, read_list, trust_option
 
 if TYPE_CHECKING:
     import torch
@@ -153,10 +153,7 @@ def read_nfes(text: str) -> list[int]:
     Raises:
         InputError: they are no different whole numbers.
     """
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
+    numbers = read_list(int, text)
     if not numbers or len(set(numbers)) < len(numbers):
         raise InputError(f"--nfe {text}: give different whole numbers with commas between, such as 10,20,40")
     return numbers

@@ -21,6 +21,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
     process_options,
+    read_list,
     trust_option,
 )
 from restart_sampling.cli.row_options import (
@@ -197,10 +198,7 @@ def compare(
 
 
 def _scales(text: str) -> list[float]:
-    try:
-        scales = [float(part) for part in text.split(",")]
-    except ValueError:
-        scales = []
+    scales = read_list(float, text)
     if not scales or not all(map(isfinite, scales)) or len(set(scales)) < len(scales):
         raise InputError(f"--guidance {text}: give different scales with commas between, such as 2,3,5,8")
     return scales

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.cli.options import as_one
+from restart_sampling.cli.options import as_one, read_list
 from restart_sampling.text_to_image.bundled import GUIDANCE, PROMPTS, TINY, guidance_of
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def _interval(text: str) -> tuple[float, float]:
     """
     from restart_sampling.text_to_image.guiding import check_interval
 
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError as error:
-        raise InputError(f"--guidance-interval {text}: give two levels with a comma between, such as 0.3,5") from error
-    check_interval((low, high))
-    return low, high
+    levels = read_list(float, text)
+    if len(levels) != 2:
+        raise InputError(f"--guidance-interval {text}: give two levels with a comma between, such as 0.3,5")
+    interval = (levels[0], levels[1])
+    check_interval(interval)
+    return interval
 
 
 _OPTIONS = (
