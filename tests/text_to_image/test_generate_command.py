@@ -269,7 +269,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(out, place, run):
     generate(run, whole_out)
     Path("slow.py").write_text(SLOW)
     process = start("slow.py", *words(out))
-    blocks = Path("images.zip.blocks") if out == "images.zip" else Path("images/.blocks")
+    blocks = Path("images.zip.blocks/.blocks" if out == "images.zip" else "images/.blocks")
 
     def done():
         return [path for path in blocks.glob("0*") if not is_partial(path)] if blocks.exists() else []
