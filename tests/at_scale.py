@@ -67,14 +67,14 @@ def write(path: Path, line: dict) -> None:
 
 def ended(name: str, ranks: int, number: signal.Signals, part: int, times: int, files: Path) -> Iterator[dict]:
     _link(files)
-    case = kills.Case(name, ranks, copies.start)
+    case = kills.Case(name, ranks)
     for moment in case.ended(number, times, part):
         yield {**vars(moment), "fault": moment.fault and moment.fault[-20_000:]}
 
 
 def met(out: str, other: str, part: int, times: int, files: Path) -> Iterator[dict]:
     _link(files)
-    crowd, chance = kills.Crowd(out, other, copies.start), random.Random(f"{out} {other} {part}")
+    crowd, chance = kills.Crowd(out, other), random.Random(f"{out} {other} {part}")
     for _ in range(times):
         try:
             yield {"codes": crowd.meet(chance.choice((0, 0, 0.02, 0.2, 1))), "fault": None}

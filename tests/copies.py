@@ -1,9 +1,11 @@
 """Commands in copies of this process, which has imported what they need: a start takes milliseconds, not seconds.
 
-torchrun is torch's own, and starts its processes as such copies, too.
+torchrun is torch's own, and starts its processes as such copies, too. What they inherit beside the modules is their
+environment, their folder, and the patches of the test that starts them.
 """
 
 import faulthandler
+import logging
 import math
 import os
 import pkgutil
@@ -15,12 +17,15 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
-import torch.distributed.run  # noqa: F401
+import torch
+import torch.distributed.run
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 from tqdm import tqdm
 from tqdm.std import TqdmDefaultWriteLock
@@ -33,6 +38,7 @@ TqdmDefaultWriteLock.mp_lock = None
 tqdm.monitor_interval = 0
 
 ENDING = {signal.SIGINT, signal.SIGTERM}
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 
 
 def import_all() -> None:
@@ -44,16 +50,18 @@ def import_all() -> None:
 
 
 class Copy:
-    """Runs `python -m MODULE ARGUMENTS...` in a copy of this process: what is used of `subprocess.Popen`."""
+    """Runs Python with these arguments in a copy of this process: what is used of `subprocess.Popen`."""
 
     def __init__(self, args, env, stdout=None, stderr=None, start_new_session=True) -> None:
         self.returncode: int | None = None
-        self._stderr = stderr
+        self._files = (stdout, stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         # Python drops what a signal raises at the end of a fork, and with it the release of the lock of its logging.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-        self.pid = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork of a process with threads: theirs sleep
+            self.pid = os.fork()
         if self.pid == 0:
             _run([str(word) for word in args], env, stdout, stderr)
         try:
@@ -76,6 +84,10 @@ class Copy:
             time.sleep(0.005)
         return self.returncode
 
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
         """Where it hangs, it and all that it started say where they are, and are ended."""
         hung = ""
@@ -89,10 +101,15 @@ class Copy:
                     os.kill(each, signal.SIGUSR1)
             time.sleep(1)
             end_all(*every)
-        self._stderr.seek(0)
-        said = self._stderr.read()
-        assert not hung, f"{hung}: {said}"
-        return "", said
+        out, err = map(_content, self._files)
+        assert not hung, f"{hung}: {err}"
+        return out, err
+
+
+def _content(file: IO[str]) -> str:
+    with file:
+        file.seek(0)
+        return file.read()
 
 
 def started_by(pid: int) -> list[int]:
@@ -115,8 +132,17 @@ def end_all(*pids: int) -> None:
 
 def start(*words: object) -> Copy:
     """Python with these arguments, on one core, in a session of its own."""
-    stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
-    return Copy([sys.executable, *words], {**os.environ, "OMP_NUM_THREADS": "1"}, subprocess.DEVNULL, stderr)
+    files = (tempfile.TemporaryFile("w+", errors="replace") for _ in range(2))  # noqa: SIM115
+    return Copy([sys.executable, *words], {**os.environ, "OMP_NUM_THREADS": "1"}, *files)
+
+
+def wait_for(condition: Callable[[], object], process: Copy, seconds: float = 60) -> None:
+    """Until the condition holds, while the process runs."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
@@ -129,15 +155,10 @@ def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         os.environ.clear()
         os.environ.update(env)
-        empty = os.open(os.devnull, os.O_RDWR)
-        for number, file in enumerate((subprocess.DEVNULL, stdout, stderr)):
-            if file is not None:
-                os.dup2(empty if file == subprocess.DEVNULL else file.fileno(), number)
+        _begin_anew(stdout, stderr)
         faulthandler.register(signal.SIGUSR1, 2)
         subprocess_handler.Popen = Copy
-        _, module, *rest = args[args.index("-m") :]
-        sys.argv = [module, *rest]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        _execute([word for word in args[1:] if word != "-u"])
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -149,3 +170,30 @@ def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _begin_anew(stdout, stderr) -> None:
+    """Without what pytest has changed: the streams, the handlers of logs and the filters of warnings."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, file in ((1, stdout), (2, stderr)):
+        if file is not None:
+            os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+    logging.getLogger().handlers.clear()
+    warnings.resetwarnings()
+    for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", category)
+    torch.set_num_threads(1)
+
+
+def _execute(words: list[str]) -> None:
+    match words:
+        case ["-m", module, *rest]:
+            sys.argv = [module, *rest]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case ["-c", code, *rest]:
+            sys.argv = ["-c", *rest]
+            exec(code, {"__name__": "__main__"})
+        case [script, *rest]:
+            sys.argv = [script, *rest]
+            runpy.run_path(script, run_name="__main__")

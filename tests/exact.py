@@ -1,4 +1,4 @@
-"""Exact denoisers for the tests, and a solver that only tests need."""
+"""Exact denoisers for the tests, and solvers that only tests need."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,6 +7,7 @@ import torch
 
 import restart_sampling as rs
 from restart_sampling.sampling.solvers.integrals import interpolation_weights
+from restart_sampling.sampling.solvers.protocol import SolverDefaults, velocity
 
 MEANS = torch.tensor([[1.0, 0.5, -0.8], [-1.0, 0.2, 0.4], [0.3, -1.2, 0.9]], dtype=torch.float64)
 LOG_WEIGHTS = torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64)
@@ -36,6 +37,25 @@ class DPMSolverPP3MPublished(rs.DPMSolverPlusPlus3M):
     def weights(self, process, now, then, clocks):
         moments = self.form.moments(process, now, then, len(clocks))
         return interpolation_weights(clocks, [moment / 2 if k == 2 else moment for k, moment in enumerate(moments)])
+
+
+@dataclass(frozen=True)
+class RungeKutta4(SolverDefaults):
+    """The classical method, of four calls a step, which the library does not have."""
+
+    name: ClassVar[str] = "rk4"
+    order: ClassVar[int] = 4
+    calls: ClassVar[int] = 4
+
+    def step(self, denoise, x, move, memory=None, process=rs.VE):
+        size, middle = move.then - move.now, (move.now + move.then) / 2
+        first = velocity(denoise, x, move.now, process)
+        if move.then == 0:
+            return x + size * first, memory
+        second = velocity(denoise, x + size / 2 * first, middle, process)
+        third = velocity(denoise, x + size / 2 * second, middle, process)
+        fourth = velocity(denoise, x + size * third, move.then, process)
+        return x + size * (first + 2 * second + 2 * third + fourth) / 6, memory
 
 
 def solver_by_name(name):

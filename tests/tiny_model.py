@@ -1,17 +1,11 @@
-"""The file of a network small enough to draw an image in a millisecond, and commands in processes of their own."""
+"""The file of a network small enough to draw an image in a millisecond."""
 
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import torch
 
 from restart_sampling.models.checkpoint import Checkpoint, write_safetensors
 from restart_sampling.models.denoiser import EDMPrecond
-
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 
 
 def tiny_model_file(path: Path, size: int = 8, **other: object) -> Path:
@@ -35,25 +29,3 @@ def tiny_model_file(path: Path, size: int = 8, **other: object) -> Path:
     checkpoint = Checkpoint(path, "safetensors", "EDMPrecond", arguments, model.state_dict(), None, None, None, "")
     write_safetensors(checkpoint, path, overwrite=True)
     return path
-
-
-def start(*words: str | int | Path) -> subprocess.Popen:
-    """Python with these arguments, on one core, in a session of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
-
-
-def wait_for(condition, process: subprocess.Popen, seconds: float = 60) -> None:
-    """Until the condition holds, while the process runs."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.001)

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import chdir, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,9 @@ sys.path.extend(str(Path(__file__).parents[1] / each) for each in ("", "images",
 
 import torch
 
+from copies import TORCHRUN, start
 from sweeps import made_up, results_file, tiny_files
 from tiny import image_folder, pictures
-from tiny_model import TORCHRUN, start
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 MODEL = ("--model", "tiny.safetensors")
@@ -190,11 +190,10 @@ class Case:
     Args:
         name: of `COMMANDS`.
         ranks: processes.
-        start: starts Python with such arguments.
     """
 
-    def __init__(self, name: str, ranks: int, start: Callable = start) -> None:
-        self.name, self.ranks, self._start = name, ranks, start
+    def __init__(self, name: str, ranks: int) -> None:
+        self.name, self.ranks = name, ranks
         before = time.monotonic()
         self._finish()
         self.seconds = time.monotonic() - before
@@ -203,9 +202,8 @@ class Case:
     def ended(self, number: signal.Signals, moments: int, part: int = 0) -> Iterator[Moment]:
         """Ends it at so many moments by a signal, and goes on."""
         chance = random.Random(f"{self.name} {self.ranks} {number} {part}")
-        begin = 0.3 if self._start is start else 0  # before that, it imports
         for _ in range(moments):
-            moment = Moment(chance.uniform(begin, 1) * self.seconds)
+            moment = Moment(chance.uniform(0, 1) * self.seconds)
             try:
                 self._end_at(moment, number)
             except AssertionError as error:
@@ -214,7 +212,7 @@ class Case:
 
     def _end_at(self, moment: Moment, number: signal.Signals) -> None:
         _remove()
-        process = self._start(*command(self.name, self.ranks))
+        process = start(*command(self.name, self.ranks))
         time.sleep(moment.seconds)
         if process.poll() is None:
             moment.ended = True
@@ -230,7 +228,7 @@ class Case:
         if self.name in ONCE and any(path.name.startswith("out") for path in _made()):
             if self.name != "text coco" or Path("out/subset.csv").exists():
                 assert _without_locks(hashes()) == self.whole, "a part stands for the whole"
-                again = self._start(*command(self.name, self.ranks))
+                again = start(*command(self.name, self.ranks))
                 _, stderr = again.communicate(timeout=300)
                 assert again.returncode == 2, stderr
                 assert not _partials(), f"left: {_partials()}"
@@ -243,7 +241,7 @@ class Case:
         assert not _partials(), f"left: {_partials()}"
 
     def _finish(self) -> None:
-        process = self._start(*command(self.name, self.ranks))
+        process = start(*command(self.name, self.ranks))
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
 
@@ -265,33 +263,31 @@ class Crowd:
     Args:
         out: a folder, or a zip.
         other: the plan of the second; that of the first is `SLOW`.
-        start: as of `Case`.
     """
 
-    def __init__(self, out: str, other: str, start: Callable = start) -> None:
-        self._start = start
+    def __init__(self, out: str, other: str) -> None:
         self.plans = (SLOW, other)
         self.words = {plan: ("generate", *DRAW, "--plan", plan, "--out", out) for plan in self.plans}
         self.whole = {}
         for plan, words in self.words.items():
             _remove()
-            _, stderr = self._start("-m", "restart_sampling", *words).communicate(timeout=300)
+            _, stderr = start("-m", "restart_sampling", *words).communicate(timeout=300)
             self.whole[plan] = hashes()
             assert self.whole[plan], stderr
 
     def meet(self, delay: float) -> tuple[int, int]:
         """Starts both, the second so many seconds later; returns their exit codes, or raises AssertionError."""
         _remove()
-        first = self._start("-m", "restart_sampling", *self.words[self.plans[0]])
+        first = start("-m", "restart_sampling", *self.words[self.plans[0]])
         time.sleep(delay)
-        second = self._start("-m", "restart_sampling", *self.words[self.plans[1]])
+        second = start("-m", "restart_sampling", *self.words[self.plans[1]])
         said = [process.communicate(timeout=300)[1] for process in (first, second)]
         codes = (first.returncode, second.returncode)
         assert not any("Traceback" in each for each in said), said
         assert codes in ((0, 2), (2, 0)) or (codes == (0, 0) and self.plans[0] == self.plans[1]), said
         winner = self.plans[codes.index(0)]
         assert hashes() == self.whole[winner], said
-        again = self._start("-m", "restart_sampling", *self.words[winner]).communicate(timeout=300)[1]
+        again = start("-m", "restart_sampling", *self.words[winner]).communicate(timeout=300)[1]
         assert "is complete" in again, again
         assert not _partials(), _partials()
         return codes

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import zipfile
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from copies import start, wait_for
 from restart_sampling.cli import main
 from restart_sampling.images.image_set import read_images
 
@@ -105,20 +105,15 @@ def test_bad_places_end_in_one_sentence(run, folder, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("out", ["out.zip", "out"])
-def test_ctrl_c_leaves_nothing(out, tmp_path):
+def test_ctrl_c_leaves_nothing(out, tmp_path, monkeypatch):
     image = io.BytesIO()
     Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(image, "png")
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
         for number in range(20_000):
             archive.writestr(f"{number}.png", image.getvalue())
-    command = [sys.executable, "-m", "restart_sampling", "dataset", "in.zip", out, "--workers", "2"]
-    command += ["--resolution", "128x128"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    until = time.monotonic() + 30
-    while not list(tmp_path.glob(".out*.partial")) and time.monotonic() < until:
-        time.sleep(0.05)
+    monkeypatch.chdir(tmp_path)
+    process = start("-m", "restart_sampling", "dataset", "in.zip", out, "--workers", "2", "--resolution", "128x128")
+    wait_for(lambda: list(tmp_path.glob(".out*.partial")), process)
     time.sleep(1.5)  # the workers have begun
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, stderr = process.communicate(timeout=30)

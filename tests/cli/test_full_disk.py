@@ -3,11 +3,12 @@
 from errno import ENOSPC
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from copies import start
 from restart_sampling.base.files import FullDiskError, append_line, atomic_folder, write_bytes
-from tiny import image_folder, pictures
-from tiny_model import start
+from tiny import image_folder
 
 # A file that may not grow any further fails as a full disk does, with another number.
 LIMITED = """
@@ -20,13 +21,14 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_FSIZE, 2 * (int(sys.argv[1]),))
     main(sys.argv[2:])
 """
-MEASURE = ("--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt")
+TRUST = ("--detector", "tiny.pt", "--trust-detector")
+MEASURE = ("--model", "tiny.safetensors", "--reference", "ref.npz", *TRUST)
 TRAIN = ("--parametrization", "edm", "--channels", 8, "--channel-mult", "1,1", "--blocks", 1, "--images", 64)
 CASES = {
     "train": (200_000, ("train", "data", "--out", "out", *TRAIN, "--batch", 32), "out/state.pt"),
-    "dataset folder": (100, ("dataset", "data", "out", "--workers", 1), "out"),
+    "dataset folder": (600, ("dataset", "data", "out", "--workers", 1), "out"),
     "dataset zip": (3000, ("dataset", "data", "out.zip", "--workers", 1), "out.zip"),
-    "reference": (300, ("reference", "data", "--detector", "tiny.pt", "--out", "out.npz"), "out.npz"),
+    "reference": (300, ("reference", "data", *TRUST, "--out", "out.npz"), "out.npz"),
     "evaluate": (1000, ("evaluate", *MEASURE, "--plan", "2", "--seeds", "0-39", "--results", "out.jsonl"), "out.jsonl"),
     "sweep": (600, ("sweep", *MEASURE, "--plans", "2", "--images", 40, "--out", "out"), "out/"),
 }
@@ -39,7 +41,8 @@ MARKED = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for
 @pytest.mark.parametrize("case", MARKED)
 def test_one_sentence_with_the_file_and_its_bytes(case, place):
     limit, words, path = CASES[case]
-    image_folder(Path("data"), pictures(40))
+    noise = np.random.default_rng(0).integers(0, 256, (40, 3, 16, 16), np.uint8)
+    image_folder(Path("data"), noise)  # of 800 bytes each: more than all that is said, which is in files too
     Path("limited.py").write_text(LIMITED)
     process = start("limited.py", limit, *words)
     _, stderr = process.communicate(timeout=60)

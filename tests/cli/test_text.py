@@ -3,10 +3,7 @@
 import csv
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from copies import TORCHRUN, start
 from restart_sampling.base.numbers import with_error
 from restart_sampling.evaluation import aesthetic
 from restart_sampling.evaluation.clip import ClipScore, load_clip, preprocess
@@ -118,13 +116,10 @@ def test_world_size_does_not_matter(place, run, clip):
     arguments = ["text", "score", "images", "--prompts", "images/subset.csv", "--metrics", "clip", "--clip", str(clip)]
     arguments += ["--batch", "2", "--json"]
     one = json.loads(run(*arguments)[1])
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "restart_sampling"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command, *arguments], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    many = json.loads(done.stdout.strip().splitlines()[-1])
+    process = start(*TORCHRUN, "--nproc_per_node=2", "-m", "restart_sampling", *arguments)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    many = json.loads(stdout.splitlines()[-1])
     assert (many["clip_score"], many["clip_score_error"]) == (one["clip_score"], one["clip_score_error"])
     assert (many["device"], many["images"]) == ("2 x cpu", 7)
     assert len(list(read_results(Path("results.jsonl")))) == 2

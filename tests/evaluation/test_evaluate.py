@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from copies import TORCHRUN, start
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import with_error
 from restart_sampling.base.numerics import full_float32
@@ -29,6 +28,7 @@ from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.statistics import Statistics
 from restart_sampling.images.image_set import read_images
 from tiny import detector_file, image_folder, pictures, torchscript_file
+from tiny_model import tiny_model_file
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 SHARED = Path(os.environ.get("RESTART_SAMPLING_SHARED", "../shared"))
@@ -113,7 +113,7 @@ def test_folder_zip_and_batch_size_do_not_matter(place, run):
 
 
 def test_streamed_and_written_images_have_identical_statistics(place, run):
-    shared = ["--model", "cifar10-small", "--plan", "2", "--seeds", "0-23", "--guidance", "1.5"]
+    shared = ["--model", tiny_model_file(Path("tiny.safetensors")), "--plan", "2", "--seeds", "0-23", "--guidance", 1.5]
     code, _, err = run("generate", *shared, "--out", "written")
     assert code == 0, err
     streamed, read = evaluate(run, *shared), evaluate(run, "written")
@@ -205,7 +205,8 @@ def test_the_order_of_the_classes_does_not_matter_where_they_have_names(place, r
 
 def test_plans_on_the_same_seeds_are_paired(place, run):
     code, out, _ = run(
-        *("evaluate", "--model", "cifar10-small", "--plan", "2", "--plan", "2 churn=1", "--seeds", "0-23"),
+        *("evaluate", "--model", tiny_model_file(Path("tiny.safetensors")), "--plan", "2", "--plan", "2 churn=1"),
+        *("--seeds", "0-23"),
         *("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector"),
     )
     assert code == 0
@@ -235,24 +236,11 @@ def test_world_size_does_not_matter(size, place, run):
     """Under torchrun with gloo; the last of three processes has no images at all with batches of 40."""
     metrics = ("--metrics", "fd,kid,pr,fd-infinity,per-class", "--batch", "40")
     one = evaluate(run, "other", *metrics)
-    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={size}", "-m", "restart_sampling"]
-    arguments = [
-        "evaluate",
-        "other",
-        *metrics,
-        "--reference",
-        "ref.npz",
-        "--detector",
-        "tiny.pt",
-        "--trust-detector",
-        "--json",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command, *arguments], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    many = json.loads(done.stdout.strip().splitlines()[-1])
+    arguments = ("evaluate", "other", *metrics, "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector")
+    process = start(*TORCHRUN, f"--nproc_per_node={size}", "-m", "restart_sampling", *arguments, "--json")
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    many = json.loads(stdout.splitlines()[-1])
     assert many["pixels_sha256"] == one["pixels_sha256"]
     assert many["device"] == f"{size} x cpu"
     for key in ("frechet_distance", "frechet_distance_error", "kernel_distance", "precision", "recall"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.lock import locked
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison import run as comparison
@@ -21,7 +22,7 @@ from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.from_network import from_edm
 from tiny import detector_file, image_folder, pictures
-from tiny_model import TORCHRUN, start, tiny_model_file, wait_for
+from tiny_model import tiny_model_file
 
 # Takes its time for each batch, and says who it is.
 SLOW = """

@@ -6,6 +6,7 @@ import html
 import io
 import json
 import re
+from contextlib import chdir
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import browser
 import pytest
 from PIL import Image
 
+from restart_sampling.cli import main
 from restart_sampling.comparison.comparable import read_sweep
 from restart_sampling.comparison.published import NOTES
 from sweeps import PLANS, SWEEP, lines, made_up, plans_file, result, results_file
@@ -44,11 +46,23 @@ class Page(HTMLParser):
         return [attributes for each, attributes in self.elements if each == tag]
 
 
+@pytest.fixture(scope="module")
+def made(tiny, tmp_path_factory):
+    """The folder of a sweep and its report."""
+    folder = tmp_path_factory.mktemp("swept")
+    for file in tiny.iterdir():
+        (folder / file.name).symlink_to(file)
+    with chdir(folder):
+        for words in ((*SWEEP, "--plans", plans_file()), ("report", "out", "--out", "report.html")):
+            with pytest.raises(SystemExit) as end:
+                main([str(word) for word in words])
+            assert end.value.code == 0
+    return folder
+
+
 @pytest.fixture
-def swept(place, run):
-    assert run(*SWEEP, "--plans", plans_file())[0] == 0
-    code, _, err = run("report", "out", "--out", "report.html")
-    assert code == 0, err
+def swept(made, monkeypatch):
+    monkeypatch.chdir(made)
     return Path("report.html").read_text()
 
 
@@ -276,14 +290,13 @@ def test_in_a_browser(swept):
     assert seen["resources"] == seen["dark"] == 0
 
 
-def test_the_verdict_is_on_top_and_no_column_is_there_twice(place, run, swept):
+def test_the_verdict_is_on_top_and_no_column_is_there_twice(tmp_path, run, swept):
     assert swept.index("<h2>Verdict</h2>") < swept.index("<h2>Figures</h2>")
     assert "The lowest distance is that of" in html.unescape(swept)
     heads = re.findall(r'<th[^>]*><button type="button">([^<]*)</button></th>', swept)
     assert heads[:3] == ["row", "family", "NFE"]  # rows without names are called as their plans
     assert len(set(heads)) == len(heads)
-    Path("named").mkdir()
-    results_file(*(result(plan, 1.0, name=f"row {plan}") for plan in PLANS), name="named/results.jsonl")
-    assert run("report", "named", "--out", "named.html")[0] == 0
-    heads = re.findall(r'<button type="button">([^<]*)</button>', Path("named.html").read_text())
+    results_file(*(result(plan, 1.0, name=f"row {plan}") for plan in PLANS), name=tmp_path / "results.jsonl")
+    assert run("report", tmp_path, "--out", tmp_path / "named.html")[0] == 0
+    heads = re.findall(r'<button type="button">([^<]*)</button>', (tmp_path / "named.html").read_text())
     assert heads[:4] == ["row", "plan", "family", "NFE"]

@@ -2,19 +2,22 @@
 
 import csv
 import json
+import shutil
 import zipfile
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.files import is_partial
+from restart_sampling.cli import main
 from restart_sampling.images.image_set import read_images
 from restart_sampling.images.prompts import read_prompts
 from tiny import detector_file, image_folder, pictures
 from tiny_clip import clip_folder
-from tiny_model import TORCHRUN, start, wait_for
 
 PROMPTS = ["a cat", "two dogs, running", 'a "red" bus', "the sea\nat night", "x", "rain", "an old man"]
 
@@ -28,6 +31,25 @@ def place(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(PROMPTS)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def drawn(folder, tmp_path_factory):
+    """The images of the prompts, as the command with the usual words makes them."""
+    place = tmp_path_factory.mktemp("drawn")
+    with chdir(place):
+        Path("sd").symlink_to(folder())
+        write(PROMPTS)
+        with pytest.raises(SystemExit) as end:
+            main(words())
+    assert end.value.code == 0
+    return place / "images"
+
+
+@pytest.fixture
+def there(place, drawn):
+    """A folder with the same, and these images."""
+    shutil.copytree(drawn, "images")
 
 
 def write(prompts, name="prompts.csv"):
@@ -92,15 +114,16 @@ def test_what_it_will_do_is_said_before(place, run):
 
 
 def test_the_papers_restarts_in_another_model_are_noted_before(place, run, folder):
-    code, _, stderr = run(*words(scheduler="restart", steps=None, model=folder("sdxl"), images=1))
+    code, _, stderr = run(
+        *words("images", "--dry-run", scheduler="restart", steps=None, model=folder("sdxl"), images=1)
+    )
     assert code == 0, stderr
     assert "note     restart's intervals are the paper's for Stable Diffusion 1.5, and StableDiffusionXL" in stderr
     assert stderr.index("note") < stderr.index("NFE")
     assert "note" not in run(*words("others", steps=1, images=1))[2]
 
 
-def test_the_manifest_says_what_made_them(place, run, model):
-    generate(run)
+def test_the_manifest_says_what_made_them(there, model):
     manifest = json.loads(Path("images/manifest.json").read_text())
     made = manifest["run"]
     assert (made["model_sha256"], made["sampler"], made["guidance"]) == (model().sha256, "ddpm:3", 7.5)
@@ -109,8 +132,7 @@ def test_the_manifest_says_what_made_them(place, run, model):
     assert {"diffusers", "transformers", "torch"} <= manifest["versions"].keys()
 
 
-def test_a_zip_has_the_same_images_and_its_prompts_beside_it(place, run):
-    generate(run)
+def test_a_zip_has_the_same_images_and_its_prompts_beside_it(there, run):
     result = generate(run, "images.zip")
     assert result["prompts"] == "images.subset.csv"
     assert read_prompts(Path("images.subset.csv")) == PROMPTS
@@ -120,16 +142,14 @@ def test_a_zip_has_the_same_images_and_its_prompts_beside_it(place, run):
             assert archive.read(name) == Path("images", name).read_bytes()
 
 
-def test_other_batch_sizes_give_the_same_images(place, run):
-    generate(run)
+def test_other_batch_sizes_give_the_same_images(there, run):
     for batch in (1, 3, 7):
         generate(run, f"batch-{batch}", batch=batch)
         difference = pixels(f"batch-{batch}").astype(int) - pixels("images")
         assert np.abs(difference).max() <= 1
 
 
-def test_the_first_prompts_are_the_first_images(place, run):
-    generate(run)
+def test_the_first_prompts_are_the_first_images(there, run):
     generate(run, "first", images=4)
     assert read_prompts(Path("first/subset.csv")) == PROMPTS[:4]
     for number in range(4):
@@ -137,8 +157,7 @@ def test_the_first_prompts_are_the_first_images(place, run):
         assert Path("first", name).read_bytes() == Path("images", name).read_bytes()
 
 
-def test_a_finished_run_is_checked_and_a_damaged_image_made_again(place, run):
-    generate(run)
+def test_a_finished_run_is_checked_and_a_damaged_image_made_again(there, run):
     whole = contents(Path("images"))
     code, _, stderr = run(*words())
     assert code == 0
@@ -148,9 +167,8 @@ def test_a_finished_run_is_checked_and_a_damaged_image_made_again(place, run):
     assert contents(Path("images")) == whole
 
 
-def test_the_users_own_table_is_left_alone(place, run):
+def test_the_users_own_table_is_left_alone(there, run):
     """--prompts DIR/subset.csv of a run that is there, which has more columns than ours."""
-    generate(run)
     content = b"id,caption,author\n" + b"".join(f"{n},text {n},me\n".encode() for n in range(7))
     Path("images/subset.csv").write_bytes(content)
     code, _, stderr = run(*words(prompts="images/subset.csv"))
@@ -176,10 +194,9 @@ def test_the_users_own_table_is_left_alone(place, run):
         ({"batch": 3}, "made with --batch 2, not 3"),
     ],
 )
-def test_something_else_in_the_same_place_is_refused(options, differs, place, run, folder):
+def test_something_else_in_the_same_place_is_refused(options, differs, there, run, folder):
     if "model" in options:
         options = {"model": folder("sdxl")}
-    generate(run)
     whole = contents(Path("images"))
     code, stdout, stderr = run(*words(**options))
     assert (code, stdout) == (2, "")
@@ -252,7 +269,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(out, place, run):
     generate(run, whole_out)
     Path("slow.py").write_text(SLOW)
     process = start("slow.py", *words(out))
-    blocks = Path("images.zip.blocks") if out == "images.zip" else Path("images/.blocks")
+    blocks = Path("images.zip.blocks/.blocks" if out == "images.zip" else "images/.blocks")
 
     def done():
         return [path for path in blocks.glob("0*") if not is_partial(path)] if blocks.exists() else []

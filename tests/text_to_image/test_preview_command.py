@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from restart_sampling.cli.text.preview import sample_prompt
+from restart_sampling.generation.drawing import Batch
 from restart_sampling.pictures.side_by_side import plot_side_by_side
 from restart_sampling.pictures.style import styles
-from restart_sampling.text_to_image.drawing import Request, prepare
+from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
 from restart_sampling.text_to_image.samplers import Sampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,7 +44,14 @@ def test_a_picture_and_a_table(place, run):
         assert picture.width > picture.height > 400
 
 
-def test_default_samplers(place, run):
+@pytest.fixture
+def undrawn(monkeypatch):
+    """What takes no part in a statement: the images."""
+    grey = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    monkeypatch.setattr(TextDrawing, "draw", lambda self, seeds, advance: iter([Batch(tuple(seeds), None, grey)]))
+
+
+def test_default_samplers(place, run, undrawn):
     code, stdout, stderr = preview(run, "--seeds", "0", "--json")
     assert code == 0, stderr
     result = json.loads(stdout)
@@ -52,7 +60,7 @@ def test_default_samplers(place, run):
     assert [each["network_evaluations"] for each in result["samplers"]] == [100, 200, 102, 128]
 
 
-def test_default_samplers_of_flow_models(place, run):
+def test_default_samplers_of_flow_models(place, run, undrawn):
     code, stdout, stderr = preview(run, "--seeds", "0", "--json", model="sd3")
     assert code == 0, stderr
     assert [each["nfe"] for each in json.loads(stdout)["samplers"]] == [28, 29, 34]
@@ -66,7 +74,7 @@ def test_every_row_is_checked_before_the_network_is_evaluated(place, run, monkey
     assert "sampler 'restart:9 [3,2,0.1,99]' at guidance 3: " in stderr
 
 
-def test_the_papers_restarts_in_another_model_are_noted_once(place, run):
+def test_the_papers_restarts_in_another_model_are_noted_once(place, run, undrawn):
     rows = ("--sampler", "restart:30 restart_solver=euler", "--sampler", "restart:25", "--sampler", "ddim:2")
     code, _, stderr = preview(run, *rows, "--seeds", "0", model="sdxl")
     assert code == 0, stderr

@@ -203,10 +203,15 @@ def test_what_is_no_row_is_refused(begin):
 
 IMPORTS = [
     "import restart_sampling.text_to_image as t; t.steps_preset(30); assert 'torch' not in sys.modules",
-    "import restart_sampling as rs; rs.guidance_preset(3.0); assert 'torch' not in sys.modules",
-    "import restart_sampling as rs; from restart_sampling import *; assert 'diffusers' not in sys.modules",
-    "import restart_sampling as rs; assert rs.text_to_image.RestartScheduler is rs.RestartScheduler",
-    "import restart_sampling as rs; assert rs.FlowMatchRestartScheduler.__module__ == 'restart_sampling.text_to_image'",
+    """
+import restart_sampling as rs
+assert rs.text_to_image.guidance_preset(3.0) == rs.guidance_preset(3.0)
+assert 'torch' not in sys.modules
+from restart_sampling import *
+assert 'diffusers' not in sys.modules
+assert rs.FlowMatchRestartScheduler.__module__ == 'restart_sampling.text_to_image'
+assert rs.text_to_image.RestartScheduler is rs.RestartScheduler
+""",
 ]
 
 

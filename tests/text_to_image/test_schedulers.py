@@ -3,8 +3,6 @@
 import pickle
 import re
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,9 +17,9 @@ from scheduler_runs import FLOW_PLAN, PLAN, network, run, start, ticks
 from tiny_pipelines import SD, generators
 
 import restart_sampling as rs
+from exact import RungeKutta4
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.solvers import by_name
-from restart_sampling.sampling.solvers.protocol import SolverDefaults, velocity
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
 
 
@@ -59,25 +57,6 @@ def test_without_restart_the_flow_scheduler_is_diffusers_own(solver, diffusers):
     ours = FlowMatchRestartScheduler(shift=3.0, solver=solver)
     expected = run(diffusers(shift=3.0), start(), num_inference_steps=12)
     torch.testing.assert_close(run(ours, start(), num_inference_steps=12)[-1], expected[-1], atol=1e-4, rtol=0)
-
-
-@dataclass(frozen=True)
-class RungeKutta4(SolverDefaults):
-    """The classical method, of four calls a step, which the library does not have."""
-
-    name: ClassVar[str] = "rk4"
-    order: ClassVar[int] = 4
-    calls: ClassVar[int] = 4
-
-    def step(self, denoise, x, move, memory=None, process=rs.VE):
-        size, middle = move.then - move.now, (move.now + move.then) / 2
-        first = velocity(denoise, x, move.now, process)
-        if move.then == 0:
-            return x + size * first, memory
-        second = velocity(denoise, x + size / 2 * first, middle, process)
-        third = velocity(denoise, x + size / 2 * second, middle, process)
-        fourth = velocity(denoise, x + size * third, move.then, process)
-        return x + size * (first + 2 * second + 2 * third + fourth) / 6, memory
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,7 @@
 """The command as users meet it: a run killed and resumed, what it leaves, and how bad input is answered."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import restart_sampling as rs
+from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
 from restart_sampling.images.image_set import read_images
@@ -37,13 +34,15 @@ TINY = (
 LENGTH = ("--images", "6400")  # 200 steps
 
 
-def command(*arguments, processes=1):
-    launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}") if processes > 1 else ()
-    return [sys.executable, *launcher, "-m", "restart_sampling", "train", *map(str, arguments), "--device", "cpu"]
+def train(*arguments, processes=1):
+    launcher = (*TORCHRUN, f"--nproc_per_node={processes}") if processes > 1 else ()
+    return start(*launcher, "-m", "restart_sampling", "train", *arguments, "--device", "cpu")
 
 
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+def finish(process):
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out, err
 
 
 def history(run_folder):
@@ -52,11 +51,10 @@ def history(run_folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(folder, tmp_path_factory):
-    """A run of the real process to its end: its folder, standard output and standard error."""
+    """A run of a process of its own to its end: its folder, standard output and standard error."""
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    arguments = command(folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, "--json")
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment())
-    return out, done.stdout, done.stderr
+    process = train(folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, "--json")
+    return out, *finish(process)
 
 
 def test_the_run_leaves_what_it_says(undisturbed, folder):
@@ -111,25 +109,22 @@ def test_the_model_is_one_of_ours(undisturbed, run, tmp_path):
 
 def test_killed_and_resumed_it_makes_the_same_bytes(undisturbed, folder, tmp_path):
     out = tmp_path / "killed"
-    arguments = command(
-        *(folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, "--save-minutes", "0.002")
-    )
+    words = (folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, "--save-minutes", "0.02")
     for sign in ("model.safetensors", "samples-*.png"):  # in the middle of the first save, and after a state was saved
-        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env=environment())
-        deadline = time.monotonic() + 60
-        while not list(out.glob(sign)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process = train(*words)
+        wait_for(lambda sign=sign: list(out.glob(sign)), process)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
     assert (out / "state.pt").exists()
     assert not (out / "samples-6400.png").exists()
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment())
+    _, stderr = finish(train(*words))
     assert (out / "model.safetensors").read_bytes() == (undisturbed[0] / "model.safetensors").read_bytes()
     assert not list(out.glob(".*"))
     images = [line["images"] for line in history(out)]
     assert images == sorted(set(images))
     assert images[-1] == 6400
-    assert "goes on: it has trained on" in done.stderr
+    assert "goes on: it has trained on" in stderr
 
 
 def test_a_finished_run_does_nothing_and_says_so(undisturbed, folder, run):
@@ -202,7 +197,7 @@ def test_two_processes_train_as_one(folder, run, tmp_path):
 
     one, two = tmp_path / "one", tmp_path / "two"
     assert run("train", *words(one), "--device", "cpu")[0] == 0
-    subprocess.run(command(*words(two), processes=2), check=True, capture_output=True, env=environment())
+    finish(train(*words(two), processes=2))
     alone, together = history(one), history(two)
     assert [line["images"] for line in alone] == [line["images"] for line in together] == [32, 64]
     for mine, other in zip(alone, together, strict=True):

@@ -418,12 +418,12 @@ def test_stage_0_takes_as_many_seeds_as_its_time_allows(monkeypatch):
 
 
 def test_sliced_wasserstein_of_shifted_data_is_the_shift():
-    data = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    distance = rs.sliced_wasserstein(data, directions=500)
+    data = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    distance = rs.sliced_wasserstein(data, directions=2000)
     assert distance(data) == 0
     shift = torch.tensor([0.6, 0.0, -0.8])
     assert distance(data + shift) == pytest.approx(1 / 3**0.5, rel=0.03)  # of a unit shift, seen from all directions
-    assert distance(data[:1000]) < 0.1
+    assert distance(data[:250]) < 0.1
 
 
 class Paced(AllAlike):

@@ -128,7 +128,12 @@ def _images_tab(models: Sequence[str], tuned: Sequence[Path], device: torch.devi
             lambda name, *texts: _refresh(load(name).net, texts), [model, *plan_texts], [*abouts, paths], **live
         )
         gr.on([text.input, text.blur], _follow, text, sliders, **live)  # without a key a paste is a change only
-        start.input(lambda name, chosen: _start(load(name).plans[chosen]), [model, start], [text, *sliders], **live)
+        start.input(
+            lambda name, chosen: [plan := load(name).plans[chosen], *_follow(plan)],
+            [model, start],
+            [text, *sliders],
+            **live,
+        )
         for name, slider in zip(SLIDERS, sliders, strict=True):
             slider.input(partial(_move, name), [text, *sliders], [text, column["about"]], **live)
 
@@ -241,10 +246,6 @@ def _follow(text: str) -> list[Any]:
     except InputError:
         return [gr.skip()] * len(SLIDERS)
     return [gr.skip() if position is None else position for position in positions]
-
-
-def _start(text: str) -> list[Any]:
-    return [text, *_follow(text)]
 
 
 def _move(name: str, text: str, *positions: float | str) -> list[Any]:

@@ -15,6 +15,8 @@ from restart_sampling.cli.dry_run import dry_run_option, estimate_dataset, leavi
 from restart_sampling.cli.options import ProgressBar, describe_source, json_option, print_json, print_settings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from restart_sampling.images.transforms import Crop
 
 
@@ -121,10 +123,8 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _classes(labels: object) -> str:
-    import numpy as np
-
+def _classes(labels: np.ndarray | None) -> str:
     if labels is None:
         return "no labels"
-    count = len(np.unique(labels))  # type: ignore[call-overload]
+    count = len(set(labels.tolist()))
     return f"{count} class{'es' * (count > 1)}"

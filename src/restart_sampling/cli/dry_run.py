@@ -75,11 +75,15 @@ def estimate_images(drawing: Drawing, store: BlockStore, processes: int) -> dict
 
 
 def estimate_rows(rows: Sequence[Row], there: Mapping[str, Any], comparison: Comparison) -> dict[str, Any]:
-    """What `print_estimate` needs of rows that are measured: the sums of one at a time, and for prompts its images."""
+    """What `print_estimate` needs of rows that are measured, without those that the first process finds there.
+
+    Their bytes are those of the sums of one at a time, and of the images of prompts.
+    """
     from restart_sampling.comparison.text_comparison import TextComparison
     from restart_sampling.generation.timing import seconds_per_image
 
-    missing = [(row, row.drawing) for row in rows if row.name not in there and row.drawing]
+    finished = comparison.ranks.gather(list(there))[0]
+    missing = [(row, row.drawing) for row in rows if row.name not in finished and row.drawing]
     images = sum(row.images for row, _ in missing)
     if not missing:
         return {"images": 0, "seconds": 0.0, "bytes": 0}
@@ -147,15 +151,20 @@ def estimate_tuning(
     return {"nfe": list(nfes), "seconds": seconds, "bytes": _OF_AN_NFE * (len(nfes) + with_map)}
 
 
-def print_estimate(out: Path, estimate: Mapping[str, Any], as_json: bool, by: str = "evaluations") -> None:
+def print_estimate(
+    out: Path, estimate: Mapping[str, Any], as_json: bool, *, shown: bool = True, by: str = "evaluations"
+) -> None:
     """Says how long it would take, how much disk it would need, and what is wrong with either.
 
     Args:
         out: what would be written.
         estimate: `seconds`, `bytes` (None: that depends on the size of the images) and, where it is known, `images`.
         as_json: whether to end with JSON.
+        shown: whether this process speaks to the user.
         by: of what the first ones were measured.
     """
+    if not shown:
+        return
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     free, size = shutil.disk_usage(there).free, estimate["bytes"]
     needed = "depends on the size of the images" if size is None else f"at most {_describe_bytes(size)}"

@@ -15,15 +15,14 @@ from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.numbers import with_error
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
+    ProcessOptions,
     describe_source,
-    device_option,
     drawn_batch_option,
     json_option,
-    pick_device,
     pick_plan,
     print_json,
     print_settings,
-    rank_timeout_option,
+    process_options,
 )
 from restart_sampling.cli.row_options import (
     SetupOptions,
@@ -69,8 +68,7 @@ _FOR_IMAGES = {"max_images"}
     help="A line is added for each set of images, and for each plan whose line is not there yet.",
 )
 @drawn_batch_option
-@device_option
-@rank_timeout_option
+@process_options
 @dry_run_option
 @json_option
 def evaluate(
@@ -85,8 +83,7 @@ def evaluate(
     asked: SamplerOptions,
     results: Path,
     batch: int | None,
-    device: str,
-    rank_timeout: float,
+    processes: ProcessOptions,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -108,9 +105,7 @@ def evaluate(
     if name is not None and seeds_text is None:
         raise InputError("--seeds is missing: which images of the model to evaluate, such as 0-49999")
     plans = [] if name is None else [pick_plan(text, settings, name) for text in plan_texts or (None,)]
-    chip = pick_device(device)
 
-    from restart_sampling.base.ranks import distributed
     from restart_sampling.comparison.evaluate import finished, plan_rows
     from restart_sampling.comparison.named_plans import row_of
     from restart_sampling.comparison.run import Comparison
@@ -118,7 +113,7 @@ def evaluate(
     from restart_sampling.generation.pace import BLOCK
     from restart_sampling.generation.seeds import parse_seeds
 
-    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+    with processes.ranks() as ranks, ExitStack() as held:
         model = None
         with ranks.one_goes_first():
             rows = [_row_of_files(path, max_images) for path in sources]
@@ -145,9 +140,7 @@ def evaluate(
                 if row.name in there:
                     click.echo(f"{describe_row(row)}: it is in {results} already", err=True)
         if dry_run:
-            estimate = estimate_rows(rows, ranks.gather(there)[0], comparison)
-            if ranks.first:
-                print_estimate(results, estimate, as_json)
+            print_estimate(results, estimate_rows(rows, there, comparison), as_json, shown=ranks.first)
             return
         with watching(rows, there, ranks.first, announced=True) as watch:
             outcomes = comparison.run(rows, there, watch)

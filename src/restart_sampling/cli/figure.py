@@ -62,8 +62,7 @@ def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: st
     if out.suffix and out.suffix[1:].lower() not in FORMATS:
         raise InputError(f"--out {out}: the suffix can be {', '.join(f'.{kind}' for kind in FORMATS)}, or none")
     check_writable(out)
-    read = read_text_rows if kind == "text" else read_sweep
-    found = read(results)
+    found = read_text_rows(results) if kind == "text" else read_sweep(results)
     for path in save_figure(plot(kind, found, paper, rows), out):
         click.echo(path, err=True)
     if found.damaged:

@@ -9,17 +9,16 @@ import click
 
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
+    ProcessOptions,
     check_images_place,
     describe_device,
     describe_nfe,
-    device_option,
     drawn_batch_option,
     json_option,
-    pick_device,
     pick_plan,
     print_json,
     print_settings,
-    rank_timeout_option,
+    process_options,
     write_images,
 )
 from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, preset_notes, sampler_options
@@ -34,8 +33,7 @@ from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, pre
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, or a file that ends in .zip.")
 @drawn_batch_option
 @sampler_options
-@device_option
-@rank_timeout_option
+@process_options
 @dry_run_option
 @json_option
 def generate(
@@ -46,8 +44,7 @@ def generate(
     out: Path,
     batch: int | None,
     asked: SamplerOptions,
-    device: str,
-    rank_timeout: float,
+    processes: ProcessOptions,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -59,15 +56,13 @@ def generate(
           --seeds 0-49999 --out imagenet.zip
     """
     check_images_place(out)
-    chip = pick_device(device)
 
     from restart_sampling.base.numerics import state_dtype
-    from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.drawing import check_channels, check_identity
     from restart_sampling.generation.seeds import cut, parse_seeds
     from restart_sampling.generation.store import BlockStore
 
-    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+    with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             plan = pick_plan(plan_text, settings, name)
             seeds = parse_seeds(seeds_text)
@@ -100,9 +95,7 @@ def generate(
             for note in preset_notes([plan], name):
                 click.echo(f"note: {note}", err=True)
         if dry_run:
-            estimate = estimate_images(drawing, store, ranks.size)
-            if ranks.first:
-                print_estimate(out, estimate, as_json)
+            print_estimate(out, estimate_images(drawing, store, ranks.size), as_json, shown=ranks.first)
             return
         written = write_images(drawing, store, run, name, ranks)
         if ranks.first and as_json:

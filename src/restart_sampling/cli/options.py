@@ -6,11 +6,12 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from functools import wraps
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.sources import Source
     from restart_sampling.sampling.plan import Plan
+
+T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BEFORE_LINES = 5.0
@@ -51,14 +54,6 @@ device_option = click.option(
     default="auto",
     show_default=True,
     help="Where to compute; auto takes cuda, then mps, then cpu.",
-)
-rank_timeout_option = click.option(
-    "--rank-timeout",
-    default=30.0,
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    metavar="MINUTES",
-    help="Under torchrun: end the run where a process does nothing for so long while others wait for it.",
 )
 batch_option = click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
 drawn_batch_option = click.option(
@@ -124,6 +119,42 @@ def as_one(name: str, kind: type, options: Sequence[Callable[..., Any]]) -> Call
     return add
 
 
+@dataclass(frozen=True)
+class ProcessOptions:
+    """What the user asks of the processes of a run: the values of `process_options`."""
+
+    device: str
+    rank_timeout: float
+
+    def ranks(self) -> AbstractContextManager[Ranks]:
+        """The processes, as `distributed` starts them.
+
+        Raises:
+            InputError: torch does not see such a device.
+        """
+        from restart_sampling.base.ranks import distributed
+
+        return distributed(pick_device(self.device), self.rank_timeout)
+
+
+process_options = as_one(
+    "processes",
+    ProcessOptions,
+    (
+        device_option,
+        click.option(
+            "--rank-timeout",
+            default=30.0,
+            show_default=True,
+            type=click.FloatRange(0, min_open=True),
+            metavar="MINUTES",
+            help="Under torchrun: end the run where a process does nothing for so long while others wait for it.",
+        ),
+    ),
+)
+"""Adds the options of a command that torchrun may start, which come to it as `processes`."""
+
+
 def pick_device(name: str) -> torch.device:
     """The device of this name; auto takes the fastest there is.
 
@@ -160,6 +191,14 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
     plan = Plan.parse(text).set(*settings)
     plan.path()  # what can be wrong with it without the model comes before the model
     return plan
+
+
+def read_list(kind: Callable[[str], T], text: str) -> list[T]:
+    """Values with commas between; [] where one of them cannot be read."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        return []
 
 
 def check_suffix(out: Path, what: str, suffix: str) -> None:

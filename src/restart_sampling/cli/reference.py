@@ -8,18 +8,17 @@ from pathlib import Path
 import click
 
 from restart_sampling.cli.options import (
+    ProcessOptions,
     ProgressBar,
     batch_option,
     check_suffix,
     describe_device,
     describe_source,
     detector_option,
-    device_option,
     json_option,
-    pick_device,
     print_json,
     print_settings,
-    rank_timeout_option,
+    process_options,
     trust_option,
 )
 
@@ -32,8 +31,7 @@ from restart_sampling.cli.options import (
 @click.option("--features", "keep_features", is_flag=True, help="Keep the features: kid, pr and per-class need them.")
 @click.option("--max-images", type=click.IntRange(2), help="Use so many, drawn as EDM does; default: all.")
 @batch_option
-@device_option
-@rank_timeout_option
+@process_options
 @json_option
 def reference(
     data: Path,
@@ -43,8 +41,7 @@ def reference(
     keep_features: bool,
     max_images: int | None,
     batch: int,
-    device: str,
-    rank_timeout: float,
+    processes: ProcessOptions,
     as_json: bool,
 ) -> None:
     """Write the statistics of the images in DATA. It is a folder, a zip or a tar.
@@ -53,20 +50,18 @@ def reference(
       restart-sampling reference cifar10-32x32.zip --out cifar10-32x32.npz
     """
     check_suffix(out, "reference", ".npz")
-    chip = pick_device(device)
 
     from restart_sampling.base.files import check_writable
     from restart_sampling.base.lock import alone
-    from restart_sampling.base.ranks import distributed
     from restart_sampling.evaluation.detectors import load_detector
     from restart_sampling.evaluation.measure import image_batches, make_reference
     from restart_sampling.evaluation.reference import save_reference
     from restart_sampling.images.image_set import read_images
 
-    images = read_images(data, count=max_images)
-    check_writable(out)
-    with distributed(chip, rank_timeout) as ranks:
+    with processes.ranks() as ranks:
         with ranks.one_goes_first():
+            images = read_images(data, count=max_images)
+            check_writable(out)
             detector = load_detector(detector_name, ranks.device, trust=trust)
             detector.try_on(images.shape)
         if ranks.first:

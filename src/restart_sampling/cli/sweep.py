@@ -16,14 +16,13 @@ from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     PAPER,
-    device_option,
+    ProcessOptions,
     drawn_batch_option,
     json_option,
     log_option,
-    pick_device,
     print_json,
     print_settings,
-    rank_timeout_option,
+    process_options,
 )
 from restart_sampling.cli.row_options import (
     SetupOptions,
@@ -70,8 +69,7 @@ if TYPE_CHECKING:
 @setup_options
 @sampler_options
 @drawn_batch_option
-@device_option
-@rank_timeout_option
+@process_options
 @log_option
 @dry_run_option
 @json_option
@@ -87,8 +85,7 @@ def sweep(
     settings: tuple[str, ...],
     asked: SamplerOptions,
     batch: int | None,
-    device: str,
-    rank_timeout: float,
+    processes: ProcessOptions,
     log_kind: str | None,
     dry_run: bool,
     as_json: bool,
@@ -102,9 +99,7 @@ def sweep(
     """
     require_logbook(log_kind)
     plans = _plans(plan_sources, paper, settings)
-    chip = pick_device(device)
 
-    from restart_sampling.base.ranks import distributed
     from restart_sampling.comparison.evaluate import plan_rows
     from restart_sampling.comparison.named_plans import script_settings
     from restart_sampling.comparison.published import CHECKPOINTS, NOTES
@@ -115,7 +110,7 @@ def sweep(
 
     if blocks == 1 and images < 2 * GROUPS:
         raise InputError(f"--images {images} is too few for a spread from one block; give at least {2 * GROUPS}")
-    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+    with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             model = asked.load(name, ranks.device, batch, ranks.first)
             seeds = range(first_seed, first_seed + images * blocks)
@@ -142,9 +137,7 @@ def sweep(
             for note in [*preset_notes([each.plan for each in plans], name), *_paper_notes(paper, name, images)]:
                 click.echo(f"note: {note}", err=True)
         if dry_run:
-            estimate = estimate_rows(rows, ranks.gather(there)[0], comparison)
-            if ranks.first:
-                print_estimate(out, estimate, as_json)
+            print_estimate(out, estimate_rows(rows, there, comparison), as_json, shown=ranks.first)
             return 0
         kind = log_kind if ranks.first else None
         config = {**rows[0].about["run"], **comparison.about()}
@@ -158,10 +151,11 @@ def sweep(
                 print_json({"results": [each.result for each in outcomes if each.result]})
             else:
                 _print_table(plans, outcomes)
-            notes = (
-                [f"published FIDs are those of {CHECKPOINTS[paper]}, with Inception; notes on them:"] if paper else []
-            )
-            print_end(comparison, outcomes, notes + [f"  - {note}" for note in NOTES[paper]] if paper else [])
+            notes = []
+            if paper:
+                notes = [f"published FIDs are those of {CHECKPOINTS[paper]}, with Inception; notes on them:"]
+                notes += [f"  - {note}" for note in NOTES[paper]]
+            print_end(comparison, outcomes, notes)
     return 0 if all(each.result for each in outcomes) else 1
 
 

@@ -14,18 +14,18 @@ from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
 from restart_sampling.cli.dry_run import dry_run_option, estimate_training, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
+    ProcessOptions,
     ProgressBar,
     days_note,
     describe_device,
     describe_seconds,
     describe_source,
-    device_option,
     json_option,
     log_option,
-    pick_device,
     print_json,
     print_settings,
-    rank_timeout_option,
+    process_options,
+    read_list,
 )
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ _D = 2048  # of PFGM++ where the user gives none
 )
 @click.option("--dropout", default=0.05, show_default=True, type=click.FloatRange(0, 1, max_open=True))
 @log_option
-@device_option
-@rank_timeout_option
+@process_options
 @dry_run_option
 @json_option
 def train(
@@ -137,8 +136,7 @@ def train(
     attention_text: str | None,
     dropout: float,
     log_kind: str | None,
-    device: str,
-    rank_timeout: float,
+    processes: ProcessOptions,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -160,9 +158,7 @@ def train(
         raise InputError(f"--D {D} is for --parametrization pfgmpp; {parametrization} has no augmented dimensions")
     mult = _sizes("--channel-mult", mult_text)
     attention = None if attention_text is None else _attention(attention_text)
-    chip = pick_device(device)
 
-    from restart_sampling.base.ranks import distributed
     from restart_sampling.images.image_set import read_images
     from restart_sampling.sampling.noise import augmented_dimensions
     from restart_sampling.training.run import Run, resumed
@@ -170,7 +166,7 @@ def train(
     from restart_sampling.training.settings import Settings
     from restart_sampling.training.training_set import count_classes, read_training_set, square_side
 
-    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+    with processes.ranks() as ranks, ExitStack() as held:
         if batch % ranks.size:
             raise InputError(f"--batch {batch} cannot be shared by {ranks.size} processes; give a multiple of that")
         pictures = read_images(source)
@@ -223,9 +219,7 @@ def train(
         folder.check(settings.run())
         if dry_run:
             trainer, progress, _ = resumed(settings, data, folder, ranks, compiled=compiled)
-            estimate = estimate_training(trainer, progress)
-            if ranks.first:
-                print_estimate(out, estimate, as_json, by="steps")
+            print_estimate(out, estimate_training(trainer, progress), as_json, shown=ranks.first, by="steps")
             return
         run = Run(settings, data, dataset, pictures.classes if cond else (), folder, ranks, compiled=compiled)
         if ranks.first and run.trainer.steps:
@@ -258,10 +252,7 @@ def train(
 
 
 def _sizes(option: str, text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        sizes = ()
+    sizes = tuple(read_list(int, text))
     if not sizes or min(sizes) < 1:
         raise InputError(f"{option} {text}: give integers from 1 with commas between them")
     return sizes

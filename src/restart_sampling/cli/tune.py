@@ -15,14 +15,13 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import open_logbook
 from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
+    ProcessOptions,
     describe_device,
     detector_option,
-    device_option,
     drawn_batch_option,
     json_option,
-    pick_device,
     print_settings,
-    rank_timeout_option,
+    process_options,
 )
 from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, net_options
 from restart_sampling.cli.tune_options import SearchOptions, read_nfes, search_options, told_by
@@ -53,8 +52,7 @@ if TYPE_CHECKING:
 )
 @net_options
 @drawn_batch_option
-@device_option
-@rank_timeout_option
+@process_options
 @dry_run_option
 @json_option
 def tune(
@@ -69,8 +67,7 @@ def tune(
     data: Path | None,
     asked: SamplerOptions,
     batch: int | None,
-    device: str,
-    rank_timeout: float,
+    processes: ProcessOptions,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -100,10 +97,8 @@ def tune(
         raise InputError("--data is for the map; give --map too, or leave it out")
     if with_map and without_reference:
         raise InputError("--map needs --reference, by which restarts are judged")
-    chip = pick_device(device)
 
     from restart_sampling.base.lock import lock_in, locked
-    from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.drawing import check_channels, check_identity
     from restart_sampling.images.image_set import read_images
     from restart_sampling.sampling.plan import Plan
@@ -115,7 +110,7 @@ def tune(
 
     settings, out = replace(search.settings(), known=not from_scratch), search.out
     batch = None if batch is None else settings.even(batch)
-    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+    with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             setups = search.setups(detector_name, reference, ranks.device)
             model = asked.load(name, ranks.device, batch, ranks.first)
@@ -172,9 +167,7 @@ def tune(
                 }
             )
         if dry_run:
-            estimate = estimate_tuning(run, first, setups, nfes, with_map)
-            if ranks.first:
-                print_estimate(out, estimate, as_json)
+            print_estimate(out, estimate_tuning(run, first, setups, nfes, with_map), as_json, shown=ranks.first)
             return
         if with_map:
             run.map(marginals)

@@ -12,7 +12,7 @@ import click
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import require_logbook
-from restart_sampling.cli.options import as_one, log_option, print_json, trust_option
+from restart_sampling.cli.options import as_one, log_option, print_json, read_list, trust_option
 
 if TYPE_CHECKING:
     import torch
@@ -147,11 +147,7 @@ search_options = as_one(
 
 def told_by(ranks: Ranks) -> Callable[[str], None]:
     """Says to the user what the first process says."""
-    return partial(click.echo, err=True) if ranks.first else _say_nothing
-
-
-def _say_nothing(text: str) -> None:
-    pass
+    return partial(click.echo, err=True) if ranks.first else lambda text: None
 
 
 def read_nfes(text: str) -> list[int]:
@@ -160,10 +156,7 @@ def read_nfes(text: str) -> list[int]:
     Raises:
         InputError: they are no different whole numbers.
     """
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
+    numbers = read_list(int, text)
     if not numbers or len(set(numbers)) < len(numbers):
         raise InputError(f"--nfe {text}: give different whole numbers with commas between, such as 10,20,40")
     return numbers

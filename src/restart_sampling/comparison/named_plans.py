@@ -113,17 +113,16 @@ def check_different(rows: Sequence[NamedPlan]) -> None:
     Raises:
         InputError: two are alike.
     """
-    names: dict[str, NamedPlan] = {}
-    plans: dict[str, NamedPlan] = {}
+    names: dict[str, str] = {}
     for row in rows:
-        if str(row.plan) in plans:
+        plan = str(row.plan)
+        if plan in names:
             raise InputError(
-                f"rows '{plans[str(row.plan)].name}' and '{row.name}' are alike: both are the plan '{row.plan}'; "
-                f"leave one out"
+                f"rows '{names[plan]}' and '{row.name}' are alike: both are the plan '{plan}'; leave one out"
             )
-        if row.name in names:
+        if row.name in names.values():
             raise InputError(f"two rows have the name '{row.name}'; give each its own")
-        plans[str(row.plan)] = names[row.name] = row
+        names[plan] = row.name
 
 
 Entries = Mapping[str, Any]

@@ -150,7 +150,10 @@ def load_aesthetic(head: str, clip: Clip) -> AestheticScore:
 def read_head(path: Path) -> list[Layer]:
     """The linear layers of a published head's file, in their order, float32 on the CPU. Nothing in the file is run."""
     state = torch.load(path, map_location="cpu", weights_only=True)  # it holds CUDA tensors
-    weights = sorted((key for key in state if key.endswith("weight")), key=_numbers)
+    weights = sorted(
+        (key for key in state if key.endswith("weight")),
+        key=lambda key: [int(number) for number in re.findall("[0-9]+", key)],
+    )
     return [(state[key].float(), state[key.removesuffix("weight") + "bias"].float()) for key in weights]
 
 
@@ -160,7 +163,3 @@ def fold(layers: Sequence[Layer]) -> Layer:
     for next_weight, next_bias in layers[1:]:
         weight, bias = next_weight.double() @ weight, next_weight.double() @ bias + next_bias
     return weight.float(), bias.float()
-
-
-def _numbers(key: str) -> list[int]:
-    return [int(number) for number in re.findall("[0-9]+", key)]

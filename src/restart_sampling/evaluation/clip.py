@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from restart_sampling.base.errors import InputError, require_extra, shorten
+from restart_sampling.base.errors import InputError, one_line, require_extra, shorten
 from restart_sampling.base.numerics import full_float32, weights_sha256
 from restart_sampling.evaluation.tiny_clip import TINY_CLIP, build_clip
 from restart_sampling.images.writers import as_picture
@@ -124,10 +124,9 @@ def _read(name: str) -> tuple[Any, Any]:
     except InputError:
         raise
     except Exception as error:  # the readers of weights and tokenizers raise many kinds
-        reason = shorten((str(error).strip() or type(error).__name__).splitlines()[0])
         raise InputError(
-            f"CLIP {name} could not be loaded ({reason}); without internet give the path of its folder: --clip for the "
-            "CLIP score, --head-clip for the aesthetic score"
+            f"CLIP {name} could not be loaded ({shorten(one_line(error), 200)}); without internet give the path of its "
+            "folder: --clip for the CLIP score, --head-clip for the aesthetic score"
         ) from error
     missing = sorted(loading["missing_keys"])
     if missing:  # transformers would draw them at random

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -65,7 +64,7 @@ KID_SUBSETS, KID_SUBSET = 100, 1000
 
 
 def kernel_distance(
-    features: Tensor, reference: Tensor, subsets: int = KID_SUBSETS, size: int = KID_SUBSET, seed: int = 0
+    features: Tensor, reference: Tensor, subsets: int = KID_SUBSETS, size: int = KID_SUBSET
 ) -> tuple[float, float]:
     """KID: the squared maximum mean discrepancy with the kernel (xᵀy / d + 1)³, unbiased.
 
@@ -74,7 +73,6 @@ def kernel_distance(
         reference: [M, d].
         subsets: random subsets of both sides, drawn without replacement.
         size: images of each subset, at most N and M.
-        seed: of the draws.
 
     Returns:
         Mean and standard deviation over the subsets. Of no more images than a subset has the deviation is no error, for
@@ -83,11 +81,11 @@ def kernel_distance(
     Source: Binkowski et al. 2018 (arXiv 1801.01401), equation 3 and section 4.
     """
     size = min(size, len(features), len(reference))
-    values = _of_subsets(features, reference, (size, size), subsets, seed)
+    values = _of_subsets(features, reference, (size, size), subsets)
     return float(np.mean(values)), float(np.std(values))
 
 
-def kernel_distance_error(features: Tensor, reference: Tensor, subsets: int = KID_SUBSETS, seed: int = 0) -> float:
+def kernel_distance_error(features: Tensor, reference: Tensor, subsets: int = KID_SUBSETS) -> float:
     """Standard error of the KID of all images at once, from random halves of both sides: a delete-half jackknife.
 
     A half has twice the variance of the whole, so halves scatter about the whole as much as that does about the truth.
@@ -96,17 +94,16 @@ def kernel_distance_error(features: Tensor, reference: Tensor, subsets: int = KI
         features: [N, d], N at least 4.
         reference: [M, d], M at least 4; halves of it have no more images than a subset of KID.
         subsets: random halves.
-        seed: of the draws.
 
     Source: Shao and Wu 1989, the delete-d jackknife with d = N / 2.
     """
     halves = (len(features) // 2, min(len(reference) // 2, KID_SUBSET))
-    return float(np.std(_of_subsets(features, reference, halves, subsets, seed)))
+    return float(np.std(_of_subsets(features, reference, halves, subsets)))
 
 
-def _of_subsets(features: Tensor, reference: Tensor, sizes: tuple[int, int], subsets: int, seed: int) -> list[float]:
-    """KID of random subsets of these sizes."""
-    random = np.random.default_rng(seed)
+def _of_subsets(features: Tensor, reference: Tensor, sizes: tuple[int, int], subsets: int) -> list[float]:
+    """KID of random subsets of these sizes, the same at every call."""
+    random = np.random.default_rng(0)
     values = []
     for _ in range(subsets):
         x, y = (
@@ -127,13 +124,15 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def precision_recall(features: Tensor, reference: Tensor, neighbours: int = 3) -> tuple[float, float]:
-    """Improved precision and recall: the share of one set within the k-nearest-neighbour balls of the other.
+_NEIGHBOURS = 3
+
+
+def precision_recall(features: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Improved precision and recall: the share of one set within the 3-nearest-neighbour balls of the other.
 
     Args:
         features: of the generated images, [N, d].
         reference: of the real ones, [M, d].
-        neighbours: k.
 
     Returns:
         Precision (generated images near real ones) and recall (real images near generated ones).
@@ -141,12 +140,12 @@ def precision_recall(features: Tensor, reference: Tensor, neighbours: int = 3) -
     Source: Kynkäänniemi et al. 2019 (arXiv 1904.06991), section 3.
     """
     features, reference = features.double(), reference.double()
-    return _covered(features, reference, neighbours), _covered(reference, features, neighbours)
+    return _covered(features, reference), _covered(reference, features)
 
 
-def _covered(points: Tensor, centres: Tensor, neighbours: int) -> float:
+def _covered(points: Tensor, centres: Tensor) -> float:
     # The nearest of all is the point itself.
-    radii = torch.cat([near.kthvalue(neighbours + 1, dim=1).values for near in _distances(centres, centres)])
+    radii = torch.cat([near.kthvalue(_NEIGHBOURS + 1, dim=1).values for near in _distances(centres, centres)])
     return torch.cat([(near <= radii).any(dim=1) for near in _distances(points, centres)]).double().mean().item()
 
 
@@ -156,46 +155,27 @@ def _distances(points: Tensor, centres: Tensor, rows: int = 1024) -> Iterator[Te
         yield torch.cdist(points[start : start + rows], centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-@dataclass(frozen=True)
-class Extrapolation:
-    """The Fréchet distance at infinitely many images.
-
-    Attributes:
-        value: intercept of the line over 1/N.
-        error: its standard error from the scatter about the line.
-        slope: of the line.
-        counts: N of each point.
-        distances: at each N.
-    """
-
-    value: float
-    error: float
-    slope: float
-    counts: tuple[int, ...]
-    distances: tuple[float, ...]
-
-
-def frechet_distance_infinity(
-    features: Tensor, reference: Statistics, points: int = 15, seed: int = 0
-) -> Extrapolation:
+def frechet_distance_infinity(features: Tensor, reference: Statistics) -> tuple[float, float]:
     """FD-infinity: the distance falls like 1/N with the number of generated images, so a line gives its limit.
+
+    The line is through 15 random subsets, of sizes from min(5000, N / 10) to N.
 
     Args:
         features: of the generated images, [N, d].
         reference: of the real ones.
-        points: sizes from min(5000, N / 10) to N, evenly spaced; a random subset of each.
-        seed: of the subsets.
+
+    Returns:
+        The intercept of the line over 1/N, and its standard error from the scatter about the line.
 
     Source: Chong and Forsyth 2020 (arXiv 1911.07023), section 4.
     """
     total = len(features)
-    counts = np.linspace(max(2, min(5000, total // 10)), total, points).astype(int)
-    random = np.random.default_rng(seed)
+    counts = np.linspace(max(2, min(5000, total // 10)), total, 15).astype(int)
+    random = np.random.default_rng(0)
     subsets = (torch.from_numpy(random.choice(total, count, replace=False)) for count in counts)
     distances = frechet_distances([statistics_of(features[chosen]) for chosen in subsets], reference)
-    (slope, value), covariance = np.polyfit(1 / counts, distances, 1, cov=True)
-    error = float(np.sqrt(covariance[1, 1]))
-    return Extrapolation(float(value), error, float(slope), tuple(map(int, counts)), tuple(distances))
+    (_, value), covariance = np.polyfit(1 / counts, distances, 1, cov=True)
+    return float(value), float(np.sqrt(covariance[1, 1]))
 
 
 def jackknife(without: list[float]) -> float:

@@ -257,8 +257,8 @@ def _pr(features: Features, reference: Reference) -> dict[str, Any]:
 
 
 def _infinity(features: Features, reference: Reference) -> dict[str, Any]:
-    line = frechet_distance_infinity(features.values, reference.statistics)
-    return {"frechet_distance_infinity": line.value, "frechet_distance_infinity_error": line.error}
+    value, error = frechet_distance_infinity(features.values, reference.statistics)
+    return {"frechet_distance_infinity": value, "frechet_distance_infinity_error": error}
 
 
 def _per_class(features: Features, reference: Reference) -> dict[str, Any]:

@@ -13,6 +13,7 @@ TINY = "tiny-text-to-image"
 GUIDANCE = 3.0
 """The guidance scale that suits it."""
 FOLDER = Path(__file__).parent / TINY
+"""In diffusers' layout, but for the weights of all networks in one file of 8 bit."""
 PROMPTS = FOLDER / "prompts.csv"
 """Captions of pictures of CIFAR-10's test set."""
 WEIGHTS = "weights.safetensors"
@@ -23,22 +24,18 @@ def guidance_of(name: str) -> float:
     return GUIDANCE if name == TINY else 7.5
 
 
-def build_pipeline(folder: Path = FOLDER) -> Any:
-    """Builds diffusers' own `StableDiffusionPipeline`, float32 on the CPU.
-
-    Args:
-        folder: in diffusers' layout, but for the weights of all networks in one file of 8 bit.
-    """
+def build_pipeline() -> Any:
+    """Builds diffusers' own `StableDiffusionPipeline`, float32 on the CPU."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from safetensors.torch import load_file
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     from restart_sampling.models.int8 import dequantized
 
-    state = dequantized(load_file(folder / WEIGHTS))
+    state = dequantized(load_file(FOLDER / WEIGHTS))
 
     def config(part: str, name: str = "config.json") -> dict[str, Any]:
-        return json.loads((folder / part / name).read_text(encoding="utf-8"))
+        return json.loads((FOLDER / part / name).read_text(encoding="utf-8"))
 
     def weights(part: str) -> dict[str, Tensor]:
         return {key.removeprefix(f"{part}."): state[key] for key in state if key.startswith(f"{part}.")}
@@ -52,7 +49,7 @@ def build_pipeline(folder: Path = FOLDER) -> Any:
     return StableDiffusionPipeline(
         vae=vae.eval(),
         text_encoder=text_encoder.eval(),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        tokenizer=CLIPTokenizer.from_pretrained(FOLDER / "tokenizer"),
         unet=unet.eval(),
         scheduler=DDIMScheduler.from_config(config("scheduler", "scheduler_config.json")),
         safety_checker=None,

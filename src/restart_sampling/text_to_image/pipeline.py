@@ -76,7 +76,9 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
     """
     require_extra("diffusers", "text")
     require_extra("transformers", "text")
-    pipe, unchecked = (_build_tiny(dtype), False) if name == TINY else _read(name, dtype)
+    _check_name("--model", name)
+    with quiet():
+        pipe, unchecked = (build_pipeline().to(dtype=dtype), False) if name == TINY else _read(name, dtype)
     model = as_model(pipe, f"--model {name}", name, unchecked)
     try:
         pipe.to(device)
@@ -117,30 +119,23 @@ def _networks(pipe: Any) -> torch.nn.ModuleDict:
     return torch.nn.ModuleDict({key: part for key, part in parts if isinstance(part, torch.nn.Module)})
 
 
-def _build_tiny(dtype: torch.dtype) -> Any:
-    with quiet():
-        return build_pipeline().to(dtype=dtype)
-
-
 def _read(name: str, dtype: torch.dtype) -> tuple[Any, bool]:
     """The pipeline, and whether it came with a safety checker."""
-    _check_name("--model", name)
     try:
-        with quiet():
-            from diffusers import AutoPipelineForText2Image
-            from diffusers.utils import is_accelerate_available
+        from diffusers import AutoPipelineForText2Image
+        from diffusers.utils import is_accelerate_available
 
-            parts = AutoPipelineForText2Image.load_config(name)
-            _check_parts(parts)
-            without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in parts else {}
-            pipe = AutoPipelineForText2Image.from_pretrained(
-                name,
-                torch_dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                low_cpu_mem_usage=is_accelerate_available(),
-                **without,
-            )
+        parts = AutoPipelineForText2Image.load_config(name)
+        _check_parts(parts)
+        without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in parts else {}
+        pipe = AutoPipelineForText2Image.from_pretrained(
+            name,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            low_cpu_mem_usage=is_accelerate_available(),
+            **without,
+        )
     except Exception as error:  # the readers of a dozen kinds of files raise many kinds
         raise InputError(f"--model {name} could not be loaded ({_reason(name, error)}") from error
     return pipe, any(parts.get("safety_checker", ()))

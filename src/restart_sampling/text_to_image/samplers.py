@@ -16,6 +16,7 @@ from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import RestartInterval, format_number
 from restart_sampling.sampling.plan import split_plan
 from restart_sampling.sampling.solvers.by_name import make_solver
+from restart_sampling.text_to_image.intervals import as_lists
 from restart_sampling.text_to_image.presets import guidance_preset
 
 _OURS = "restart_sampling.text_to_image"
@@ -179,22 +180,17 @@ def is_flow(config: Mapping[str, Any]) -> bool:
     Raises:
         InputError: neither, or what the model predicts is not known here.
     """
-    if "beta_schedule" in config and config.get("prediction_type") in ("epsilon", "v_prediction", "sample"):
-        return _kind(config) == "flow"
-    if "shift" in config and "beta_schedule" not in config:
-        return _kind(config) == "flow"
+    predictions = ("epsilon", "v_prediction", "sample")
+    if config.get("prediction_type") in predictions if "beta_schedule" in config else "shift" in config:
+        from restart_sampling.text_to_image.configs import kind_of  # which needs diffusers
+
+        return kind_of(config) == "flow"
     predicts = f" that predicts {config['prediction_type']}" if "prediction_type" in config else ""
     raise InputError(
         f"the pipeline's scheduler is {config.get('_class_name', 'unknown')}{predicts}; the samplers are for models "
         f"that predict noise, v or the image with a schedule of betas (Stable Diffusion 1.5, 2, XL), and for flow "
         f"models (Stable Diffusion 3, FLUX)"
     )
-
-
-def _kind(config: Mapping[str, Any]) -> str:
-    from restart_sampling.text_to_image.configs import kind_of  # which needs diffusers
-
-    return kind_of(config)
 
 
 def make_scheduler(sampler: Sampler, config: Mapping[str, Any], guidance: float) -> Any:
@@ -310,7 +306,7 @@ def own_settings(sampler: Sampler, flow: bool, guidance: float) -> dict[str, Any
     flow_settings = {"solver": "euler", "restart_solver": "heun", "restart_budget": "extra"}
     settings: dict[str, Any] = flow_settings if flow else guidance_preset(guidance, _evaluations(sampler))
     if sampler.intervals:
-        settings["restart"] = [[each.points, each.repeats, each.t_min, each.t_max] for each in sampler.intervals]
+        settings["restart"] = as_lists(sampler.intervals)
     return settings
 
 

@@ -16,12 +16,12 @@ from restart_sampling.base.numbers import with_error
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     DETECTOR_HELP,
-    device_option,
+    ProcessOptions,
     json_option,
-    pick_device,
     print_json,
     print_settings,
-    rank_timeout_option,
+    process_options,
+    read_list,
     trust_option,
 )
 from restart_sampling.cli.row_options import (
@@ -40,7 +40,6 @@ from restart_sampling.cli.text.pipeline_options import (
     describe_model,
     describe_notes,
     drawing_options,
-    drawn_batch_option,
     images_option,
     measure_with,
     pick_samplers,
@@ -98,9 +97,7 @@ SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100",
 @seed_option
 @images_option
 @drawing_options
-@drawn_batch_option
-@device_option
-@rank_timeout_option
+@process_options
 @dry_run_option
 @json_option
 def compare(
@@ -117,9 +114,7 @@ def compare(
     seed: int,
     count: int | None,
     asked: PipelineOptions,
-    batch: int | None,
-    device: str,
-    rank_timeout: float,
+    processes: ProcessOptions,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -135,12 +130,10 @@ def compare(
       restart-sampling text compare --model stable-diffusion-v1-5/stable-diffusion-v1-5 \\
           --prompts coco/subset.csv --reference coco.npz --out table
     """
-    chip = pick_device(device)
     prompts_path = asked.captions(prompts_path)
     reference_name, detector_name = measure_with(asked, reference_name, detector_name)
     metrics_text = metrics_text or ("fd,clip" if asked.tiny else "fd,clip,aesthetic")
 
-    from restart_sampling.base.ranks import distributed
     from restart_sampling.comparison.published_text import NOTES
     from restart_sampling.comparison.text_comparison import TextComparison, text_row
     from restart_sampling.evaluation.metrics import GROUPS, METRICS
@@ -153,7 +146,7 @@ def compare(
     for text in sampler_texts:
         Sampler.parse(text)  # what can be wrong without the models comes before them
     metrics = models.metrics(metrics_text, more=[metric for metric in METRICS if metric != "per-class"])
-    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+    with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             prompts = read_captions(prompts_path, count)
             if len(prompts) < 2 * GROUPS:
@@ -167,7 +160,7 @@ def compare(
             model = asked.load(ranks.device)
             samplers = pick_samplers(sampler_texts, model, SAMPLERS, guidances)
             drawings = [
-                prepare(model, asked.request(sampler, guidance, seed), prompts, batch)
+                prepare(model, asked.request(sampler, guidance, seed), prompts, asked.batch)
                 for guidance in guidances
                 for sampler in samplers
             ]
@@ -190,9 +183,7 @@ def compare(
             )
             print_notes({row.name: comparison.notes(row) for row in rows})
         if dry_run:
-            estimate = estimate_rows(rows, ranks.gather(there)[0], comparison)
-            if ranks.first:
-                print_estimate(out, estimate, as_json)
+            print_estimate(out, estimate_rows(rows, there, comparison), as_json, shown=ranks.first)
             return 0
         with watching(rows, there, ranks.first) as watch:
             outcomes = comparison.run(rows, there, watch)
@@ -207,10 +198,7 @@ def compare(
 
 
 def _scales(text: str) -> list[float]:
-    try:
-        scales = [float(part) for part in text.split(",")]
-    except ValueError:
-        scales = []
+    scales = read_list(float, text)
     if not scales or not all(map(isfinite, scales)) or len(set(scales)) < len(scales):
         raise InputError(f"--guidance {text}: give different scales with commas between, such as 2,3,5,8")
     return scales

@@ -11,15 +11,14 @@ import click
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
+    ProcessOptions,
     check_images_place,
     describe_device,
     describe_nfe,
-    device_option,
     json_option,
-    pick_device,
     print_json,
     print_settings,
-    rank_timeout_option,
+    process_options,
     write_images,
 )
 from restart_sampling.cli.text.pipeline_options import (
@@ -30,7 +29,6 @@ from restart_sampling.cli.text.pipeline_options import (
     describe_model,
     describe_notes,
     drawing_options,
-    drawn_batch_option,
     guidance_option,
     images_option,
     prompts_option,
@@ -51,9 +49,7 @@ from restart_sampling.cli.text.pipeline_options import (
 @seed_option
 @images_option
 @drawing_options
-@drawn_batch_option
-@device_option
-@rank_timeout_option
+@process_options
 @dry_run_option
 @json_option
 def generate(
@@ -66,9 +62,7 @@ def generate(
     seed: int,
     count: int | None,
     asked: PipelineOptions,
-    batch: int | None,
-    device: str,
-    rank_timeout: float,
+    processes: ProcessOptions,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -87,11 +81,9 @@ def generate(
     if prompt_texts and prompts_path:
         raise InputError("give either --prompt, or --prompts with a file")
     check_images_place(out)
-    chip = pick_device(device)
     prompts_path = None if prompt_texts else asked.captions(prompts_path)
 
     from restart_sampling.base.files import remove_partials
-    from restart_sampling.base.ranks import distributed
     from restart_sampling.generation.seeds import cut
     from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.prompts import write_prompts
@@ -99,12 +91,12 @@ def generate(
     from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
 
-    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+    with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             sampler = Sampler.parse(scheduler_text, steps)
             guidance = asked.scale(guidance, sampler)
             prompts = read_captions(prompts_path, count) if prompts_path else check_texts(prompt_texts, count)
-            drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, batch)
+            drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, asked.batch)
             store = BlockStore(out, cut(range(len(prompts)), drawing.batch), drawing.about)
             if dry_run:
                 with leaving_no_folder(out):
@@ -126,9 +118,7 @@ def generate(
                 }
             )
         if dry_run:
-            estimate = estimate_images(drawing, store, ranks.size)
-            if ranks.first:
-                print_estimate(out, estimate, as_json)
+            print_estimate(out, estimate_images(drawing, store, ranks.size), as_json, shown=ranks.first)
             return
         written = write_images(drawing, store, drawing.about, model.name, ranks, *PACKAGES)
         if ranks.first:

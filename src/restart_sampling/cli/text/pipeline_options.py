@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.cli.options import as_one
+from restart_sampling.cli.options import as_one, read_list
 from restart_sampling.text_to_image.bundled import GUIDANCE, PROMPTS, TINY, guidance_of
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def _interval(text: str) -> tuple[float, float]:
     """
     from restart_sampling.text_to_image.guiding import check_interval
 
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError as error:
-        raise InputError(f"--guidance-interval {text}: give two levels with a comma between, such as 0.3,5") from error
-    check_interval((low, high))
-    return low, high
+    levels = read_list(float, text)
+    if len(levels) != 2:
+        raise InputError(f"--guidance-interval {text}: give two levels with a comma between, such as 0.3,5")
+    interval = (levels[0], levels[1])
+    check_interval(interval)
+    return interval
 
 
 _OPTIONS = (
@@ -72,10 +72,11 @@ _OPTIONS = (
         show_default=True,
         help="Of the networks; auto is float16 on cuda, float32 elsewhere.",
     ),
-)
-batch_option = click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Images at a time.")
-drawn_batch_option = click.option(
-    "--batch", type=click.IntRange(1), help="Images at a time; default: 16, or fewer where the device has no memory."
+    click.option(
+        "--batch",
+        type=click.IntRange(1),
+        help="Images at a time; default: 16, or fewer where the device has no memory.",
+    ),
 )
 guidance_option = click.option(
     "--guidance",
@@ -119,6 +120,7 @@ class PipelineOptions:
     height: int | None
     width: int | None
     dtype: str
+    batch: int | None
     any_model: bool = False
 
     @property
@@ -243,8 +245,7 @@ def describe_model(model: TextToImage) -> str:
 
 
 def describe_notes(drawings: Sequence[TextDrawing]) -> dict[str, str]:
-    """What the user should know of how these are drawn, before a run: of the guidance, and of the samplers in this
-    pipeline; empty where there is nothing."""
+    """What the user should know of the guidance and the samplers of these drawings, before a run."""
     (interval, guide), notes = (drawings[0].request.interval, drawings[0].model.guide), {}
     if interval is not None:
         notes["guidance interval"] = f"{interval[0]:g} < level <= {interval[1]:g}"

@@ -28,7 +28,6 @@ from restart_sampling.cli.text.pipeline_options import (
     describe_model,
     describe_notes,
     drawing_options,
-    drawn_batch_option,
     guidance_option,
     pick_samplers,
 )
@@ -60,7 +59,6 @@ SAMPLERS = ("ddim:50", "ddpm:100", "heun:26", "restart")
 )
 @guidance_option
 @drawing_options
-@drawn_batch_option
 @device_option
 @json_option
 def preview(
@@ -70,7 +68,6 @@ def preview(
     out: Path,
     guidance: float | None,
     asked: PipelineOptions,
-    batch: int | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -101,7 +98,7 @@ def preview(
     check_texts([prompt])
     model = asked.load(chip)
     samplers = pick_samplers(sampler_texts, model, SAMPLERS, [guidance])
-    drawings = [prepare(model, asked.request(sampler, guidance, seed=0), prompt, batch) for sampler in samplers]
+    drawings = [prepare(model, asked.request(sampler, guidance, seed=0), prompt, asked.batch) for sampler in samplers]
     print_settings(
         {
             "model": describe_model(model),

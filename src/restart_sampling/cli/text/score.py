@@ -9,16 +9,15 @@ import click
 
 from restart_sampling.base.numbers import with_error
 from restart_sampling.cli.options import (
+    ProcessOptions,
     ProgressBar,
     batch_option,
     describe_device,
     describe_source,
-    device_option,
     json_option,
-    pick_device,
     print_json,
     print_settings,
-    rank_timeout_option,
+    process_options,
 )
 from restart_sampling.cli.text.score_options import ScoreModels, describe_score, score_options
 
@@ -50,8 +49,7 @@ from restart_sampling.cli.text.score_options import ScoreModels, describe_score,
     help="A line is added.",
 )
 @batch_option
-@device_option
-@rank_timeout_option
+@process_options
 @json_option
 def score(
     images: Path,
@@ -60,8 +58,7 @@ def score(
     models: ScoreModels,
     results: Path,
     batch: int,
-    device: str,
-    rank_timeout: float,
+    processes: ProcessOptions,
     as_json: bool,
 ) -> None:
     """Compute the CLIP and aesthetic scores of IMAGES.
@@ -75,18 +72,16 @@ def score(
     scaled (bicubic) and cropped to what CLIP takes; prompts are cut at its 77 tokens. All is float32 without TF32; the
     original's is float16 in part.
     """
-    chip = pick_device(device)
 
     from restart_sampling.base.files import check_writable, sha256
     from restart_sampling.base.machine import versions
-    from restart_sampling.base.ranks import distributed
     from restart_sampling.evaluation.results_file import append_result
     from restart_sampling.evaluation.scores import measure_scores
     from restart_sampling.evaluation.tiny_clip import SIDE
     from restart_sampling.images.prompts import match_images, read_numbered_prompts
     from restart_sampling.images.sources import open_source
 
-    with distributed(chip, rank_timeout) as ranks:
+    with processes.ranks() as ranks:
         with ranks.one_goes_first():
             source = open_source(images)
             tiny = source.image(0).size == (SIDE, SIDE)

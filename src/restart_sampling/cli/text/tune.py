@@ -11,18 +11,16 @@ import click
 from restart_sampling.base.logbook import open_logbook
 from restart_sampling.cli.options import (
     DETECTOR_HELP,
+    ProcessOptions,
     describe_device,
-    device_option,
     json_option,
-    pick_device,
     print_settings,
-    rank_timeout_option,
+    process_options,
 )
 from restart_sampling.cli.text.pipeline_options import (
     PipelineOptions,
     describe_model,
     describe_notes,
-    drawn_batch_option,
     guidance_option,
     measure_with,
     pipeline_options,
@@ -64,9 +62,7 @@ from restart_sampling.text_to_image.bundled import TINY
 )
 @search_options
 @pipeline_options
-@drawn_batch_option
-@device_option
-@rank_timeout_option
+@process_options
 @json_option
 def tune(
     prompts_path: Path | None,
@@ -78,9 +74,7 @@ def tune(
     tune_guidance: bool,
     search: SearchOptions,
     asked: PipelineOptions,
-    batch: int | None,
-    device: str,
-    rank_timeout: float,
+    processes: ProcessOptions,
     as_json: bool,
 ) -> None:
     """Find the sampler that suits a pipeline at a guidance scale.
@@ -95,12 +89,10 @@ def tune(
     """
     search.check()
     nfes = read_nfes(nfe_text)
-    chip = pick_device(device)
     prompts_path, guidance = asked.captions(prompts_path), asked.scale(guidance)
     reference_name, detector_name = measure_with(asked, reference_name, detector_name)
 
     from restart_sampling.base.lock import lock_in, locked
-    from restart_sampling.base.ranks import distributed
     from restart_sampling.evaluation.clip import ClipScore, load_clip
     from restart_sampling.evaluation.tiny_clip import TINY_CLIP
     from restart_sampling.tuning.budget import check_nfe
@@ -109,9 +101,8 @@ def tune(
     settings, out = replace(search.settings(), tune_guidance=tune_guidance), search.out
     for nfe in nfes:
         check_nfe(nfe)
-    batch = None if batch is None else settings.even(batch)
     clip_name = clip_name or (TINY_CLIP if asked.tiny else None)
-    with distributed(chip, rank_timeout) as ranks, ExitStack() as held:
+    with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             prompts = read_captions(prompts_path, None)
             setups = search.setups(detector_name, reference_name, ranks.device)
@@ -126,7 +117,7 @@ def tune(
                 clip=clip,
                 ranks=ranks,
                 folder=out,
-                batch=batch,
+                batch=None if asked.batch is None else settings.even(asked.batch),
                 tell=told_by(ranks),
             )
             if ranks.first:
