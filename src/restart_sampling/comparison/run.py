@@ -181,7 +181,7 @@ class Comparison:
 
         Returns:
             JSON, the values, the same on all processes. Of drawn images, `nfe_counted` is how often the denoiser was
-            called for one of them (None: there was none to draw), and `drawn` how many this start has drawn.
+            called for each, which the drawing counts, and `drawn` how many this start has drawn.
         """
         if row.files is not None:
             watch.begin(row, 0)
@@ -194,7 +194,7 @@ class Comparison:
         drawn = row.images - len(done)
         batches = own_batches(row.drawing, row.seeds, self.ranks, done, lambda images: watch.advance(row, images))
         values = self.measure_batches(row, batches, _SILENT, sums)
-        values["nfe_counted"] = row.drawing.nfe if drawn else None
+        values["nfe_counted"] = row.drawing.nfe  # of images from an earlier start, too
         return values if self.folder else {**values, "drawn": drawn}  # a folder is the same after a kill
 
     def measure_batches(

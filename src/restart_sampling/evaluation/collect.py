@@ -67,7 +67,7 @@ class Collector:
         self._digests: list[Tensor] = []
         self._features: list[Tensor] = []
         self._labels: list[Tensor] = []
-        self._size = torch.zeros(2, dtype=torch.int64)
+        self._sizes: list[Tensor] = []
 
     def add(self, images: Tensor, indices: Sequence[int], labels: Tensor | None = None) -> None:
         """Adds uint8 images [B, C, H, W] that stand at these places of the set.
@@ -76,7 +76,7 @@ class Collector:
             InputError: the detector fails, or features are not finite; the message names the image.
         """
         self._digests.append(_digests(images))
-        self._size = torch.tensor(images.shape[2:])
+        self._sizes.append(torch.tensor(images.shape[2:]).expand(len(images), 2))
         features = self.detector(images)
         finite = torch.isfinite(features).all(dim=1).tolist()
         if not all(finite):
@@ -94,14 +94,20 @@ class Collector:
     def state(self) -> State:
         """Everything so far; there must have been images."""
         assert self.moments is not None
-        lists = {"places": self._indices, "digests": self._digests, "features": self._features, "labels": self._labels}
+        lists = {
+            "places": self._indices,
+            "digests": self._digests,
+            "sizes": self._sizes,
+            "features": self._features,
+            "labels": self._labels,
+        }
         return {name: torch.cat(parts) for name, parts in lists.items() if parts} | self.moments.state()
 
     def restore(self, state: State) -> None:
         """Begins with what another had, of the same detector, set and groups."""
         self.moments = Moments(state["total"].shape[1], self.groups, self.detector.device)
         self.moments.restore(state)
-        self._indices, self._digests = [state["places"]], [state["digests"]]
+        self._indices, self._digests, self._sizes = [state["places"]], [state["digests"]], [state["sizes"]]
         self._features, self._labels = ([state[name]] if name in state else [] for name in ("features", "labels"))
 
     def reduced(self, all_reduce: Callable[[Tensor], None], gather: Gather) -> Moments:
@@ -121,10 +127,10 @@ class Collector:
         """SHA-256 of the pixels of all images in their order: the same from a folder, a zip or the sampler itself."""
         return hashlib.sha256(self._of_all(self._digests, gather).numpy().tobytes()).hexdigest()
 
-    def size(self, gather: Gather) -> tuple[int, int] | None:
-        """Height and width of the images; None: all of them came with `restore`."""
-        height, width = torch.stack(gather(self._size)).amax(dim=0).tolist()
-        return (height, width) if height else None
+    def size(self, gather: Gather) -> tuple[int, int]:
+        """Height and width of the images."""
+        height, width = self._of_all(self._sizes, gather)[0].tolist()
+        return height, width
 
     def _of_all(self, parts: list[Tensor], gather: Gather) -> Tensor:
         """One row for each image, from all processes, in the order of the set."""

@@ -63,6 +63,7 @@ class EvaluationSetup:
             ranks: the processes.
         """
         about = {
+            "format": 2,  # of the sums
             "run": run,
             "detector": self.detector.identity,
             "batch": batch,
