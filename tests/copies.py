@@ -1,6 +1,8 @@
 """Commands in copies of this process, which has imported what they need: a start takes milliseconds, not seconds.
 
-torchrun is torch's own, and starts its processes as such copies, too.
+torchrun is torch's own, and starts its processes as such copies, too. A signal that comes before a command's own code
+has begun waits until then: before, Python itself, which looks for the module, answers Ctrl-C with a traceback, in a
+real start too.
 """
 
 import faulthandler
@@ -26,6 +28,7 @@ from tqdm import tqdm
 from tqdm.std import TqdmDefaultWriteLock
 
 import restart_sampling
+from restart_sampling import cli
 
 # tqdm's lock would be one for all copies of a process, and stay locked where the copy that has it is killed; and a copy
 # should begin while no thread holds another.
@@ -119,6 +122,11 @@ def start(*words: object) -> Copy:
     return Copy([sys.executable, *words], {**os.environ, "OMP_NUM_THREADS": "1"}, subprocess.DEVNULL, stderr)
 
 
+def _hear() -> None:
+    """Lets signals through, which have waited since before the fork."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
 def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
     """Ends this process, whatever happens: the frames above are another's."""
     code = 1
@@ -126,7 +134,6 @@ def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         os.environ.clear()
         os.environ.update(env)
         empty = os.open(os.devnull, os.O_RDWR)
@@ -137,6 +144,10 @@ def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
         subprocess_handler.Popen = Copy
         _, module, *rest = args[args.index("-m") :]
         sys.argv = [module, *rest]
+        if module == "restart_sampling":
+            run, cli._run = cli._run, lambda arguments: _hear() or run(arguments)
+        else:
+            _hear()
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
