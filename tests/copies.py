@@ -1,7 +1,9 @@
 """Commands in copies of this process, which has imported what they need: a start takes milliseconds, not seconds.
 
 torchrun is torch's own, and starts its processes as such copies, too. What they inherit beside the modules is their
-environment, their folder, and the patches of the test that starts them.
+environment, their folder, and the patches of the test that starts them. A signal that comes before a command's own code
+has begun waits until then: before, Python itself, which looks for the module, answers Ctrl-C with a traceback, in a
+real start too.
 """
 
 import faulthandler
@@ -31,6 +33,7 @@ from tqdm import tqdm
 from tqdm.std import TqdmDefaultWriteLock
 
 import restart_sampling
+from restart_sampling import cli
 
 # tqdm's lock would be one for all copies of a process, and stay locked where the copy that has it is killed; and a copy
 # should begin while no thread holds another.
@@ -145,6 +148,11 @@ def wait_for(condition: Callable[[], object], process: Copy, seconds: float = 60
         time.sleep(0.001)
 
 
+def _hear() -> None:
+    """Lets signals through, which have waited since before the fork."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
 def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
     """Ends this process, whatever happens: the frames above are another's."""
     code = 1
@@ -152,7 +160,6 @@ def _run(args: list[str], env: dict[str, str], stdout, stderr) -> NoReturn:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         os.environ.clear()
         os.environ.update(env)
         _begin_anew(stdout, stderr)
@@ -188,12 +195,19 @@ def _begin_anew(stdout, stderr) -> None:
 
 def _execute(words: list[str]) -> None:
     match words:
+        case ["-m", "restart_sampling", *rest]:
+            sys.argv = ["restart_sampling", *rest]
+            run, cli._run = cli._run, lambda arguments: _hear() or run(arguments)
+            runpy.run_module("restart_sampling", run_name="__main__", alter_sys=True)
         case ["-m", module, *rest]:
+            _hear()
             sys.argv = [module, *rest]
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         case ["-c", code, *rest]:
+            _hear()
             sys.argv = ["-c", *rest]
             exec(code, {"__name__": "__main__"})
         case [script, *rest]:
+            _hear()
             sys.argv = [script, *rest]
             runpy.run_path(script, run_name="__main__")

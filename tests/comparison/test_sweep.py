@@ -174,7 +174,7 @@ def test_an_nfe_that_is_not_the_calls_is_an_error_of_the_row(place, run, monkeyp
     monkeypatch.setattr(Heun, "evaluations", lambda self, move: evaluations(self, move) + 1)
     code, _, err = run(*SWEEP, "--plans", plans_file("2", "3 solver=euler"))
     assert code == 1
-    assert "row '2' failed: the plan has NFE 5, but 6 batches took 18 calls of the model" in err
+    assert "row '2' failed: the plan has NFE 5, but a batch took 3 calls of the model" in err
     assert [result["plan"] for result in lines()] == ["3 solver=euler"]
 
 

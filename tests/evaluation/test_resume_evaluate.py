@@ -3,9 +3,14 @@
 import json
 import math
 import os
+import shutil
 import signal
-from itertools import islice, pairwise
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice, pairwise, product
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -13,14 +18,19 @@ import torch
 from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.lock import locked
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.base.tensors import save_tensors
 from restart_sampling.comparison import run as comparison
-from restart_sampling.comparison.run import own_batches
+from restart_sampling.comparison.evaluate import plan_rows
+from restart_sampling.comparison.named_plans import row_of
+from restart_sampling.comparison.run import Comparison, own_batches
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.partial_sums import PartialSums
+from restart_sampling.evaluation.setup import open_setup
 from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.from_network import from_edm
+from restart_sampling.sampling.plan import Plan
 from tiny import detector_file, image_folder, pictures
 from tiny_model import tiny_model_file
 
@@ -170,6 +180,63 @@ def test_a_killed_evaluation_goes_on_with_other_processes(before, after, place, 
     if before == after:
         assert result["frechet_distance"] == whole["frechet_distance"]
     assert not FOLDER.exists()
+
+
+@dataclass(frozen=True)
+class Threads(Ranks):
+    """Ranks that are threads of this process; they meet at the barrier, and see what each brought."""
+
+    barrier: Barrier = None
+    brought: dict = None
+
+    def gather(self, value):
+        self.brought[self.rank] = value
+        self.barrier.wait()
+        values = [self.brought[rank] for rank in range(self.size)]
+        self.barrier.wait()
+        return values
+
+    def all_reduce(self, tensor):
+        tensor.copy_(sum(self.gather(tensor.clone())))
+
+
+@pytest.mark.parametrize(("size", "blocks"), [(1, (6,)), (2, (3, 3))])
+def test_a_line_does_not_depend_on_what_was_saved(size, blocks, place, monkeypatch):
+    """Each process had saved any number of its blocks, all of them too: the line is the same to the last digit."""
+    setup = open_setup("ref.npz", "tiny.pt", ("fd", "pr"), 1, torch.device("cpu"), trust_detector=True)
+    net = from_edm(lambda x, sigma: x * 0.5, 0.002, 80, identity="half")
+    draw = partial(NetDrawing, net, batch=4, shape=(3, 16, 16))  # the reference has 8x8, of which a note tells
+    (row,) = plan_rows([row_of("3", Plan.parse("3"))], draw, range(22), "0-21", "half")
+    barrier, brought = Barrier(size), {}
+
+    def measure(rank):
+        ranks = Threads(rank, size, torch.device("cpu"), barrier=barrier, brought=brought)
+        (outcome,) = Comparison(setup, ranks, 4, Path("results.jsonl")).run([row])
+        return outcome.result
+
+    def line():
+        with ThreadPoolExecutor(size) as threads:
+            found, *_ = threads.map(measure, range(size))
+        drawn = found.pop("drawn")
+        Path("results.jsonl").unlink()
+        return drawn, {name: value for name, value in found.items() if name not in ("seconds", "time")}
+
+    def save(self, state):
+        state = state()
+        save_tensors(Path(f"saved/{len(state['places'])}-{self._own.name}"), state)
+
+    monkeypatch.setattr(PartialSums, "save_if_due", save)
+    drawn, whole = line()
+    assert (drawn, whole["nfe_counted"], len(whole["notes"])) == (22, row.drawing.nfe, 1)
+    monkeypatch.setattr(PartialSums, "save_if_due", lambda *_: None)
+    saved = [sorted(Path("saved").glob(f"*.{rank}-of-*")) for rank in range(size)]
+    assert [len(files) for files in saved] == [*blocks]
+    for chosen in product(*([None, *files] for files in saved)):
+        FOLDER.mkdir()
+        files = [file for file in chosen if file]
+        for file in files:
+            shutil.copy(file, FOLDER / file.name.partition("-")[2])
+        assert line() == (22 - sum(int(file.name.partition("-")[0]) for file in files), whole)
 
 
 def test_a_finished_plan_is_finished(place, run, monkeypatch):

@@ -1,11 +1,14 @@
 """Datasets: EDM's layout, the same bytes whatever the workers, all or nothing."""
 
+import gc
 import json
+import multiprocessing
 import os
-import time
+import signal
 import tracemalloc
 import zipfile
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import wait
 
 import numpy as np
 import pytest
@@ -227,10 +230,26 @@ def test_edms_rules_are_checked_before_the_work(size, message, tmp_path):
         plan_dataset(source, tmp_path / "out.zip", Transform())
 
 
-def test_a_pool_whose_processes_were_ended_does_not_hang():
-    with ProcessPoolExecutor(2, mp_context=Workers()) as processes:
-        results = in_order(processes, time.sleep, [0] + [30] * 9, ahead=8)
-        assert next(results) is None
-        for process in [*processes._processes.values()]:
-            process.terminate()
-        results.close()
+def test_a_process_that_was_ended_in_the_middle_of_its_answer_makes_nobody_wait():
+    """In the pipe there is room for a part of an answer alone, and nobody takes it at first."""
+    with ThreadPoolExecutor(2) as threads, Workers(2, bytes, gc.collect) as make:
+        assert make(3) == bytes(3)
+        pipes = [make._idle.get() for _ in range(2)]
+        pipes[0].send(2**24)
+        wait([pipes[0]])
+        children = multiprocessing.active_children()
+        assert len(children) == 2
+        for signalled in (signal.SIGINT, signal.SIGTERM):  # which reach all that a terminal or a service has started
+            for process in children:
+                os.kill(process.pid, signalled)
+        assert len(pipes[0].recv()[0]) == 2**24
+        pipes[0].send(2**24)
+        wait([pipes[0]])
+        for process in children:
+            process.kill()
+            process.join()
+        for pipe in pipes:
+            make._idle.put(pipe)
+        with pytest.raises(ChildProcessError):
+            list(in_order(threads, make, [1] * 9, ahead=4))
+    assert not multiprocessing.active_children()

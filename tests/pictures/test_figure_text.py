@@ -2,6 +2,7 @@
 
 import pytest
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.comparable import read_text_rows
 from restart_sampling.comparison.published_text import published_text
 from restart_sampling.pictures.kinds import plot
@@ -67,6 +68,13 @@ def test_a_line_a_sampler_with_a_point_a_scale(results):
     assert line(beauty, "ddim:50 ")[1] == [(5.1, 17.0), (5.2, 14.0), (5.3, 16.0)]
     assert line(clip, "restart:30 (NFE 62-64)")[1] == [(0.3, 13.0), (0.31, 14.5), (0.318, 15.5)]
     assert line(clip, "heun:26 (NFE 51)")[1] == [(0.286, 18.0)]
+
+
+@pytest.mark.parametrize("name", ["nfe", "clip_score_error", "frechet_distance_error"])
+def test_what_is_below_its_least_is_refused(name, tmp_path):
+    lines = results_file(*made_up(), text_result("ddpm:50", 2.0, 15.0, 0.3, 5.1, **{name: -1}), name=tmp_path / "r")
+    with pytest.raises(InputError, match=f"ddpm:50 at 2' have {name} -1, which is no number from [01] to 1e\\+30"):
+        plot("text", read_text_rows(lines))
 
 
 def test_samplers_differ_in_marker_and_schedulers_in_colour(results):

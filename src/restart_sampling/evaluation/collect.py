@@ -76,7 +76,7 @@ class Collector:
             InputError: the detector fails, or features are not finite; the message names the image.
         """
         self._digests.append(_digests(images))
-        self._sizes.append(torch.tensor(images.shape[2:]).expand(len(images), 2))
+        self._sizes.append(torch.tensor([images.shape[2:]]))
         features = self.detector(images)
         finite = torch.isfinite(features).all(dim=1).tolist()
         if not all(finite):
@@ -107,8 +107,10 @@ class Collector:
         """Begins with what another had, of the same detector, set and groups."""
         self.moments = Moments(state["total"].shape[1], self.groups, self.detector.device)
         self.moments.restore(state)
-        self._indices, self._digests, self._sizes = [state["places"]], [state["digests"]], [state["sizes"]]
-        self._features, self._labels = ([state[name]] if name in state else [] for name in ("features", "labels"))
+        self._indices, self._digests = [state["places"]], [state["digests"]]
+        self._features, self._labels, self._sizes = (
+            [state[name]] if name in state else [] for name in ("features", "labels", "sizes")
+        )
 
     def reduced(self, all_reduce: Callable[[Tensor], None], gather: Gather) -> Moments:
         """The sums of all processes, the same on each; a process may have had no images."""
@@ -127,10 +129,10 @@ class Collector:
         """SHA-256 of the pixels of all images in their order: the same from a folder, a zip or the sampler itself."""
         return hashlib.sha256(self._of_all(self._digests, gather).numpy().tobytes()).hexdigest()
 
-    def size(self, gather: Gather) -> tuple[int, int]:
-        """Height and width of the images."""
-        height, width = self._of_all(self._sizes, gather)[0].tolist()
-        return height, width
+    def size(self, gather: Gather) -> tuple[int, int] | None:
+        """Height and width of the images; None: all of them came with `restore`, of a version that did not keep it."""
+        known = torch.cat(gather(torch.cat([torch.empty(0, 2, dtype=torch.int64), *self._sizes])))
+        return (int(known[0, 0]), int(known[0, 1])) if len(known) else None
 
     def _of_all(self, parts: list[Tensor], gather: Gather) -> Tensor:
         """One row for each image, from all processes, in the order of the set."""
@@ -145,7 +147,7 @@ def merged(states: Sequence[State]) -> State:
     return {
         name: sum((state[name] for state in others), start=tensor.clone())
         if name in SUMS
-        else torch.cat([state[name] for state in states])
+        else torch.cat([state[name] for state in states if name in state])
         for name, tensor in first.items()
     }
 

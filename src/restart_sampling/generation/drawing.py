@@ -315,16 +315,9 @@ class NetDrawing:
 
     def _start_batches(self, seeds: Sequence[int], advance: Advance) -> Iterator["_Started"]:
         self.pace.measure(self.call, self.net.device, len(seeds))
-        calls = batches = 0
-        for own_calls, started in fitting(seeds, self.pace, partial(self._start_batch, advance)):
-            calls += own_calls
-            batches += 1
-            yield started
-        if calls != self.nfe * batches:
-            raise InputError(f"the plan has NFE {self.nfe}, but {batches} batches took {calls} calls of the model")
+        yield from fitting(seeds, self.pace, partial(self._start_batch, advance))
 
-    def _start_batch(self, advance: Advance, seeds: Sequence[int]) -> tuple[int, "_Started"]:
-        """Starts one batch; says how often the denoiser was called."""
+    def _start_batch(self, advance: Advance, seeds: Sequence[int]) -> "_Started":
         calls = 0
         solver, restart_solver = self.plan.solvers
         noise = self._noise_of(seeds)
@@ -341,7 +334,9 @@ class NetDrawing:
 
         with full_float32(self._exact):
             x = follow(counted, x, self.path, solver, restart_solver, self.net.process, noise)
-        return calls, self._start_reading(x, labels, seeds)
+        if calls != self.nfe:
+            raise InputError(f"the plan has NFE {self.nfe}, but a batch took {calls} calls of the model")
+        return self._start_reading(x, labels, seeds)
 
     def _denoise(self, labels: Tensor | None) -> Denoise:
         if labels is None:

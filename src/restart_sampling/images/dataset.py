@@ -4,8 +4,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -150,9 +149,9 @@ def _converted(plan: Conversion, workers: int) -> Generator[list[tuple[int, byte
         yield from map(convert, _chunks(plan))
         return
     try:
-        with ProcessPoolExecutor(workers, mp_context=Workers(), initializer=_start_worker) as processes:
-            yield from in_order(processes, convert, _chunks(plan), ahead=2 * workers)
-    except BrokenProcessPool as error:
+        with ThreadPoolExecutor(workers) as threads, Workers(workers, convert, _start_worker) as convert_there:
+            yield from in_order(threads, convert_there, _chunks(plan), ahead=2 * workers)
+    except ChildProcessError as error:
         raise InputError("a worker process was ended, perhaps for want of memory; try --workers 1") from error
 
 

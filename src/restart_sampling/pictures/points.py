@@ -70,7 +70,7 @@ def points_of(results: Mapping[str, Result]) -> list[Point]:
             Plan.parse(result["plan"]),
             count(result, "nfe"),
             number(result, "frechet_distance"),
-            number(result, "frechet_distance_error"),
+            number(result, "frechet_distance_error", least=0),
             number(result, "sigma_min") if "sigma_min" in result else 0.0,
             inf if result.get("sigma_max") is None else number(result, "sigma_max"),
             str(result.get("detector_name", "")),
@@ -79,17 +79,17 @@ def points_of(results: Mapping[str, Result]) -> list[Point]:
     ]
 
 
-def number(result: Result, key: str) -> float:
+def number(result: Result, key: str, *, least: float = -_LARGEST) -> float:
     """Takes a number from a line of a results file.
 
     Raises:
-        InputError: it is none, or larger than can be drawn.
+        InputError: it is none, or smaller than can be (`least`), or larger than can be drawn.
     """
     value = result.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _LARGEST:
         raise InputError(
             f"the results of row '{shorten(row_name(result))}' have {key} {shorten(repr(value))}, which is no "
-            f"number up to {_LARGEST:g}; correct the file, or evaluate the row again"
+            f"number from {least:g} to {_LARGEST:g}; correct the file, or evaluate the row again"
         )
     return value
 

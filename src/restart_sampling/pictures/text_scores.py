@@ -86,9 +86,9 @@ def _plot_ours(axes: Axes, ours: Sequence[Result], score: str, looks: Mapping[st
     handles: list[Artist] = []
     for sampler in dict.fromkeys(result["sampler"] for result in ours):
         own = sorted((each for each in ours if each["sampler"] == sampler), key=lambda each: number(each, "guidance"))
-        x, y, x_error, y_error = (
-            [number(each, key) for each in own]
-            for key in (f"{score}_score", "frechet_distance", f"{score}_score_error", "frechet_distance_error")
+        x, y = ([number(each, key) for each in own] for key in (f"{score}_score", "frechet_distance"))
+        x_error, y_error = (
+            [number(each, key, least=0) for each in own] for key in (f"{score}_score_error", "frechet_distance_error")
         )
         look = looks[sampler]
         axes.errorbar(x, y, y_error, x_error, fmt="none", ecolor=look.colour, elinewidth=0.6, alpha=0.5, zorder=2)
@@ -102,7 +102,7 @@ def _plot_ours(axes: Axes, ours: Sequence[Result], score: str, looks: Mapping[st
             markeredgecolor="white",
             markeredgewidth=0.4,
             zorder=3,
-            label=f"{sampler} (NFE {_span(each['nfe'] for each in own)})",
+            label=f"{sampler} (NFE {_span(int(number(each, 'nfe', least=1)) for each in own)})",
         )
     _write_scales(axes, ours, score)
     return handles
