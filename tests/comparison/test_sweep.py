@@ -186,7 +186,7 @@ def test_calls_are_counted():
             Model.calls += 1
             return x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2)
 
-    model = Model(img_resolution=8, img_channels=3, model_type="SongUNet", sigma_min=0.0, sigma_max=80.0)
+    model = Model(img_resolution=8, img_channels=3, model_type="SongUNet", sigma_min=0.0, sigma_max=80.0).eval()
     drawing = NetDrawing(model, "3 [2,1,0.5,3]", batch=2)
     assert len(list(drawing.draw(range(5)))) == 3
     assert Model.calls == 3 * drawing.nfe

@@ -109,6 +109,7 @@ def test_other_forms_are_read_too(text, same):
         ("18 [3,0,0.1,0.3]", "K = 0"),
         ('18 {"0": 3}', "must hold lists"),
         ("18 {0}", "as JSON"),
+        ("cifar10-vp-43 s_noise=1 s_noise=1.01", "it has s_noise twice; give it once"),
         ("18 churn=20 s_min=1 churn=30", "it has churn twice; give it once"),
         ("18 solver=unipc:p=2:p=3", "solver unipc has p twice; give it once"),
         ("18 colour=3", "unknown key 'colour'.*allowed: steps, churn"),
@@ -176,6 +177,13 @@ def test_a_plan_made_of_other_things_is_refused_in_one_sentence(make, message):
     with pytest.raises(rs.InputError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_intervals_and_settings_come_over_a_preset():
+    plan, over = rs.Plan.parse("imagenet64-edm-39"), rs.Plan.parse("imagenet64-edm-39 [3,1,5,9] s_noise=1.25 churn=2")
+    assert plan.s_noise not in (1, 1.25)
+    assert over.set("s_noise=1.003", "churn=0") == rs.Plan.parse(str(plan).replace("] gamma", "] [3,1,5,9] gamma"))
+    assert (over.s_noise, over.churn, over.preset) == (1.25, 2, "imagenet64-edm-39")
 
 
 def test_set_changes_settings_over_a_plan():

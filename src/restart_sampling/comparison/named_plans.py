@@ -129,12 +129,12 @@ Entries = Mapping[str, Any]
 
 
 def _lines(source: str, text: str) -> Iterable[tuple[str, Entries]]:
-    passed = script_settings(source)
+    passed = script_settings(source).split()
     for number, line in enumerate(text.splitlines(), start=1):
         plan = line.partition("#")[0].strip()
-        # A preset has settings of its own. Of two for one key the later holds, which is the line's.
-        if passed and (match := re.match(r"\d+(?=[\s,\[{]|$)|(?=[\[{])", plan)):
-            plan = f"{match[0]} {passed} {plan[match.end() :].lstrip(', ')}".strip()
+        if re.match(r"\d+([\s,\[{]|$)|[\[{]", plan):  # a preset has settings of its own
+            stated = {word.partition("=")[0] for word in re.split(r"[\s,]+", plan)}
+            plan = " ".join([plan, *(each for each in passed if each.partition("=")[0] not in stated)])
         if plan:
             yield f"line {number}", {"name": plan if plan in PRESETS else "", "plan": plan}
 

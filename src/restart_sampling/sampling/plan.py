@@ -120,9 +120,12 @@ class Plan:
     @classmethod
     def _parse(cls, text: str) -> "Plan":
         name = re.match(r"[A-Za-z][\w.+-]*(?![\w=])", text)
-        grammar = _preset_text(name.group()) + text[name.end() :] if name else text
+        base = _preset_text(name.group()) if name else text
         try:
-            steps, intervals, settings = split_plan(grammar)
+            steps, intervals, settings = split_plan(base)
+            if name:
+                _, more, over = split_plan(f"{steps} {text[name.end() :]}")
+                intervals, settings = intervals + more, settings + over
             preset = name.group() if name else None
             return cls(**{"steps": steps, "intervals": intervals, "preset": preset, **dict(map(_convert, settings))})
         except InputError as error:

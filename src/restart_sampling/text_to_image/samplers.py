@@ -4,10 +4,11 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ class Sampler:
         if intervals and _NO_RESTARTS in pairs:
             raise InputError(f"sampler '{text}' has restart intervals and restart=null, which is none; leave one out")
         others = tuple(pair for pair in pairs if pair[0] != "guidance")
-        return cls(name, number, intervals, others, _scale(text, [value for key, value in pairs if key == "guidance"]))
+        return cls(name, number, intervals, others, _scale(text, dict(pairs).get("guidance")))
 
     def __str__(self) -> str:
         settings = (f"{key}={value}" for key, value in self.settings)
@@ -159,19 +160,18 @@ class Sampler:
         return _NO_RESTARTS in self.settings
 
 
-def _scale(text: str, written: Sequence[str]) -> float | None:
+def _scale(text: str, written: str | None) -> float | None:
     """The guidance scale that a sampler's text has; None: it has none.
 
     Raises:
-        InputError: it is no finite number, or there are two.
+        InputError: it is no finite number.
     """
-    try:
-        scale, *more = map(float, written or ["nan"])
-    except ValueError:
-        scale, more = nan, []
-    if written and (more or not isfinite(scale)):
-        raise InputError(f"sampler '{text}' has guidance={written[-1]}; give one finite scale, such as guidance=4.2")
-    return scale if written else None
+    if written is None:
+        return None
+    with suppress(ValueError):
+        if isfinite(scale := float(written)):
+            return scale
+    raise InputError(f"sampler '{text}' has guidance={written}; give a finite scale, such as guidance=4.2")
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
