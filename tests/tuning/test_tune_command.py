@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import restart_sampling as rs
 from copies import TORCHRUN, start
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.detectors import load_detector
@@ -48,6 +49,7 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
     assert content["evidence"]["cost"]["evaluations"] > 0
     assert "confirmation" in err
     assert content["evidence"]["verdict"] in err
+    assert content["guidance"] == 1
     code, _, err = run(*TUNE, *more)
     assert code == 0
     assert "run/plan-4.json is there already" in err
@@ -122,6 +124,39 @@ def test_a_plan_of_another_model(place, run):
     assert run(*draw, "--any-model")[0] == 0
 
 
+def plan_file(**other):
+    identity = rs.load_model("tiny.safetensors").identity
+    written = {"format": "restart-sampling-plan/1", "plan": "2", "model_sha256": identity, **other}
+    Path("plan-4.json").write_text(json.dumps(written))
+    return "plan-4.json"
+
+
+def test_a_plan_that_was_found_at_another_guidance_scale(place, run):
+    file, net = plan_file(guidance=2.0), rs.load_model("tiny.safetensors")
+    note = "the plan '2' was found at guidance 2, and this is 1"
+    draw = ("generate", "--model", "tiny.safetensors", "--seeds", "0-1", "--out", "a", "--dry-run", "--plan", file)
+    measures = ("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "any", "--dry-run")
+    measure = ("evaluate", "--model", "tiny.safetensors", *measures, "--seeds", "0-19", "--plan", file, "--plan", "3")
+    many = ("sweep", "--model", "tiny.safetensors", *measures, "--images", "20", "--plans", file, "--out", "s")
+    push = ("model", "push", "tiny.safetensors", "r", "--license", "mit", "--seeds", "0", "--plan", file)
+    for command in (draw, measure, many, push):
+        code, _, err = run(*command)
+        assert (code, err.splitlines().count(f"note: {note}")) == (0, 1), err
+    for command in (draw, measure, many):
+        code, _, err = run(*command, "--guidance", "2")
+        assert (code, "was found at" in err) == (0, False), err
+    with pytest.warns(UserWarning, match=note):
+        rs.generate(net, file, [0])
+    with pytest.warns(UserWarning, match=note):
+        rs.sample(net, file, [0], (3, 8, 8))
+    with pytest.warns(UserWarning, match=note):
+        rs.evaluate(net, file, reference="ref.npz", detector="tiny.pt", trust_detector=True, seeds=range(20))
+    plan_file()  # of an earlier version: not known
+    code, _, err = run(*draw)
+    assert (code, "note" in err) == (0, False), err
+    rs.generate(net, file, [0], guidance=3.0)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -130,6 +165,8 @@ def test_a_plan_of_another_model(place, run):
         ("[]", "has no format restart-sampling-plan/1"),
         ('{"format": "restart-sampling-plan/1"}', "is damaged"),
         ('{"format": "restart-sampling-plan/1", "plan": "plan-4.json", "model_sha256": null}', "there is no preset"),
+        ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": "2"}', "guidance has to be a finite number"),
+        ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": 1e999}', "guidance has to be a finite number"),
     ],
 )
 def test_a_file_that_is_no_plan(text, said, tmp_path, monkeypatch, run):

@@ -92,7 +92,7 @@ def generate(
                     "out": out,
                 }
             )
-            for note in preset_notes([plan], name):
+            for note in filter(None, [*preset_notes([plan], name), drawing.note]):
                 click.echo(f"note: {note}", err=True)
         if dry_run:
             print_estimate(out, estimate_images(drawing, store, ranks.size), as_json, shown=ranks.first)

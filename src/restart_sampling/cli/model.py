@@ -140,6 +140,8 @@ def push(
     net = checkpoint.build(device=pick_device(device))
     classes = {seed: place % COLUMNS % net.label_dim for place, seed in enumerate(seeds)} if net.label_dim else None
     drawing = NetDrawing(net, plan, classes=classes)
+    if drawing.note:
+        click.echo(f"note: {drawing.note}", err=True)
     write_repository(checkpoint, drawing, seeds, licence, out, target or f"OWNER/{out.name}")
     click.echo(f"{out}: {checkpoint.class_name}, plan {plan}, samples of seeds {seeds_text}", err=True)
     if target is not None:

@@ -1,5 +1,6 @@
 """`evaluate` and `sweep`: plans of one net, compared on the same seeds."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isfinite
@@ -64,6 +65,11 @@ def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seed
         return Row(named.name, about, drawing, seeds)
 
     return [row(named) for named in plans]
+
+
+def guidance_notes(rows: Sequence[Row]) -> list[str]:
+    """What has to be known of the plans of rows with the guidance that they are drawn at, a sentence for each."""
+    return [row.drawing.note for row in rows if isinstance(row.drawing, NetDrawing) and row.drawing.note]
 
 
 def evaluate(
@@ -194,6 +200,8 @@ def _compare(
         return NetDrawing(net, plan, batch=batch_size, pace=pace, **options)
 
     rows = plan_rows(named, draw, seeds, format_seeds(seeds), "own")
+    for note in guidance_notes(rows):
+        warnings.warn(note, stacklevel=3)
     comparison = Comparison(setup(), Ranks(0, 1, net.device), batch_size or BLOCK, results, folder)
     with comparison.claimed(rows) as there:
         return finished(comparison.run(rows, there))

@@ -1,5 +1,6 @@
 """`Drawing`: a model with a sampler; its cost, its identity and its images by seed."""
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.noise import Noise
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.process import VE
-from restart_sampling.sampling.sample import net_noise, net_path, network_evaluations
+from restart_sampling.sampling.sample import guidance_note, net_noise, net_path, network_evaluations
 from restart_sampling.sampling.solvers.protocol import Denoise, evaluate
 
 NoiseKind = Literal["counter", "edm"]
@@ -170,6 +171,7 @@ class NetDrawing:
         nfe: calls of the denoiser for an image.
         network_evaluations: evaluations of the network for an image.
         classes: names of the classes; () where none are known.
+        note: what has to be known of the plan with this guidance; None: nothing.
 
     Raises:
         InputError: the plan, a class, the guidance or the noise does not fit the net, or its states are latents.
@@ -222,6 +224,7 @@ class NetDrawing:
             )
         if not isfinite(real_number("guidance", guidance)):
             raise InputError(f"guidance is {guidance:g}; give a finite scale, 1 for none")
+        self.note = guidance_note(self.plan, guidance)
         self._check_classes()
         if exact and self._dtype != "float32":
             raise InputError(f"exact images need a network in float32, and this one is in {self._dtype}")
@@ -425,6 +428,8 @@ def generate(
     drawing = NetDrawing(
         net, plan, batch=batch_size, classes=of_seeds, guidance=guidance, noise=noise, exact=exact, shape=shape
     )
+    if drawing.note:
+        warnings.warn(drawing.note, stacklevel=2)
     return drawing.draw(seeds)
 
 

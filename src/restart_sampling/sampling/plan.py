@@ -53,6 +53,7 @@ class Plan:
         sigma_min: last level before 0, raised to the model's own where that is higher.
         sigma_max: first level, lowered to the model's own where that is lower.
         made_for: identity of the only net that may have it, from the file of a plan that was found for one; None: any.
+        found_at: guidance scale that it was found at, from the file of a plan that was found; None: not known.
         preset: name of the preset that it began as; None: of none.
 
     Raises:
@@ -73,6 +74,7 @@ class Plan:
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     made_for: str | None = field(default=None, compare=False, repr=False)
+    found_at: float | None = field(default=None, compare=False, repr=False)
     preset: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -113,8 +115,8 @@ class Plan:
         """
         text = text.strip()
         if text.endswith(".json"):
-            found, made_for = _read_file(Path(text))
-            return replace(cls._parse(found), made_for=made_for)
+            found, made_for, found_at = _read_file(Path(text))
+            return replace(cls._parse(found), made_for=made_for, found_at=found_at)
         return cls._parse(text)
 
     @classmethod
@@ -397,8 +399,8 @@ def _preset_text(name: str) -> str:
     return PRESETS[name].plan
 
 
-def _read_file(path: Path) -> tuple[str, str | None]:
-    """Reads the text of a plan, and the identity of its net, from a file that `tune` wrote."""
+def _read_file(path: Path) -> tuple[str, str | None, float | None]:
+    """Reads the text of a plan, the identity of its net and its guidance scale from a file that `tune` wrote."""
     try:
         content = parse_json(path.read_text("utf-8"))
     except OSError as error:
@@ -412,7 +414,9 @@ def _read_file(path: Path) -> tuple[str, str | None]:
             f"plan {path} has no format {PLAN_FORMAT}; give a file that 'restart-sampling tune' wrote (those of 'text "
             f"tune' are samplers for the text commands)"
         )
-    plan, made_for = content.get("plan"), content.get("model_sha256")
+    plan, made_for, found_at = (content.get(key) for key in ("plan", "model_sha256", "guidance"))
     if not isinstance(plan, str) or not isinstance(made_for, str | None):
         raise InputError(f"plan {path} is damaged: its plan and its model_sha256 have to be texts; tune again")
-    return plan, made_for
+    if not isinstance(found_at, float | int | None) or not isfinite(found_at or 0):
+        raise InputError(f"plan {path} is damaged: its guidance has to be a finite number; tune again")
+    return plan, made_for, found_at

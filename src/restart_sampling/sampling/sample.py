@@ -1,5 +1,6 @@
 """Samples from a net, a plan and seeds; the noise is of the kind that the net needs."""
 
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ def steps(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int]
     """
     plan = Plan.parse(plan) if isinstance(plan, str) else plan
     path = net_path(net, plan)
+    if note := guidance_note(plan, 1.0):  # what it was found for is the net before any guidance
+        warnings.warn(note, stacklevel=2)
     seeds = seed_list(seeds)
     if len(set(seeds)) < len(seeds):
         raise InputError("a seed is given twice; each seed makes one sample")
@@ -156,6 +159,13 @@ def check_made_for(net: Net, plan: Plan) -> None:
             f"{(net.identity or 'unknown')[:12]}, and one that helps a model can harm another; give --any-model, or in "
             f"Python the text of the plan, to use it all the same"
         )
+
+
+def guidance_note(plan: Plan, guidance: float) -> str | None:
+    """Says what has to be known of a plan that was found at another guidance scale than this; None: nothing."""
+    if plan.found_at in (None, guidance):
+        return None
+    return f"the plan '{plan}' was found at guidance {plan.found_at:g}, and this is {guidance:g}"
 
 
 def net_noise(net: Net, seeds: Sequence[int], s_noise: float = 1.0) -> Noise:

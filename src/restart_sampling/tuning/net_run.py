@@ -100,7 +100,8 @@ class NetRun(Run):
             f"on a usual grid, `{usual}`, {distances[usual]:.4g}. {ONLY_GRID}"
         )
         self.tell(f"NFE {nfe}: {verdict}")
-        about = {"objective": "root mean square distance to a fine ODE"}
+        guidance = self.objective.about["guidance"]
+        about = {"objective": "root mean square distance to a fine ODE", "guidance": guidance}
         return self.write(nfe, best, about, {"verdict": verdict, "distances": distances})
 
     def _distances(self, plans: Sequence[Plan], judge: Teacher) -> dict[str, float]:

@@ -37,7 +37,14 @@ class TunedPlan(Found, Plan):
     def of(cls, content: Mapping[str, Any]) -> "TunedPlan":
         """Makes one of what `tune` wrote."""
         plan = Plan.parse(content["plan"])
-        return cls(**{**vars(plan), "made_for": content["model_sha256"], "evidence": content["evidence"]})
+        return cls(
+            **{
+                **vars(plan),
+                "made_for": content["model_sha256"],
+                "found_at": content.get("guidance"),
+                "evidence": content["evidence"],
+            }
+        )
 
 
 @overload
