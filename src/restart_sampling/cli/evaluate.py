@@ -123,7 +123,7 @@ def evaluate(
             comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch or BLOCK, results)
             if name is not None and seeds_text is not None:
                 seeds = parse_seeds(seeds_text)
-                named = [row_of(str(plan), plan) for plan in plans]
+                named = [row_of(plan.with_guidance, plan) for plan in plans]
                 model = asked.load(name, ranks.device, batch, ranks.first)
                 rows = plan_rows(named, model.drawing, seeds, seeds_text, name)
             there = held.enter_context(looked_up(comparison, rows, results, dry_run)) if ranks.first else {}

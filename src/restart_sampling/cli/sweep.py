@@ -209,7 +209,7 @@ def _print_table(plans: Sequence[NamedPlan], outcomes: Sequence[Outcome]) -> Non
     """Every row, its values and its difference to the first row, paired by seed."""
     columns = {
         "row": [plan.name for plan in plans],
-        "plan": [str(plan.plan) for plan in plans],
+        "plan": [plan.plan.with_guidance for plan in plans],
         "family": [plan.family for plan in plans],
         "NFE": [str(each.row.cost) for each in outcomes],
         **metric_columns(outcomes),

@@ -53,6 +53,7 @@ class Plan:
         sigma_min: last level before 0, raised to the model's own where that is higher.
         sigma_max: first level, lowered to the model's own where that is lower.
         made_for: identity of the only net that may have it, from the file of a plan that was found for one; None: any.
+        guidance: scale of classifier-free guidance that goes with it, where `tune` chose that too; None: any does.
         found_at: guidance scale that it was found at, from the file of a plan that was found; None: not known.
         preset: name of the preset that it began as; None: of none.
 
@@ -74,6 +75,7 @@ class Plan:
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     made_for: str | None = field(default=None, compare=False, repr=False)
+    guidance: float | None = field(default=None, compare=False, repr=False)
     found_at: float | None = field(default=None, compare=False, repr=False)
     preset: str | None = field(default=None, compare=False, repr=False)
 
@@ -116,8 +118,32 @@ class Plan:
         text = text.strip()
         if text.endswith(".json"):
             found, made_for, found_at = _read_file(Path(text))
-            return replace(cls._parse(found), made_for=made_for, found_at=found_at)
+            return replace(cls.parse_found(found), made_for=made_for, found_at=found_at)
         return cls._parse(text)
+
+    @classmethod
+    def parse_found(cls, text: str) -> "Plan":
+        """Reads a plan as files of `tune` have it, with the guidance scale that goes with it: `18 guidance=1.7`.
+
+        Raises:
+            InputError: not a plan, or the scale is no finite number.
+        """
+        plain, given, written = text.partition(" guidance=")
+        plan = cls._parse(plain)
+        if not given:
+            return plan
+        try:
+            scale = float(written)
+        except ValueError:
+            scale = inf
+        if not isfinite(scale):
+            raise InputError(f"plan '{text}' has guidance={written}; give one finite scale, such as guidance=1.7")
+        return replace(plan, guidance=scale)
+
+    @property
+    def with_guidance(self) -> str:
+        """The text that `parse_found` reads; that of a plan without a scale of its own is its usual one."""
+        return f"{self}" if self.guidance is None else f"{self} guidance={format_number(self.guidance)}"
 
     @classmethod
     def _parse(cls, text: str) -> "Plan":
@@ -314,6 +340,11 @@ def _convert(setting: str) -> tuple[str, Any]:
     key, equals, value = setting.partition("=")
     if not (key and equals):
         raise InputError(f"cannot read the setting '{setting}'; write KEY=VALUE, such as s_noise=1.003")
+    if key == "guidance":
+        raise InputError(
+            f"'{setting}' is no setting of a plan; give the scale beside the plan (--guidance, in Python "
+            f"guidance=...), or the .json that 'tune' wrote"
+        )
     if key not in _CONVERT:
         raise InputError(f"unknown key '{key}' in '{setting}'; allowed: {', '.join(_CONVERT)}")
     try:
