@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -171,11 +172,12 @@ def test_the_guidance_scale_is_searched_too(place, run, monkeypatch):
         plain, Path("plain.npz")
     )  # without features, so without recall, by which what is nearer could be left out
     score, draw, drawn = objective._score, NetDrawing.draw, []
+    net = rs.load_model("tiny.safetensors")
     monkeypatch.setattr(space, "usual_plans", lambda *_: ["2", "4 solver=euler"])
     monkeypatch.setattr(NetDrawing, "draw", lambda own, *each: drawn.append(own.guidance) or draw(own, *each))
     monkeypatch.setattr(objective, "_score", nearer)
-    more = ("--minutes", "inf", "--guidance", "2", "--tune-guidance", "--reference", "plain.npz", "--json")
-    code, out, err = run(*TUNE, *more)
+    more = ("--minutes", "inf", "--guidance", "2", "--tune-guidance", "--reference", "plain.npz", "--trials", "5")
+    code, out, err = run(*TUNE, *more, "--json")
     assert code == 0, err
     assert "guidance   2, and searched around it" in err
     assert "no reference here has features with classes" in err
@@ -196,10 +198,14 @@ def test_the_guidance_scale_is_searched_too(place, run, monkeypatch):
     assert content["evidence"]["cost"]["evaluations"] == sum(
         line["nfe"] * (line["seeds"][1] - line["seeds"][0]) for line in lines
     )
-    before = Path("run/measured.jsonl").read_bytes()
-    Path(file).unlink()  # as after a kill
-    assert json.loads(run(*TUNE, *more)[1])["plans"]["4"]["plan"] == content["plan"]
-    assert Path("run/measured.jsonl").read_bytes() == before
+    Path("run/measured.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines[:-1]))
+    Path(file).unlink()  # as after a kill, and from Python
+    asked = {"reference": "plain.npz", "detector": "tiny.pt", "trust_detector": True, "guidance": 2.0, "minutes": inf}
+    settings = {"images": 20, "race": 80, "confirm": 20, "trials": 5, "rises": False, "known": False}
+    tuned = rs.tune(net, 4, out="run", tune_guidance=True, **asked, **settings)
+    assert (tuned.with_guidance, tuned.found_at) == (content["plan"], best)
+    again = [json.loads(line) for line in Path("run/measured.jsonl").read_text().splitlines()]
+    assert [{**line, "seconds": 0} for line in again] == [{**line, "seconds": 0} for line in lines]
     assert run("report", "run", "--out", "page.html")[0] == 0
     assert f"<code>{content['plan']}</code>" in Path("page.html").read_text()
     code, _, err = run("generate", "--model", "tiny.safetensors", "--seeds", "0", "--plan", file, "--out", "a")
