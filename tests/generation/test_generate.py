@@ -177,6 +177,7 @@ def test_a_network_of_ones_own_gets_the_class_of_each_seed():
         (4, {"seeds": {1, 2}, "classes": [0, 1]}, "the seeds are of type set"),
         (0, {"seeds": "12"}, "seed = '1'; give a whole number"),
         (0, {"batch_size": 1.5}, r"batch_size = 1\.5; give a whole number"),
+        (0, {"exact": "no"}, "exact = 'no'; give True or False"),
         (4, {"guidance": "2"}, "guidance = '2'; give a number"),
         (0, {"classes": 1}, "the model is unconditional"),
         (0, {"guidance": 2.0}, "the model is unconditional"),

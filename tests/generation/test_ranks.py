@@ -66,6 +66,22 @@ def test_nothing_goes_on_without_a_process_that_is_gone():
         alone.wait()
 
 
+def test_processes_with_other_models_are_refused_by_the_first(monkeypatch):
+    def gather(self, own):
+        return [{"model_sha256": "a", "plan": "3"}, {"model_sha256": "a", "plan": "3"}, own]
+
+    monkeypatch.setattr(Ranks, "gather", gather)
+    first, last = (Ranks(rank, 3, torch.device("cpu")) for rank in (0, 2))
+    last.agree({"model_sha256": "a", "plan": "3"})
+    other = {"model_sha256": "b", "plan": "3"}
+    with pytest.raises(
+        InputError, match=r"rank 2 of this run has model_sha256 b, and rank 0 has a; give all processes"
+    ):
+        first.agree(other)
+    with pytest.raises(SystemExit):
+        last.agree(other)
+
+
 TORCHRUN = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 

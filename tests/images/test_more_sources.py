@@ -68,7 +68,9 @@ def test_the_tars_of_a_webdataset_are_one_set(tmp_path):
     source = open_source(tmp_path)
     assert source.labels.tolist() == [number % 3 for number in range(9)]
     assert source.names[5] == "shard-1.tar/0005.png"
-    assert [source.raw(place) for place in (8, 0, 5)] == [png(8), png(0), png(5)]
+    assert [source.raw(place) for place in (8, 0, 5, 6, 7)] == [png(place) for place in (8, 0, 5, 6, 7)]
+    with pytest.raises(IndexError):
+        source.raw(9)
     assert source.left_out == ""
     assert open_source(tmp_path / "shard-0.tar").labels.tolist() == [0, 1, 2, 0, 1]
 

@@ -81,7 +81,7 @@ def test_networks_of_timesteps_give_the_samples_of_the_denoiser(what, solver):
 @pytest.mark.parametrize("solver", ["heun", "midpoint"])
 @pytest.mark.parametrize("what", MAKE)
 def test_networks_of_any_time_give_them_on_the_plans_own_levels(what, solver):
-    network, plan = Predicting(what, mixture()), f"{PLAN} solver={solver} sigma_min=0.05"
+    network, plan = Predicting(what, mixture()), f"12 [4,2,0.3,2] s_noise=1.01 sigma_min=0.05 solver={solver}"
     net = MAKE[what](network, LINEAR, continuous=True, **DOUBLE)
     torch.testing.assert_close(
         rs.sample(net, plan, range(16), (3,)), rs.sample(mixture(), plan, range(16), (3,)), rtol=0, atol=1e-7
@@ -221,6 +221,16 @@ def test_a_module_in_training_mode_is_refused():
     part.linear.train()
     with pytest.raises(rs.InputError, match="the network, its module linear, is in training mode"):
         rs.sample(rs.from_eps(part, LINEAR), "2", [1], (3,))
+
+
+def test_a_text_is_no_truth_value():
+    for make in (
+        lambda: rs.from_flow(torch.tanh, reverse="no"),
+        lambda: rs.from_eps(torch.tanh, LINEAR, continuous="no"),
+        lambda: rs.guided(rs.from_flow(torch.tanh), 2.0, unconditional={}, batched="no"),
+    ):
+        with pytest.raises(rs.InputError, match=r"(reverse|continuous|batched) = 'no'; give True or False"):
+            make()
 
 
 @pytest.mark.parametrize(

@@ -167,12 +167,12 @@ def test_known_plans_are_of_the_evaluations_asked_for(net, nfe):
 
 
 def test_known_plans_are_those_found_for_other_models_and_keep_the_shares_of_their_intervals():
-    found = Plan.parse("cifar10-pfgmpp-small-tuned-40")
-    for nfe, points in ((40, 9), (80, 17)):
+    found = Plan.parse("cifar10-vp-small-tuned-40")
+    for nfe, points in ((40, (4, 3, 7)), (80, (7, 5, 13))):
         space = Space(NETS["any level"], nfe)
         known = [space.suggest(GivenTrial(each)) for each in space.known_plans()]
         (plan,) = (each for each in known if each.sigma_min == found.sigma_min)
-        assert [(each.points, each.repeats) for each in plan.intervals] == [(points, 2)]
+        assert [(each.points, each.repeats) for each in plan.intervals] == list(zip(points, (2, 4, 3), strict=True))
         assert (plan == found) == (nfe == 40)
 
 

@@ -1,4 +1,4 @@
-"""Numbers: of any type, of numpy and torch too, as Python's own; and with their errors, as readers want them."""
+"""Numbers: of any type, of numpy and torch too, as Python's own; with their errors, as readers want them; and bools."""
 
 from math import inf
 from operator import index
@@ -35,6 +35,17 @@ def real_number(name: str, value: SupportsFloat) -> float:
     except (TypeError, ValueError, RuntimeError, OverflowError):  # such as an array of several numbers
         pass
     raise InputError(f"{name} = {value!r}; give a number")
+
+
+def truth_value(name: str, value: object) -> bool:
+    """Returns a bool.
+
+    Raises:
+        InputError: it is none, such as the text "no", which Python takes for true.
+    """
+    if isinstance(value, bool):
+        return value
+    raise InputError(f"{name} = {value!r}; give True or False")
 
 
 def rounded_to(value: float, error: float | None, sign: str = "") -> str:

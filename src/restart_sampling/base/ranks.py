@@ -1,7 +1,7 @@
 """`Ranks`: one process or many, by torchrun on GPUs (nccl) or CPUs (gloo), or plain python."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from restart_sampling.base.errors import InputError, one_line
+from restart_sampling.base.errors import InputError, one_line, shorten
 from restart_sampling.base.meeting import HangingRankError, Meeting
 
 T = TypeVar("T")
@@ -78,6 +78,26 @@ class Ranks:
     def wait(self) -> None:
         """Waits until all processes are here."""
         self.gather(None)
+
+    def agree(self, about: Mapping[str, object]) -> None:
+        """Makes sure that all processes have the same, as a model: a file on another machine may be another.
+
+        Raises:
+            InputError: on the first process, what another has.
+            SystemExit: on the others.
+        """
+        first, *others = self.gather(about)
+        for rank, other in enumerate(others, 1):
+            for key in {**first, **other}:
+                own, its = first.get(key), other.get(key)
+                if own == its:
+                    continue
+                if not self.first:
+                    raise SystemExit(2)
+                raise InputError(
+                    f"rank {rank} of this run has {key} {shorten(str(its))}, and rank 0 has {shorten(str(own))}; give "
+                    "all processes the same files"
+                )
 
     def alive(self) -> None:
         """Says to the others, who may wait for this process, that it is at work."""

@@ -159,6 +159,9 @@ class Comparison:
             there: what `take_up` gave to the first process.
             watch: is told what happens.
         """
+        measured = {"detector": self.setup.about["detector"], "reference": self.setup.about["reference"]["sha256"]}
+        for row in rows:
+            self.ranks.agree({**row.about.get("run", {}), **measured})
         there = self.ranks.gather(there or {})[0]
         forgiving = replace(self, ranks=replace(self.ranks, forgiving=True))
         outcomes = []

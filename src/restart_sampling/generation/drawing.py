@@ -18,7 +18,7 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.base.machine import describe_device
-from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.numbers import real_number, truth_value, whole_number
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.generation.pace import BLOCK, Pace, fitting, own_pace
 from restart_sampling.generation.seeds import as_integers, cut
@@ -228,7 +228,7 @@ class NetDrawing:
                 "'counter'"
             )
         self._check_classes()
-        if exact and self._dtype != "float32":
+        if truth_value("exact", exact) and self._dtype != "float32":
             raise InputError(f"exact images need a network in float32, and this one is in {self._dtype}")
 
     @cached_property

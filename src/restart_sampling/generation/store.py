@@ -56,7 +56,7 @@ class BlockStore:
     def __init__(self, out: Path, blocks: Sequence[Sequence[int]], run: Mapping[str, Any]) -> None:
         self.out = out
         self.blocks = blocks
-        self._run = run
+        self.run = run
         # Without the seeds, which the names of the images say.
         own = {key: value for key, value in run.items() if key != "seeds"}
         self._run_sha256 = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
@@ -86,7 +86,7 @@ class BlockStore:
             InputError: there is another run (the message says what differs), blocks of another size or something else,
                 or it cannot be written.
         """
-        run = self._run
+        run = self.run
         for found, has_blocks in self._earlier():
             differs = [key for key in {**found["run"], **run} if found["run"].get(key) != run.get(key)]
             if differs and not (differs == ["seeds"] and self._extends(found)):

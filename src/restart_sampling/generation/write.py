@@ -42,6 +42,7 @@ def write_missing(
     """
     missing: list[int] = []
     finished = False
+    ranks.agree(store.run)
     with ranks.failing_together():
         if ranks.first:
             with ranks.at_work():

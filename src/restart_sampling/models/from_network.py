@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.numbers import real_number, truth_value, whole_number
 from restart_sampling.base.numerics import state_dtype, weights_sha256
 from restart_sampling.models.thresholding import clipped
 from restart_sampling.sampling.net import FunctionNet, like
@@ -123,6 +123,7 @@ def from_flow(network: Network, *, reverse: bool = False, **options: Unpack[Opti
     (arXiv 2403.03206).
     """
     call = _Call(network, **options)
+    truth_value("reverse", reverse)
 
     def denoise(x: Tensor, t: Tensor, /, **kwargs: Any) -> Tensor:
         velocity = call(x, 1 - t if reverse else t, **kwargs)
@@ -166,6 +167,7 @@ def _discrete(
     options: Options,
 ) -> FunctionNet:
     call = _Call(network, **options)
+    truth_value("continuous", continuous)
     sigmas = _levels(alphas_cumprod)
     places = [log(sigma) for sigma in sigmas]
     table = torch.tensor(places, dtype=state_dtype(call.device), device=call.device)

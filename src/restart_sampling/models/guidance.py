@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number
+from restart_sampling.base.numbers import real_number, truth_value
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.sampling.net import FunctionNet, Net, around
 from restart_sampling.sampling.sample import require_net
@@ -59,6 +59,7 @@ def guided(
     if guide is not None:
         require_net(guide, "the guide")
     scale = real_number("the guidance scale", scale)
+    truth_value("batched", batched)
     if not isinstance(interval, (tuple, list)) or len(interval) != 2:
         raise InputError(f"the interval of guidance is {interval!r}; give two levels (low, high)")
     low, high = (real_number("a level of the interval of guidance", each) for each in interval)

@@ -12,7 +12,7 @@ import diffusers
 import numpy as np
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.numbers import real_number, truth_value, whole_number
 
 Config = Mapping[str, Any]
 
@@ -228,9 +228,9 @@ def check_values(class_: type, config: Config) -> None:
         value: Any = config.get(key)
         if key in _OURS or (value is None and (NoneType in kinds or bool in kinds)):
             continue
-        if bool in kinds and not isinstance(value, bool):
-            raise InputError(f"{key} = {value!r}; give true or false")
-        if int in kinds:
+        if bool in kinds:
+            truth_value(key, value)
+        elif int in kinds:
             whole_number(key, value)
         elif float in kinds:
             real_number(key, value)

@@ -88,6 +88,7 @@ class NetRun(Run):
             InputError: the time does not suffice.
         """
         assert self.begin is not None
+        self.ranks.agree({"model_sha256": self.identity})
         plain = [Plan(main_steps(solver, nfe) or 1, solver=solver) for solver in ODE_SOLVERS]
         # For each solver three usual grids and one of stage 0, which needs the fine ODE once more.
         calls = 4 * nfe * len(plain) + 2 * max(POINTS, 2 * nfe)

@@ -117,6 +117,7 @@ class Run:
         """
         nfe = space.nfe
         path = self.folder / f"plan-{nfe}.json"
+        self.ranks.agree(_plain(self.about))
         with whole(self.folder):
             there = self._there(path, nfe) if self.ranks.first and path.exists() else None
         if there := self.ranks.gather(there)[0]:

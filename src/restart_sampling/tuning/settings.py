@@ -6,7 +6,7 @@ from math import ceil, inf
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.numbers import real_number, truth_value, whole_number
 from restart_sampling.tuning.objective import GROUPS
 from restart_sampling.tuning.race import ROUNDS
 from restart_sampling.tuning.search import SAMPLERS
@@ -50,6 +50,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("images", "race", "confirm", "start", *(("trials",) if self.trials is not None else ())):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        for name in ("rises", "known", "tune_guidance"):
+            truth_value(name, getattr(self, name))
         object.__setattr__(self, "minutes", real_number("minutes", self.minutes))
         if not self.minutes > 0:
             raise InputError(f"minutes is {self.minutes:g}; give a number above 0")

@@ -141,6 +141,8 @@ def tune(
         raise InputError("prompts and clip are for text-to-image pipelines; leave them out")
     if (reference is None) == (objective is None):
         raise InputError("give either a reference of images or an objective, by which plans are judged")
+    if objective is not None and not callable(objective):
+        raise InputError(f"the objective is {objective!r}; give a function of samples that returns a number")
     judge: Objective
     if objective is None:
         pace = own_pace(batch_size, drawing.get("exact", False))
