@@ -240,7 +240,7 @@ def test_a_pipeline_from_python(place, folder):
     ):
         with pytest.raises(InputError, match=said):
             rs.tune(pipe, 4, **{"prompts": ["a"], **asked, **given})
-    with pytest.raises(InputError, match="prompts, clip and tune_guidance are for text-to-image pipelines"):
+    with pytest.raises(InputError, match="prompts and clip are for text-to-image pipelines"):
         rs.tune(rs.load_model("cifar10-small"), 4, prompts=["a"], reference="ref.npz")
 
 

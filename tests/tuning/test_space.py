@@ -180,3 +180,21 @@ def test_a_plan_that_no_trial_suggests():
     space = Space(NETS["any level"], 20)
     assert space.suggestion("20 solver=unipc:p=3") is None
     assert space.suggestion("4 solver=euler grid=80/20/5/1/0") is None
+
+
+def test_the_guidance_scale_is_a_setting_of_its_own():
+    space = Space(NETS["any level"], 20, guidance=3.0)
+    assert all(text.endswith(" guidance=3") for text in space.usual())
+    for seed in range(20):
+        plan = space.suggest(Drawn(seed))
+        text = space.text(plan)
+        assert (Plan.parse_found(text), Plan.parse_found(text).guidance) == (plan, plan.guidance)
+        assert 2 <= plan.guidance <= 5
+        assert (again := space.suggestion(text)) is None or again["guidance"] == plan.guidance
+    one, other = "20 solver=ab guidance=3", "20 solver=ab guidance=4"
+    assert space.way(one) != space.way(other)
+    assert space.complexity(one) < space.complexity(other)
+    assert space.suggestion("20 solver=ab")["guidance"] == 3
+    assert Space(NETS["any level"], 20).suggest(Drawn(0)).guidance is None
+    with pytest.raises(InputError, match="searched around 1, which is none"):
+        Space(NETS["any level"], 20, guidance=1.0)

@@ -355,6 +355,7 @@ def test_no_time_left_for_a_stage():
         ({"shape": 2}, "the shape of a sample is 2"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"confirm_with": [("inception", "ref.npz")]}, "no detectors; leave them out"),
+        ({"tune_guidance": True}, "tune_guidance is for images that a reference judges"),
     ],
 )
 def test_bad_input_from_python(given, said):

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,11 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+import restart_sampling as rs
 from copies import TORCHRUN, start
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import make_reference
 from restart_sampling.evaluation.reference import save_reference
+from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.tuning import objective, space
 from tiny import detector_file, image_folder, pictures
 
 TUNE = (
@@ -48,6 +54,7 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
     assert content["evidence"]["cost"]["evaluations"] > 0
     assert "confirmation" in err
     assert content["evidence"]["verdict"] in err
+    assert content["guidance"] == 1
     code, _, err = run(*TUNE, *more)
     assert code == 0
     assert "run/plan-4.json is there already" in err
@@ -122,6 +129,134 @@ def test_a_plan_of_another_model(place, run):
     assert run(*draw, "--any-model")[0] == 0
 
 
+def plan_file(**other):
+    identity = rs.load_model("tiny.safetensors").identity
+    written = {"format": "restart-sampling-plan/1", "plan": "2", "model_sha256": identity, **other}
+    Path("plan-4.json").write_text(json.dumps(written))
+    return "plan-4.json"
+
+
+def test_a_plan_that_was_found_at_another_guidance_scale(place, run):
+    file, net = plan_file(guidance=2.0), rs.load_model("tiny.safetensors")
+    note = "the plan '2' was found at guidance 2, and this is 1"
+    draw = ("generate", "--model", "tiny.safetensors", "--seeds", "0-1", "--out", "a", "--dry-run", "--plan", file)
+    measures = ("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "any", "--dry-run")
+    measure = ("evaluate", "--model", "tiny.safetensors", *measures, "--seeds", "0-19", "--plan", file, "--plan", "3")
+    many = ("sweep", "--model", "tiny.safetensors", *measures, "--images", "20", "--plans", file, "--out", "s")
+    push = ("model", "push", "tiny.safetensors", "r", "--license", "mit", "--seeds", "0", "--plan", file)
+    for command in (draw, measure, many, push):
+        code, _, err = run(*command)
+        assert (code, err.splitlines().count(f"note: {note}")) == (0, 1), err
+    for command in (draw, measure, many):
+        code, _, err = run(*command, "--guidance", "2")
+        assert (code, "was found at" in err) == (0, False), err
+    with pytest.warns(UserWarning, match=note):
+        rs.generate(net, file, [0])
+    with pytest.warns(UserWarning, match=note):
+        rs.sample(net, file, [0], (3, 8, 8))
+    with pytest.warns(UserWarning, match=note):
+        rs.evaluate(net, file, reference="ref.npz", detector="tiny.pt", trust_detector=True, seeds=range(20))
+    plan_file()  # of an earlier version: not known
+    code, _, err = run(*draw)
+    assert (code, "note" in err) == (0, False), err
+    rs.generate(net, file, [0], guidance=3.0)
+
+
+def test_the_guidance_scale_is_searched_too(place, run, monkeypatch):
+    def nearer(moments, reference, blocks, groups, metrics):  # the more, the more it is guided
+        found = score(moments, reference, blocks, groups, metrics)
+        return replace(found, values=tuple(value - 1000 * drawn[-1] for value in found.values))
+
+    plain = make_reference(iter([(range(30), torch.from_numpy(pictures(30, 1)), None)]), 30, *measured_with())
+    save_reference(
+        plain, Path("plain.npz")
+    )  # without features, so without recall, by which what is nearer could be left out
+    score, draw, drawn = objective._score, NetDrawing.draw, []
+    net = rs.load_model("tiny.safetensors")
+    monkeypatch.setattr(space, "usual_plans", lambda *_: ["2", "4 solver=euler"])
+    monkeypatch.setattr(NetDrawing, "draw", lambda own, *each: drawn.append(own.guidance) or draw(own, *each))
+    monkeypatch.setattr(objective, "_score", nearer)
+    more = ("--minutes", "inf", "--guidance", "2", "--tune-guidance", "--reference", "plain.npz", "--trials", "5")
+    code, out, err = run(*TUNE, *more, "--json")
+    assert code == 0, err
+    assert "guidance   2, and searched around it" in err
+    assert "no reference here has features with classes" in err
+    lines = [json.loads(line) for line in Path("run/measured.jsonl").read_text().splitlines()]
+    scales = {stage: [] for stage in ("usual", "search")}
+    for line in lines:
+        scales.setdefault(line["stage"], []).append(Plan.parse_found(line["plan"]).guidance)
+    assert set(scales["usual"]) == {2.0}
+    assert min(scales["search"]) < 2 < max(scales["search"])
+    assert all(1.5 <= scale <= 3 for scale in scales["search"])
+    assert {*drawn} == {scale for each in scales.values() for scale in each}
+    content = json.loads(out)["plans"]["4"]
+    found = Plan.parse(file := "run/plan-4.json")
+    best = max(scales["search"])
+    assert (content["guidance"], found.guidance, found.found_at) == (best, best, best)
+    assert content["plan"] == found.with_guidance == f"{found} guidance={best:.4g}"
+    assert content["evidence"]["verdict"].startswith(f"`{content['plan']}` against the best usual plan, `")
+    assert content["evidence"]["cost"]["evaluations"] == sum(
+        line["nfe"] * (line["seeds"][1] - line["seeds"][0]) for line in lines
+    )
+    Path("run/measured.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines[:-1]))
+    Path(file).unlink()  # as after a kill, and from Python
+    asked = {"reference": "plain.npz", "detector": "tiny.pt", "trust_detector": True, "guidance": 2.0, "minutes": inf}
+    settings = {"images": 20, "race": 80, "confirm": 20, "trials": 5, "rises": False, "known": False}
+    tuned = rs.tune(net, 4, out="run", tune_guidance=True, **asked, **settings)
+    assert (tuned.with_guidance, tuned.found_at) == (content["plan"], best)
+    again = [json.loads(line) for line in Path("run/measured.jsonl").read_text().splitlines()]
+    assert [{**line, "seconds": 0} for line in again] == [{**line, "seconds": 0} for line in lines]
+    assert run("report", "run", "--out", "page.html")[0] == 0
+    assert f"<code>{content['plan']}</code>" in Path("page.html").read_text()
+    code, _, err = run("generate", "--model", "tiny.safetensors", "--seeds", "0", "--plan", file, "--out", "a")
+    assert (code, drawn[-1]) == (0, best), err
+
+
+def test_a_plan_with_a_guidance_scale_of_its_own(place, run):
+    file, net = plan_file(plan="2 guidance=1.7", guidance=1.7), rs.load_model("tiny.safetensors")
+    plan = Plan.parse(file)
+    assert (str(plan), plan.with_guidance, plan.guidance) == ("2", "2 guidance=1.7", 1.7)
+    draw = ("generate", "--model", "tiny.safetensors", "--seeds", "0-1", "--out", "a", "--dry-run", "--plan", file)
+    measures = ("--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt")
+    measures = (*measures, "--trust-detector", "any", "--dry-run")
+    measure = ("evaluate", *measures, "--seeds", "0-19", "--plan", file)
+    many = ("sweep", *measures, "--images", "20", "--out", "s", "--plans", file)
+    for command in (draw, measure, many):
+        for given in ((), ("--guidance", "1.7"), ("--any-model",)):
+            code, _, err = run(*command, *given)
+            assert (code, "found at" in err) == (0, False), err
+        code, _, err = run(*command, "--guidance", "2")
+        assert (code, err.splitlines()[-1].partition("the plan")[2]) == (
+            2,
+            " '2' goes with guidance 1.7, and 2 is asked for; ask for the same, or give the text of the plan",
+        )
+    code, _, err = run(*draw)
+    assert "plan    2 guidance=1.7\nNFE     3 (6 network evaluations with guidance 1.7)" in err
+    code, _, err = run(*measure, "--plan", "3")
+    assert (code, "the plans are drawn at guidance 1.7 and 1; compare plans of one scale" in err) == (2, True)
+    code, _, err = run(*measure, "--plan", "2", "--guidance", "1.7")
+    assert (code, "are alike: both are the plan '2'" in err) == (2, True)
+    assert run(*measure, "--plan", "3", "--guidance", "1.7")[0] == 0
+    code, _, err = run("model", "push", "tiny.safetensors", "r", "--license", "mit", "--seeds", "0", "--plan", file)
+    assert (code, "goes with guidance 1.7, and the plan of a repository has no scale" in err) == (2, True)
+    assert "guidance   1.7, which goes with the plan" in run("plan", file)[1]
+    assert json.loads(run("plan", file, "--json")[1])["guidance"] == 1.7
+
+    [own], [other] = (rs.generate(net, each, [0], **more) for each, more in ((file, {}), ("2", {"guidance": 1.7})))
+    assert torch.equal(own.images, other.images)
+    assert not torch.equal(own.images, next(rs.generate(net, "2", [0])).images)
+    with pytest.raises(rs.InputError, match=r"goes with guidance 1\.7, and 1 is asked for"):
+        rs.generate(net, plan, [0], guidance=1)
+    for draws in (rs.sample, rs.steps):
+        with pytest.raises(rs.InputError, match=r"goes with guidance 1\.7, and the net is called as it is"):
+            draws(net, plan, [0], (3, 8, 8))
+    for wrong in ("x", "inf", "1 guidance=2", ""):
+        with pytest.raises(rs.InputError, match=r"give one finite scale, such as guidance=1\.7"):
+            Plan.parse(plan_file(plan=f"2 guidance={wrong}"))
+    with pytest.raises(rs.InputError, match=r"'guidance=2' is no setting of a plan; give the scale beside the plan"):
+        Plan.parse("2 guidance=2")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -130,6 +265,8 @@ def test_a_plan_of_another_model(place, run):
         ("[]", "has no format restart-sampling-plan/1"),
         ('{"format": "restart-sampling-plan/1"}', "is damaged"),
         ('{"format": "restart-sampling-plan/1", "plan": "plan-4.json", "model_sha256": null}', "there is no preset"),
+        ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": "2"}', "guidance has to be a finite number"),
+        ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": 1e999}', "guidance has to be a finite number"),
     ],
 )
 def test_a_file_that_is_no_plan(text, said, tmp_path, monkeypatch, run):
@@ -161,6 +298,9 @@ def without(option):
         ((*TUNE, "--without-reference"), "give either --reference"),
         (without("--reference"), "give either --reference"),
         ((*without("--reference"), "--without-reference", "--minutes", "1e-6"), "are too few: 8 seeds need about"),
+        ((*TUNE, "--tune-guidance"), "searched around 1, which is none; give a scale above 1"),
+        ((*TUNE, "--guidance", "0.5", "--tune-guidance"), "searched around 0.5, which is none"),
+        ((*without("--reference"), "--without-reference", "--tune-guidance"), "--tune-guidance needs --reference"),
         ((*TUNE, "--minutes", "0"), "minutes is 0; give a number above 0"),
         ((*TUNE, "--minutes", "0.0001"), "leave no time for a search"),
     ],

@@ -106,7 +106,7 @@ def evaluate(
         raise InputError("--seeds is missing: which images of the model to evaluate, such as 0-49999")
     plans = [] if name is None else [pick_plan(text, settings, name) for text in plan_texts or (None,)]
 
-    from restart_sampling.comparison.evaluate import finished, plan_rows
+    from restart_sampling.comparison.evaluate import finished, guidance_notes, plan_rows
     from restart_sampling.comparison.named_plans import row_of
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.metrics import check_labels
@@ -123,7 +123,7 @@ def evaluate(
             comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch or BLOCK, results)
             if name is not None and seeds_text is not None:
                 seeds = parse_seeds(seeds_text)
-                named = [row_of(str(plan), plan) for plan in plans]
+                named = [row_of(plan.with_guidance, plan) for plan in plans]
                 model = asked.load(name, ranks.device, batch, ranks.first)
                 rows = plan_rows(named, model.drawing, seeds, seeds_text, name)
             there = held.enter_context(looked_up(comparison, rows, results, dry_run)) if ranks.first else {}
@@ -131,7 +131,7 @@ def evaluate(
         if ranks.first:
             print_settings({**describe_setup(comparison), **speed})
             print_notes({row.name: comparison.notes(row) for row in rows})
-            for note in preset_notes(plans, name or ""):
+            for note in [*preset_notes(plans, name or ""), *guidance_notes(rows)]:
                 click.echo(f"note: {note}", err=True)
             for row in rows:
                 if row.files:

@@ -83,8 +83,8 @@ def generate(
             print_settings(
                 {
                     "model": model.description,
-                    "plan": plan,
-                    "NFE": describe_nfe(drawing, asked.guidance),
+                    "plan": plan.with_guidance,
+                    "NFE": describe_nfe(drawing, drawing.guidance),
                     "images": f"{len(seeds)} (seeds {seeds_text}), {drawing.pace.at_once} at a time",
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, network in {run['arithmetic']}, "
                     f"state in {str(state_dtype(ranks.device))[6:]}",
@@ -92,7 +92,7 @@ def generate(
                     "out": out,
                 }
             )
-            for note in preset_notes([plan], name):
+            for note in filter(None, [*preset_notes([plan], name), drawing.note]):
                 click.echo(f"note: {note}", err=True)
         if dry_run:
             print_estimate(out, estimate_images(drawing, store, ranks.size), as_json, shown=ranks.first)

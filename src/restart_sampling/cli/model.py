@@ -136,10 +136,17 @@ def push(
     if target is not None:
         check_upload(target)
     plan = pick_plan(plan_text, settings, name)
+    if plan.guidance is not None:
+        raise InputError(
+            f"--plan {plan_text}: the plan goes with guidance {plan.guidance:g}, and the plan of a repository has no "
+            f"scale; give the text of a plan"
+        )
     checkpoint = read_checkpoint(resolve(name))
     net = checkpoint.build(device=pick_device(device))
     classes = {seed: place % COLUMNS % net.label_dim for place, seed in enumerate(seeds)} if net.label_dim else None
     drawing = NetDrawing(net, plan, classes=classes)
+    if drawing.note:
+        click.echo(f"note: {drawing.note}", err=True)
     write_repository(checkpoint, drawing, seeds, licence, out, target or f"OWNER/{out.name}")
     click.echo(f"{out}: {checkpoint.class_name}, plan {plan}, samples of seeds {seeds_text}", err=True)
     if target is not None:

@@ -55,8 +55,11 @@ def plan(
     process = (net.process,) if net else ()
     if as_json:
         path = parsed.path(*limits)
-        print_json({"plan": str(parsed), "nfe": path.nfe(*parsed.solvers), "levels": path.levels})
+        scale = {} if parsed.guidance is None else {"guidance": parsed.guidance}
+        print_json({"plan": str(parsed), **scale, "nfe": path.nfe(*parsed.solvers), "levels": path.levels})
     else:
+        if parsed.guidance is not None:
+            click.echo(f"guidance   {parsed.guidance:g}, which goes with the plan")
         click.echo(parsed.explain(*limits, *process))
 
 

@@ -27,7 +27,11 @@ MODEL_HELP = (
 )
 _NET_OPTIONS = (
     click.option("--class", "class_text", metavar="CLASS", help="Class of all images, number or name; default: drawn."),
-    click.option("--guidance", default=1.0, show_default=True, help="Classifier-free guidance scale; 1 is none."),
+    click.option(
+        "--guidance",
+        type=float,
+        help="Classifier-free guidance scale; 1 is none.  [default: that of the plan's file, where it has one, else 1]",
+    ),
     click.option(
         "--noise",
         type=click.Choice(["counter", "edm"]),
@@ -129,7 +133,7 @@ class SamplerOptions:
     """What the user asks of a model: the values of `sampler_options`, without those of the plan."""
 
     class_text: str | None
-    guidance: float
+    guidance: float | None
     noise: NoiseKind
     D: int | None
     dtype: str

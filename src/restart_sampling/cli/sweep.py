@@ -100,7 +100,7 @@ def sweep(
     require_logbook(log_kind)
     plans = _plans(plan_sources, paper, settings)
 
-    from restart_sampling.comparison.evaluate import plan_rows
+    from restart_sampling.comparison.evaluate import guidance_notes, plan_rows
     from restart_sampling.comparison.named_plans import script_settings
     from restart_sampling.comparison.published import CHECKPOINTS, NOTES
     from restart_sampling.comparison.run import Comparison
@@ -134,7 +134,8 @@ def sweep(
                 }
             )
             print_notes({row.name: comparison.notes(row) for row in rows})
-            for note in [*preset_notes([each.plan for each in plans], name), *_paper_notes(paper, name, images)]:
+            of_plans = [*preset_notes([each.plan for each in plans], name), *guidance_notes(rows)]
+            for note in [*of_plans, *_paper_notes(paper, name, images)]:
                 click.echo(f"note: {note}", err=True)
         if dry_run:
             print_estimate(out, estimate_rows(rows, there, comparison), as_json, shown=ranks.first)
@@ -208,7 +209,7 @@ def _print_table(plans: Sequence[NamedPlan], outcomes: Sequence[Outcome]) -> Non
     """Every row, its values and its difference to the first row, paired by seed."""
     columns = {
         "row": [plan.name for plan in plans],
-        "plan": [str(plan.plan) for plan in plans],
+        "plan": [plan.plan.with_guidance for plan in plans],
         "family": [plan.family for plan in plans],
         "NFE": [str(each.row.cost) for each in outcomes],
         **metric_columns(outcomes),

@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Do not begin with the plans that were found for the bundled models, for comparison.",
 )
+@click.option(
+    "--tune-guidance",
+    is_flag=True,
+    help="Search the guidance scale too, around --guidance; the plan's file has the one that goes with the plan.",
+)
 @click.option("--without-reference", is_flag=True, help="Tune the grid and the solver only, by a fine ODE.")
 @click.option("--map", "with_map", is_flag=True, help="First the map of the model: one restart at each pair of levels.")
 @click.option(
@@ -62,6 +67,7 @@ def tune(
     detector_name: str,
     search: SearchOptions,
     from_scratch: bool,
+    tune_guidance: bool,
     without_reference: bool,
     with_map: bool,
     data: Path | None,
@@ -90,6 +96,8 @@ def tune(
         raise InputError(
             "give either --reference, by which plans are judged, or --without-reference, for the grid only"
         )
+    if tune_guidance and without_reference:
+        raise InputError("--tune-guidance needs --reference, by which scales are judged")
     if dry_run and (without_reference or search.minutes == inf):
         given = "--without-reference" if without_reference else f"--minutes {search.minutes:g}"
         raise InputError(f"--dry-run is for a search of so many minutes, and this has {given}; leave one of them out")
@@ -108,7 +116,7 @@ def tune(
     from restart_sampling.tuning.restart_map import BASE, Marginals
     from restart_sampling.tuning.tune import begin_drawing, of_all
 
-    settings, out = replace(search.settings(), known=not from_scratch), search.out
+    settings, out = replace(search.settings(), known=not from_scratch, tune_guidance=tune_guidance), search.out
     batch = None if batch is None else settings.even(batch)
     with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():
@@ -116,7 +124,9 @@ def tune(
             model = asked.load(name, ranks.device, batch, ranks.first)
 
             def draw(text: str) -> NetDrawing:
-                return model.drawing(Plan.parse(text))
+                plan = Plan.parse_found(text)
+                own = {} if plan.guidance is None else {"guidance": plan.guidance}
+                return replace(model, options={**model.options, **own}).drawing(plan)
 
             first = draw(f"{LEAST_NFE} solver=euler")
             check_identity(first.about)
@@ -142,6 +152,7 @@ def tune(
                 net=model.net,
                 begin=begin_drawing(draw),
                 batch=first.batch,
+                guidance=first.guidance,
             )
             spaces = [run.space(nfe) for nfe in nfes]
             if dry_run:
@@ -154,16 +165,22 @@ def tune(
         speed = model.settle(first, ranks, seconds=seconds, dry_run=dry_run)
         if ranks.first:
             notes = [setup.note for setup in setups if setup.note]
+            if tune_guidance and all(each.reference.labels is None for each in setups):
+                notes.append(
+                    "no reference here has features with classes ('reference --features'), by which images are seen "
+                    "not to fit their class"
+                )
             print_settings(
                 {
                     "model": f"{model.description}, network in {first.about['arithmetic']}",
                     "NFE": ", ".join(map(str, nfes)) or "none: the map only",
+                    **({"guidance": f"{first.guidance:g}, and searched around it"} if tune_guidance else {}),
                     "judged by": ", ".join(objective.setups) or "a fine ODE: the grid only",
                     "time": search.time,
                     "device": f"{ranks.size} x {describe_device(ranks.device)}",
                     **speed,
                     "out": out,
-                    **({"note": notes[0]} if notes else {}),
+                    **({"note": "; ".join(notes)} if notes else {}),
                 }
             )
         if dry_run:

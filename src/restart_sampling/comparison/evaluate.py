@@ -1,5 +1,6 @@
 """`evaluate` and `sweep`: plans of one net, compared on the same seeds."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isfinite
@@ -36,11 +37,11 @@ def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seed
         model: the net as the user names it.
 
     Raises:
-        InputError: a plan does not fit the net; of several, the message names it. Or there is none, or two are alike.
+        InputError: a plan does not fit the net; of several, the message names it. Or there is none, or two are alike,
+            or their guidance scales differ.
     """
     if not plans:
         raise InputError("there are no plans; give at least one, such as '18 [3,2,0.06,0.30]'")
-    check_different(plans)
 
     def row(named: NamedPlan) -> Row:
         try:
@@ -63,7 +64,20 @@ def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seed
         }
         return Row(named.name, about, drawing, seeds)
 
-    return [row(named) for named in plans]
+    rows = [row(named) for named in plans]
+    scales = dict.fromkeys(row.about["run"]["guidance"] for row in rows)
+    if len(scales) > 1:
+        raise InputError(
+            f"the plans are drawn at guidance {' and '.join(f'{scale:g}' for scale in scales)}; compare plans of one "
+            f"scale, and write those of another into results of their own"
+        )
+    check_different(plans)
+    return rows
+
+
+def guidance_notes(rows: Sequence[Row]) -> list[str]:
+    """What has to be known of the plans of rows with the guidance that they are drawn at, a sentence for each."""
+    return [row.drawing.note for row in rows if isinstance(row.drawing, NetDrawing) and row.drawing.note]
 
 
 def evaluate(
@@ -103,7 +117,7 @@ def evaluate(
     Raises:
         InputError: what is given does not fit together (before any work), or a plan failed (after the others).
     """
-    named = [row_of(str(plan), plan) for plan in _parse(plans)]
+    named = [row_of(plan.with_guidance, plan) for plan in _parse(plans)]
     path = None if results is None else Path(results)
     setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
     return _compare(net, named, setup, seeds, blocks, path, None, batch_size, options)
@@ -143,7 +157,7 @@ def sweep(
     Raises:
         InputError: as of `evaluate`.
     """
-    named = read_rows(plans) if isinstance(plans, str) else [row_of(str(plan), plan) for plan in _parse(plans)]
+    named = read_rows(plans) if isinstance(plans, str) else [row_of(plan.with_guidance, plan) for plan in _parse(plans)]
     seeds, folder = range(first_seed, first_seed + images * blocks), Path(out)
     results = folder / RESULTS
     setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
@@ -194,6 +208,8 @@ def _compare(
         return NetDrawing(net, plan, batch=batch_size, pace=pace, **options)
 
     rows = plan_rows(named, draw, seeds, format_seeds(seeds), "own")
+    for note in guidance_notes(rows):
+        warnings.warn(note, stacklevel=3)
     comparison = Comparison(setup(), Ranks(0, 1, net.device), batch_size or BLOCK, results, folder)
     with comparison.claimed(rows) as there:
         return finished(comparison.run(rows, there))

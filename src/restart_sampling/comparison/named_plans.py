@@ -76,11 +76,12 @@ def read_rows(source: str) -> list[NamedPlan]:
         if not presets:
             with suppress(InputError):
                 plan = Plan.parse(source)
-                return [row_of(str(plan), plan)]
+                return [row_of(plan.with_guidance, plan)]
             raise InputError(f"--plans {source}: there is no such file, and no preset of that name; give {_FORMS}")
         return [row_of(preset.name, Plan.parse(preset.name)) for preset in presets]
     if path.suffix == ".json":
-        return [row_of(str(plan := Plan.parse(source)), plan)]
+        plan = Plan.parse(source)
+        return [row_of(plan.with_guidance, plan)]
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -187,7 +188,7 @@ def _read(place: str, entries: Entries) -> NamedPlan:
         published = _number("fid_paper", given["fid_paper"]) if "fid_paper" in given else None
     except InputError as error:
         raise InputError(f"--plans {place}: {error}") from None
-    return row_of(given.get("name") or str(plan), plan, given.get("family", ""), published)
+    return row_of(given.get("name") or plan.with_guidance, plan, given.get("family", ""), published)
 
 
 def _number(column: str, text: str) -> float:

@@ -1,5 +1,6 @@
 """`Drawing`: a model with a sampler; its cost, its identity and its images by seed."""
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.noise import Noise
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.process import VE
-from restart_sampling.sampling.sample import net_noise, net_path, network_evaluations
+from restart_sampling.sampling.sample import guidance_note, guidance_of, net_noise, net_path, network_evaluations
 from restart_sampling.sampling.solvers.protocol import Denoise, evaluate
 
 NoiseKind = Literal["counter", "edm"]
@@ -170,6 +171,8 @@ class NetDrawing:
         nfe: calls of the denoiser for an image.
         network_evaluations: evaluations of the network for an image.
         classes: names of the classes; () where none are known.
+        guidance: the scale that images are drawn at.
+        note: what has to be known of the plan with this guidance; None: nothing.
 
     Raises:
         InputError: the plan, a class, the guidance or the noise does not fit the net, or its states are latents.
@@ -182,7 +185,7 @@ class NetDrawing:
         *,
         batch: int | None = None,
         classes: int | Mapping[int, int] | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         noise: NoiseKind = "counter",
         exact: bool = False,
         shape: Sequence[int] | None = None,
@@ -206,9 +209,13 @@ class NetDrawing:
         self.pace = pace or own_pace(batch, exact)
         self.shape = _shape(net, shape)
         self.nfe = self.path.nfe(*self.plan.solvers)
-        self.network_evaluations = network_evaluations(net, self.plan, self.path) * (1 if guidance == 1 else 2)
+        if not isfinite(real_number("guidance", 1.0 if guidance is None else guidance)):
+            raise InputError(f"guidance is {guidance:g}; give a finite scale, 1 for none")
+        self.guidance = guidance_of(self.plan, guidance)
+        self.note = guidance_note(self.plan, self.guidance)
+        self.network_evaluations = network_evaluations(net, self.plan, self.path) * (1 if self.guidance == 1 else 2)
         self.classes: tuple[str, ...] = getattr(net, "classes", ())
-        self._classes, self._guidance, self._noise, self._exact = classes, guidance, noise, exact
+        self._classes, self._noise, self._exact = classes, noise, exact
         self._label_dim: int = getattr(net, "label_dim", 0)
         self._dtype = _dtype(net)
         if self.batch < 1:
@@ -220,8 +227,6 @@ class NetDrawing:
                 "noise 'edm' is not defined for PFGM++ models, whose scripts drew unseeded noise, nor for flows; use "
                 "'counter'"
             )
-        if not isfinite(real_number("guidance", guidance)):
-            raise InputError(f"guidance is {guidance:g}; give a finite scale, 1 for none")
         self._check_classes()
         if truth_value("exact", exact) and self._dtype != "float32":
             raise InputError(f"exact images need a network in float32, and this one is in {self._dtype}")
@@ -245,7 +250,7 @@ class NetDrawing:
             "D": net.D,
             "plan": str(self.plan),
             "class": classes,
-            "guidance": self._guidance,
+            "guidance": self.guidance,
             "noise": self._noise,
             "arithmetic": f"{self._dtype}{compiled}{', exact' * self._exact}",
             **({} if known else {"process": list(astuple(net.process)), "levels": levels, "shape": list(self.shape)}),
@@ -298,14 +303,14 @@ class NetDrawing:
         if self._label_dim == 0:
             if given is not None:
                 raise InputError(f"class {given} was given, but the model is unconditional; leave the class out")
-            if self._guidance != 1:
+            if self.guidance != 1:
                 raise InputError(
-                    f"guidance {self._guidance:g} was given, but the model is unconditional; only 1 (none) is possible"
+                    f"guidance {self.guidance:g} was given, but the model is unconditional; only 1 (none) is possible"
                 )
             return
-        if self._guidance != 1 and not hasattr(self.net, "one_hot"):
+        if self.guidance != 1 and not hasattr(self.net, "one_hot"):
             raise InputError(
-                f"guidance {self._guidance:g} was given, but how this net is told of no class is not known; leave it "
+                f"guidance {self.guidance:g} was given, but how this net is told of no class is not known; leave it "
                 "out, and give rs.guided(net, scale, unconditional={'class_labels': ...})"
             )
         if given is not None:
@@ -342,11 +347,11 @@ class NetDrawing:
         if labels is None:
             return self.net
         net = self.net
-        if self._guidance == 1:
+        if self.guidance == 1:
             # Once a batch for a checkpoint; networks of other origin take the numbers.
             classes = net.one_hot(labels) if hasattr(net, "one_hot") else labels
             return lambda x, level: net(x, level, class_labels=classes)
-        return guided_by_class(cast(Denoiser, net), labels, self._guidance)
+        return guided_by_class(cast(Denoiser, net), labels, self.guidance)
 
     def _noise_of(self, seeds: Sequence[int]) -> Noise:
         if self._noise == "edm":
@@ -388,7 +393,7 @@ def generate(
     *,
     batch_size: int | None = None,
     classes: int | Sequence[int] | None = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     noise: NoiseKind = "counter",
     exact: bool = False,
     shape: Sequence[int] | None = None,
@@ -401,7 +406,8 @@ def generate(
         seeds: one for each image.
         batch_size: images of a batch, which are drawn together; default: 64, and as many are drawn together as pay.
         classes: one for all images, or one for each seed; default: drawn for each seed, uniform.
-        guidance: scale of classifier-free guidance; 1 is none, and other scales cost two evaluations.
+        guidance: scale of classifier-free guidance; 1 is none, and other scales cost two evaluations. Default: the one
+            that goes with a plan from a file of `tune`, else 1.
         noise: "counter" is ours; "edm" repeats the random numbers of EDM's scripts (`EDMNoise`).
         exact: the same bits at every run on one kind of device, with a network in float32.
         shape: (C, H, W) of the images, where the net has no resolution of its own.
@@ -420,6 +426,8 @@ def generate(
     drawing = NetDrawing(
         net, plan, batch=batch_size, classes=of_seeds, guidance=guidance, noise=noise, exact=exact, shape=shape
     )
+    if drawing.note:
+        warnings.warn(drawing.note, stacklevel=2)
     return drawing.draw(seeds)
 
 

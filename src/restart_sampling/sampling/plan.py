@@ -53,6 +53,8 @@ class Plan:
         sigma_min: last level before 0, raised to the model's own where that is higher.
         sigma_max: first level, lowered to the model's own where that is lower.
         made_for: identity of the only net that may have it, from the file of a plan that was found for one; None: any.
+        guidance: scale of classifier-free guidance that goes with it, where `tune` chose that too; None: any does.
+        found_at: guidance scale that it was found at, from the file of a plan that was found; None: not known.
         preset: name of the preset that it began as; None: of none.
 
     Raises:
@@ -73,6 +75,8 @@ class Plan:
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     made_for: str | None = field(default=None, compare=False, repr=False)
+    guidance: float | None = field(default=None, compare=False, repr=False)
+    found_at: float | None = field(default=None, compare=False, repr=False)
     preset: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -113,9 +117,33 @@ class Plan:
         """
         text = text.strip()
         if text.endswith(".json"):
-            found, made_for = _read_file(Path(text))
-            return replace(cls._parse(found), made_for=made_for)
+            found, made_for, found_at = _read_file(Path(text))
+            return replace(cls.parse_found(found), made_for=made_for, found_at=found_at)
         return cls._parse(text)
+
+    @classmethod
+    def parse_found(cls, text: str) -> "Plan":
+        """Reads a plan as files of `tune` have it, with the guidance scale that goes with it: `18 guidance=1.7`.
+
+        Raises:
+            InputError: not a plan, or the scale is no finite number.
+        """
+        plain, given, written = text.partition(" guidance=")
+        plan = cls._parse(plain)
+        if not given:
+            return plan
+        try:
+            scale = float(written)
+        except ValueError:
+            scale = inf
+        if not isfinite(scale):
+            raise InputError(f"plan '{text}' has guidance={written}; give one finite scale, such as guidance=1.7")
+        return replace(plan, guidance=scale)
+
+    @property
+    def with_guidance(self) -> str:
+        """The text that `parse_found` reads; that of a plan without a scale of its own is its usual one."""
+        return f"{self}" if self.guidance is None else f"{self} guidance={format_number(self.guidance)}"
 
     @classmethod
     def _parse(cls, text: str) -> "Plan":
@@ -315,6 +343,11 @@ def _convert(setting: str) -> tuple[str, Any]:
     key, equals, value = setting.partition("=")
     if not (key and equals):
         raise InputError(f"cannot read the setting '{setting}'; write KEY=VALUE, such as s_noise=1.003")
+    if key == "guidance":
+        raise InputError(
+            f"'{setting}' is no setting of a plan; give the scale beside the plan (--guidance, in Python "
+            f"guidance=...), or the .json that 'tune' wrote"
+        )
     if key not in _CONVERT:
         raise InputError(f"unknown key '{key}' in '{setting}'; allowed: {', '.join(_CONVERT)}")
     try:
@@ -400,8 +433,8 @@ def _preset_text(name: str) -> str:
     return PRESETS[name].plan
 
 
-def _read_file(path: Path) -> tuple[str, str | None]:
-    """Reads the text of a plan, and the identity of its net, from a file that `tune` wrote."""
+def _read_file(path: Path) -> tuple[str, str | None, float | None]:
+    """Reads the text of a plan, the identity of its net and its guidance scale from a file that `tune` wrote."""
     try:
         content = parse_json(path.read_text("utf-8"))
     except OSError as error:
@@ -415,7 +448,9 @@ def _read_file(path: Path) -> tuple[str, str | None]:
             f"plan {path} has no format {PLAN_FORMAT}; give a file that 'restart-sampling tune' wrote (those of 'text "
             f"tune' are samplers for the text commands)"
         )
-    plan, made_for = content.get("plan"), content.get("model_sha256")
+    plan, made_for, found_at = (content.get(key) for key in ("plan", "model_sha256", "guidance"))
     if not isinstance(plan, str) or not isinstance(made_for, str | None):
         raise InputError(f"plan {path} is damaged: its plan and its model_sha256 have to be texts; tune again")
-    return plan, made_for
+    if not isinstance(found_at, float | int | None) or not isfinite(found_at or 0):
+        raise InputError(f"plan {path} is damaged: its guidance has to be a finite number; tune again")
+    return plan, made_for, found_at

@@ -1,5 +1,6 @@
 """Samples from a net, a plan and seeds; the noise is of the kind that the net needs."""
 
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -52,8 +53,8 @@ def sample(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int
         [B, *shape] at the plan's last level, float64 (float32 on MPS), on the net's device.
 
     Raises:
-        InputError: the plan does not fit the net, a seed is out of range or given twice, the shape has no sizes, the
-            net's answer is not like its state, or a sample is not finite.
+        InputError: the plan does not fit the net, or goes with a guidance scale, a seed is out of range or given twice,
+            the shape has no sizes, the net's answer is not like its state, or a sample is not finite.
     """
     seeds = seed_list(seeds)
     [last] = deque(steps(net, plan, seeds, shape, **kwargs), maxlen=1)
@@ -76,6 +77,13 @@ def steps(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int]
     """
     plan = Plan.parse(plan) if isinstance(plan, str) else plan
     path = net_path(net, plan)
+    if plan.guidance is not None:
+        raise InputError(
+            f"the plan '{plan}' goes with guidance {plan.guidance:g}, and the net is called as it is; draw images with "
+            f"rs.generate, or give a net of rs.guided and the text of the plan"
+        )
+    if note := guidance_note(plan, 1.0):  # what it was found for is the net before any guidance
+        warnings.warn(note, stacklevel=2)
     seeds = seed_list(seeds)
     if len(set(seeds)) < len(seeds):
         raise InputError("a seed is given twice; each seed makes one sample")
@@ -156,6 +164,28 @@ def check_made_for(net: Net, plan: Plan) -> None:
             f"{(net.identity or 'unknown')[:12]}, and one that helps a model can harm another; give --any-model, or in "
             f"Python the text of the plan, to use it all the same"
         )
+
+
+def guidance_of(plan: Plan, asked: float | None) -> float:
+    """Returns the guidance scale to draw a plan at: the one that is asked for, the plan's own, or 1.
+
+    Raises:
+        InputError: the plan goes with another.
+    """
+    own = plan.guidance
+    if asked is not None and own not in (None, asked):
+        raise InputError(
+            f"the plan '{plan}' goes with guidance {own:g}, and {asked:g} is asked for; ask for the same, or give the "
+            f"text of the plan"
+        )
+    return next((scale for scale in (asked, own) if scale is not None), 1.0)
+
+
+def guidance_note(plan: Plan, guidance: float) -> str | None:
+    """Says what has to be known of a plan that was found at another guidance scale than this; None: nothing."""
+    if plan.found_at in (None, guidance):
+        return None
+    return f"the plan '{plan}' was found at guidance {plan.found_at:g}, and this is {guidance:g}"
 
 
 def net_noise(net: Net, seeds: Sequence[int], s_noise: float = 1.0) -> Noise:

@@ -38,16 +38,24 @@ class NetRun(Run):
         net: that is tuned.
         begin: starts its seeds, for stage 0; None: without it.
         batch: seeds at a time, there.
+        guidance: scale that plans have, or that theirs is searched around.
     """
 
     net: Net
     begin: Begin | None = None
     batch: int = 64
+    guidance: float = 1.0
 
     def space(self, nfe: int, grids: Grids | None = None) -> Space:
         """The plans of an NFE; `grids` of stage 0."""
         settings = self.settings
-        return Space(self.net, nfe, grids or {}, settings.rises, settings.restarts, settings.known)
+        around = self.guidance if settings.tune_guidance else None
+        return Space(self.net, nfe, grids or {}, settings.rises, settings.restarts, settings.known, around)
+
+    def form(self, plan: str) -> dict[str, Any]:
+        """JSON, what the file of a plan says first."""
+        scale = Plan.parse_found(plan).guidance
+        return {**super().form(plan), **({} if scale is None else {"guidance": scale})}
 
     def tune_plan(self, nfe: int, grids: Grids) -> dict[str, Any]:
         """Finds the plan of an NFE, as `tune` does, beginning with known plans and the best intervals of a map.
@@ -101,7 +109,8 @@ class NetRun(Run):
             f"on a usual grid, `{usual}`, {distances[usual]:.4g}. {ONLY_GRID}"
         )
         self.tell(f"NFE {nfe}: {verdict}")
-        about = {"objective": "root mean square distance to a fine ODE"}
+        guidance = self.objective.about["guidance"]
+        about = {"objective": "root mean square distance to a fine ODE", "guidance": guidance}
         return self.write(nfe, best, about, {"verdict": verdict, "distances": distances})
 
     def _distances(self, plans: Sequence[Plan], judge: Teacher) -> dict[str, float]:

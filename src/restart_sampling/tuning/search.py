@@ -24,12 +24,16 @@ class Candidates(Protocol):
         """What each costs, or one evaluation more."""
         ...
 
-    def suggest(self, trial: Any) -> object:
-        """Makes the sampler that an Optuna trial suggests; `str` gives its text.
+    def suggest(self, trial: Any) -> Any:
+        """Makes the sampler that an Optuna trial suggests.
 
         Raises:
             InputError: there is none.
         """
+        ...
+
+    def text(self, sampler: Any) -> str:
+        """Writes a sampler that was suggested."""
         ...
 
     def usual(self) -> list[str]:
@@ -167,7 +171,7 @@ def _rounds(
             with _quiet():
                 trial = Trial(study, unfinished.pop(0)._trial_id) if unfinished else study.ask()
                 try:
-                    plan = str(space.suggest(trial))
+                    plan = space.text(space.suggest(trial))
                 except InputError:
                     study.tell(trial, state=TrialState.FAIL)
                     continue

@@ -32,7 +32,7 @@ class Settings:
         rises: whether there may be restarts, churn and stochastic solvers.
         restarts: whether there may be restarts among these.
         known: whether the search of a net begins with the plans that were found for the models of the package.
-        tune_guidance: whether the guidance scale of a pipeline is searched too.
+        tune_guidance: whether the guidance scale is searched too, of a pipeline or of a net of images with classes.
     """
 
     minutes: float = 10.0

@@ -54,6 +54,7 @@ class Space:
         rises: whether there may be restarts, churn and stochastic solvers.
         restarts: whether there may be restarts among these.
         known: whether plans that `tune` found before are tried.
+        guidance: scale around which that of the plans is searched; None: they have none of their own.
     """
 
     net: Net
@@ -62,9 +63,12 @@ class Space:
     rises: bool = True
     restarts: bool = True
     known: bool = True
+    guidance: float | None = None
 
     def __post_init__(self) -> None:
         check_nfe(self.nfe)
+        if self.guidance is not None:
+            check_scale(self.guidance)
         if self.nfe > MOST_NFE:
             raise InputError(f"NFE {self.nfe} is more than is searched; give at most {MOST_NFE:,}")
 
@@ -76,7 +80,8 @@ class Space:
         """
         solver = trial.suggest_categorical("solver", self.solvers)
         grid = trial.suggest_categorical("grid", ("karras", "exponential", "time", *((OWN,) if self.grids else ())))
-        settings: dict[str, Any] = {"solver": solver}
+        scale = None if self.guidance is None else suggest_scale(trial, self.guidance)
+        settings: dict[str, Any] = {"solver": solver, "guidance": scale}
         if grid == OWN:
             settings["grid"] = OWN
         else:
@@ -95,14 +100,21 @@ class Space:
         return self._plan(settings, wanted)
 
     def usual(self) -> list[str]:
-        """Lists what one would try without a search."""
-        return usual_plans(self.net, self.nfe, self.rises, self.restarts, self.known)
+        """Lists what one would try without a search; where guidance is searched, at the scale that it is around."""
+        texts = usual_plans(self.net, self.nfe, self.rises, self.restarts, self.known)
+        return [self.text(replace(Plan.parse(text), guidance=self.guidance)) for text in texts]
+
+    def text(self, plan: Plan) -> str:
+        """Writes a plan, with its scale where it has one of its own."""
+        return plan.with_guidance
 
     def complexity(self, plan: str) -> tuple[int, int]:
         """Orders plans from the simplest: numbers that a user would have to understand, then the length of the text."""
-        parsed = Plan.parse(plan)
+        parsed = Plan.parse_found(plan)
         settings = sum(getattr(parsed, entry.name) != entry.default for entry in SETTINGS)
-        return settings + len(parsed.own_levels) + 4 * len(parsed.intervals), len(plan)
+        return settings + (parsed.guidance != self.guidance) + len(parsed.own_levels) + 4 * len(parsed.intervals), len(
+            plan
+        )
 
     def one_restart(self, t_min: float, t_max: float) -> dict[str, Any]:
         """Returns what a trial has to suggest for a plan with this interval; the rest of the plan is left open."""
@@ -126,13 +138,14 @@ class Space:
 
     def suggestion(self, text: str) -> dict[str, Any] | None:
         """Returns what a trial has to suggest for a plan, as near as it comes; None: it has what no trial suggests."""
-        plan = Plan.parse(text)
+        plan = Plan.parse_found(text)
         solver, restart_solver = plan.solver, plan.restart_solver or plan.solver
         if not {solver, restart_solver} <= {*self.solvers} or plan.own_levels or len(plan.intervals) > MOST_INTERVALS:
             return None
         ratio = self.net.process.ratio
         levels = [level for level in plan.levels(self.net.sigma_min, self.net.sigma_max) if level > 0]
         values: dict[str, Any] = {"solver": solver, "grid": plan.grid, "sigma_min": levels[-1], "sigma_max": levels[0]}
+        values |= {"guidance": self.guidance if plan.guidance is None else plan.guidance}
         values |= {"rho": plan.rho, "s_noise": plan.s_noise, "churn": plan.churn > 0}
         values |= {"restart_solver": "the same" if restart_solver == solver else restart_solver}
         if plan.churn:
@@ -147,8 +160,8 @@ class Space:
 
     def way(self, text: str) -> tuple[object, ...]:
         """Returns what a plan does: plans with other texts and the same way are one."""
-        plan = Plan.parse(text)
-        return net_path(self.net, plan), plan.solver, plan.restart_solver or plan.solver, plan.s_noise
+        plan = Plan.parse_found(text)
+        return net_path(self.net, plan), plan.solver, plan.restart_solver or plan.solver, plan.s_noise, plan.guidance
 
     @cached_property
     def solvers(self) -> tuple[str, ...]:
@@ -248,6 +261,22 @@ def with_levels(plan: Plan, levels: Sequence[float]) -> Plan:
     first, *between, last, end = levels
     short = [rounded(first, ROUND_FLOOR), *map(rounded, between), rounded(last, ROUND_CEILING), end]
     return replace(plan, steps=len(levels) - 1, grid="/".join(map(format_number, short)), **plain)
+
+
+def check_scale(guidance: float) -> None:
+    """Makes sure that guidance can be searched around a scale.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not guidance > 1:
+        raise InputError(f"the guidance scale is searched around {guidance:g}, which is none; give a scale above 1")
+
+
+def suggest_scale(trial: Any, guidance: float) -> float:
+    """Suggests a guidance scale around one: scale - 1, which is guidance's weight, is half to twice."""
+    weight = guidance - 1
+    return rounded(trial.suggest_float("guidance", 1 + weight / 2, 1 + 2 * weight, log=True))
 
 
 def rounded(value: float, rounding: str = ROUND_HALF_EVEN) -> float:

@@ -16,6 +16,7 @@ from restart_sampling.text_to_image.samplers import SAMPLER_FORMAT, Sampler, is_
 from restart_sampling.tuning.objective import Captions, Distance, by_name
 from restart_sampling.tuning.run import Run
 from restart_sampling.tuning.settings import Settings
+from restart_sampling.tuning.space import check_scale
 from restart_sampling.tuning.text_space import TextSpace
 
 _OF_SAMPLERS = ("model_sha256", "sampler", "scheduler", "seed")  # what `TextDrawing.about` says that is not of all
@@ -111,10 +112,8 @@ def make_text_run(
             "the guidance scale is searched only with a CLIP, for distances by themselves prefer low scales; give "
             "--clip (clip), or a fixed scale"
         )
-    if settings.tune_guidance and not request.guidance > 1:
-        raise InputError(
-            f"the guidance scale is searched around {request.guidance:g}, which is none; give a scale above 1"
-        )
+    if settings.tune_guidance:
+        check_scale(request.guidance)
     texts = Again(prompts)
 
     @cache

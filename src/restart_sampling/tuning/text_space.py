@@ -25,7 +25,7 @@ from restart_sampling.tuning.budget import (
     suggest_intervals,
 )
 from restart_sampling.tuning.given_trial import GivenTrial
-from restart_sampling.tuning.space import ODE_SOLVERS, STOCHASTIC_SOLVERS, rounded
+from restart_sampling.tuning.space import ODE_SOLVERS, STOCHASTIC_SOLVERS, rounded, suggest_scale
 
 _NOISE_GRIDS: Mapping[str, Mapping[str, Any]] = {
     "karras": {"timestep_spacing": "linspace", "use_karras_sigmas": True},
@@ -58,7 +58,7 @@ class TextSpace:
         draw: asks the pipeline what a sampler costs in it.
         rises: whether there may be restarts and stochastic solvers.
         restarts: whether there may be restarts among these.
-        tune_guidance: whether samplers may have another scale: scale - 1, which is guidance's weight, is half to twice.
+        tune_guidance: whether samplers may have another scale, around this one.
     """
 
     nfe: int
@@ -104,6 +104,10 @@ class TextSpace:
         """
         with _without_notes():
             return [text for text in dict.fromkeys(map(str, self._usual())) if self._fits(text)]
+
+    def text(self, sampler: Sampler) -> str:
+        """Writes a sampler."""
+        return str(sampler)
 
     def complexity(self, text: str) -> tuple[int, int]:
         """Orders samplers from the simplest: by settings that one would have to understand, then by length."""
@@ -177,8 +181,7 @@ class TextSpace:
         """Suggests the guidance scale; None: that of all."""
         if not self.tune_guidance:
             return None
-        weight = self.guidance - 1
-        scale = rounded(trial.suggest_float("guidance", 1 + weight / 2, 1 + 2 * weight, log=True))
+        scale = suggest_scale(trial, self.guidance)
         return None if scale == self.guidance else scale
 
     def _place(self, wanted: Sequence[Wanted], parts: Sequence[Part]) -> list[RestartInterval]:

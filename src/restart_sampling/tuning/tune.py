@@ -36,8 +36,15 @@ class TunedPlan(Found, Plan):
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "TunedPlan":
         """Makes one of what `tune` wrote."""
-        plan = Plan.parse(content["plan"])
-        return cls(**{**vars(plan), "made_for": content["model_sha256"], "evidence": content["evidence"]})
+        plan = Plan.parse_found(content["plan"])
+        return cls(
+            **{
+                **vars(plan),
+                "made_for": content["model_sha256"],
+                "found_at": content.get("guidance"),
+                "evidence": content["evidence"],
+            }
+        )
 
 
 @overload
@@ -130,8 +137,8 @@ def tune(
         )
         return samplers if isinstance(nfe, Iterable) else samplers[nfes[0]]
     require_net(net)
-    if prompts is not None or clip is not None or settings.tune_guidance:
-        raise InputError("prompts, clip and tune_guidance are for text-to-image pipelines; leave them out")
+    if prompts is not None or clip is not None:
+        raise InputError("prompts and clip are for text-to-image pipelines; leave them out")
     if (reference is None) == (objective is None):
         raise InputError("give either a reference of images or an objective, by which plans are judged")
     if objective is not None and not callable(objective):
@@ -141,20 +148,26 @@ def tune(
         pace = own_pace(batch_size, drawing.get("exact", False))
 
         def draw(text: str) -> NetDrawing:
-            return NetDrawing(net, text, batch=batch_size, pace=pace, shape=shape, **drawing)
+            plan = Plan.parse_found(text)
+            own = drawing if plan.guidance is None else {**drawing, "guidance": plan.guidance}
+            return NetDrawing(net, plan, batch=batch_size, pace=pace, shape=shape, **own)
 
         first = draw(f"{LEAST_NFE} solver=euler")
         check_channels(first)
         assert reference is not None
         setups = open_setups([(detector, reference), *confirm_with], net.device, trust_detector)
+        scale = first.guidance
         judge, begin = Distance(draw, by_name(setups, first.shape), images=of_all(first)), begin_drawing(draw)
     else:
+        if settings.tune_guidance:
+            raise InputError("tune_guidance is for images that a reference judges; leave it out")
         if shape is None or drawing or confirm_with or trust_detector or detector != "inception":
             raise InputError(
                 "an objective needs the shape of one sample, such as shape=(2,), and takes no options of images and no "
                 "detectors; leave them out"
             )
         shape = as_shape(shape)
+        scale = 1.0
         judge, begin = OfSamples(net, shape, objective, max(batch_size or BLOCK, 1024)), begin_net(net, shape)
     if out is not None:
         check_identity({"model_sha256": net.identity})
@@ -170,6 +183,7 @@ def tune(
             net=net,
             begin=begin,
             batch=batch_size or BLOCK,
+            guidance=scale,
         )
         run.begin_folder([run.space(each) for each in nfes])
         grids = run.grids(nfes)
