@@ -189,6 +189,7 @@ BAD = {
     "steps beyond sense": (["--plan", "99999999999"], "give 1 to 100,000"),
     "restarts beyond sense": (["--plan", "18 [1000000,1000000,0.06,0.3]"], "at most 100,000"),
     "seeds beyond sense": (["--seeds", "0-99999999999999"], "more than 10,000,000"),
+    "two plans": (["--plan", "4", "--plan", "5"], "--plan is given 2 times, and images have one"),
     "malformed seeds": (["--seeds", "5-x"], "cannot read '5-x'"),
     "seeds backwards": (["--seeds", "9-3"], "ends before it begins"),
     "no plan for another model": (["--model", "edm-cifar10-32x32-uncond-vp"], "--plan is missing"),
@@ -224,7 +225,7 @@ def test_bad_input_ends_before_a_model_is_loaded(case, run, tmp_path, monkeypatc
         (["--guidance", "nan"], "guidance is nan"),
         (["--guidance", "inf"], "guidance is inf"),
         (["--class", "zebra"], "--class zebra: give the number of a class, or one of airplane, automobile"),
-        (["--model", "nothing-of-this-name", "--plan", "18"], "nothing-of-this-name"),
+        (["--model", "nothing-of-this-name"], "nothing-of-this-name"),
     ],
 )
 def test_what_does_not_fit_the_model_is_one_sentence(arguments, message, run, tmp_path):

@@ -28,7 +28,7 @@ from restart_sampling.tuning.score import Score
 from restart_sampling.tuning.search import begin_with, open_study, search
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import Space, with_levels
-from restart_sampling.tuning.stages import Stages
+from restart_sampling.tuning.stages import Stages, least_evaluations
 from restart_sampling.tuning.teacher import Teacher
 from restart_sampling.tuning.tune import begin_net
 from restart_sampling.tuning.usual import usual_plans
@@ -427,6 +427,8 @@ def test_sliced_wasserstein_of_shifted_data_is_the_shift():
     shift = torch.tensor([0.6, 0.0, -0.8])
     assert distance(data + shift) == pytest.approx(1 / 3**0.5, rel=0.03)  # of a unit shift, seen from all directions
     assert distance(data[:250]) < 0.1
+    with pytest.raises(InputError, match=r"samples are \[2\], and the data \[3\]"):
+        distance(data[:, :2])
 
 
 class Paced(AllAlike):
@@ -469,6 +471,16 @@ def test_race_and_confirmation_are_cut_to_the_minutes(minutes, metrics, sizes, t
     measured = len(objective.seen)
     again.run()
     assert (len(objective.seen), again.sizes) == (measured, sizes)
+
+
+def test_time_is_asked_for_no_more_images_than_there_are(tmp_path, monkeypatch):
+    objective = Paced(monkeypatch, 12_000)
+    bench = Bench(objective, Ranks(0, 1, torch.device("cpu")), tmp_path / "measured.jsonl")
+    study = open_study(tmp_path / "trials.journal", "NFE 6")
+    settings = Settings(minutes=inf, trials=1, images=20, race=80, confirm=20, sampler="random")
+    space = Space(ANY, 6)
+    Stages(space, bench, study, settings, tmp_path, lambda text: None).run()
+    assert least_evaluations(settings, 6, len(space.usual())) <= 6 * 2 * sum(objective.seen)
 
 
 def test_batches_leave_little_over():

@@ -299,6 +299,7 @@ def without(option):
         (without("--reference"), "give either --reference"),
         ((*without("--reference"), "--without-reference", "--minutes", "1e-6"), "are too few: 8 seeds need about"),
         ((*TUNE, "--tune-guidance"), "searched around 1, which is none; give a scale above 1"),
+        ((*without("--model"), "--model", "cifar10-vp-small", "--tune-guidance"), "the model is unconditional"),
         ((*TUNE, "--guidance", "0.5", "--tune-guidance"), "searched around 0.5, which is none"),
         ((*without("--reference"), "--without-reference", "--tune-guidance"), "--tune-guidance needs --reference"),
         ((*TUNE, "--minutes", "0"), "minutes is 0; give a number above 0"),

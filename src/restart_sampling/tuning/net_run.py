@@ -50,6 +50,8 @@ class NetRun(Run):
         """The plans of an NFE; `grids` of stage 0."""
         settings = self.settings
         around = self.guidance if settings.tune_guidance else None
+        if around is not None and not getattr(self.net, "label_dim", 0):
+            raise InputError("the model is unconditional, so there is no guidance scale to search; leave that out")
         return Space(self.net, nfe, grids or {}, settings.rises, settings.restarts, settings.known, around)
 
     def form(self, plan: str) -> dict[str, Any]:

@@ -357,6 +357,7 @@ def sliced_wasserstein(data: Tensor, directions: int = 128, seed: int = 0) -> Ca
 
     Returns:
         A function of samples [n, ...] of the same shape: the root of the mean over directions of the squared distance.
+        It raises InputError for samples of another shape.
 
     Source: Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures", section 3.
     """
@@ -367,6 +368,8 @@ def sliced_wasserstein(data: Tensor, directions: int = 128, seed: int = 0) -> Ca
     wanted = (flat @ axes).sort(dim=0).values
 
     def sliced_wasserstein_distance(samples: Tensor) -> float:
+        if samples.shape[1:] != data.shape[1:]:
+            raise InputError(f"samples are {list(samples.shape[1:])}, and the data {list(data.shape[1:])}")
         found = (samples.detach().cpu().double().flatten(1) @ axes).sort(dim=0).values
         # Both sets as quantile functions, read at as many places as the samples are.
         places = (torch.arange(len(found), dtype=torch.float64) + 0.5) / len(found) * len(wanted)

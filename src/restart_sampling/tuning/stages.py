@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import ceil, inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +283,7 @@ def least_evaluations(settings: Settings, nfe: int, plans: int) -> float:
         nfe: of the plans.
         plans: how many usual ones there are.
     """
-    usual = plans * FEW + (plans / THIRD + 4 * USUAL) * settings.images
+    usual = plans * min(FEW, settings.images) + (plans / THIRD + 4 * USUAL) * settings.images
     return nfe * (usual + _seeds_later(Sizes(settings.race, settings.confirm).cut(0)))
 
 
@@ -302,8 +302,8 @@ def check_time(settings: Settings, nfe: int, speed: float, missing: float) -> No
     if missing > 0 and settings.minutes < inf:
         raise InputError(
             f"{settings.minutes:g} minutes for NFE {nfe} leave no time for a search: at {speed:.0f} evaluations a "
-            f"second the usual plans, the race and the confirmation need {missing / 60:.2g} minutes more, even where "
-            f"they are cut; give them, and some for the search, fewer images for each, or a GPU, for which the "
+            f"second the usual plans, the race and the confirmation need {ceil(missing / 60):,} minutes more, even "
+            f"where they are cut; give them, and some for the search, fewer images for each, or a GPU, for which the "
             f"defaults are made"
         )
 
