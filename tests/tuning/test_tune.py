@@ -344,6 +344,7 @@ def test_no_time_left_for_a_stage():
         ({"objective": None}, "either a reference"),
         ({"objective": 5}, "the objective is 5; give a function"),
         ({"rises": "no"}, "rises = 'no'; give True or False"),
+        ({"restarts": "no"}, "restarts = 'no'; give True or False"),
         ({"nfe": 8.0}, "nfe = 8.0; give a whole number"),
         ({"nfe": "8"}, "nfe = '8'; give a whole number"),
         ({"nfe": []}, "nfe is empty"),

@@ -76,7 +76,7 @@ class Collector:
             InputError: the detector fails, or features are not finite; the message names the image.
         """
         self._digests.append(_digests(images))
-        self._sizes.append(torch.tensor([images.shape[2:]]))
+        self._sizes = [torch.tensor([images.shape[2:]])]  # of the last ones, as all have one size
         features = self.detector(images)
         finite = torch.isfinite(features).all(dim=1).tolist()
         if not all(finite):

@@ -143,7 +143,7 @@ class Plan:
     @property
     def with_guidance(self) -> str:
         """The text that `parse_found` reads; that of a plan without a scale of its own is its usual one."""
-        return f"{self}" if self.guidance is None else f"{self} guidance={format_number(self.guidance)}"
+        return str(self) if self.guidance is None else f"{self} guidance={format_number(self.guidance)}"
 
     @classmethod
     def _parse(cls, text: str) -> "Plan":

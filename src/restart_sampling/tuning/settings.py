@@ -1,6 +1,6 @@
 """`Settings` of a search, and the seeds of its stages."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import accumulate, pairwise
 from math import ceil, inf
 from typing import Any
@@ -50,8 +50,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("images", "race", "confirm", "start", *(("trials",) if self.trials is not None else ())):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
-        for name in ("rises", "known", "tune_guidance"):
-            truth_value(name, getattr(self, name))
+        for each in fields(self):
+            if isinstance(each.default, bool):
+                truth_value(each.name, getattr(self, each.name))
         object.__setattr__(self, "minutes", real_number("minutes", self.minutes))
         if not self.minutes > 0:
             raise InputError(f"minutes is {self.minutes:g}; give a number above 0")

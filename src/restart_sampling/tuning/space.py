@@ -112,9 +112,8 @@ class Space:
         """Orders plans from the simplest: numbers that a user would have to understand, then the length of the text."""
         parsed = Plan.parse_found(plan)
         settings = sum(getattr(parsed, entry.name) != entry.default for entry in SETTINGS)
-        return settings + (parsed.guidance != self.guidance) + len(parsed.own_levels) + 4 * len(parsed.intervals), len(
-            plan
-        )
+        settings += (parsed.guidance != self.guidance) + len(parsed.own_levels) + 4 * len(parsed.intervals)
+        return settings, len(plan)
 
     def one_restart(self, t_min: float, t_max: float) -> dict[str, Any]:
         """Returns what a trial has to suggest for a plan with this interval; the rest of the plan is left open."""
