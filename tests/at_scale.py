@@ -167,13 +167,13 @@ class Plan:
     def _left(self, name: str) -> int:
         """Inputs that are to come, less those that are on their way."""
         each = SLICE * self.inputs[name] / self.spent[name] if self.spent[name] else 0
-        return self._asked(name) - self.inputs[name] - int(each * self.running[name])
+        return self.asked_of(name) - self.inputs[name] - int(each * self.running[name])
 
-    def _asked(self, name: str) -> int:
-        return self.asked.inputs // (100 if name in fuzz.PAGES else 1)
+    def asked_of(self, name: str) -> int:
+        return self.asked.inputs // fuzz.SHARE.get(name, 1)
 
     def is_done(self) -> bool:
-        return not self.first and all(self.inputs[name] >= self._asked(name) for name in self.readers)
+        return not self.first and all(self.inputs[name] >= self.asked_of(name) for name in self.readers)
 
     def _kills(self) -> list[Job]:
         jobs = []
@@ -186,7 +186,7 @@ class Plan:
                         about = {"command": name, "ranks": ranks, "signal": number.name, "part": part}
                         words = (name, ranks, number, part, min(PART, self.asked.moments), self.files)
                         jobs.append(Job("kill", about, lambda _, words=words: ended(*words), ranks))
-        return jobs
+        return sorted(jobs, key=lambda job: -job.cores)  # those that take the longest
 
     def _crowds(self) -> list[Job]:
         jobs = []
@@ -269,8 +269,10 @@ def work(asked: argparse.Namespace, place: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         if time.monotonic() > told + 30:
             told = time.monotonic()
-            summarize(asked.out)
-            print(f"{told - started:.0f} s: {number} jobs begun, {len(plan.first)} wait", flush=True)
+            total = summarize(asked.out)
+            whole = sum(plan.inputs[name] >= plan.asked_of(name) for name in plan.readers)
+            words = f"{number} jobs begun, {len(plan.first)} wait; {whole} of {len(plan.readers)} readers are done; "
+            print(f"{told - started:.0f} s: {words}{json.dumps(total)}", flush=True)
         if not going and plan.is_done():
             break
         time.sleep(0.05)
@@ -304,8 +306,8 @@ def read(lines: Path, *kinds: str) -> list[dict]:
     return [line for line in found if line["kind"] in kinds]
 
 
-def summarize(out: Path) -> None:
-    """Counts the lines."""
+def summarize(out: Path) -> dict:
+    """Counts the lines, and returns the totals."""
     lines = out / "jobs.jsonl"
     killed: dict = defaultdict(Counter)
     faults = []
@@ -330,6 +332,7 @@ def summarize(out: Path) -> None:
         "kills": {"runs": 0, **sum((each for key, each in killed.items() if "crowd" not in key), Counter())},
         "pairs": {"runs": 0, **sum((each for key, each in killed.items() if "crowd" in key), Counter())},
         "inputs": sum(each["inputs"] for each in read_.values()),
+        "faults": len(faults),
     }
     content = {"total": total, "runs": killed, "readers": read_, "notes": notes, "faults": faults}
     (out / "summary.json").write_text(json.dumps(content, indent=1))
@@ -339,6 +342,7 @@ def summarize(out: Path) -> None:
         rows += [f"- {key}: {', '.join(f'{k} {v:,}' for k, v in each.items())}" for key, each in sorted(table.items())]
     rows += ["", f"## Faults ({len(faults)})", "", *(f"- {json.dumps(each)[:1200]}" for each in faults), *notes]
     (out / "summary.md").write_text("\n".join(rows) + "\n")
+    return total
 
 
 def main() -> None:
@@ -348,7 +352,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--moments", type=int, default=MOMENTS, help="of each command, ranks and signal")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="of equal runs, and of different ones")
-    parser.add_argument("--inputs", type=int, default=INPUTS, help="of each reader; of those that draw, a hundredth")
+    parser.add_argument("--inputs", type=int, default=INPUTS, help="of each reader; of those that draw, a share")
     parser.add_argument("--guided", type=int, default=GUIDED, help="seconds of each reader with atheris")
     parser.add_argument("--commands", nargs="*", help="of kills.COMMANDS; default: all")
     parser.add_argument("--readers", nargs="*", help="of fuzz.readers; default: all")
@@ -356,10 +360,14 @@ def main() -> None:
     asked = parser.parse_args()
     asked.out = asked.out.resolve()
     asked.out.mkdir(parents=True, exist_ok=True)
-    if not asked.summary:
-        shm = Path("/dev/shm")
-        with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None, ignore_cleanup_errors=True) as place:
-            work(asked, Path(place))
+    try:
+        if not asked.summary:
+            shm = Path("/dev/shm")
+            with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None, ignore_cleanup_errors=True) as place:
+                work(asked, Path(place))
+    except KeyboardInterrupt:
+        copies.end_all(*copies.started_by(os.getpid()))
+        print("cut off")
     summarize(asked.out)
     print((asked.out / "summary.md").read_text())
 

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import signal
 import struct
@@ -28,9 +29,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from importlib.resources import files
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from unittest.mock import patch
 
 sys.path.extend(str(Path(__file__).parent / each) for each in ("", "images", "models"))
@@ -41,6 +43,8 @@ from edm_files import network, pickled, snapshot, training_state
 from foreign_files import adm, edm2, edm2_snapshot, saved, score_sde, state_dict, weights
 from hostile_files import BROKEN, RUNNING
 from image_files import cifar_batch, encoded, idx, picture, png, write_tar, write_zip
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.comparable import read_sweep
@@ -58,12 +62,17 @@ from restart_sampling.images.image_set import read_images
 from restart_sampling.images.prompts import read_numbered_prompts, read_prompts
 from restart_sampling.images.sources import Source, _from_files
 from restart_sampling.models.checkpoint import read_checkpoint
+from restart_sampling.pictures.page import svg
 from restart_sampling.pictures.points import points_of
 from restart_sampling.pictures.report import make_report
+from restart_sampling.pictures.style import style
 from restart_sampling.pictures.tune_report import make_tune_report
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.text_to_image.samplers import Sampler
 from restart_sampling.training.run_folder import RunFolder
+from restart_sampling.tuning.journal import remove_begun
+from restart_sampling.tuning.run import whole
+from restart_sampling.tuning.teacher import KeptGrids
 from sweeps import made_up, results_file, tiny_files
 from tiny_model import tiny_model_file
 
@@ -73,8 +82,8 @@ FOUND = Path(__file__).parent / "found"
 """Inputs that broke a reader once, as READER-SHA256."""
 
 
-PAGES = ("page", "tune-page")
-"""Readers that draw figures, a hundred times slower; "results" and "tune-map" read the same files without them."""
+SHARE = {"figure": 10, **dict.fromkeys(("page-drawn", "tune-drawn", "tune-map-drawn"), 100)}
+"""Readers that draw get an input for so many of the others: those of the same files, "page" and "tune-...", do not."""
 
 WITH_THREADS = {"parquet"}
 """Readers whose library starts threads, which a copy of the process does not have."""
@@ -166,8 +175,55 @@ def folder_of(path: Path) -> None:
     read_checkpoint(path.parents[1])
 
 
+_TAG = re.compile(r'<(!?[\w/]+)((?:[^"<>]|"[^"<>]*")*)>')
+_ATTRIBUTE = re.compile(r'\s([\w:-]+)(?:="[^"]*")?')
+_OURS = re.compile(r"(?s)<(style|script)>.*?</\1>")
+
+
+def names_in(page: str) -> set[str]:
+    """Elements of a page, and attributes with theirs; what is no whole tag stays as it is."""
+    page = _OURS.sub("", page, count=2)
+    names = {f"{tag} {name}" for tag, inside in _TAG.findall(page) for name in _ATTRIBUTE.findall(inside)}
+    return names | {tag for tag, _ in _TAG.findall(page)} | {*re.findall("<.{9}", _TAG.sub("", page))}
+
+
+@cache
+def names_of(template: str) -> set[str]:
+    """Those that a page may have, of its template."""
+    text = files("restart_sampling.pictures").joinpath(template).read_text("utf-8")
+    return names_in(re.sub(r"(?s)\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", "", text)) | {"!DOCTYPE", "!DOCTYPE html"}
+
+
+SVG = {
+    *("svg", "g", "defs", "path", "use", "clipPath", "rect", "a", "image", "text", "linearGradient", "stop"),
+    *(
+        "/svg",
+        "/g",
+        "/defs",
+        "/path",
+        "/use",
+        "/clipPath",
+        "/rect",
+        "/a",
+        "/image",
+        "/text",
+        "/linearGradient",
+        "/stop",
+    ),
+}
+"""What figures have; of their attributes any but those that run something."""
+
+
+def page_checked(template: str, page: str) -> None:
+    """Raises where a page has what is neither in its template nor a figure."""
+    for name in names_in(page) - names_of(template):
+        tag, _, attribute = name.partition(" ")
+        if tag.lstrip("/") not in SVG or attribute.startswith("on"):
+            raise BrokenPromiseError(f"the page has {name}")
+
+
 def page_of(path: Path) -> None:
-    make_report(path.parent, read_sweep(path))
+    page_checked("report.html", make_report(path.parent, read_sweep(path)))
 
 
 def rows_of(path: Path) -> None:
@@ -177,15 +233,34 @@ def rows_of(path: Path) -> None:
     points_of(read_sweep(path))
 
 
-def tune_report_of(path: Path) -> None:
-    """Likewise."""
-    module = "restart_sampling.pictures.tune_report"
-    with patch(f"{module}.plot_map", lambda *_: None), patch(f"{module}.svg", lambda *_: ""):
-        make_tune_report(path.parent)
-
-
 def tune_page_of(path: Path) -> None:
-    make_tune_report(path.parent)
+    page_checked("tune.html", make_tune_report(path.parent)[1])
+
+
+def tune_rows_of(path: Path) -> None:
+    """Likewise."""
+    plots = dict.fromkeys(("plot_map", "plot_trials", "plot_confirmed", "plot_importances"), lambda *_: None)
+    with patch.multiple("restart_sampling.pictures.tune_report", svg=lambda *_: "", **plots):
+        tune_page_of(path)
+
+
+def figure_of(text: str) -> None:
+    """A text from a file in a figure and in what is said of it."""
+    with style():
+        figure = Figure((1, 1))
+        figure.text(0, 0, text)
+        figure.legend(handles=[Line2D([], [], label=text)])
+    page_checked("report.html", f"<p>{svg(figure, 'kind', text)}</p>")
+
+
+def grids_of(path: Path) -> None:
+    with whole(path.parent):
+        KeptGrids(path, SimpleNamespace(steps=4))["heun"]
+
+
+def journal_of(path: Path) -> None:
+    with whole(path.parent):
+        remove_begun(path)
 
 
 def store_of(path: Path, out: str = "") -> None:
@@ -405,7 +480,8 @@ def results(folder: Path) -> dict[str, Reader]:
     """Readers of what the commands write, and of what users write for them."""
     tiny_files(folder)
     reference = arrays(mu=np.zeros(6), sigma=np.eye(6))
-    sums = tensors({"places": torch.arange(4), "total": torch.zeros(4, 6, dtype=torch.float64)})
+    total = {"places": torch.arange(4), "total": torch.zeros(4, 6, dtype=torch.float64)}
+    sums, with_sizes = tensors(total), tensors({**total, "sizes": torch.tensor([[8, 8]])})
     state = tensors({"format": "restart-sampling-training/1", "trainer": {"images": 3, "weights": torch.zeros(4)}})
     lines = results_file(*made_up()[:3], name=str(folder / "results.jsonl")).read_bytes()
     manifest = json.dumps({"run": {"plan": "2", "seeds": "0-1"}, "batch": 2, "complete": False}).encode()
@@ -415,29 +491,34 @@ def results(folder: Path) -> dict[str, Reader]:
     whole += [(".blocks/000000.json", written)]
     images = zip_of(*whole, name="manifest.json", content=manifest)
     plans = (b"18 [3,2,0.06,0.30] solver=dpmpp_2m", b"256 churn=32 s_noise=1.003 rho=7", b"9 grid=time gamma=0.4")
+    texts = (b"restart:30 [10,2,0.1,2.0]", b"dpmpp:25 use_karras_sigmas=true", b"ddim:50")
     file = {"format": "restart-sampling-plan/1", "plan": "18 [3,2,0.06,0.3]", "model_sha256": "ab" * 32}
+    guided = json.dumps({**file, "guidance": 1.5}).encode()
+    sampler = {"format": "restart-sampling-sampler/1", "plan": texts[0].decode(), "model_sha256": "ab" * 32}
+    sampler["guidance"] = 7.5
     toml = b'[[row]]\nplan = "18"\n[[row]]\nname = "b"\nplan = "18 [3,2,0.06,0.3]"\n'
     train = json.dumps({"format": "restart-sampling-training/1", "run": {"images": 1}, "extended_from": [1]}).encode()
-    texts = (b"restart:30 [10,2,0.1,2.0]", b"dpmpp:25 use_karras_sigmas=true", b"ddim:50")
     detector = (folder / "tiny.pt").read_bytes()
     return {
         "npz": Reader("r.npz", load_reference, (folder / "ref.npz").read_bytes(), reference),
         "npz-array": Reader("r.npz", load_reference, inner(reference, "mu.npy"), **within(reference, "mu.npy")),
-        "sums": Reader("k.0.pt", _read, sums),
-        "sums-pickle": Reader("k.0.pt", _read, inner(sums, "data.pkl"), **within(sums, "data.pkl")),
+        "sums": Reader("k.0.pt", _read, sums, with_sizes),
+        "sums-pickle": Reader("k.0.pt", _read, inner(with_sizes, "data.pkl"), **within(with_sizes, "data.pkl")),
         "state": Reader("run/state.pt", state_of, state),
         "state-pickle": Reader("run/state.pt", state_of, inner(state, "data.pkl"), **within(state, "data.pkl")),
         "train-run": Reader("run/run.json", run_of, train),
         "plan": Reader(None, lambda text: Plan.parse(text).path(), *plans),
-        "plan-file": Reader("plan.json", plan_of, json.dumps(file).encode()),
+        "plan-file": Reader("plan.json", plan_of, json.dumps(file).encode(), guided),
+        "sampler-file": Reader("sampler.json", lambda path: Sampler.parse(str(path)), json.dumps(sampler).encode()),
         "plans": Reader("p.csv", lambda path: read_rows(str(path)), b'name,plan\na,18\nb,"18 [3,2,0.06,0.3]"\n'),
         "plans-toml": Reader("p.toml", lambda path: read_rows(str(path)), toml),
         "plans-txt": Reader("p.txt", lambda path: read_rows(str(path)), b"18\n# a word\n18 [3,2,0.06,0.3]\n"),
         "seeds": Reader(None, parse_seeds, b"0-49", b"1,5,10-19"),
         "sampler": Reader(None, Sampler.parse, *texts),
         "detector": Reader("d.pt", lambda path: load_detector(str(path)), detector),
-        "results": Reader("results.jsonl", rows_of, lines),
-        "page": Reader("results.jsonl", page_of, lines),
+        "page": Reader("results.jsonl", rows_of, lines),
+        "page-drawn": Reader("results.jsonl", page_of, lines),
+        "figure": Reader(None, figure_of, b"18 [3,2,0.06,0.3]", b"ODE $t_\\mathrm{min}$ <b>"),
         "manifest": Reader("out/manifest.json", store_of, manifest, beside={"out/.blocks/000000.json": written}),
         "record": Reader("out/.blocks/000000.json", store_of, written, beside={"out/manifest.json": manifest}),
         "images-zip": Reader("out.zip", partial(store_of, out="out.zip"), images),
@@ -447,19 +528,61 @@ def results(folder: Path) -> dict[str, Reader]:
 
 def tuned() -> dict[str, Reader]:
     """Readers of the folder of a run of tune."""
-    run = {"format": "restart-sampling-tune/1", "model": "tiny", "device": "1 x cpu", "versions": {}}
-    plan = {"nfe": 19, "plan": "10", "model": "tiny", "evidence": {"cost": {"evaluations": 1, "seconds": 1.5}}}
-    cells = [{"t_min": 0.1 * n, "t_max": 1.0 * n, "gain": 0.1, "error": 0.01} for n in (1, 2, 3)]
-    files = {"run.json": run, "plan-19.json": plan, "map.json": {"base": "18", "cells": cells}}
-    content = {f"tune/{name}": json.dumps(each).encode() for name, each in files.items()}
-    made = {
-        f"tune-{name.split('/')[1].split('.')[0].split('-')[0]}": Reader(
-            name, tune_report_of, each, beside={key: value for key, value in content.items() if key != name}
-        )
-        for name, each in content.items()
+    cost = {"importances": {"solver": 0.7, "grid": 0.3}, "evaluations": 1000, "seconds": 1.5, "trials": 2}
+    usual, found = "10", "8 [3,2,0.3,1.1]"
+    scores = {
+        plan: {"tiny.pt": {"values": [value] * 3, "without": [[value, value + 0.1]] * 3}}
+        for plan, value in ((usual, 0.5), (found, 0.4))
     }
-    name = "tune/map.json"
-    return {**made, "tune-page": Reader(name, tune_page_of, content[name], beside=made["tune-map"].beside)}
+    evidence = {"verdict": "`so`", "usual": usual, "better": True, "scores": scores, "cost": cost}
+    evidence["gain"] = {"tiny.pt": {"relative": -0.2}}
+    about = {"nfe": 19, "model": "tiny", "device": "1 x cpu"}
+    plan = {"format": "restart-sampling-plan/1", "plan": found, **about, "evidence": evidence}
+    grid = {"format": "restart-sampling-plan/1", "plan": usual, **about, "evidence": {"verdict": "`so`"}}
+    texts = {
+        "scores": dict(zip(("ddim:5", "restart:5 [3,2,0.1,2.0]"), scores.values(), strict=True)),
+        "usual": "ddim:5",
+    }
+    pipeline = {
+        **plan,
+        "format": "restart-sampling-sampler/1",
+        "plan": "ddim:5",
+        "evidence": {**evidence, "usual": "ddim:5", "scores": texts},
+    }
+    measured = [
+        {
+            **{"plan": each, "seeds": [0, 250], "blocks": 1, "groups": 0, "confirm": False, "stage": stage, "nfe": 19},
+            **{"scores": {"tiny.pt": {"values": [0.5], "without": []}}, "error": "", "seconds": 1.5},
+        }
+        for each, stage in (("10", "usual"), (found, "search"), ("9 churn=1", "search"))
+    ]
+    cells = [{"t_min": 0.1 * n, "t_max": 1.0 * n, "gain": 0.1, "error": 0.01} for n in (1, 2, 3)]
+    drift = [{"level": 0.1 * n, "value": 0.1, "floor": 0.01} for n in (3, 2, 1)]
+    passes = [{"t_min": 0.1 * n, "t_max": 1.0 * n, "value": 0.05} for n in (2, 1)]
+    run = {"format": "restart-sampling-tune/1", "model": "tiny", "device": "1 x cpu", "versions": {}}
+    sound = {
+        "run.json": [run],
+        "plan-19.json": [plan, grid, pipeline],
+        "map.json": [{"base": "18", "cells": cells}, {"base": "18", "cells": cells, "drift": drift, "passes": passes}],
+    }
+    content = {f"tune/{name}": [json.dumps(each).encode() for each in several] for name, several in sound.items()}
+    content["tune/measured.jsonl"] = [b"".join(json.dumps(each).encode() + b"\n" for each in measured)]
+
+    def part(name: str, read: Callable) -> Reader:
+        return Reader(name, read, *content[name], beside={key: each[0] for key, each in content.items() if key != name})
+
+    made = {f"tune-{re.split('[/.-]', name)[1]}": part(name, tune_rows_of) for name in content}
+    levels = {"steps": 4, "grids": {"heun": {"2": [80.0, 1.0, 0.0], "3": [80.0, 9.0, 1.0, 0.0]}}}
+    logs = [{"op_code": 0, "study_name": "NFE 20", "directions": [1]}, {"op_code": 6, "trial_id": 0, "state": 0}]
+    logs.append({"op_code": 4, "study_id": 0, "state": 4, "params": {}})
+    journal = b"".join(json.dumps({"worker_id": "a-1", **each}).encode() + b"\n" for each in logs)
+    return {
+        **made,
+        "tune-drawn": part("tune/plan-19.json", tune_page_of),
+        "tune-map-drawn": part("tune/map.json", tune_page_of),
+        "tune-levels": Reader("tune/levels.json", grids_of, json.dumps(levels).encode()),
+        "tune-journal": Reader("tune/trials.journal", journal_of, journal),
+    }
 
 
 def readers(folder: Path) -> dict[str, Reader]:
@@ -469,9 +592,21 @@ def readers(folder: Path) -> dict[str, Reader]:
     return made
 
 
-_TOKENS = b'\0 \xff \n " { [ null -1 1e999 NaN 99999999999999999999 \x7f\xff\xff\xff ../'
-SPICES = _TOKENS.split(b" ")
-ODD = (None, True, -1, 0, 1.5, 10**30, 1e308, float("inf"), "", "x", "1e999", "\ud800", [], [[]], {}, {"a": None})
+_TOKENS = b'\0 \xff \n \r\n " { [ null -1 1e999 NaN 99999999999999999999 \x7f\xff\xff\xff ../ \xef\xbb\xbf'
+SPICES = [*_TOKENS.split(b" "), b"<script>", b'" onload="x', b"--><img src=x onerror=x>", b"$\\frac{$"]
+ODD = (None, True, -1, 0, 1.5, 10**30, 10**400, 1e308, float("inf"), float("nan"), "", "x", "1e999", "\ud800")
+ODD += ("$\\frac{$", "<script>x</script>", '" onload="x', "x" * 3000, [], [[]], {}, {"a": None})
+DEEP = 3000
+RAW = (
+    "-Infinity",
+    "1e400",
+    "-0",
+    "9" * 5000,
+    "0." + "1" * 5000,
+    "[" * DEEP + "]" * DEEP,
+    '{"a":' * DEEP + "1" + "}" * DEEP,
+)
+"""What stands in JSON, but is not what Python writes."""
 
 
 def mutated(chance: random.Random, sound: tuple[bytes, ...]) -> bytes:
@@ -503,6 +638,9 @@ def mutated(chance: random.Random, sound: tuple[bytes, ...]) -> bytes:
     return bytes(content)
 
 
+_MARK = "a mark"
+
+
 def other_json(chance: random.Random, content: bytes) -> bytes:
     """The JSON of a line with a few values of it replaced, left out or put elsewhere."""
     lines = content.splitlines() if content.count(b"\n{") else [content]
@@ -520,10 +658,16 @@ def other_json(chance: random.Random, content: bytes) -> bytes:
                 there, other = chance.choice(places)
                 with suppress(LookupError):
                     holder[key] = json.loads(json.dumps(there[other]))
+            case 2 if chance.randrange(2):
+                holder[_MARK if isinstance(holder, dict) and chance.randrange(2) else key] = _MARK
             case _:
                 holder[key] = copy.deepcopy(chance.choice(ODD))  # which a later change may change
-    lines[number] = json.dumps(value).encode()
-    return b"\n".join(lines)
+    text = json.dumps(value, ensure_ascii=chance.randrange(2) == 0)
+    keys = [key for holder, key in places if isinstance(holder, dict)] or [""]
+    text = text.replace(f"{json.dumps(_MARK)}: ", f"{json.dumps(chance.choice(keys))}: ")
+    lines[number] = text.replace(json.dumps(_MARK), chance.choice(RAW)).encode(errors="surrogatepass")
+    made = chance.choice((b"\n", b"\n", b"\n", b"\r\n", b"\r")).join(lines)
+    return chance.choice((b"", b"", b"", b"", b"", b"\xef\xbb\xbf")) + made
 
 
 def _places(value: object) -> Iterator[tuple]:

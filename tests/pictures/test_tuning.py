@@ -69,3 +69,11 @@ def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_
     assert "Restart (heun). Better than the best usual plan, which is ODE (heun): -20.0% by a, -10.0% by b." in page
     assert "1,234,567 evaluations, 62 seconds" in page
     assert page.count("-0.05 ± 0") == 2
+    for verdict in ({}, {"verdict": 3}):
+        damaged = {key: value for key, value in evidence.items() if key != "verdict"} | verdict
+        (tmp_path / "plan-19.json").write_text(json.dumps({**plan, "evidence": damaged}))
+        with pytest.raises(InputError, match="holds damaged files of tune"):
+            make_tune_report(tmp_path)
+    (tmp_path / "run.json").write_text("[" * 5000 + "]" * 5000)
+    with pytest.raises(InputError, match=r"run\.json is no run of tune"):
+        make_tune_report(tmp_path)

@@ -109,6 +109,8 @@ def test_other_forms_are_read_too(text, same):
         ("18 [3,0,0.1,0.3]", "K = 0"),
         ('18 {"0": 3}', "must hold lists"),
         ("18 {0}", "as JSON"),
+        ('18 {"0": ' + "[" * 5000 + "]" * 5000 + "}", "as JSON"),
+        (f'18 {{"0": [3,2,0.06,{"9" * 5000}]}}', "as JSON"),
         ("cifar10-vp-43 s_noise=1 s_noise=1.01", "it has s_noise twice; give it once"),
         ("18 churn=20 s_min=1 churn=30", "it has churn twice; give it once"),
         ("18 solver=unipc:p=2:p=3", "solver unipc has p twice; give it once"),

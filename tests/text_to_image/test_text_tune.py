@@ -1,6 +1,7 @@
 """`text tune` and `rs.tune` of a pipeline, from end to end: its search space, a kill, its plans, its page."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -196,6 +197,10 @@ def test_a_plan_of_another_pipeline(place, run, model):
         ("{", "is not JSON"),
         ('{"format": "restart-sampling-plan/1"}', "has no format restart-sampling-sampler/1"),
         ('{"format": "restart-sampling-sampler/1", "plan": "ddim:5"}', "is damaged"),
+        (json.dumps({**written, "guidance": math.nan}), "is damaged"),
+        (json.dumps({**written, "guidance": 10**400}), "is damaged"),
+        ('{"a": 1, "a": 2}', "is not JSON (it has the key 'a' twice)"),
+        ("[" * 5000 + "]" * 5000, "is not JSON (it is nested too deeply)"),
     ):
         Path("plan-5.json").write_text(text)
         code, _, err = run(*draw, "plan-5.json")

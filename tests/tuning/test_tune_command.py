@@ -267,6 +267,9 @@ def test_a_plan_with_a_guidance_scale_of_its_own(place, run):
         ('{"format": "restart-sampling-plan/1", "plan": "plan-4.json", "model_sha256": null}', "there is no preset"),
         ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": "2"}', "guidance has to be a finite number"),
         ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": 1e999}', "guidance has to be a finite number"),
+        (f'{{"format": "restart-sampling-plan/1", "plan": "2", "guidance": {10**400}}}', "has to be a finite number"),
+        ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": true}', "guidance has to be a finite number"),
+        ("[" * 5000 + "]" * 5000, "is not JSON (it is nested too deeply)"),
     ],
 )
 def test_a_file_that_is_no_plan(text, said, tmp_path, monkeypatch, run):

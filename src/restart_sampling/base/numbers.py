@@ -2,7 +2,8 @@
 
 from math import inf
 from operator import index
-from typing import SupportsFloat, SupportsIndex
+from sys import float_info
+from typing import SupportsFloat, SupportsIndex, TypeGuard
 
 from restart_sampling.base.errors import InputError
 
@@ -35,6 +36,11 @@ def real_number(name: str, value: SupportsFloat) -> float:
     except (TypeError, ValueError, RuntimeError, OverflowError):  # such as an array of several numbers
         pass
     raise InputError(f"{name} = {value!r}; give a number")
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Tells whether what a file says is a number that a float can be; a bool is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
 
 
 def truth_value(name: str, value: object) -> bool:

@@ -11,9 +11,13 @@ def parse_json(text: str | bytes) -> Any:
     """Parses a text in UTF-8.
 
     Raises:
-        ValueError, RecursionError: it is no JSON, or an object has a key twice, of which Python would take the last.
+        ValueError: it is no JSON, it is nested too deeply, or an object has a key twice, of which Python would take the
+            last.
     """
-    return json.loads(text, object_pairs_hook=_once)
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def listed_labels(
     form = f'{where} is not of the form {{"labels": [[name, class], ...]}}'
     try:
         content = parse_json(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{form} ({shorten(str(error))}); mend or remove it") from None
     try:
         stated = content["labels"]
@@ -142,7 +142,7 @@ def metadata_labels(
         return None
     except InputError:
         raise
-    except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
         raise InputError(f"{where} is damaged ({shorten(str(error))}); mend or remove it") from None
     if not pairs:
         return None
@@ -229,7 +229,7 @@ def _label_in(text: bytes | None, where: str) -> object:
     """The label in a JSON file beside an image; None where there is none, as in a file of captions."""
     try:
         content = None if text is None else parse_json(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{where} is damaged ({shorten(str(error))}); mend or remove it") from None
     label = content.get("label") if isinstance(content, dict) else None
     if label is not None and not _is_label(label):

@@ -16,13 +16,20 @@ from restart_sampling.pictures.style import style
 
 
 def render(template: str, **values: Any) -> str:
-    """Fills a template; all values are escaped but figures of `svg`."""
+    """Fills a template; all values are escaped but figures of `svg`.
+
+    Raises:
+        ValueError: a value lacks what the template shows of it.
+    """
     css, js = (_file(f"report.{kind}") for kind in ("css", "js"))
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(css)}; script-src {_hash(js)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return _template(template).render(policy=policy, css=Markup(css), js=Markup(js), **values)
+    try:
+        return _template(template).render(policy=policy, css=Markup(css), js=Markup(js), **values)
+    except jinja2.UndefinedError as error:
+        raise ValueError(str(error)) from error
 
 
 @cache

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.numbers import is_finite, real_number, whole_number
 from restart_sampling.base.strict_json import parse_json
 from restart_sampling.sampling.levels import GRIDS, HIGHEST, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, cap, format_number, restart_path
@@ -392,7 +392,7 @@ def split_plan(text: str) -> tuple[int, tuple[RestartInterval, ...], list[str]]:
 def _json_intervals(text: str) -> list[RestartInterval]:
     try:
         pairs = json.loads(text, object_pairs_hook=list)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"cannot read '{text}' as JSON ({error}); write {{\"0\": [3, 2, 0.06, 0.30]}}") from None
     keys = [key for key, _ in pairs]
     if twice := [key for key in keys if keys.count(key) > 1]:
@@ -451,6 +451,6 @@ def _read_file(path: Path) -> tuple[str, str | None, float | None]:
     plan, made_for, found_at = (content.get(key) for key in ("plan", "model_sha256", "guidance"))
     if not isinstance(plan, str) or not isinstance(made_for, str | None):
         raise InputError(f"plan {path} is damaged: its plan and its model_sha256 have to be texts; tune again")
-    if not isinstance(found_at, float | int | None) or not isfinite(found_at or 0):
+    if not (found_at is None or is_finite(found_at)):
         raise InputError(f"plan {path} is damaged: its guidance has to be a finite number; tune again")
     return plan, made_for, found_at

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError, one_line
+from restart_sampling.base.numbers import is_finite
+from restart_sampling.base.strict_json import parse_json
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import RestartInterval, format_number
 from restart_sampling.sampling.plan import split_plan
@@ -340,7 +342,7 @@ def _read_file(path: Path) -> tuple[str, MadeFor]:
     """Reads the text of a sampler, and what it was found for, from a file that `text tune` wrote."""
     advice = "give a file that 'restart-sampling text tune' wrote"
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"sampler {path} cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -348,6 +350,6 @@ def _read_file(path: Path) -> tuple[str, MadeFor]:
     if not isinstance(content, dict) or content.get("format") != SAMPLER_FORMAT:
         raise InputError(f"sampler {path} has no format {SAMPLER_FORMAT}; {advice}")
     text, identity, guidance = (content.get(key) for key in ("plan", "model_sha256", "guidance"))
-    if not (isinstance(text, str) and isinstance(identity, str) and isinstance(guidance, int | float)):
+    if not (isinstance(text, str) and isinstance(identity, str) and is_finite(guidance)):
         raise InputError(f"sampler {path} is damaged: it needs plan, model_sha256 and guidance; tune again")
     return text, MadeFor(identity, guidance)

@@ -14,6 +14,7 @@ from restart_sampling.base.lock import lock_in, locked
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.base.strict_json import parse_json
 from restart_sampling.sampling.plan import PLAN_FORMAT
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.objective import Objective
@@ -179,7 +180,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_text())
         if found["format"] == FORMAT and isinstance(found["model"], str):
             return dict(found)
     except (OSError, ValueError, KeyError, TypeError):

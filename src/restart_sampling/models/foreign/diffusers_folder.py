@@ -73,7 +73,7 @@ def _json(path: Path) -> dict[str, Any]:
         content = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise UnreadableError(f"it has no {path.name}; give the folder of a whole pipeline") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UnreadableError(f"its {path.name} is damaged ({shorten(str(error))})") from error
     if not isinstance(content, dict):
         raise UnreadableError(f"its {path.name} is damaged (it is no object)")
