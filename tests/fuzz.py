@@ -70,7 +70,6 @@ from restart_sampling.pictures.tune_report import make_tune_report
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.text_to_image.samplers import Sampler
 from restart_sampling.training.run_folder import RunFolder
-from restart_sampling.tuning.journal import remove_begun
 from restart_sampling.tuning.run import whole
 from restart_sampling.tuning.teacher import KeptGrids
 from sweeps import made_up, results_file, tiny_files
@@ -177,21 +176,32 @@ def folder_of(path: Path) -> None:
 
 _TAG = re.compile(r'<(!?[\w/]+)((?:[^"<>]|"[^"<>]*")*)>')
 _ATTRIBUTE = re.compile(r'\s([\w:-]+)(?:="[^"]*")?')
-_OURS = re.compile(r"(?s)<(style|script)>.*?</\1>")
 
 
 def names_in(page: str) -> set[str]:
     """Elements of a page, and attributes with theirs; what is no whole tag stays as it is."""
-    page = _OURS.sub("", page, count=2)
+    for each in ours():
+        page = page.replace(each, "", 1)
     names = {f"{tag} {name}" for tag, inside in _TAG.findall(page) for name in _ATTRIBUTE.findall(inside)}
     return names | {tag for tag, _ in _TAG.findall(page)} | {*re.findall("<.{9}", _TAG.sub("", page))}
 
 
 @cache
+def ours() -> list[str]:
+    """What every page has, and its template the place of."""
+    kinds = {"style": "css", "script": "js"}
+    return [f"<{tag}>{part_of_page(f'report.{kind}')}</{tag}>" for tag, kind in kinds.items()]
+
+
+def part_of_page(name: str) -> str:
+    return files("restart_sampling.pictures").joinpath(name).read_text("utf-8")
+
+
+@cache
 def names_of(template: str) -> set[str]:
-    """Those that a page may have, of its template."""
-    text = files("restart_sampling.pictures").joinpath(template).read_text("utf-8")
-    return names_in(re.sub(r"(?s)\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", "", text)) | {"!DOCTYPE", "!DOCTYPE html"}
+    """Those that a page may have beside, of its template."""
+    text = re.sub(r"<(style|script)>.*?</\1>", "", part_of_page(template))
+    return names_in(re.sub(r"(?s)\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", "", text))
 
 
 SVG = {
@@ -256,11 +266,6 @@ def figure_of(text: str) -> None:
 def grids_of(path: Path) -> None:
     with whole(path.parent):
         KeptGrids(path, SimpleNamespace(steps=4))["heun"]
-
-
-def journal_of(path: Path) -> None:
-    with whole(path.parent):
-        remove_begun(path)
 
 
 def store_of(path: Path, out: str = "") -> None:
@@ -581,8 +586,22 @@ def tuned() -> dict[str, Reader]:
         "tune-drawn": part("tune/plan-19.json", tune_page_of),
         "tune-map-drawn": part("tune/map.json", tune_page_of),
         "tune-levels": Reader("tune/levels.json", grids_of, json.dumps(levels).encode()),
-        "tune-journal": Reader("tune/trials.journal", journal_of, journal),
+        **journals(journal),
     }
+
+
+def journals(sound: bytes) -> dict[str, Reader]:
+    """The reader of Optuna's trials, where it is there."""
+    try:
+        from restart_sampling.tuning.journal import remove_begun
+    except ImportError:
+        return {}
+
+    def read(path: Path) -> None:
+        with whole(path.parent):
+            remove_begun(path)
+
+    return {"tune-journal": Reader("tune/trials.journal", read, sound)}
 
 
 def readers(folder: Path) -> dict[str, Reader]:
