@@ -215,6 +215,7 @@ def child(job: Job, folder: Path, lines: Path) -> None:
     """Does a job and writes its lines."""
     os.chdir(folder)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which is for who began it all, and is no fault of a job
     try:
         for line in job.run(folder):
             write(lines, {"kind": job.kind, **job.about, **line})
