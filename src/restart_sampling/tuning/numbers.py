@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp, inf, log
+from typing import Any
 
 import numpy as np
 
@@ -47,13 +48,13 @@ class PlanNumbers:
         net: that it is for.
         plan: from which they move.
         limits: the lowest level above 0 and the highest.
-        scales: the lowest guidance scale and the highest.
+        scales: the lowest guidance scale and the highest, of a plan that has its own.
     """
 
     net: Net
     plan: Plan
     limits: tuple[float, float]
-    scales: tuple[float, float] = (1.0, inf)
+    scales: tuple[float, float]
 
     @property
     def count(self) -> int:
@@ -69,17 +70,15 @@ class PlanNumbers:
         if not any(moves):
             return self.plan
         ratio, level = self.net.process.ratio, self.net.process.level
-        ends = self._knots, self._knots + len(self.plan.intervals)
-        plan = with_levels(self.plan, self._moved_levels(moves[: ends[0]]))
+        own = iter(moves)
+        plan = with_levels(self.plan, self._moved_levels([next(own) for _ in range(self._knots)]))
         intervals = []
-        for each, move in zip(self.plan.intervals, moves[slice(*ends)], strict=True):
+        for each in self.plan.intervals:
             old = each.snap(self._levels)
             low = plan.own_levels[self._levels.index(old)]
-            high = level(min(ratio(low) * ratio(each.t_max) / ratio(old) * exp(FACTOR * move), 1e9))
+            high = level(min(ratio(low) * ratio(each.t_max) / ratio(old) * exp(FACTOR * next(own)), 1e9))
             intervals.append(RestartInterval(each.points, each.repeats, low, min(rounded(high), plan.own_levels[0])))
-        settings = {
-            name: self._setting(name, move) for name, move in zip(self._settings, moves[ends[1] :], strict=True)
-        }
+        settings: dict[str, Any] = {name: self._setting(name, next(own)) for name in self._settings}
         return replace(plan, intervals=tuple(intervals), **settings)
 
     @cached_property
@@ -100,11 +99,8 @@ class PlanNumbers:
     def _settings(self) -> list[str]:
         """The names of the settings that move."""
         plan, ratio = self.plan, self.net.process.ratio
-        solver, restart_solver = plan.solvers
-        moves = net_path(self.net, plan).moves
-        noisy = any(move.then != (restart_solver if move.restart else solver).landing(move) for move in moves)
         does = {
-            "s_noise": noisy,
+            "s_noise": adds_noise(self.net, plan),
             "churn": plan.churn > 0,
             "gamma": plan.gamma > 0,
             **{name: plan.churn > 0 and 0 < ratio(getattr(plan, name)) < inf for name in ("s_min", "s_max")},
@@ -135,3 +131,12 @@ class PlanNumbers:
         if name in ("s_min", "s_max"):
             return rounded(self.net.process.level(self.net.process.ratio(value) * exp(FACTOR * move)))
         return rounded(value * exp(FACTOR * move))
+
+
+def adds_noise(net: Net, plan: Plan) -> bool:
+    """Says whether a plan adds noise: in restarts, in churn, or in the falls of a stochastic solver."""
+    solver, restart_solver = plan.solvers
+    return any(
+        move.rises or (restart_solver if move.restart else solver).landing(move, net.process) < move.then
+        for move in net_path(net, plan).moves
+    )

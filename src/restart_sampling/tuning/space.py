@@ -24,7 +24,7 @@ from restart_sampling.tuning.budget import (
     suggest_intervals,
 )
 from restart_sampling.tuning.given_trial import GivenTrial
-from restart_sampling.tuning.numbers import Numbers, PlanNumbers
+from restart_sampling.tuning.numbers import Numbers, PlanNumbers, adds_noise
 from restart_sampling.tuning.own_levels import rounded, with_levels
 from restart_sampling.tuning.usual import found_plans, usual_plans
 
@@ -167,9 +167,8 @@ class Space:
     def numbers(self, text: str) -> Numbers | None:
         """Returns the numbers of a plan, which can be moved; its evaluations stay."""
         plan = Plan.parse_found(text)
-        own = PlanNumbers(
-            self.net, plan, self._limits, *(() if self.guidance is None else [scale_range(self.guidance)])
-        )
+        scales = (1.0, 1.0) if self.guidance is None else scale_range(self.guidance)
+        own = PlanNumbers(self.net, plan, self._limits, scales)
         nfe = net_path(self.net, plan).nfe(*plan.solvers)
 
         def moved(moves: Sequence[float]) -> str:
@@ -241,13 +240,11 @@ class Space:
 
     def _plain(self, plan: Plan) -> Plan:
         """Takes out the settings that do nothing in this plan."""
-        moves = net_path(self.net, plan).moves
-        solver, restart_solver = plan.solvers
         if not plan.intervals:
             plan = replace(plan, restart_solver=None)
-        if not any(move.rises and not move.restart for move in moves):
+        if not any(move.rises and not move.restart for move in net_path(self.net, plan).moves):
             plan = replace(plan, churn=0.0, s_min=0.0, s_max=inf)
-        if all(move.then == (restart_solver if move.restart else solver).landing(move) for move in moves):
+        if not adds_noise(self.net, plan):
             plan = replace(plan, s_noise=1.0)
         return plan
 

@@ -126,9 +126,7 @@ class Stages:
             until=self._is_over,
         )
         found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
-        known = list(dict.fromkeys([*found, *usual]))
-        known = self._ranked(known, self.bench.each("polish", known, second))
-        found = [*self._polish(known, both), *found][:FOUND]
+        found = [*self._polish([*found, *usual], second, both), *found][:FOUND]
         ways = {*map(self.space.way, usual)}
         found = [plan for plan in found if self.space.way(plan) not in ways]
         self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on {len(third):,} fresh seeds")
@@ -146,8 +144,11 @@ class Stages:
             searched = min(searched, self.settings.trials * (1 + 2 / PROMOTED) * self.settings.images)
         return self._kept("polish", max(0, int(POLISH / (1 - POLISH) * searched / (POPULATION * len(seeds)))))
 
-    def _polish(self, found: Sequence[str], seeds: range) -> list[str]:
-        """Improves the numbers of the best plans; the search of a later start is over where this one's is."""
+    def _polish(self, found: Sequence[str], known: range, seeds: range) -> list[str]:
+        """Improves the numbers of the best of plans that were measured on the known seeds.
+
+        The search of a later start is over where this one's is.
+        """
         if not self._generations:
             return []
         self._kept("searched", begun(self.study) if self.study else 0)
@@ -155,7 +156,7 @@ class Stages:
         return polish(
             self.space,
             self.bench,
-            found,
+            self._ranked(found, self.bench.each("search", found, known)),
             seeds,
             generations=self._generations,
             start=self.settings.start,
@@ -163,7 +164,7 @@ class Stages:
         )
 
     def _kept(self, name: str, value: int) -> int:
-        """Returns what the first process chose, in an earlier start of as many minutes and trials where there is one."""
+        """Returns what the first process chose, in the first start of as many minutes and trials."""
         if self.study:
             name = self._name(name)
             value = self.study.user_attrs.get(name, value)
