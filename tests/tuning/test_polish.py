@@ -1,6 +1,11 @@
 """The polish: the numbers of good plans are improved, and nothing else changes."""
 
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import pairwise
+from math import inf
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -11,8 +16,9 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
-from restart_sampling.tuning.bench import Bench
+from restart_sampling.tuning.bench import Bench, read_measured
 from restart_sampling.tuning.numbers import KNOTS
+from restart_sampling.tuning.objective import OfSamples
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.score import Score
 from restart_sampling.tuning.space import Space
@@ -32,8 +38,11 @@ PLANS = (
 )
 
 
+CPU = torch.device("cpu")
+
+
 def one():
-    return Ranks(0, 1, torch.device("cpu"))
+    return Ranks(0, 1, CPU)
 
 
 class Given:
@@ -128,3 +137,66 @@ def test_numbers_that_were_spoilt_on_purpose_are_found_again(tmp_path):
     )
     assert low
     assert all(off(Plan.parse(text)) > 0.7 * off(Plan.parse(spoilt)) for text in low)
+
+
+@dataclass(frozen=True)
+class InThread(Ranks):
+    """A process of several that is a thread."""
+
+    barrier: Barrier | None = None
+    box: dict[int, object] = field(default_factory=dict)
+
+    def gather(self, value):
+        self.box[self.rank] = value
+        self.barrier.wait(60)
+        gathered = [self.box[rank] for rank in range(self.size)]
+        self.barrier.wait(60)
+        return gathered
+
+
+def distance(samples):
+    return samples.abs().mean().item()
+
+
+def test_a_killed_polish_goes_on_to_the_same_plans_and_two_processes_to_those_of_one(tmp_path):
+    net = rs.GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), 0.3)
+    starts = ["5 [2,1,0.9,3] solver=euler", "6 solver=deis"]
+
+    def polished(folder, ranks=None, until=lambda: False):
+        own = OfSamples(net, (2,), distance)
+        bench = Bench(own, ranks or one(), tmp_path / folder)
+        return polish(Space(net, 6), bench, starts, range(20), generations=7, until=until)
+
+    whole = polished("whole")
+    lines = (tmp_path / "whole").read_text().splitlines(keepends=True)
+    for kept in (1, 2 + POPULATION // 2, len(lines) - 3):
+        (tmp_path / "killed").write_text("".join(lines[:kept]) + '{"plan": "5')
+        assert polished("killed") == whole
+        keys = [key for key, _ in read_measured(tmp_path / "killed")]
+        assert sorted(keys) == sorted(key for key, _ in read_measured(tmp_path / "whole"))  # none twice
+    barrier, box = Barrier(2), {}
+    with ThreadPoolExecutor(2) as pool:
+        both = pool.map(lambda rank: polished("two", InThread(rank, 2, CPU, barrier=barrier, box=box)), range(2))
+    assert list(both) == [whole, whole]
+    assert [key for key, _ in read_measured(tmp_path / "two")] == [key for key, _ in read_measured(tmp_path / "whole")]
+    assert whole
+    assert polished("ended", until=lambda: True) == []
+    assert len((tmp_path / "ended").read_text().splitlines()) == len(starts)
+
+
+def test_a_run_polishes_between_search_and_race(tmp_path):
+    net = rs.GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), 0.3)
+    asked = {"objective": distance, "shape": (2,), "minutes": inf, "images": 20, "race": 80, "confirm": 20}
+    said = []
+    rs.tune(net, 5, out=tmp_path / "run", trials=30, tell=said.append, **asked)
+    found = list(read_measured(tmp_path / "run/measured.jsonl"))
+    stages = list(dict.fromkeys(each.stage for _, each in found))
+    assert [stage for stage in stages if stage in ("search", "polish", "race")] == ["search", "polish", "race"]
+    polished = {key.plan: each for key, each in found if each.stage == "polish"}
+    assert {key.seeds for key, each in found if each.stage == "polish"} == {(0, 60)}
+    assert all(5 - each.nfe in (0, 1) for each in polished.values())
+    assert any("polish: of the best plans, 1 generations" in text for text in said), said
+    raced = {key.plan for key, each in found if each.stage == "race"}
+    assert any(Plan.parse(plan).own_levels and plan in polished for plan in raced)
+    evidence = json.loads((tmp_path / "run/plan-5.json").read_text())["evidence"]
+    assert evidence["cost"]["trials"] == 30
