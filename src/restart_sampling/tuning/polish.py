@@ -10,7 +10,9 @@ from restart_sampling.tuning.numbers import Numbers
 from restart_sampling.tuning.search import Candidates
 
 STARTS = 3
-"""Samplers that are polished, each of another kind: of these the best stay, and the last third is the best one's."""
+"""Samplers that are polished, each of another kind: the worst falls after a third of the generations, then another."""
+LEAST = 2
+"""Generations for each of them; where there are fewer, fewer samplers are polished."""
 POPULATION = 8
 SIGMA = 1.0
 """Of the first population, in moves of `Numbers`."""
@@ -70,7 +72,9 @@ def polish(
 
     Source: Hansen 2016 (arXiv 1604.00772): CMA-ES.
     """
-    ways: dict[object, str] = {}  # texts by what they do, as the levels of a net with timesteps are rounded
+    climbs = climbing = _climbs(space, bench, found, seeds, start)[: max(1, generations // LEAST)]
+    # Texts by what they do: near ones do the same where a net rounds levels to its timesteps.
+    ways = {space.way(text): text for climb in climbs for text in climb.values}
 
     def measured(climb: _Climb, moved: Sequence[Any]) -> list[tuple[str | None, float]]:
         texts = [climb.text(each.tolist()) for each in moved]
@@ -81,8 +85,6 @@ def polish(
         climb.values |= values
         return [(text, values[text] if text else inf) for text in texts]
 
-    climbs = _climbs(space, bench, found, seeds, start)[: max(1, generations // STARTS)]
-    climbing = climbs
     for turn in range(generations if climbs else 0):
         if bench.ranks.gather(until())[0]:
             break
