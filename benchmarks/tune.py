@@ -36,7 +36,7 @@ from restart_sampling.pictures.restart_map import plot_maps
 from restart_sampling.pictures.style import save_figure
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.budget import LEAST_STEPS, main_steps, restart_calls
-from restart_sampling.tuning.space import with_levels
+from restart_sampling.tuning.own_levels import with_levels
 from tune_tables import CHURN, CONTROL, RIVAL, ROLES, TRANSFER, TUNED, UNTUNED, USUAL, gather, print_tables
 
 HERE = Path(__file__).parent

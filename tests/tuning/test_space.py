@@ -72,6 +72,11 @@ def test_settings_that_do_nothing_are_not_in_the_plan():
     assert "s_noise" not in str(plan)
     plan = Space(NETS["any level"], 12).suggest(Drawn(0, intervals=0, churn=False, solver="ddpm", s_noise=1.02))
     assert plan.s_noise == 1.02
+    for noisy in ({"intervals": 1, "churn": False, "level_0": 1.0}, {"intervals": 0, "churn": True}):
+        trial = Drawn(0, solver="deis", restart_solver="the same", s_noise=1.02, **noisy)
+        plan = Space(NETS["any level"], 12).suggest(trial)
+        assert plan.intervals or plan.churn
+        assert plan.s_noise == 1.02
 
 
 def test_an_interval_begins_where_it_was_asked_for():

@@ -24,10 +24,11 @@ from restart_sampling.tuning.bench import Bench, Measured, read_measured
 from restart_sampling.tuning.budget import main_steps
 from restart_sampling.tuning.given_trial import GivenTrial
 from restart_sampling.tuning.objective import OfSamples
+from restart_sampling.tuning.own_levels import with_levels
 from restart_sampling.tuning.score import Score
 from restart_sampling.tuning.search import begin_with, open_study, search
 from restart_sampling.tuning.settings import Settings
-from restart_sampling.tuning.space import Space, with_levels
+from restart_sampling.tuning.space import Space
 from restart_sampling.tuning.stages import Stages, least_evaluations
 from restart_sampling.tuning.teacher import Teacher
 from restart_sampling.tuning.tune import begin_net

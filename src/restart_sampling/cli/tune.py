@@ -79,9 +79,9 @@ def tune(
 ) -> None:
     """Find the plan that suits a model.
 
-    It takes usual plans, a search, a race, and a confirmation on seeds that nothing used. The same command goes on
-    after an interruption; also under torchrun. OUT/plan-20.json is then a plan. For text-to-image pipelines there
-    is text tune.
+    It takes usual plans, a search, a polish of the best plans' numbers, a race, and a confirmation on seeds that
+    nothing used. The same command goes on after an interruption; also under torchrun. OUT/plan-20.json is then a plan.
+    For text-to-image pipelines there is text tune.
 
     \b
       restart-sampling tune --model cifar10-small --reference cifar10-32x32.npz --nfe 10,20,40 --out tuned

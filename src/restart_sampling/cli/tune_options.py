@@ -114,7 +114,11 @@ search_options = as_one(
         click.option("--confirm-reference", "confirm_references", multiple=True, metavar="NPZ", help="Its reference."),
         click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="A folder."),
         click.option("--minutes", default=10.0, show_default=True, help="For each NFE, with all stages."),
-        click.option("--trials", type=click.IntRange(1), help="At most so many plans are searched for each NFE."),
+        click.option(
+            "--trials",
+            type=click.IntRange(1),
+            help="At most so many plans are searched for each NFE; the polish is beside them.",
+        ),
         click.option(
             "--images", default=1000, show_default=True, help="Of a trial; twice as many more for a good one."
         ),

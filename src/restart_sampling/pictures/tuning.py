@@ -21,21 +21,22 @@ _MOST = 12  # bars
 
 @style()
 def plot_trials(results: Mapping[Key, Measured], nfe: int) -> Figure:
-    """Plots the distance of each plan in the order of the trials, on the seeds of all and on those of the good ones.
+    """Plots the distance of each plan in the order of the trials: on the seeds of all, of the good ones, of the polish.
 
     Args:
         results: of the run.
         nfe: of the trials.
     """
     own = {key: each for key, each in results.items() if nfe - each.nfe in (0, 1) and each.scores}
-    starts = sorted({key.seeds for key, each in own.items() if each.stage == "search"})
+    searched = {key: each for key, each in own.items() if each.stage in ("search", "polish")}
+    order = list(dict.fromkeys(key.plan for key in searched))
+    series = sorted({(each.stage != "search", key.seeds) for key, each in searched.items()})
     figure, (axes,) = stacked(1, 2.2)
     handles: list[Artist] = []
-    titles = ("first seeds", "second seeds, good plans")
-    for seeds, colour, title in zip(starts, (SECONDARY, _ONE), titles, strict=False):
-        values = {key.plan: each.value for key, each in own.items() if key.seeds == seeds and each.stage == "search"}
+    titles = ("first seeds", "second seeds, good plans", "both, polished plans")
+    for (_, seeds), colour, title in zip(series, (SECONDARY, _ONE, _OTHER), titles, strict=False):
+        values = {key.plan: each.value for key, each in searched.items() if key.seeds == seeds}
         usual = [each.value for key, each in own.items() if key.seeds == seeds and each.stage == "usual"]
-        order = list(dict.fromkeys(key.plan for key, each in own.items() if each.stage == "search"))
         places = [order.index(plan) + 1 for plan in values]
         if values:
             handles.append(axes.scatter(places, list(values.values()), s=5, color=colour, alpha=0.6, label=title))
@@ -45,7 +46,7 @@ def plot_trials(results: Mapping[Key, Measured], nfe: int) -> Figure:
             line = axes.axhline(min(usual), color=colour, linestyle="--", linewidth=0.8)
             line.set_label(f"best usual, {title.split()[0]} seeds")
             handles.append(line)
-    ranked = sorted(each.value for each in own.values() if each.stage == "search")
+    ranked = sorted(each.value for each in searched.values())
     if ranked:  # a plan that failed would leave nothing to see of the others
         low, middle = ranked[0], ranked[len(ranked) // 2]
         axes.set_ylim(low - 0.1 * (middle - low), max(middle + (middle - low), low * 1.01))

@@ -15,9 +15,10 @@ from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.budget import main_steps
+from restart_sampling.tuning.own_levels import with_levels
 from restart_sampling.tuning.restart_map import BASE, Marginals, best_intervals, map_levels, map_restarts
 from restart_sampling.tuning.run import MAP, MEASURED, Run, whole
-from restart_sampling.tuning.space import ODE_SOLVERS, Grids, Space, with_levels
+from restart_sampling.tuning.space import ODE_SOLVERS, Grids, Space
 from restart_sampling.tuning.stages import SECONDS_BETWEEN_WORDS
 from restart_sampling.tuning.teacher import POINTS, SEEDS, Begin, KeptGrids, Teacher
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.tuning.bench import Bench, Measured
+from restart_sampling.tuning.numbers import Numbers
 
 SAMPLERS = ("tpe", "cma-es", "random")
 RANDOM_TRIALS = 25
@@ -50,6 +51,10 @@ class Candidates(Protocol):
 
     def way(self, text: str) -> object:
         """Returns what a sampler does: those with other texts and the same way are one."""
+        ...
+
+    def numbers(self, text: str) -> Numbers | None:
+        """Returns the numbers of a sampler, for the polish; None: it is not polished."""
         ...
 
 

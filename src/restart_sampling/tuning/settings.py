@@ -23,7 +23,8 @@ class Settings:
 
     Attributes:
         minutes: for each NFE, with all stages; inf: the trials are the limit.
-        trials: at most so many plans of the search, for each NFE; None: the minutes are the limit.
+        trials: at most so many plans of the search, for each NFE, beside which there is the polish; None: the minutes
+            are the limit.
         images: seeds of each trial; twice as many more for one that goes on.
         race: seeds of each plan of the race.
         confirm: seeds of each of the three blocks of the confirmation.

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
+from decimal import ROUND_FLOOR
 from functools import cached_property
 from math import inf, log
 from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.net import Net
-from restart_sampling.sampling.path import MOST_CHURN, RestartInterval, format_number
+from restart_sampling.sampling.path import MOST_CHURN, RestartInterval
 from restart_sampling.sampling.plan import SETTINGS, Plan
 from restart_sampling.sampling.sample import net_path
 from restart_sampling.tuning.budget import (
@@ -24,6 +24,8 @@ from restart_sampling.tuning.budget import (
     suggest_intervals,
 )
 from restart_sampling.tuning.given_trial import GivenTrial
+from restart_sampling.tuning.numbers import Numbers, PlanNumbers, adds_noise
+from restart_sampling.tuning.own_levels import rounded, with_levels
 from restart_sampling.tuning.usual import found_plans, usual_plans
 
 ODE_SOLVERS = (
@@ -162,6 +164,21 @@ class Space:
         plan = Plan.parse_found(text)
         return net_path(self.net, plan), plan.solver, plan.restart_solver or plan.solver, plan.s_noise, plan.guidance
 
+    def numbers(self, text: str) -> Numbers | None:
+        """Returns the numbers of a plan, which can be moved; its evaluations stay."""
+        plan = Plan.parse_found(text)
+        scales = (1.0, 1.0) if self.guidance is None else scale_range(self.guidance)
+        own = PlanNumbers(self.net, plan, self._limits, scales)
+        nfe = net_path(self.net, plan).nfe(*plan.solvers)
+
+        def moved(moves: Sequence[float]) -> str:
+            found = self._plain(self._below_the_highest(own.moved(moves)))
+            if net_path(self.net, found).nfe(*found.solvers) != nfe:
+                raise InputError(f"the plan '{found}' has other evaluations than '{plan}'")
+            return self.text(found)
+
+        return Numbers((plan.solver, len(plan.intervals)), own.count, moved)
+
     @cached_property
     def solvers(self) -> tuple[str, ...]:
         """Their names, with settings."""
@@ -223,13 +240,11 @@ class Space:
 
     def _plain(self, plan: Plan) -> Plan:
         """Takes out the settings that do nothing in this plan."""
-        moves = net_path(self.net, plan).moves
-        solver, restart_solver = plan.solvers
         if not plan.intervals:
             plan = replace(plan, restart_solver=None)
-        if not any(move.rises and not move.restart for move in moves):
+        if not any(move.rises and not move.restart for move in net_path(self.net, plan).moves):
             plan = replace(plan, churn=0.0, s_min=0.0, s_max=inf)
-        if all(move.then == (restart_solver if move.restart else solver).landing(move) for move in moves):
+        if not adds_noise(self.net, plan):
             plan = replace(plan, s_noise=1.0)
         return plan
 
@@ -254,14 +269,6 @@ class Space:
         return None
 
 
-def with_levels(plan: Plan, levels: Sequence[float]) -> Plan:
-    """Returns the plan with a main grid of its own levels, which rule out the settings of a rule."""
-    plain = {name: getattr(Plan(1), name) for name in ("rho", "sigma_min", "sigma_max")}
-    first, *between, last, end = levels
-    short = [rounded(first, ROUND_FLOOR), *map(rounded, between), rounded(last, ROUND_CEILING), end]
-    return replace(plan, steps=len(levels) - 1, grid="/".join(map(format_number, short)), **plain)
-
-
 def check_scale(guidance: float) -> None:
     """Makes sure that guidance can be searched around a scale.
 
@@ -274,10 +281,9 @@ def check_scale(guidance: float) -> None:
 
 def suggest_scale(trial: Any, guidance: float) -> float:
     """Suggests a guidance scale around one: scale - 1, which is guidance's weight, is half to twice."""
-    weight = guidance - 1
-    return rounded(trial.suggest_float("guidance", 1 + weight / 2, 1 + 2 * weight, log=True))
+    return rounded(trial.suggest_float("guidance", *scale_range(guidance), log=True))
 
 
-def rounded(value: float, rounding: str = ROUND_HALF_EVEN) -> float:
-    """Rounds to four digits, which is what plans show; levels at a net's ends into its range."""
-    return float(Context(prec=4, rounding=rounding).create_decimal(repr(value)))
+def scale_range(guidance: float) -> tuple[float, float]:
+    """Returns the lowest scale and the highest of those that are searched around one."""
+    return 1 + (guidance - 1) / 2, 1 + 2 * (guidance - 1)

@@ -1,4 +1,4 @@
-"""The stages of one NFE: usual plans, search, race, confirmation."""
+"""The stages of one NFE: usual plans, search, polish, race, confirmation."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.tuning.bench import LOOK, Bench, Key, Measured
 from restart_sampling.tuning.objective import CLIP_SCORE, GROUPS, NEIGHBOURS, Scores
+from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.race import ALPHA, race
 from restart_sampling.tuning.search import (
     PROMOTED,
@@ -34,6 +35,8 @@ CHECKED = 5
 """Found plans of which those are confirmed whose recall holds, at most."""
 SHARE = 0.5
 """Of the time after the usual plans, the most that race and confirmation take; the rest is the search's."""
+POLISH = 0.4
+"""Of the time of the search, or of its trials, what the polish has."""
 SECONDS_BETWEEN_WORDS = 30.0
 
 
@@ -84,6 +87,7 @@ class Stages:
         self.sizes = Sizes(self.settings.race, self.settings.confirm)
         self._extra = 0.0  # seconds of a confirmed plan beside its images
         self._checked = 0  # plans whose recall is compared before the confirmation
+        self._generations = 0  # of the polish
         self.bench.told = self._told
         self._best, self._next_word = (inf, ""), 0.0
         for key, result in self.bench.found.items():  # of earlier starts
@@ -101,7 +105,9 @@ class Stages:
         self._rehearse(usual[0], second)
         if self.settings.minutes < inf:
             self._fit()
+        both = range(first.start, second.stop)
         third, last = third[: self.sizes.race], last[: BLOCKS * self.sizes.confirm]
+        self._generations = self._polish_length(usual, both)
         few = too_few(self.sizes.confirm, self.bench.objective.features)
         for note in few.values():
             self._say("note", note)
@@ -120,11 +126,54 @@ class Stages:
             until=self._is_over,
         )
         found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
+        found = [*self._polish([*found, *usual], second, both), *found][:FOUND]
         ways = {*map(self.space.way, usual)}
         found = [plan for plan in found if self.space.way(plan) not in ways]
         self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on {len(third):,} fresh seeds")
         found, usual = (race(self.bench, plans, third) for plans in (found, usual))
         return self._confirm(self._finalists(found, usual[0], third) if usual else [], usual, last, few)
+
+    def _polish_length(self, usual: Sequence[str], seeds: range) -> int:
+        """Counts the generations of the polish, which fit into its part of the search."""
+        if not any(map(self.space.numbers, usual)):
+            return 0
+        searched = inf
+        if self.settings.minutes < inf:
+            searched = (1 - POLISH) * (self.clock.left - self._later(self.sizes)) * self.bench.speed / self.nfe
+        if self.settings.trials is not None:
+            searched = min(searched, self.settings.trials * (1 + 2 / PROMOTED) * self.settings.images)
+        return self._kept("polish", max(0, int(POLISH / (1 - POLISH) * searched / (POPULATION * len(seeds)))))
+
+    def _polish(self, found: Sequence[str], known: range, seeds: range) -> list[str]:
+        """Improves the numbers of the best of plans that were measured on the known seeds.
+
+        The search of a later start is over where this one's is.
+        """
+        if not self._generations:
+            return []
+        self._kept("searched", begun(self.study) if self.study else 0)
+        self._say("polish", f"of the best plans, {self._generations} generations of {POPULATION}")
+        return polish(
+            self.space,
+            self.bench,
+            self._ranked(found, self.bench.each("search", found, known)),
+            seeds,
+            generations=self._generations,
+            start=self.settings.start,
+            until=lambda: self.clock.left < self._later(self.sizes),
+        )
+
+    def _kept(self, name: str, value: int) -> int:
+        """Returns what the first process chose, in the first start of as many minutes and trials."""
+        if self.study:
+            name = self._name(name)
+            value = self.study.user_attrs.get(name, value)
+            self.study.set_user_attr(name, value)
+        return self.bench.ranks.gather(value)[0]
+
+    def _name(self, what: str) -> str:
+        """Names what is kept in the study: a start of other minutes or trials chooses anew."""
+        return f"{what} in {self.settings.minutes:g} minutes, {self.settings.trials} trials"
 
     def cost(self) -> dict[str, Any]:
         """Returns JSON: what the search took, and what mattered in it."""
@@ -233,7 +282,7 @@ class Stages:
 
     def _length(self) -> str:
         """How long the search takes: until the time is over or the trials are done, of which some go on."""
-        seconds, trials = self.clock.left - self._later(self.sizes), self.settings.trials
+        seconds, trials = self.clock.left - self._later(self.sizes) - self._polished(), self.settings.trials
         if trials is None:
             return f"about {max(seconds, 0):.0f} s"
         seeds = (1 + 2 / PROMOTED) * self.settings.images * (trials - (begun(self.study) if self.study else 0))
@@ -253,8 +302,14 @@ class Stages:
             check_time(self.settings, self.nfe, self.bench.speed, self.bench.ranks.gather(missing)[0])
 
     def _is_over(self, trials: int) -> bool:
-        enough = self.settings.trials is not None and trials >= self.settings.trials
-        return enough or (self.settings.minutes < inf and self.clock.left < self._later(self.sizes))
+        most = inf if self.settings.trials is None else self.settings.trials
+        enough = trials >= min(most, self.study.user_attrs.get(self._name("searched"), inf))
+        later = self._later(self.sizes) + self._polished()
+        return enough or (self.settings.minutes < inf and self.clock.left < later)
+
+    def _polished(self) -> float:
+        """Seconds that the polish needs."""
+        return self._generations * POPULATION * 3 * self.settings.images * self.nfe / self.bench.speed
 
     def _say(self, stage: str, more: str) -> None:
         self.tell(f"NFE {self.nfe}, {stage}{': ' * bool(more)}{more}")
@@ -269,7 +324,7 @@ class Stages:
         self._take(key, result)
         values = {f"{result.stage}/nfe-{self.nfe}": result.value, f"best/nfe-{self.nfe}": self._best[0]}
         self.log.values(len(self.bench.found), {name: value for name, value in values.items() if isfinite(value)})
-        if self._best[1] and time.monotonic() >= self._next_word and result.stage in ("usual", "search"):
+        if self._best[1] and time.monotonic() >= self._next_word and result.stage in ("usual", "search", "polish"):
             self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
             left = f"; {max(self.clock.left, 0) / 60:.1f} minutes left" if self.settings.minutes < inf else ""
             self._say(result.stage, f"best so far {self._best[0]:.4g} `{self._best[1]}`{left}")

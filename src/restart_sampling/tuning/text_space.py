@@ -25,7 +25,8 @@ from restart_sampling.tuning.budget import (
     suggest_intervals,
 )
 from restart_sampling.tuning.given_trial import GivenTrial
-from restart_sampling.tuning.space import ODE_SOLVERS, STOCHASTIC_SOLVERS, rounded, suggest_scale
+from restart_sampling.tuning.own_levels import rounded
+from restart_sampling.tuning.space import ODE_SOLVERS, STOCHASTIC_SOLVERS, suggest_scale
 
 _NOISE_GRIDS: Mapping[str, Mapping[str, Any]] = {
     "karras": {"timestep_spacing": "linspace", "use_karras_sigmas": True},
@@ -137,6 +138,10 @@ class TextSpace:
     def way(self, text: str) -> object:
         """Returns what a sampler does: here its text, which has the scheduler's own levels."""
         return text
+
+    def numbers(self, text: str) -> None:
+        """Returns none: the levels of a sampler are the scheduler's own."""
+        return
 
     @cached_property
     def solvers(self) -> tuple[str, ...]:

@@ -74,8 +74,8 @@ def tune(
 ) -> TunedPlan | TunedSampler | dict[int, TunedPlan] | dict[int, TunedSampler]:
     """Finds the plan that suits a net, and says how much better it is than the best usual one.
 
-    Usual plans first, then a search, a race of the best on fresh seeds, and one confirmation on seeds that nothing
-    used. Where a plan cannot be told apart from a simpler one, the simpler is taken.
+    Usual plans first, then a search, a polish of the best plans' numbers, a race of the best on fresh seeds, and one
+    confirmation on seeds that nothing used. Where a plan cannot be told apart from a simpler one, the simpler is taken.
 
     Args:
         net: from `load_model`, `from_eps` and the like, or a text-to-image pipeline of diffusers; on the device to use.

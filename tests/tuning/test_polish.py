@@ -1,0 +1,202 @@
+"""The polish: the numbers of good plans are improved, and nothing else changes."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf
+from threading import Barrier
+
+import numpy as np
+import pytest
+import torch
+
+import restart_sampling as rs
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.ranks import Ranks
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.sample import net_path
+from restart_sampling.tuning.bench import Bench, read_measured
+from restart_sampling.tuning.numbers import KNOTS
+from restart_sampling.tuning.objective import OfSamples
+from restart_sampling.tuning.polish import POPULATION, polish
+from restart_sampling.tuning.score import Score
+from restart_sampling.tuning.space import Space
+
+BETAS = torch.linspace(1e-4, 0.02, 1000)
+NETS = {
+    "any level": rs.from_edm(lambda x, sigma: x, sigma_min=0.002, sigma_max=80),
+    "a flow": rs.from_flow(lambda x, t: x),
+    "timesteps": rs.from_eps(lambda x, t: x, torch.cumprod(1 - BETAS, 0)),
+}
+PLANS = (
+    "12 solver=dpmpp_2m",
+    "9 [3,1,0.3,0.8] solver=dpmpp_2m s_noise=1.01",
+    "8 [2,1,0.5,0.9] [3,1,0.05,0.7] solver=euler rho=3",
+    "12 churn=2 s_min=0.2 s_max=0.6 solver=euler",
+    "10 solver=sa grid=exponential",
+)
+
+
+CPU = torch.device("cpu")
+
+
+def one():
+    return Ranks(0, 1, CPU)
+
+
+class Given:
+    """An objective that is a function of the plan."""
+
+    about = features = {}  # noqa: RUF012
+
+    def __init__(self, value, nfe):
+        self.value, self.nfes = value, nfe
+
+    def nfe(self, plan):
+        return self.nfes
+
+    def measure(self, plan, seeds, ranks, **asked):
+        return {"given": Score((self.value(Plan.parse_found(plan)),), ())}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("text", PLANS)
+def test_evaluations_solver_repeats_and_the_order_of_levels_stay(name, text):
+    net, plan = NETS[name], Plan.parse(text)
+    path = net_path(net, plan)
+    space = Space(net, path.nfe(*plan.solvers))
+    numbers = space.numbers(text)
+    assert Plan.parse(numbers.moved([0.0] * numbers.count)) == plan
+    drawn, made = np.random.default_rng(0), 0
+    for _ in range(20):
+        try:
+            moved = Plan.parse(numbers.moved(drawn.normal(size=numbers.count).tolist()))
+        except InputError:
+            continue
+        made += 1
+        assert (moved.solver, moved.steps) == (plan.solver, plan.steps)
+        assert [(each.points, each.repeats) for each in moved.intervals] == [
+            (each.points, each.repeats) for each in plan.intervals
+        ]
+        path = net_path(net, moved)
+        path.check_levels(net.process)  # does not raise
+        assert path.nfe(*moved.solvers) == space.nfe
+        assert all(high > low for high, low in pairwise(moved.own_levels))
+        levels = plan.levels(net.sigma_min, net.sigma_max)
+        for old, new in zip(plan.intervals, moved.intervals, strict=True):
+            assert moved.own_levels.index(new.t_min) == levels.index(old.snap(levels))
+    assert made >= 10
+
+
+def test_what_does_something_moves():
+    space = Space(NETS["any level"], 12, guidance=2.0)
+
+    def settings(text):
+        numbers = space.numbers(text)
+        moved = Plan.parse_found(numbers.moved([0.7] * numbers.count))
+        plan = Plan.parse_found(text)
+        names = ("s_noise", "churn", "s_min", "s_max", "rho", "guidance")
+        return numbers.count, [name for name in names if getattr(plan, name) != getattr(moved, name)]
+
+    assert settings("12 solver=deis") == (KNOTS, [])
+    assert settings("6 solver=deis") == (6, [])
+    assert settings("12 solver=ddpm guidance=2") == (KNOTS + 2, ["s_noise", "guidance"])
+    assert settings("12 churn=3 s_min=0.1 s_max=5 solver=euler") == (KNOTS + 4, ["s_noise", "churn", "s_min", "s_max"])
+    assert settings("6 [3,1,0.3,1] solver=euler") == (6 + 1 + 2, ["s_noise", "rho"])
+    numbers = space.numbers("12 solver=deis guidance=2")
+    for move, scale in ((9.0, 3.0), (-9.0, 1.5)):  # within the range that is searched
+        assert Plan.parse_found(numbers.moved([0.1] * KNOTS + [move])).guidance == scale
+
+
+def test_numbers_that_were_spoilt_on_purpose_are_found_again(tmp_path):
+    good = Plan.parse("6 [3,1,0.9,3] solver=dpmpp_2m grid=70/25/9/3/0.9/0.05/0 s_noise=1.003 rho=7")
+
+    def off(plan):
+        pairs = zip(plan.levels(0.002, 80)[:-1], good.own_levels[:-1], strict=True)
+        width = [np.log(each.intervals[0].t_max / each.intervals[0].t_min) for each in (plan, good)]
+        return float(sum(np.log(one / other) ** 2 for one, other in pairs) + (width[0] - width[1]) ** 2)
+
+    spoilt, other = "6 [3,1,0.5,2] solver=dpmpp_2m", "8 solver=dpmpp_2m"
+    bench = Bench(Given(lambda plan: off(plan) if plan.intervals else 9.0, 8), one(), tmp_path / "measured.jsonl")
+    space = Space(NETS["any level"], 8)
+    best, *_ = polish(space, bench, [spoilt, other], range(20), generations=20)
+    assert off(Plan.parse(best)) < 0.2 * off(Plan.parse(spoilt))
+    stages = {each.stage for each in bench.found.values()}
+    assert stages == {"polish"}
+    assert len(bench.found) <= 20 * POPULATION + 4
+    # A plan that is refused is the worst of its population, and is never chosen.
+    bench = Bench(Given(lambda plan: off(plan), 8), one(), tmp_path / "other.jsonl")
+    low = polish(
+        space,
+        bench,
+        [spoilt],
+        range(20),
+        generations=6,
+        allowed=lambda result: result.value > 0.7 * off(Plan.parse(spoilt)),
+    )
+    assert low
+    assert all(off(Plan.parse(text)) > 0.7 * off(Plan.parse(spoilt)) for text in low)
+
+
+@dataclass(frozen=True)
+class InThread(Ranks):
+    """A process of several that is a thread."""
+
+    barrier: Barrier | None = None
+    box: dict[int, object] = field(default_factory=dict)
+
+    def gather(self, value):
+        self.box[self.rank] = value
+        self.barrier.wait(60)
+        gathered = [self.box[rank] for rank in range(self.size)]
+        self.barrier.wait(60)
+        return gathered
+
+
+def distance(samples):
+    return samples.abs().mean().item()
+
+
+def test_a_killed_polish_goes_on_to_the_same_plans_and_two_processes_to_those_of_one(tmp_path):
+    net = rs.GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), 0.3)
+    starts = ["5 [2,1,0.9,3] solver=euler", "6 solver=deis"]
+
+    def polished(folder, ranks=None, until=lambda: False):
+        own = OfSamples(net, (2,), distance)
+        bench = Bench(own, ranks or one(), tmp_path / folder)
+        return polish(Space(net, 6), bench, starts, range(20), generations=7, until=until)
+
+    whole = polished("whole")
+    lines = (tmp_path / "whole").read_text().splitlines(keepends=True)
+    for kept in (1, 2 + POPULATION // 2, len(lines) - 3):
+        (tmp_path / "killed").write_text("".join(lines[:kept]) + '{"plan": "5')
+        assert polished("killed") == whole
+        keys = [key for key, _ in read_measured(tmp_path / "killed")]
+        assert sorted(keys) == sorted(key for key, _ in read_measured(tmp_path / "whole"))  # none twice
+    barrier, box = Barrier(2), {}
+    with ThreadPoolExecutor(2) as pool:
+        both = pool.map(lambda rank: polished("two", InThread(rank, 2, CPU, barrier=barrier, box=box)), range(2))
+    assert list(both) == [whole, whole]
+    assert [key for key, _ in read_measured(tmp_path / "two")] == [key for key, _ in read_measured(tmp_path / "whole")]
+    assert whole
+    assert polished("ended", until=lambda: True) == []
+    assert len((tmp_path / "ended").read_text().splitlines()) == len(starts)
+
+
+def test_a_run_polishes_between_search_and_race(tmp_path):
+    net = rs.GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), 0.3)
+    asked = {"objective": distance, "shape": (2,), "minutes": inf, "images": 20, "race": 80, "confirm": 20}
+    said = []
+    rs.tune(net, 5, out=tmp_path / "run", trials=30, tell=said.append, **asked)
+    found = list(read_measured(tmp_path / "run/measured.jsonl"))
+    stages = list(dict.fromkeys(each.stage for _, each in found))
+    assert [stage for stage in stages if stage in ("search", "polish", "race")] == ["search", "polish", "race"]
+    polished = {key.plan: each for key, each in found if each.stage == "polish"}
+    assert {key.seeds for key, each in found if each.stage == "polish"} == {(0, 60)}
+    assert all(5 - each.nfe in (0, 1) for each in polished.values())
+    assert any("polish: of the best plans, 1 generations" in text for text in said), said
+    raced = {key.plan for key, each in found if each.stage == "race"}
+    assert any(Plan.parse(plan).own_levels and plan in polished for plan in raced)
+    evidence = json.loads((tmp_path / "run/plan-5.json").read_text())["evidence"]
+    assert evidence["cost"]["trials"] == 30
