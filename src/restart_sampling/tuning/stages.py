@@ -10,7 +10,8 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.tuning.bench import LOOK, Bench, Key, Measured
-from restart_sampling.tuning.objective import CLIP_SCORE, GROUPS, NEIGHBOURS, Scores
+from restart_sampling.tuning.limits import Limits
+from restart_sampling.tuning.objective import GROUPS, NEIGHBOURS, Scores
 from restart_sampling.tuning.race import ALPHA, race
 from restart_sampling.tuning.search import (
     PROMOTED,
@@ -18,6 +19,7 @@ from restart_sampling.tuning.search import (
     begin_with,
     begun,
     best_plans,
+    beyond_limits,
     importances,
     search,
 )
@@ -86,9 +88,7 @@ class Stages:
         self._checked = 0  # plans whose recall is compared before the confirmation
         self.bench.told = self._told
         self._best, self._next_word = (inf, ""), 0.0
-        for key, result in self.bench.found.items():  # of earlier starts
-            if self.nfe - result.nfe in (0, 1):
-                self._take(key, result)
+        self.limits = Limits()
 
     def run(self) -> Verdict:
         """Goes through all stages, or through what earlier starts left of them.
@@ -98,6 +98,10 @@ class Stages:
         """
         first, second, third, last = self.settings.seeds
         usual = self._usual(first, second)
+        self.limits, self._best = Limits.of(self.bench, usual[0], first, second), (inf, "")
+        for key, result in self.bench.found.items():
+            if self.nfe - result.nfe in (0, 1):
+                self._take(key, result)
         self._rehearse(usual[0], second)
         if self.settings.minutes < inf:
             self._fit()
@@ -116,10 +120,12 @@ class Stages:
             (first, second),
             sampler=self.settings.sampler,
             start=self.settings.start,
-            allowed=self._fits_prompts(usual[0], first),
+            limits=self.limits,
             until=self._is_over,
         )
         found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
+        if beyond := self.bench.ranks.gather(beyond_limits(self.study) if self.study else 0)[0]:
+            self._say("search", f"{beyond:,} trials left out, worse by recall or CLIP score than the best usual plan")
         ways = {*map(self.space.way, usual)}
         found = [plan for plan in found if self.space.way(plan) not in ways]
         self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on {len(third):,} fresh seeds")
@@ -148,19 +154,6 @@ class Stages:
         good = good[: max(2 * USUAL, len(plans) // THIRD)]
         good = self._ranked(good, self.bench.each("usual", good, first))[: 2 * USUAL]
         return self._ranked(good, [self.bench.together("usual", plan, second) for plan in good])[:USUAL]
-
-    def _fits_prompts(self, usual: str, seeds: range) -> Callable[[Measured], bool]:
-        """Judges results on these seeds: where each has a CLIP score, it may not be below that of the best usual plan.
-
-        Without this a search of the guidance scale would end at the lowest, which the confirmation then leaves out.
-        """
-        (known,) = self.bench.each("usual", [usual], seeds)
-
-        def allowed(result: Measured) -> bool:
-            least, found = (each.scores.get(CLIP_SCORE) if each.scores else None for each in (known, result))
-            return not least or not found or found.value >= least.value
-
-        return allowed
 
     def _ranked(self, plans: Sequence[str], results: Sequence[Measured]) -> list[str]:
         """Lists the plans that could be measured, the best first."""
@@ -261,7 +254,9 @@ class Stages:
 
     def _take(self, key: Key, result: Measured) -> None:
         """Takes note of a new best plan on the second seeds."""
-        if key.seeds[0] == self.settings.seeds[1].start and result.value < self._best[0]:
+        second = self.settings.seeds[1]
+        better = key.seeds == (second.start, second.stop) and result.value < self._best[0]
+        if better and self.limits.hold(second, result):
             self._best, self._next_word = (result.value, key.plan), 0.0
 
     def _told(self, key: Key, result: Measured) -> None:
