@@ -260,6 +260,29 @@ def test_plans_are_confirmed_whose_recall_holds_on_the_seeds_of_the_race(tmp_pat
     assert (every.finalists, len(every.fallen), every.plan in usual) == (1, 1, True)  # and the verdict says why
 
 
+class Seen(Forgetful):
+    """Recall is there in the search too."""
+
+    def measure(self, plan, seeds, ranks, *, groups=0, confirm=False, **asked):
+        return super().measure(plan, seeds, ranks, groups=groups, confirm=confirm or not groups, **asked)
+
+
+def test_what_loses_recall_in_the_search_does_not_race_and_is_not_told_as_the_best(tmp_path):
+    usual, said = usual_plans(ANY, 6), []
+    some = Seen(lambda plan: plan not in usual and zlib.crc32(plan.encode()) % 2)
+    verdict_of(some, tmp_path / "some", 12, said.append)
+    keys = {stage: [] for stage in ("search", "race")}
+    for key, each in read_measured(tmp_path / "some/measured.jsonl"):
+        keys.get(each.stage, []).append(key)
+    left_out = {key.plan for key in keys["search"] if some.falls(key.plan)}
+    assert left_out
+    assert f"NFE 6, search: {len(left_out)} trials left out, worse by recall" in "\n".join(said)
+    assert left_out.isdisjoint(key.plan for key in keys["race"])
+    assert {key.plan for key in keys["race"]} - {*usual}
+    assert not any(f"`{plan}`" in each for plan in left_out for each in said)
+    assert {key.seeds for key in keys["search"] if key.plan in left_out} == {(0, 20)}  # these go no further
+
+
 class Trading(AllAlike):
     """Shorter main grids have a lower distance; the shortest of them pay for it with recall."""
 
@@ -330,6 +353,9 @@ def test_a_pipeline_of_diffusers_is_tuned_from_end_to_end(place, run):
         with pytest.raises(InputError, match="was found for another model"):
             rs.sample(other, given, [0], (3, 8, 8))
     assert "precision" in str(plan.evidence["scores"])
+    measured = [(each.stage, each.score.metrics.keys()) for _, each in read_measured(Path("run/measured.jsonl"))]
+    assert all(names == {"recall", "recall_error"} for stage, names in measured if stage in ("usual", "search"))
+    assert not any(names for stage, names in measured if stage == "race")
     assert len(list(Path("run/samples").glob("*.png"))) >= 1
 
 

@@ -15,10 +15,10 @@ class Limits:
     The confirmation leaves out what loses them, and distances prefer it: few and typical images, a low guidance scale.
     So a search that does not see them ends where nothing can be taken.
 
-    Recall may be lower by one standard error. That leaves out one plan in six that loses nothing, at each of the two
-    sizes, and lets few of those pass that lose what the confirmation tells apart: of 1,000 images, with an error of
-    0.01, one in 15 that lose 0.026. A search chooses the lowest distance of many trials, so a wider limit would let
-    the lucky ones of these fill up its best. A CLIP score, which has no error here, may not be lower at all.
+    Recall may be lower by one standard error of the difference. That leaves out at most one plan in six that loses
+    nothing, on the first seeds and again on the second. Of those that lose 0.026, which 5,000 images tell apart, about
+    one in five passes on 500 seeds and one in ten on 1,000. A search chooses the lowest distance of many trials, so a
+    wider limit would let lucky ones fill up its best. A CLIP score, which has no error here, may not be lower at all.
 
     Attributes:
         known: results of the best usual plan, by the seeds; the limits of other seeds are not known.
