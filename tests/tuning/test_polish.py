@@ -17,6 +17,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
 from restart_sampling.tuning.bench import Bench, read_measured
+from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.numbers import KNOTS
 from restart_sampling.tuning.objective import OfSamples
 from restart_sampling.tuning.polish import POPULATION, polish
@@ -50,14 +51,16 @@ class Given:
 
     about = features = {}  # noqa: RUF012
 
-    def __init__(self, value, nfe):
-        self.value, self.nfes = value, nfe
+    def __init__(self, value, nfe, recall=lambda plan: 1.0):
+        self.value, self.nfes, self.recall = value, nfe, recall
 
     def nfe(self, plan):
         return self.nfes
 
     def measure(self, plan, seeds, ranks, **asked):
-        return {"given": Score((self.value(Plan.parse_found(plan)),), ())}
+        plan = Plan.parse_found(plan)
+        metrics = {"recall": self.recall(plan), "recall_error": 0.01}
+        return {"given": Score((self.value(plan),), (), metrics=metrics)}
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -120,23 +123,19 @@ def test_numbers_that_were_spoilt_on_purpose_are_found_again(tmp_path):
     spoilt, other = "6 [3,1,0.5,2] solver=dpmpp_2m", "8 solver=dpmpp_2m"
     bench = Bench(Given(lambda plan: off(plan) if plan.intervals else 9.0, 8), one(), tmp_path / "measured.jsonl")
     space = Space(NETS["any level"], 8)
-    best, *_ = polish(space, bench, [spoilt, other], range(20), generations=20)
+    best, *_ = polish(space, bench, [spoilt, other], range(20), generations=20, limits=Limits())
     assert off(Plan.parse(best)) < 0.2 * off(Plan.parse(spoilt))
     stages = {each.stage for each in bench.found.values()}
     assert stages == {"polish"}
     assert len(bench.found) <= 20 * POPULATION + 4
-    # A plan that is refused is the worst of its population, and is never chosen.
-    bench = Bench(Given(lambda plan: off(plan), 8), one(), tmp_path / "other.jsonl")
-    low = polish(
-        space,
-        bench,
-        [spoilt],
-        range(20),
-        generations=6,
-        allowed=lambda result: result.value > 0.7 * off(Plan.parse(spoilt)),
-    )
+    # A plan whose recall falls beyond its error comes after all others, and is never chosen.
+    least = 0.7 * off(Plan.parse(spoilt))
+    own = Given(off, 8, lambda plan: 1.0 if off(plan) > least else 0.5)
+    bench = Bench(own, one(), tmp_path / "other.jsonl")
+    limits = Limits({range(20): bench.each("usual", [spoilt], range(20))[0]})
+    low = polish(space, bench, [spoilt], range(20), generations=6, limits=limits)
     assert low
-    assert all(off(Plan.parse(text)) > 0.7 * off(Plan.parse(spoilt)) for text in low)
+    assert all(off(Plan.parse(text)) > least for text in low)
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def test_a_killed_polish_goes_on_to_the_same_plans_and_two_processes_to_those_of
     def polished(folder, ranks=None, until=lambda: False):
         own = OfSamples(net, (2,), distance)
         bench = Bench(own, ranks or one(), tmp_path / folder)
-        return polish(Space(net, 6), bench, starts, range(20), generations=7, until=until)
+        return polish(Space(net, 6), bench, starts, range(20), generations=7, limits=Limits(), until=until)
 
     whole = polished("whole")
     lines = (tmp_path / "whole").read_text().splitlines(keepends=True)

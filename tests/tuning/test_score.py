@@ -12,7 +12,9 @@ import restart_sampling as rs
 from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.statistics import Statistics
-from restart_sampling.tuning.objective import CLIP_SCORE, _more
+from restart_sampling.tuning.bench import Measured
+from restart_sampling.tuning.limits import Limits
+from restart_sampling.tuning.objective import CLIP_SCORE, _more, _recall
 from restart_sampling.tuning.score import Score, difference, student
 from restart_sampling.tuning.sizes import too_few
 from restart_sampling.tuning.space import Space
@@ -171,12 +173,70 @@ def test_a_plan_that_is_worse_by_something_else_is_not_taken(other, sign):
     assert f"- {other}: " in verdict.text
 
 
+def reference_of(real):
+    return Reference(Statistics(len(real), real.mean(dim=0).double(), real.T.cov().double()), features=real)
+
+
 def test_recall_has_no_more_images_of_the_reference_than_generated_ones():
     real, drawn = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).split([70, 30])
-    reference = Reference(Statistics(70, real.mean(dim=0).double(), real.T.cov().double()), features=real)
-    found = _more(Features(drawn, None), reference, real.device)
+    found = _more(Features(drawn, None), reference_of(real), real.device)
     share = found["recall"] * (1 - found["recall"])
     assert share / found["recall_error"] ** 2 == pytest.approx(24)  # each third of 70
+
+
+def test_the_error_of_the_recall_of_few_images_says_how_it_scatters():
+    random = torch.Generator().manual_seed(0)
+    reference = reference_of(torch.randn(400, 6, generator=random))
+    found = [
+        _recall(Features(torch.randn(100, 6, generator=random), None), reference, torch.device("cpu"))
+        for _ in range(40)
+    ]
+    scatter = np.std([each["recall"] for each in found])
+    assert np.mean([each["recall_error"] for each in found]) == pytest.approx(scatter, rel=0.3)
+
+
+def result(value=0.3, clip=None, **metrics):
+    scores = {"A": Score((value,), (), metrics)} | ({} if clip is None else {CLIP_SCORE: Score((clip,))})
+    return Measured("search", 20, scores, "", 1.0)
+
+
+def test_a_plan_that_draws_half_of_the_data_lies_beyond_the_limits():
+    """Of two clusters it has one, and so covers at most half of the real images."""
+    random = torch.Generator().manual_seed(0)
+    sides = torch.tensor([20.0, -20.0]).repeat(100)[:, None]
+    real, drawn = (torch.randn(200, 4, generator=random) + sides for _ in range(2))
+    half = torch.cat([drawn[::2], torch.randn(100, 4, generator=random) + 20])
+    reference, device, seeds = reference_of(real), torch.device("cpu"), range(500, 700)
+    whole, one = (result(**_recall(Features(each, None), reference, device)) for each in (drawn, half))
+    limits = Limits({seeds: whole})
+    assert [each.score.metrics["recall"] for each in (whole, one)] == pytest.approx([0.95, 0.475], abs=0.05)
+    assert limits.beyond(seeds, one)["recall"] > 0.3
+    assert limits.hold(seeds, whole)
+    assert not limits.hold(seeds, one)
+    assert limits.hold(range(500), one)  # where nothing is known
+    assert Limits({seeds: one}).hold(seeds, whole)
+
+
+@pytest.mark.parametrize(
+    ("ours", "beyond"),
+    [
+        (result(), {}),  # of an earlier version
+        (replace(result(), scores=None), {}),
+        (result(recall=0.59, recall_error=0.01), {"recall": 0.01 - 2**0.5 / 100}),
+        (result(recall=0.58, recall_error=0.01), {"recall": 0.02 - 2**0.5 / 100}),
+        (result(clip=0.25), {"CLIP score": 0.0}),
+        (result(clip=0.24), {"CLIP score": 0.01}),
+        (result(clip=0.26, precision=0.1, precision_error=0.01), {"CLIP score": -0.01}),
+    ],
+)
+def test_how_far_a_result_lies_beyond_the_limits(ours, beyond):
+    known = result(clip=0.25, recall=0.6, recall_error=0.01, precision=0.9, precision_error=0.01)
+    limits = Limits({range(20): known})
+    assert limits.beyond(range(20), ours) == pytest.approx(beyond)
+    assert limits.hold(range(20), ours) == all(each <= 0 for each in beyond.values())
+    assert limits.beyond(range(20), known)["CLIP score"] == 0
+    assert limits.hold(range(20), known)
+    assert Limits({range(20): result()}).beyond(range(20), known) == {}
 
 
 def test_of_too_few_images_no_plan_is_called_better():

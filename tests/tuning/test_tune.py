@@ -23,10 +23,11 @@ from restart_sampling.tuning import teacher
 from restart_sampling.tuning.bench import Bench, Measured, read_measured
 from restart_sampling.tuning.budget import main_steps
 from restart_sampling.tuning.given_trial import GivenTrial
+from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.objective import OfSamples
 from restart_sampling.tuning.own_levels import with_levels
 from restart_sampling.tuning.score import Score
-from restart_sampling.tuning.search import begin_with, open_study, search
+from restart_sampling.tuning.search import begin_with, best_plans, beyond_limits, open_study, search
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import Space
 from restart_sampling.tuning.stages import Stages, least_evaluations
@@ -128,14 +129,24 @@ def test_a_killed_run_goes_on_with_the_trials_that_it_would_have_had(tmp_path):
     assert not calls  # a plan that is there is final
 
 
-@pytest.mark.parametrize(("processes", "trials"), [(1, 3), (2, 3)])
-def test_a_search_that_was_killed_at_any_moment_goes_on_to_the_same_trials(processes, trials, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("processes", "trials", "recall"), [(1, 3, False), (2, 3, True)])
+def test_a_search_that_was_killed_at_any_moment_goes_on_to_the_same_trials(
+    processes, trials, recall, tmp_path, monkeypatch
+):
     """After each line of the journal; the values are given, so that nothing is drawn."""
     monkeypatch.setattr("restart_sampling.tuning.search.RANDOM_TRIALS", 2)
     space, journal = Space(mixture(), 5), tmp_path / "trials.journal"
 
     def measured(plan):
-        return Measured("", 5, {"": Score((float(zlib.crc32(plan.encode())),), ())}, "", 1.0)
+        value = zlib.crc32(plan.encode())
+        metrics = {"recall": value % 5 / 10, "recall_error": 0.01} if recall else {}
+        return Measured("", 5, {"": Score((float(value),), (), metrics)}, "", 1.0)
+
+    known = {
+        range(images): replace(measured(""), scores={"": Score((0.0,), (), {"recall": least, "recall_error": 0.01})})
+        for images, least in ((1, 0.1), (2, 0.2))
+    }
+    limits = Limits(known)
 
     bench = SimpleNamespace(
         ranks=Ranks(0, processes, torch.device("cpu")),
@@ -147,13 +158,14 @@ def test_a_search_that_was_killed_at_any_moment_goes_on_to_the_same_trials(proce
         journal.write_bytes(content)
         study = open_study(journal, "NFE 5")
         begin_with(study, [space.suggestion("5 solver=euler")])
-        search(space, bench, study, (range(1), range(2)), until=lambda count: count >= trials)
+        search(space, bench, study, (range(1), range(2)), limits=limits, until=lambda count: count >= trials)
         return trials_of(tmp_path, 5)
 
     whole = searched(b"")
     lines = journal.read_bytes().splitlines(keepends=True)
     assert len(whole) == -(-trials // processes) * processes
     assert {state for *_, state, _ in whole} >= {"COMPLETE", "PRUNED"}
+    assert bool(beyond_limits(open_study(journal, "NFE 5"))) == recall
     for kept in range(len(lines)):
         assert searched(b"".join(lines[:kept])) == whole, lines[kept - 1]
 
@@ -249,6 +261,68 @@ def test_plans_are_confirmed_whose_recall_holds_on_the_seeds_of_the_race(tmp_pat
     assert (every.finalists, len(every.fallen), every.plan in usual) == (1, 1, True)  # and the verdict says why
 
 
+class Seen(Forgetful):
+    """Recall is there in the search too."""
+
+    def measure(self, plan, seeds, ranks, *, groups=0, confirm=False, **asked):
+        return super().measure(plan, seeds, ranks, groups=groups, confirm=confirm or not groups, **asked)
+
+
+def test_what_loses_recall_in_the_search_does_not_race_and_is_not_told_as_the_best(tmp_path):
+    usual, said = usual_plans(ANY, 6), []
+    some = Seen(lambda plan: plan not in usual and zlib.crc32(plan.encode()) % 2)
+    verdict_of(some, tmp_path / "some", 12, said.append)
+    keys = {stage: [] for stage in ("search", "race")}
+    for key, each in read_measured(tmp_path / "some/measured.jsonl"):
+        keys.get(each.stage, []).append(key)
+    left_out = {key.plan for key in keys["search"] if some.falls(key.plan)}
+    assert left_out
+    assert f"NFE 6, search: {len(left_out)} trials left out, worse by recall" in "\n".join(said)
+    assert left_out.isdisjoint(key.plan for key in keys["race"])
+    assert {key.plan for key in keys["race"]} - {*usual}
+    assert not any(f"`{plan}`" in each for plan in left_out for each in said)
+    assert {key.seeds for key in keys["search"] if key.plan in left_out} == {(0, 20)}  # these go no further
+
+
+class Trading(AllAlike):
+    """Shorter main grids have a lower distance; the shortest of them pay for it with recall."""
+
+    def measure(self, plan, seeds, ranks, *, blocks=1, groups=0, confirm=False, keep=None):
+        steps = Plan.parse(plan).steps
+        recall = {"recall": 0.6 if steps > 3 else 0.4, "recall_error": 0.02}
+        without = tuple((float(steps),) * groups for _ in range(blocks)) if groups else ()
+        metrics = recall if self.seed and (confirm or not groups) else {}
+        return {"none": Score((float(steps),) * blocks, without, metrics)}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cma-es", "random"])
+def test_a_search_takes_no_plan_that_pays_with_recall(sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr("restart_sampling.tuning.search.RANDOM_TRIALS", 10)
+    best = {}
+    for ruled in (0, 1):
+        (folder := tmp_path / f"{ruled}").mkdir()
+        study = open_study(folder / "trials.journal", "NFE 6")
+        bench = Bench(Trading(ruled), Ranks(0, 1, torch.device("cpu")), folder / "measured.jsonl")
+        settings = Settings(minutes=inf, trials=40, sampler=sampler, images=20, race=80, confirm=20)
+        limits = Limits.of(bench, "6 solver=euler", *settings.seeds[:2])
+        begin_with(study, [Space(ANY, 6).suggestion("6 solver=euler")])
+        search(
+            Space(ANY, 6),
+            bench,
+            study,
+            settings.seeds[:2],
+            sampler=sampler,
+            limits=limits,
+            until=lambda count: count >= 40,
+        )
+        assert trials_of(folder, 6)[0][1:3] == ("6 solver=euler", "COMPLETE")  # the best usual plan is never refused
+        best[ruled] = {Plan.parse(plan).steps for plan in best_plans(study, 100)}
+        counted = sum(Plan.parse(plan).steps <= 3 for _, plan, *_ in trials_of(folder, 6))
+        assert beyond_limits(study) == ruled * counted
+    assert min(best[0]) <= 3 < min(best[1])
+    assert len(best[1]) > 1
+
+
 def test_a_pipeline_of_diffusers_is_tuned_from_end_to_end(place, run):
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
@@ -280,6 +354,9 @@ def test_a_pipeline_of_diffusers_is_tuned_from_end_to_end(place, run):
         with pytest.raises(InputError, match="was found for another model"):
             rs.sample(other, given, [0], (3, 8, 8))
     assert "precision" in str(plan.evidence["scores"])
+    measured = [(each.stage, each.score.metrics.keys()) for _, each in read_measured(Path("run/measured.jsonl"))]
+    assert all(names == {"recall", "recall_error"} for stage, names in measured if stage in ("usual", "search"))
+    assert not any(names for stage, names in measured if stage == "race")
     assert len(list(Path("run/samples").glob("*.png"))) >= 1
 
 

@@ -17,7 +17,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.run import keep_first, own_batches
 from restart_sampling.evaluation.clip import ClipScore, prepare_images
 from restart_sampling.evaluation.collect import Collector, Features
-from restart_sampling.evaluation.distances import frechet_distances
+from restart_sampling.evaluation.distances import frechet_distances, recall
 from restart_sampling.evaluation.metrics import METRICS
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.setup import EvaluationSetup, open_setup
@@ -80,7 +80,8 @@ class Objective(Protocol):
             ranks: the processes that share the work.
             blocks: of neighbouring seeds, each measured by itself.
             groups: of each block, for errors; 0: none are asked for.
-            confirm: measure with everything there is; otherwise with what the search goes by.
+            confirm: measure with everything there is; otherwise with what the search goes by, and recall where groups
+                are 0.
             keep: a PNG file for the first images.
 
         Raises:
@@ -157,7 +158,7 @@ class Distance:
         setups = dict(islice(self.setups.items(), None if confirm else 1))
         total = blocks * max(groups, 1)
         collectors = {
-            name: Collector(setup.detector, len(seeds), total, neighbours=True, keep=confirm)
+            name: Collector(setup.detector, len(seeds), total, neighbours=True, keep=confirm or not groups)
             for name, setup in setups.items()
         }
         drawing = self.draw(plan)
@@ -173,8 +174,9 @@ class Distance:
         scores = {}
         for name, collector in collectors.items():
             reference, moments = setups[name].reference, collector.reduced(ranks.all_reduce, ranks.gather)
-            features = collector.features(ranks.gather, drawing.classes) if confirm else None
-            metrics = _more(features, reference, collector.detector.device) if features else {}
+            features = collector.features(ranks.gather, drawing.classes) if collector.keep else None
+            more = _more if confirm else _recall
+            metrics = more(features, reference, collector.detector.device) if features else {}
             scores[name] = _score(moments, reference, blocks, groups, metrics)
         if captions:
             fits = torch.stack(ranks.gather(fits)).sum(dim=0)  # each image is one process's
@@ -251,6 +253,22 @@ def _more(features: Features, reference: Reference, device: torch.device) -> dic
         with suppress(InputError):  # too few images of a class
             values |= _compute("per-class", features, reference)
     return values
+
+
+def _recall(features: Features, reference: Reference, device: torch.device) -> dict[str, Any]:
+    """Recall of the few images of a trial, where the reference allows it, of `NEIGHBOURS` images of the reference.
+
+    These are more than the generated ones, for that nearly halves the scatter where those are 1,000. The variance of a
+    share p, of M reference images by N generated ones, is p (1 - p) (1 / M + 1 / 2N): the first is that of M draws, the
+    second was measured. It is right for Gaussian features, and careful for 384 of CIFAR-10's images: differences of two
+    sets of 1,000 had standard deviations of 0.0163 (M = 1,000) and 0.0092 (5,000), where this says 0.0172 and 0.0118.
+    """
+    if reference.features is None:
+        return {}
+    real = reference.features[:: ceil(len(reference.features) / NEIGHBOURS)]
+    share = recall(features.values.to(device), real.to(device))
+    variance = share * (1 - share) * (1 / len(real) + 1 / (2 * len(features.values)))
+    return {"recall": share, "recall_error": variance**0.5}
 
 
 def _compute(metric: str, features: Features, reference: Reference) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.tuning.bench import Bench, Measured
+from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.numbers import Numbers
 from restart_sampling.tuning.search import Candidates
 
@@ -17,20 +18,23 @@ POPULATION = 8
 SIGMA = 1.0
 """Of the first population, in moves of `Numbers`."""
 
+Standing = tuple[float, float]
+"""How far a sampler lies beyond the limits, then its value: the lower is the better one."""
+
 
 class _Climb:
     """A sampler whose numbers are moved, generation by generation."""
 
-    def __init__(self, text: str, value: float, numbers: Numbers, seed: int) -> None:
+    def __init__(self, text: str, standing: Standing, numbers: Numbers, seed: int) -> None:
         import numpy as np
         from cmaes import CMA
 
-        self.values, self.generations, self.numbers = {text: value}, 0, numbers
+        self.standings, self.generations, self.numbers = {text: standing}, 0, numbers
         self.optimizer: Any = CMA(np.zeros(numbers.count), SIGMA, seed=seed, population_size=POPULATION)
 
     @property
-    def best(self) -> float:
-        return min(self.values.values())
+    def best(self) -> Standing:
+        return min(self.standings.values())
 
     def text(self, moves: Sequence[float]) -> str | None:
         """Writes the sampler at these moves; None: there is none."""
@@ -48,7 +52,7 @@ def polish(
     *,
     generations: int,
     start: int = 0,
-    allowed: Callable[[Measured], bool] = lambda result: True,
+    limits: Limits,
     until: Callable[[], bool] = lambda: False,
 ) -> list[str]:
     """Moves the numbers of the best samplers until nothing is left of the generations; all processes call this.
@@ -64,7 +68,7 @@ def polish(
         seeds: of all that are measured.
         generations: of `POPULATION` samplers each.
         start: another one makes another polish.
-        allowed: whether a sampler may be chosen, by its result; else it counts as the worst of its population.
+        limits: a sampler beyond them comes after all within, whatever its value, and is not returned.
         until: says whether it is time to stop; the first process is asked.
 
     Returns:
@@ -72,18 +76,17 @@ def polish(
 
     Source: Hansen 2016 (arXiv 1604.00772): CMA-ES.
     """
-    climbs = climbing = _climbs(space, bench, found, seeds, start)[: max(1, generations // LEAST)]
+    climbs = climbing = _climbs(space, bench, found, seeds, start, limits)[: max(1, generations // LEAST)]
     # Texts by what they do: near ones do the same where a net rounds levels to its timesteps.
-    ways = {space.way(text): text for climb in climbs for text in climb.values}
+    ways = {space.way(text): text for climb in climbs for text in climb.standings}
 
-    def measured(climb: _Climb, moved: Sequence[Any]) -> list[tuple[str | None, float]]:
+    def measured(climb: _Climb, moved: Sequence[Any]) -> list[tuple[str | None, Standing]]:
         texts = [climb.text(each.tolist()) for each in moved]
         texts = bench.ranks.gather([text and ways.setdefault(space.way(text), text) for text in texts])[0]
         plans = [text for text in dict.fromkeys(texts) if text]
-        results = dict(zip(plans, bench.each("polish", plans, seeds), strict=True))
-        values = {plan: each.value if allowed(each) else inf for plan, each in results.items()}
-        climb.values |= values
-        return [(text, values[text] if text else inf) for text in texts]
+        results = bench.each("polish", plans, seeds)
+        climb.standings |= {plan: _standing(each, limits, seeds) for plan, each in zip(plans, results, strict=True)}
+        return [(text, climb.standings[text] if text else (inf, inf)) for text in texts]
 
     for turn in range(generations if climbs else 0):
         if bench.ranks.gather(until())[0]:
@@ -93,18 +96,25 @@ def polish(
         climb = min(climbing, key=lambda climb: climb.generations)
         climb.generations += 1
         population = [climb.optimizer.ask() for _ in range(POPULATION)]
-        values = [value for _, value in measured(climb, population)]
-        climb.optimizer.tell(list(zip(population, values, strict=True)))
-    better: dict[str, float] = {}
+        standings = [standing for _, standing in measured(climb, population)]
+        ranked = sorted(standings)  # CMA-ES goes by the order alone
+        climb.optimizer.tell([(each, ranked.index(own)) for each, own in zip(population, standings, strict=True)])
+    better: dict[str, Standing] = {}
     for climb in climbs:
-        before = next(iter(climb.values.values()))
-        best = min(climb.values, key=climb.values.__getitem__)
-        ends = [(best, climb.values[best]), *measured(climb, [climb.optimizer.mean])]
-        better |= {text: value for text, value in ends if text and value < before}
+        before = next(iter(climb.standings.values()))
+        best = min(climb.standings, key=climb.standings.__getitem__)
+        ends = [(best, climb.standings[best]), *measured(climb, [climb.optimizer.mean])]
+        better |= {text: standing for text, standing in ends if text and standing < before and not standing[0]}
     return sorted(better, key=better.__getitem__)
 
 
-def _climbs(space: Candidates, bench: Bench, found: Sequence[str], seeds: range, start: int) -> list[_Climb]:
+def _standing(result: Measured, limits: Limits, seeds: range) -> Standing:
+    return max([0.0, *limits.beyond(seeds, result).values()]), result.value
+
+
+def _climbs(
+    space: Candidates, bench: Bench, found: Sequence[str], seeds: range, start: int, limits: Limits
+) -> list[_Climb]:
     """Begins at the best sampler of each kind."""
     kinds: dict[object, tuple[str, Numbers]] = {}
     for text in found:
@@ -113,6 +123,6 @@ def _climbs(space: Candidates, bench: Bench, found: Sequence[str], seeds: range,
     begins = list(kinds.values())[:STARTS]
     results = bench.each("polish", [text for text, _ in begins], seeds)
     return [
-        _Climb(text, result.value, numbers, 1000003 * start + place)
+        _Climb(text, _standing(result, limits, seeds), numbers, 1000003 * start + place)
         for place, ((text, numbers), result) in enumerate(zip(begins, results, strict=True))
     ]

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.tuning.bench import Bench, Measured
+from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.numbers import Numbers
 
 SAMPLERS = ("tpe", "cma-es", "random")
@@ -86,7 +87,7 @@ def search(
     *,
     sampler: str = "tpe",
     start: int = 0,
-    allowed: Callable[[Measured], bool] = lambda result: True,
+    limits: Limits,
     until: Callable[[int], bool],
 ) -> None:
     """Measures plans that Optuna suggests until it is time to stop; all processes call this.
@@ -102,7 +103,7 @@ def search(
         seeds: of all trials, and of those that go on.
         sampler: of `SAMPLERS`.
         start: another one makes another search.
-        allowed: whether a trial may go on, by its result on the first seeds.
+        limits: a trial that lies beyond them is not among the best, whatever its value, and tells the sampler so.
         until: says whether it is time to stop, given the number of trials; the first process is asked.
     """
     first, second = seeds
@@ -113,11 +114,13 @@ def search(
         if not plans:
             return
         results = bench.each("search", plans, first)
-        for (trial, _), result in zip(dealt, results, strict=False):
-            _report(study, trial, result)
+        allowed = [limits.hold(first, result) for result in results]
+        for (trial, _), result, within in zip(dealt, results, allowed, strict=False):
+            if within:  # the best third is one of those that could be taken
+                _report(study, trial, result)
         good = [
-            allowed(result) and _goes_on(study, trial, result)
-            for (trial, _), result in zip(dealt, results, strict=False)
+            within and _goes_on(study, trial, result)
+            for (trial, _), result, within in zip(dealt, results, allowed, strict=False)
         ]
         good = bench.ranks.gather(good)[0]
         more = [
@@ -125,7 +128,8 @@ def search(
             for plan, goes_on in zip(plans, good, strict=True)
         ]
         for (trial, _), result, last in zip(dealt, results, more, strict=False):
-            _tell(study, trial, result, last)
+            beyond = limits.beyond(second, last) if last else limits.beyond(first, result)
+            _tell(study, trial, result, last, beyond)
 
 
 def begin_with(study: Any, suggestions: Sequence[Mapping[str, Any]]) -> None:
@@ -140,6 +144,12 @@ def best_plans(study: Any, count: int) -> list[str]:
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
     ranked = sorted(trials, key=lambda trial: (trial.value, trial.number))
     return list(dict.fromkeys(trial.user_attrs["plan"] for trial in ranked))[:count]
+
+
+def beyond_limits(study: Any) -> int:
+    """Counts the trials that lie beyond a limit."""
+    trials = study.get_trials(deepcopy=False)
+    return sum(any(value > 0 for value in trial.constraints.values()) for trial in trials)
 
 
 def importances(study: Any) -> dict[str, float]:
@@ -225,15 +235,19 @@ def _reported(study: Any) -> dict[int, float]:
     return {trial.number: trial.intermediate_values[1] for trial in trials if 1 in trial.intermediate_values}
 
 
-def _tell(study: Any, trial: Any, result: Measured, last: Measured | None) -> None:
+def _tell(study: Any, trial: Any, result: Measured, last: Measured | None, beyond: Mapping[str, float]) -> None:
+    """Ends a trial. One beyond a limit is pruned, for samplers without constraints; TPE goes by how far it is."""
     from optuna.trial import TrialState
 
-    if result.score is None or (last and last.score is None):
-        study.tell(trial, state=TrialState.FAIL)
-    elif last is None:
-        study.tell(trial, state=TrialState.PRUNED)
-    else:
-        study.tell(trial, last.value)
+    for name, value in beyond.items():
+        trial.set_constraint(name, value)
+    with warnings.catch_warnings(action="ignore"):  # that CMA-ES has no constraints
+        if result.score is None or (last and last.score is None):
+            study.tell(trial, state=TrialState.FAIL)
+        elif last is None or any(value > 0 for value in beyond.values()):
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, last.value)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.tuning.bench import LOOK, Bench, Key, Measured
-from restart_sampling.tuning.objective import CLIP_SCORE, GROUPS, NEIGHBOURS, Scores
+from restart_sampling.tuning.limits import Limits
+from restart_sampling.tuning.objective import GROUPS, NEIGHBOURS, Scores
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.race import ALPHA, race
 from restart_sampling.tuning.search import (
@@ -19,6 +20,7 @@ from restart_sampling.tuning.search import (
     begin_with,
     begun,
     best_plans,
+    beyond_limits,
     importances,
     search,
 )
@@ -90,9 +92,7 @@ class Stages:
         self._generations = 0  # of the polish
         self.bench.told = self._told
         self._best, self._next_word = (inf, ""), 0.0
-        for key, result in self.bench.found.items():  # of earlier starts
-            if self.nfe - result.nfe in (0, 1):
-                self._take(key, result)
+        self.limits = Limits()
 
     def run(self) -> Verdict:
         """Goes through all stages, or through what earlier starts left of them.
@@ -102,6 +102,10 @@ class Stages:
         """
         first, second, third, last = self.settings.seeds
         usual = self._usual(first, second)
+        self.limits, self._best = Limits.of(self.bench, usual[0], first, second), (inf, "")
+        for key, result in self.bench.found.items():
+            if self.nfe - result.nfe in (0, 1):
+                self._take(key, result)
         self._rehearse(usual[0], second)
         if self.settings.minutes < inf:
             self._fit()
@@ -122,11 +126,13 @@ class Stages:
             (first, second),
             sampler=self.settings.sampler,
             start=self.settings.start,
-            allowed=self._fits_prompts(usual[0], first),
+            limits=self.limits,
             until=self._is_over,
         )
         found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
-        found = [*self._polish([*found, *usual], second, both), *found][:FOUND]
+        if beyond := self.bench.ranks.gather(beyond_limits(self.study) if self.study else 0)[0]:
+            self._say("search", f"{beyond:,} trials left out, worse by recall or CLIP score than the best usual plan")
+        found = [*self._polish([*found, *usual], usual[0], second, both), *found][:FOUND]
         ways = {*map(self.space.way, usual)}
         found = [plan for plan in found if self.space.way(plan) not in ways]
         self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on {len(third):,} fresh seeds")
@@ -144,7 +150,7 @@ class Stages:
             searched = min(searched, self.settings.trials * (1 + 2 / PROMOTED) * self.settings.images)
         return self._kept("polish", max(0, int(POLISH / (1 - POLISH) * searched / (POPULATION * len(seeds)))))
 
-    def _polish(self, found: Sequence[str], known: range, seeds: range) -> list[str]:
+    def _polish(self, found: Sequence[str], usual: str, known: range, seeds: range) -> list[str]:
         """Improves the numbers of the best of plans that were measured on the known seeds.
 
         The search of a later start is over where this one's is.
@@ -160,6 +166,7 @@ class Stages:
             seeds,
             generations=self._generations,
             start=self.settings.start,
+            limits=Limits({seeds: self.bench.each("polish", [usual], seeds)[0]}),
             until=lambda: self.clock.left < self._later(self.sizes),
         )
 
@@ -197,19 +204,6 @@ class Stages:
         good = good[: max(2 * USUAL, len(plans) // THIRD)]
         good = self._ranked(good, self.bench.each("usual", good, first))[: 2 * USUAL]
         return self._ranked(good, [self.bench.together("usual", plan, second) for plan in good])[:USUAL]
-
-    def _fits_prompts(self, usual: str, seeds: range) -> Callable[[Measured], bool]:
-        """Judges results on these seeds: where each has a CLIP score, it may not be below that of the best usual plan.
-
-        Without this a search of the guidance scale would end at the lowest, which the confirmation then leaves out.
-        """
-        (known,) = self.bench.each("usual", [usual], seeds)
-
-        def allowed(result: Measured) -> bool:
-            least, found = (each.scores.get(CLIP_SCORE) if each.scores else None for each in (known, result))
-            return not least or not found or found.value >= least.value
-
-        return allowed
 
     def _ranked(self, plans: Sequence[str], results: Sequence[Measured]) -> list[str]:
         """Lists the plans that could be measured, the best first."""
@@ -316,7 +310,9 @@ class Stages:
 
     def _take(self, key: Key, result: Measured) -> None:
         """Takes note of a new best plan on the second seeds."""
-        if key.seeds[0] == self.settings.seeds[1].start and result.value < self._best[0]:
+        second = self.settings.seeds[1]
+        better = key.seeds == (second.start, second.stop) and result.value < self._best[0]
+        if better and self.limits.hold(second, result):
             self._best, self._next_word = (result.value, key.plan), 0.0
 
     def _told(self, key: Key, result: Measured) -> None:
