@@ -76,31 +76,35 @@ def polish(
     # Texts by what they do: near ones do the same where a net rounds levels to its timesteps.
     ways = {space.way(text): text for climb in climbs for text in climb.values}
 
-    def measured(climb: _Climb, moved: Sequence[Any]) -> list[tuple[str | None, float]]:
+    def written(climb: _Climb, moved: Sequence[Any]) -> list[str | None]:
         texts = [climb.text(each.tolist()) for each in moved]
-        texts = bench.ranks.gather([text and ways.setdefault(space.way(text), text) for text in texts])[0]
+        return bench.ranks.gather([text and ways.setdefault(space.way(text), text) for text in texts])[0]
+
+    def measured(climb: _Climb, texts: Sequence[str | None]) -> list[float]:
         plans = [text for text in dict.fromkeys(texts) if text]
         results = dict(zip(plans, bench.each("polish", plans, seeds), strict=True))
         values = {plan: each.value if allowed(each) else inf for plan, each in results.items()}
         climb.values |= values
-        return [(text, values[text] if text else inf) for text in texts]
+        return [values[text] if text else inf for text in texts]
 
     for turn in range(generations if climbs else 0):
-        if bench.ranks.gather(until())[0]:
-            break
         left = len(climbs) - len(climbs) * turn // generations
         climbing = sorted(climbing, key=lambda climb: climb.best)[:left]
         climb = min(climbing, key=lambda climb: climb.generations)
         climb.generations += 1
         population = [climb.optimizer.ask() for _ in range(POPULATION)]
-        values = [value for _, value in measured(climb, population)]
-        climb.optimizer.tell(list(zip(population, values, strict=True)))
+        texts = written(climb, population)
+        # What an earlier start had the time for is gone through again, without any.
+        if bench.ranks.gather(until())[0] and not bench.knows([text for text in texts if text], seeds):
+            break
+        climb.optimizer.tell(list(zip(population, measured(climb, texts), strict=True)))
     better: dict[str, float] = {}
     for climb in climbs:
         before = next(iter(climb.values.values()))
         best = min(climb.values, key=climb.values.__getitem__)
-        ends = [(best, climb.values[best]), *measured(climb, [climb.optimizer.mean])]
-        better |= {text: value for text, value in ends if text and value < before}
+        middle = written(climb, [climb.optimizer.mean])
+        measured(climb, middle)
+        better |= {text: climb.values[text] for text in (best, *middle) if text and climb.values[text] < before}
     return sorted(better, key=better.__getitem__)
 
 
