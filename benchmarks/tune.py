@@ -117,7 +117,7 @@ def jobs(given: Given) -> list[Job]:
         return [tune(given, edm, [nfe], f"-{nfe}-{kind}", given.each, words[kind]) for kind in kinds]
 
     def longer(model: str, *nfes: int) -> list[Job]:
-        return [tune(given, model, [nfe], f"-{nfe}-long", given.long) for nfe in nfes]
+        return [tune(given, model, [nfe], f"-{nfe}-long", given.long, ["--images", "1000"]) for nfe in nfes]
 
     return [
         *(tune(given, model, NFES, "", given.each) for model in (vp, pfgmpp)),

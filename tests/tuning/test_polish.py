@@ -179,6 +179,7 @@ def test_a_killed_polish_goes_on_to_the_same_plans_and_two_processes_to_those_of
     assert list(both) == [whole, whole]
     assert [key for key, _ in read_measured(tmp_path / "two")] == [key for key, _ in read_measured(tmp_path / "whole")]
     assert whole
+    assert polished("whole", until=lambda: True) == whole  # what there was time for is gone through again
     assert polished("ended", until=lambda: True) == []
     assert len((tmp_path / "ended").read_text().splitlines()) == len(starts)
 

@@ -97,7 +97,7 @@ class Bench:
             seeds: of each.
             groups: of `Objective.measure`.
         """
-        keys = [Key(plan, (seeds.start, seeds.stop), 1, groups, False) for plan in plans]
+        keys = _keys(plans, seeds, groups)
         alone = Ranks(0, 1, self.ranks.device)
         missing = [key for key in dict.fromkeys(keys) if key not in self.found]
         for dealt in cut(missing, self.ranks.size):
@@ -105,6 +105,10 @@ class Bench:
             for key, result in zip(dealt, (one for many in self.ranks.gather(own) for one in many), strict=True):
                 self._add(key, replace(result, seconds=result.seconds / len(dealt)))
         return [self.found[key] for key in keys]
+
+    def knows(self, plans: Sequence[str], seeds: range) -> bool:
+        """Says whether `each` has nothing to measure of these."""
+        return self.found.keys() >= {*_keys(plans, seeds)}
 
     def together(
         self,
@@ -163,6 +167,10 @@ class Bench:
         if self.ranks.first:
             append_line(self.path, (json.dumps(_line(key, result), allow_nan=False) + "\n").encode())
             self.told(key, result)
+
+
+def _keys(plans: Sequence[str], seeds: range, groups: int = 0) -> list[Key]:
+    return [Key(plan, (seeds.start, seeds.stop), 1, groups, False) for plan in plans]
 
 
 def _is_of(nfe: int, result: Measured) -> bool:

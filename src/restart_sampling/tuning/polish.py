@@ -80,31 +80,37 @@ def polish(
     # Texts by what they do: near ones do the same where a net rounds levels to its timesteps.
     ways = {space.way(text): text for climb in climbs for text in climb.standings}
 
-    def measured(climb: _Climb, moved: Sequence[Any]) -> list[tuple[str | None, Standing]]:
+    def written(climb: _Climb, moved: Sequence[Any]) -> list[str | None]:
         texts = [climb.text(each.tolist()) for each in moved]
-        texts = bench.ranks.gather([text and ways.setdefault(space.way(text), text) for text in texts])[0]
+        return bench.ranks.gather([text and ways.setdefault(space.way(text), text) for text in texts])[0]
+
+    def measured(climb: _Climb, texts: Sequence[str | None]) -> list[Standing]:
         plans = [text for text in dict.fromkeys(texts) if text]
         results = bench.each("polish", plans, seeds)
         climb.standings |= {plan: _standing(each, limits, seeds) for plan, each in zip(plans, results, strict=True)}
-        return [(text, climb.standings[text] if text else (inf, inf)) for text in texts]
+        return [climb.standings[text] if text else (inf, inf) for text in texts]
 
     for turn in range(generations if climbs else 0):
-        if bench.ranks.gather(until())[0]:
-            break
         left = len(climbs) - len(climbs) * turn // generations
         climbing = sorted(climbing, key=lambda climb: climb.best)[:left]
         climb = min(climbing, key=lambda climb: climb.generations)
         climb.generations += 1
         population = [climb.optimizer.ask() for _ in range(POPULATION)]
-        standings = [standing for _, standing in measured(climb, population)]
+        texts = written(climb, population)
+        # What an earlier start had the time for is gone through again, without any.
+        if bench.ranks.gather(until())[0] and not bench.knows([text for text in texts if text], seeds):
+            break
+        standings = measured(climb, texts)
         ranked = sorted(standings)  # CMA-ES goes by the order alone
         climb.optimizer.tell([(each, ranked.index(own)) for each, own in zip(population, standings, strict=True)])
     better: dict[str, Standing] = {}
     for climb in climbs:
         before = next(iter(climb.standings.values()))
         best = min(climb.standings, key=climb.standings.__getitem__)
-        ends = [(best, climb.standings[best]), *measured(climb, [climb.optimizer.mean])]
-        better |= {text: standing for text, standing in ends if text and standing < before and not standing[0]}
+        middle = written(climb, [climb.optimizer.mean])
+        measured(climb, middle)
+        ends = {text: climb.standings[text] for text in (best, *middle) if text}
+        better |= {text: standing for text, standing in ends.items() if standing < before and not standing[0]}
     return sorted(better, key=better.__getitem__)
 
 
