@@ -285,11 +285,12 @@ def test_what_loses_recall_in_the_search_does_not_race_and_is_not_told_as_the_be
 
 
 class Trading(AllAlike):
-    """Shorter main grids have a lower distance; the shortest of them pay for it with recall."""
+    """Shorter main grids have a lower distance; those of 3 steps pay with recall, which only the second seeds show."""
 
     def measure(self, plan, seeds, ranks, *, blocks=1, groups=0, confirm=False, keep=None):
         steps = Plan.parse(plan).steps
-        recall = {"recall": 0.6 if steps > 3 else 0.4, "recall_error": 0.02}
+        falls = steps < 3 or (steps == 3 and seeds.start > 0)
+        recall = {"recall": 0.4 if falls else 0.6, "recall_error": 0.02}
         without = tuple((float(steps),) * groups for _ in range(blocks)) if groups else ()
         metrics = recall if self.seed and (confirm or not groups) else {}
         return {"none": Score((float(steps),) * blocks, without, metrics)}
@@ -317,8 +318,13 @@ def test_a_search_takes_no_plan_that_pays_with_recall(sampler, tmp_path, monkeyp
         )
         assert trials_of(folder, 6)[0][1:3] == ("6 solver=euler", "COMPLETE")  # the best usual plan is never refused
         best[ruled] = {Plan.parse(plan).steps for plan in best_plans(study, 100)}
-        counted = sum(Plan.parse(plan).steps <= 3 for _, plan, *_ in trials_of(folder, 6))
-        assert beyond_limits(study) == ruled * counted
+        trials = [trial for trial in study.get_trials() if trial.state.is_finished()]
+        steps = {trial.number: Plan.parse(trial.user_attrs["plan"]).steps for trial in trials}
+        beyond = {trial.number for trial in trials if any(value > 0 for value in trial.constraints.values())}
+        assert beyond_limits(study) == len(beyond)
+        assert beyond <= {number for number in steps if ruled and steps[number] <= 3}
+        ranked = {trial.number for trial in trials if trial.intermediate_values}
+        assert steps.keys() - ranked == {number for number in steps if ruled and steps[number] < 3}
     assert min(best[0]) <= 3 < min(best[1])
     assert len(best[1]) > 1
 
