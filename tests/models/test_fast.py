@@ -42,6 +42,14 @@ def test_smaller_batches_are_filled_up_and_cut_again(network):
     assert batches == [4, 4, 4, 4, 6, 6]
 
 
+def test_a_network_that_is_compiled_or_a_graph_is_in_the_mode_that_it_was_in(network):
+    plain, _, _ = network
+    for wrapped in (CompiledNetwork, lambda own: GraphedNetwork(own, 4)):
+        assert not any(module.training for module in wrapped(plain).modules())
+        assert wrapped(plain.train()).training
+        plain.eval()
+
+
 def test_where_compiling_was_not_asked_for_small_batches_run_without_it(network):
     plain, _, batches = network
     compiled = CompiledNetwork(plain, batch=8)

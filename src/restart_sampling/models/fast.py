@@ -134,6 +134,7 @@ class CompiledNetwork(nn.Module):
         keep_compiled()
         options: dict[str, Any] = {"triton.cudagraphs": True, "coordinate_descent_tuning": autotuned}
         self._compiled: Callable[..., Tensor] = torch.compile(network, dynamic=False, options=options)
+        self.train(network.training)
 
     def forward(
         self, x: Tensor, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor | None = None

@@ -22,6 +22,7 @@ class GraphedNetwork(nn.Module):
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: list[Tensor] = []
         self._out = torch.empty(0)
+        self.train(network.training)
 
     def forward(
         self, x: Tensor, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor | None = None

@@ -72,7 +72,8 @@ def plot_confirmed(evidence: Mapping[str, Any]) -> Figure:
     """Plots the noise paths of the plans that were confirmed, the best usual one first."""
     points = []
     for text, scores in evidence["scores"].items():
-        plan, values = Plan.parse_found(text), next(iter(scores.values()))["values"]
+        plan, (first, *_) = Plan.parse_found(text), scores.values()
+        values = first["values"]
         nfe = plan.path().nfe(*plan.solvers)
         points.append(Point(text, text, family_of(plan), plan, nfe, sum(values) / len(values), 0.0))
     return plot_paths(points)
