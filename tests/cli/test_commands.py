@@ -172,6 +172,21 @@ def test_demo_draws_one_picture_and_one_table(run, tmp_path, monkeypatch):
     assert "images/s" in stdout
 
 
+def test_an_option_is_given_once_in_all_commands(run):
+    """But for those that may be repeated; flags count as others do."""
+    for path, command in every_command():
+        for option in command.params:
+            if not isinstance(option, click.Option) or option.is_eager or option.multiple:
+                continue
+            words = [option.opts[0]] if option.is_flag else [option.opts[0], "1"]
+            said = f"restart-sampling: {words[0]} is given twice; give it once\n"
+            assert run(*path, *words, *words) == (2, "", said)
+            assert run(*path, *words, *words, "--help")[0] == 0
+    assert run("generate", "--compile", "--exact", "--no-compile")[2] == (
+        "restart-sampling: --compile and --no-compile exclude each other; give one of them\n"
+    )
+
+
 BAD = {
     "t_min >= t_max": (["--plan", "18 [3,2,0.3,0.3]"], "t_min < t_max"),
     "N_restart < 2": (["--plan", "18 [1,2,0.1,0.3]"], "N_restart = 1"),
@@ -189,10 +204,10 @@ BAD = {
     "steps beyond sense": (["--plan", "99999999999"], "give 1 to 100,000"),
     "restarts beyond sense": (["--plan", "18 [1000000,1000000,0.06,0.3]"], "at most 100,000"),
     "seeds beyond sense": (["--seeds", "0-99999999999999"], "more than 10,000,000"),
-    "two plans": (["--plan", "4", "--plan", "5"], "--plan is given 2 times, and images have one"),
     "malformed seeds": (["--seeds", "5-x"], "cannot read '5-x'"),
     "seeds backwards": (["--seeds", "9-3"], "ends before it begins"),
     "no plan for another model": (["--model", "edm-cifar10-32x32-uncond-vp"], "--plan is missing"),
+    "unknown model": (["--model", "nothing-of-this-name", "--plan", "4"], "nothing-of-this-name"),
     "batch": (["--batch", "0"], "--batch"),
     "unknown noise": (["--noise", "pink"], "--noise"),
     "device": (["--device", "tpu"], "--device"),
@@ -225,7 +240,6 @@ def test_bad_input_ends_before_a_model_is_loaded(case, run, tmp_path, monkeypatc
         (["--guidance", "nan"], "guidance is nan"),
         (["--guidance", "inf"], "guidance is inf"),
         (["--class", "zebra"], "--class zebra: give the number of a class, or one of airplane, automobile"),
-        (["--model", "nothing-of-this-name"], "nothing-of-this-name"),
     ],
 )
 def test_what_does_not_fit_the_model_is_one_sentence(arguments, message, run, tmp_path):

@@ -19,6 +19,8 @@ from old_files import (
     words,
 )
 
+from words import instead
+
 
 def figure(run, arguments) -> dict:
     code, stdout, stderr = run(arguments)
@@ -62,7 +64,7 @@ def test_sums_of_another_evaluation_are_left_alone(option, copied, run):
     sums = results.with_name("results.jsonl.partial")
     rename_sums(sums, expected("evaluate/expected")["blocks"]["sums"])
     (file,) = sums.iterdir()
-    arguments = evaluate(place, PLANS[1], results, *EVALUATIONS["blocks"], option, OTHER[option])
+    arguments = instead(evaluate(place, PLANS[1], results, *EVALUATIONS["blocks"]), option, OTHER[option])
     row = figure(run, arguments)
     assert row["drawn"] == row["images"]
     assert list(sums.iterdir()) == [file]

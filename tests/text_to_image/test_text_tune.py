@@ -26,6 +26,7 @@ from restart_sampling.tuning.search import open_study
 from restart_sampling.tuning.text_run import Again, TextRun
 from restart_sampling.tuning.text_space import TextSpace
 from tiny import detector_file
+from words import instead
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MEASURED = Path("run/measured.jsonl")
@@ -123,7 +124,7 @@ def test_the_guidance_scale_is_searched_too(place, run, monkeypatch):
     monkeypatch.setattr(Captions, "__call__", fits)
     monkeypatch.setattr(objective, "_score", nearer)
     few = ("--trials", "6", "--start", "3", "--json")
-    code, out, err = run(*TUNE, "--tune-guidance", *few)
+    code, out, err = run(*instead(TUNE, "--tune-guidance", *few))
     assert code == 0, err
     assert "guidance 3, and searched around it" in err
     scales = {text: Sampler.parse(text).guidance for _, text, *_ in trials() if text}
@@ -263,7 +264,7 @@ BAD = [
 @pytest.mark.parametrize(("arguments", "said"), BAD)
 def test_bad_input_is_one_sentence_before_any_image(arguments, said, place, run):
     detector_file(Path("other.pt"), width=5)
-    code, _, err = run(*TUNE, *arguments)
+    code, _, err = run(*instead(TUNE, *arguments))
     assert code == 2
     assert said in err.splitlines()[-1]
     assert not MEASURED.exists()

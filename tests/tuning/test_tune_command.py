@@ -21,6 +21,7 @@ from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning import objective, space
 from tiny import detector_file, image_folder, pictures
+from words import instead
 
 TUNE = (
     *("tune", "--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--nfe", "4"),
@@ -177,7 +178,7 @@ def test_the_guidance_scale_is_searched_too(place, run, monkeypatch):
     monkeypatch.setattr(NetDrawing, "draw", lambda own, *each: drawn.append(own.guidance) or draw(own, *each))
     monkeypatch.setattr(objective, "_score", nearer)
     more = ("--minutes", "inf", "--guidance", "2", "--tune-guidance", "--reference", "plain.npz", "--trials", "5")
-    code, out, err = run(*TUNE, *more, "--json")
+    code, out, err = run(*instead(TUNE, *more, "--json"))
     assert code == 0, err
     assert "guidance   2, and searched around it" in err
     assert "no reference here has features with classes" in err
@@ -286,9 +287,9 @@ def without(option):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((*TUNE, "--nfe", "3"), "NFE 3 is too little to choose from; give at least 4"),
-        ((*TUNE, "--nfe", "10,x"), "--nfe 10,x: give different whole numbers"),
-        ((*TUNE, "--detector", "other.pt"), "the reference was made with the detector"),
+        (instead(TUNE, "--nfe", "3"), "NFE 3 is too little to choose from; give at least 4"),
+        (instead(TUNE, "--nfe", "10,x"), "--nfe 10,x: give different whole numbers"),
+        (instead(TUNE, "--detector", "other.pt"), "the reference was made with the detector"),
         (
             (*TUNE, "--confirm-detector", "other.pt", "--confirm-reference", "ref.npz"),
             "the reference was made with the",
@@ -300,10 +301,10 @@ def without(option):
         ((*without("--reference"), "--without-reference", "--minutes", "1e-6"), "are too few: 8 seeds need about"),
         ((*TUNE, "--tune-guidance"), "searched around 1, which is none; give a scale above 1"),
         ((*without("--model"), "--model", "cifar10-vp-small", "--tune-guidance"), "the model is unconditional"),
-        ((*TUNE, "--guidance", "0.5", "--tune-guidance"), "searched around 0.5, which is none"),
+        (instead(TUNE, "--guidance", "0.5", "--tune-guidance"), "searched around 0.5, which is none"),
         ((*without("--reference"), "--without-reference", "--tune-guidance"), "--tune-guidance needs --reference"),
-        ((*TUNE, "--minutes", "0"), "minutes is 0; give a number above 0"),
-        ((*TUNE, "--minutes", "0.0001"), "leave no time for a search"),
+        (instead(TUNE, "--minutes", "0"), "minutes is 0; give a number above 0"),
+        (instead(TUNE, "--minutes", "0.0001"), "leave no time for a search"),
     ],
 )
 def test_bad_input(words, said, place, run):
@@ -332,7 +333,7 @@ def test_too_few_images_for_the_features_are_told_before_the_search(place, run):
     images = [(range(30), torch.from_numpy(pictures(30, 1)), None)]
     wide = make_reference(iter(images), 30, load_detector("wide.pt", trust=True), measured_with()[1])
     save_reference(wide, Path("wide.npz"))
-    code, _, err = run(*TUNE, "--detector", "wide.pt", "--reference", "wide.npz", "--trials", "1")
+    code, _, err = run(*instead(TUNE, "--detector", "wide.pt", "--reference", "wide.npz", "--trials", "1"))
     assert code == 0, err
     note = "there are 20 images of each block for the 12 features of wide.pt"
     assert err.index(f"NFE 4, note: {note}") < err.index("NFE 4, search: about")

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.numbers import with_error
+from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
@@ -45,7 +46,7 @@ _FOR_MODEL = {"plan_texts", "settings", "seeds_text", "dry_run", *(each.name for
 _FOR_IMAGES = {"max_images"}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("sources", nargs=-1, metavar="[IMAGES]...", type=click.Path(path_type=Path))
 @click.option(
     "--blocks",

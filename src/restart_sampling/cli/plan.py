@@ -8,11 +8,12 @@ from textwrap import wrap
 
 import click
 
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import json_option, print_json, set_option
 from restart_sampling.cli.sampler_options import any_model_option, open_net
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("words", metavar="PLAN", nargs=-1)
 @set_option
 @click.option(

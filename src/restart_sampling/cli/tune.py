@@ -13,6 +13,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import open_logbook
+from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from restart_sampling.generation.drawing import NetDrawing
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--model", "name", required=True, metavar="MODEL", help=MODEL_HELP)
 @click.option(
     "--nfe", "nfe_text", metavar="NFE", help="Evaluations of an image, such as 20 or 10,20,40; with --map, none at all."

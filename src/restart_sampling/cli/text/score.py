@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.numbers import with_error
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProcessOptions,
     ProgressBar,
@@ -22,7 +23,7 @@ from restart_sampling.cli.options import (
 from restart_sampling.cli.text.score_options import ScoreModels, describe_score, score_options
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("images", type=click.Path(path_type=Path))
 @click.option(
     "--prompts",
