@@ -150,7 +150,7 @@ def evaluate(
             if not as_json:
                 _print_results(measured)
             print_notes(result_notes(measured))
-            click.echo(f"results: {results}", err=True)
+            click.echo(f"results: {results.absolute()}", err=True)
         lines = finished(outcomes) if ranks.first else []
         if ranks.first and as_json:
             print_json(lines[0] if len(lines) == 1 else {"results": lines})

@@ -123,6 +123,6 @@ def score(
                 for name, loaded in scores.items():
                     value = with_error(result[f"{name}_score"], result[f"{name}_score_error"])
                     click.echo(f"{name} score  {value}  ({describe_score(loaded.about)})")
-            click.echo(f"results: {results}", err=True)
+            click.echo(f"results: {results.absolute()}", err=True)
             if as_json:
                 print_json(result)
