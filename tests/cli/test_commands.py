@@ -96,6 +96,22 @@ def test_plan_explains_for_a_model(run):
     assert "main grid  18 steps: 80" in out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--list", "18"), "PLAN is for a plan; leave it out with --list"),
+        (("--list", "--set", "rho=3"), "--set is for a plan; leave it out with --list"),
+        (("--list", "--model", "cifar10-small"), "--model is for a plan; leave it out with --list"),
+        (("--list", "--any-model"), "--any-model is for a plan; leave it out with --list"),
+        (("18", "--any-model"), "--any-model is for the --model that a plan is explained for"),
+    ],
+)
+def test_what_does_nothing_beside_a_plan_is_refused(words, said, run):
+    code, out, err = run("plan", *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"restart-sampling: {said}")
+
+
 def test_presets_are_listed(run):
     code, out, _ = run("plan", "--list")
     assert code == 0
