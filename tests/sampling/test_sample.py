@@ -3,6 +3,7 @@
 import math
 from dataclasses import FrozenInstanceError, replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -176,6 +177,12 @@ def test_samples_are_where_the_net_is_whatever_the_default_device():
         out = rs.sample(net, "4 [3,1,0.3,2] solver=ddpm", range(3), (3,))
     assert out.device.type == "cpu"
     assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("plan", [18, None, Path("plan.json"), ["18"]])
+def test_what_is_no_plan_is_refused(plan):
+    with pytest.raises(rs.InputError, match=r"the plan is .*; give a Plan, or its text"):
+        rs.sample(mixture(), plan, [0], (3,))
 
 
 def test_samples_that_are_not_finite_are_refused():

@@ -349,6 +349,19 @@ def _convert(setting: str) -> tuple[str, Any]:
         raise InputError(f"'{setting}' is not a number; write {key}=NUMBER") from None
 
 
+def as_plan(plan: Plan | str) -> Plan:
+    """Returns a plan, or the one that a text stands for.
+
+    Raises:
+        InputError: it is neither, or the text is not a plan.
+    """
+    if isinstance(plan, str):
+        return Plan.parse(plan)
+    if not isinstance(plan, Plan):
+        raise InputError(f"the plan is {plan!r}; give a Plan, or its text, such as '18 [3,2,0.06,0.30]'")
+    return plan
+
+
 def read_scale(where: str, written: str) -> float:
     """Reads the guidance scale in the text of a plan or of a sampler.
 

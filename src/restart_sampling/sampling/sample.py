@@ -17,7 +17,7 @@ from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.noise import GaussianNoise, Noise, PFGMppNoise, seed_list
 from restart_sampling.sampling.path import NoisePath, check_levels
-from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.plan import Plan, as_plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def steps(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int]
 
     Takes and raises what `sample` does, but does not look for values that are not finite.
     """
-    plan = Plan.parse(plan) if isinstance(plan, str) else plan
+    plan = as_plan(plan)
     path = net_path(net, plan)
     if plan.guidance is not None:
         raise InputError(
