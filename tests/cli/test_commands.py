@@ -215,6 +215,7 @@ BAD = {
     "unknown key": (["--plan", "18", "--set", "colour=3"], "unknown key 'colour'"),
     "unknown preset": (["--plan", "cifar10-vp-44"], "nearest: cifar10-vp-43"),
     "missing solver": (["--plan", "18 solver=magic"], "solver 'magic' does not exist"),
+    "a setting twice": (["--set", "rho=5", "--set", "rho=6"], "--set rho is given twice; give it once"),
     "no value": (["--plan", "18", "--set", "rho"], "write KEY=VALUE"),
     "no key": (["--plan", "18", "--set", "=3"], "write KEY=VALUE"),
     "steps beyond sense": (["--plan", "99999999999"], "give 1 to 100,000"),

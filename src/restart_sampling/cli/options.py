@@ -93,8 +93,22 @@ trust_option = click.option(
     metavar="[SHA256]",
     help="Load a TorchScript detector that is not published, which can run code; with a SHA-256 that file alone.",
 )
+
+
+def _different_keys(_context: click.Context, _option: click.Parameter, settings: tuple[str, ...]) -> tuple[str, ...]:
+    keys = [setting.partition("=")[0] for setting in settings]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise click.UsageError(f"--set {twice[0]} is given twice; give it once")
+    return settings
+
+
 set_option = click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting over the plan; may be repeated."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_different_keys,
+    help="A setting over the plan; may be repeated.",
 )
 
 
