@@ -96,6 +96,22 @@ def test_plan_explains_for_a_model(run):
     assert "main grid  18 steps: 80" in out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--list", "18"), "PLAN is for a plan; leave it out with --list"),
+        (("--list", "--set", "rho=3"), "--set is for a plan; leave it out with --list"),
+        (("--list", "--model", "cifar10-small"), "--model is for a plan; leave it out with --list"),
+        (("--list", "--any-model"), "--any-model is for a plan; leave it out with --list"),
+        (("18", "--any-model"), "--any-model is for the --model that a plan is explained for"),
+    ],
+)
+def test_what_does_nothing_beside_a_plan_is_refused(words, said, run):
+    code, out, err = run("plan", *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"restart-sampling: {said}")
+
+
 def test_presets_are_listed(run):
     code, out, _ = run("plan", "--list")
     assert code == 0
@@ -172,6 +188,21 @@ def test_demo_draws_one_picture_and_one_table(run, tmp_path, monkeypatch):
     assert "images/s" in stdout
 
 
+def test_an_option_is_given_once_in_all_commands(run):
+    """But for those that may be repeated; flags count as others do."""
+    for path, command in every_command():
+        for option in command.params:
+            if not isinstance(option, click.Option) or option.is_eager or option.multiple:
+                continue
+            words = [option.opts[0]] if option.is_flag else [option.opts[0], "1"]
+            said = f"restart-sampling: {words[0]} is given twice; give it once\n"
+            assert run(*path, *words, *words) == (2, "", said)
+            assert run(*path, *words, *words, "--help")[0] == 0
+    assert run("generate", "--compile", "--exact", "--no-compile")[2] == (
+        "restart-sampling: --compile and --no-compile exclude each other; give one of them\n"
+    )
+
+
 BAD = {
     "t_min >= t_max": (["--plan", "18 [3,2,0.3,0.3]"], "t_min < t_max"),
     "N_restart < 2": (["--plan", "18 [1,2,0.1,0.3]"], "N_restart = 1"),
@@ -184,15 +215,16 @@ BAD = {
     "unknown key": (["--plan", "18", "--set", "colour=3"], "unknown key 'colour'"),
     "unknown preset": (["--plan", "cifar10-vp-44"], "nearest: cifar10-vp-43"),
     "missing solver": (["--plan", "18 solver=magic"], "solver 'magic' does not exist"),
+    "a setting twice": (["--set", "rho=5", "--set", "rho=6"], "--set rho is given twice; give it once"),
     "no value": (["--plan", "18", "--set", "rho"], "write KEY=VALUE"),
     "no key": (["--plan", "18", "--set", "=3"], "write KEY=VALUE"),
     "steps beyond sense": (["--plan", "99999999999"], "give 1 to 100,000"),
     "restarts beyond sense": (["--plan", "18 [1000000,1000000,0.06,0.3]"], "at most 100,000"),
     "seeds beyond sense": (["--seeds", "0-99999999999999"], "more than 10,000,000"),
-    "two plans": (["--plan", "4", "--plan", "5"], "--plan is given 2 times, and images have one"),
     "malformed seeds": (["--seeds", "5-x"], "cannot read '5-x'"),
     "seeds backwards": (["--seeds", "9-3"], "ends before it begins"),
     "no plan for another model": (["--model", "edm-cifar10-32x32-uncond-vp"], "--plan is missing"),
+    "unknown model": (["--model", "nothing-of-this-name", "--plan", "4"], "nothing-of-this-name"),
     "batch": (["--batch", "0"], "--batch"),
     "unknown noise": (["--noise", "pink"], "--noise"),
     "device": (["--device", "tpu"], "--device"),
@@ -225,7 +257,6 @@ def test_bad_input_ends_before_a_model_is_loaded(case, run, tmp_path, monkeypatc
         (["--guidance", "nan"], "guidance is nan"),
         (["--guidance", "inf"], "guidance is inf"),
         (["--class", "zebra"], "--class zebra: give the number of a class, or one of airplane, automobile"),
-        (["--model", "nothing-of-this-name"], "nothing-of-this-name"),
     ],
 )
 def test_what_does_not_fit_the_model_is_one_sentence(arguments, message, run, tmp_path):

@@ -18,6 +18,7 @@ from restart_sampling.evaluation.clip import ClipScore, load_clip, preprocess
 from restart_sampling.evaluation.results_file import read_results
 from restart_sampling.images.image_set import read_images
 from tiny_clip import clip_folder
+from words import instead
 
 PROMPTS = ["a cat", "two dogs, running", 'a "red" bus', "the sea", "x", "rain", "an old man &amp; his dog"]
 SIZES = [(40, 40), (33, 57), (64, 41), (32, 32), (90, 35), (31, 31), (48, 64)]
@@ -146,7 +147,7 @@ def test_a_single_image_has_no_error(place, run, clip):
     ],
 )
 def test_bad_options_are_one_sentence(arguments, sentence, place, run):
-    code, out, err = run("text", "score", "images", "--prompts", "images/subset.csv", *arguments)
+    code, out, err = run(*instead(("text", "score", "images", "--prompts", "images/subset.csv"), *arguments))
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert err.startswith(f"restart-sampling: {sentence}")
@@ -225,7 +226,7 @@ def test_coco_refuses_in_one_sentence(arguments, sentence, coco, run):
     Path("empty").mkdir()
     Path("there").mkdir()
     Path("there/subset.csv").touch()
-    code, out, err = run("text", "coco", "captions.json", "--images", 10, "--out", "out", *arguments)
+    code, out, err = run(*instead(("text", "coco", "captions.json", "--images", 10, "--out", "out"), *arguments))
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert err.startswith(f"restart-sampling: {sentence}")

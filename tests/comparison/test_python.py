@@ -70,6 +70,7 @@ def test_a_sweep_goes_on_and_becomes_a_page(place):
         ({"shape": None}, r"give \(channels, height, width\)"),
         ({"shape": (2, 8, 8)}, "have 1 or 3 channels, and those of this net have 2"),
         ({"plans": []}, "there are no plans"),
+        ({"plans": 18}, "the plan is 18; give a Plan, or its text"),
         ({"blocks": 0}, "there are 0 blocks; give at least 1"),
         ({"classes": 1}, "the model is unconditional"),
         ({"classes": [1, 2]}, "2 classes were given for 24 seeds"),

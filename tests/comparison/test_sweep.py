@@ -21,6 +21,7 @@ from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.sampling.solvers.single_step import Heun
 from sweeps import PLANS, SWEEP, lines, plans_file
 from tiny_model import tiny_model_file
+from words import instead
 
 TIMES = {"seconds", "time"}
 OUT = Path("out")
@@ -59,7 +60,7 @@ def test_a_sweep(place, run):
 
 def test_one_block(place, run):
     words = ("--blocks", "1", "--images", "20", "--metrics", "fd,fd-infinity")
-    code, out, _ = run(*SWEEP, "--plans", plans_file("2", "3"), *words)
+    code, out, _ = run(*instead(SWEEP, "--plans", plans_file("2", "3"), *words))
     assert code == 0
     assert "minimum" not in out
     assert "at infinity" in out.splitlines()[0]
@@ -216,7 +217,7 @@ def test_bad_input_is_one_sentence_before_any_work(place, run, more, said):
     if "high.txt" in more:  # the tiny model knows all levels
         Path("tiny.safetensors").unlink()
         limited_model(Path("tiny.safetensors"))
-    code, _, err = run(*SWEEP, *more)
+    code, _, err = run(*instead(SWEEP, *more))
     assert code == 2
     assert said in err
     assert err.startswith("restart-sampling: ")
@@ -240,7 +241,7 @@ def test_a_results_file_of_something_else(place, run, more, another):
     assert run(*SWEEP, "--plans", plans_file("2"))[0] == 0
     content = RESULTS.read_text()
     limited_model(Path("other.safetensors"))
-    code, _, err = run(*SWEEP, "--plans", "plans.txt", *more)
+    code, _, err = run(*instead(SWEEP, "--plans", "plans.txt", *more))
     assert code == 2
     assert f"different {another}" in err
     assert len(err.splitlines()) == 1
@@ -248,7 +249,7 @@ def test_a_results_file_of_something_else(place, run, more, another):
 
 
 def test_the_papers_rows_beside_ours(place, run):
-    code, out, err = run(*SWEEP, "--images", "2", "--paper", "cifar10-edm")
+    code, out, err = run(*instead(SWEEP, "--images", "2", "--paper", "cifar10-edm"))
     assert code == 0, err
     assert "published FID" in out
     row = next(line for line in out.splitlines() if line.startswith("cifar10-edm-43 "))

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from old_files import BATCH, FILES, SEEDS, check_images, generate, images, tree, without
 
+from words import instead
+
 KINDS = ("", ".zip")
 OWN = ("device", "versions", "complete", "model", "classes")
 """In a manifest, of the process that wrote it last, or new; all else defines the images."""
@@ -131,7 +133,7 @@ def test_another_run_is_refused(key, copied, run):
 def test_another_batch_is_refused(copied, run):
     place = copied("models", "generate/killed", "generate/killed.zip.blocks")
     for out in ("killed", "killed.zip"):
-        code, _, stderr = run([*generate(place, place / "generate" / out), "--batch", "5"])
+        code, _, stderr = run(instead(generate(place, place / "generate" / out), "--batch", "5"))
         assert code == 2
         assert "made with --batch 4, not 5" in stderr
 

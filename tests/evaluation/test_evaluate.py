@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -421,8 +422,12 @@ def test_the_detector_of_a_reference_is_named_before_inception_is_downloaded(pla
     monkeypatch.setattr(detectors, "INCEPTION_URL", "http://127.0.0.1:9/inception-2015-12-05.pt")
     code, _, err = run("evaluate", "other", "--reference", "ref.npz")
     assert code == 2
+    assert "the reference was made with the detector 'tiny.pt', torchscript sha256" in err
+    assert f"and this is 'inception', torchscript sha256 {detectors.INCEPTION_SHA256}; name that one by" in err
+    save_reference(replace(load_reference(Path("ref.npz")), detector_name=None), Path("old.npz"))
+    assert "detector_name" not in np.load("old.npz").files
+    err = run("evaluate", "other", "--reference", "old.npz")[2]
     assert "the reference was made with the detector torchscript sha256" in err
-    assert "name that one by --detector" in err
 
 
 def without_detector(path):

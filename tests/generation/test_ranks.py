@@ -68,18 +68,24 @@ def test_nothing_goes_on_without_a_process_that_is_gone():
 
 def test_processes_with_other_models_are_refused_by_the_first(monkeypatch):
     def gather(self, own):
-        return [{"model_sha256": "a", "plan": "3"}, {"model_sha256": "a", "plan": "3"}, own]
+        gathered.append(own)
+        return [*[({"model_sha256": "a", "plan": "3"}, {"model_sha256": "a", "plan": "4"})] * 2, own]
 
+    gathered = []
     monkeypatch.setattr(Ranks, "gather", gather)
     first, last = (Ranks(rank, 3, torch.device("cpu")) for rank in (0, 2))
-    last.agree({"model_sha256": "a", "plan": "3"})
-    other = {"model_sha256": "b", "plan": "3"}
-    with pytest.raises(
-        InputError, match=r"rank 2 of this run has model_sha256 b, and rank 0 has a; give all processes"
+    row = {"model_sha256": "a", "plan": "3"}
+    last.agree(row, {**row, "plan": "4"})
+    assert len(gathered) == 1  # for all rows
+    for others, said in (
+        ([{**row, "model_sha256": "b"}, {**row, "plan": "4"}], "model_sha256 b, and rank 0 has a"),
+        ([row, {**row, "plan": "5"}], "plan 5, and rank 0 has 4"),
+        ([row], "model_sha256 None, and rank 0 has a"),  # fewer rows
     ):
-        first.agree(other)
-    with pytest.raises(SystemExit):
-        last.agree(other)
+        with pytest.raises(InputError, match=f"rank 2 of this run has {said}; give all processes the same files"):
+            first.agree(*others)
+        with pytest.raises(SystemExit):
+            last.agree(*others)
 
 
 TORCHRUN = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

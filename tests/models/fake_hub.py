@@ -40,7 +40,10 @@ class _Handler(BaseHTTPRequestHandler):
         content = files.get("/".join(file))
         if content is None:
             return self.fail(404, "EntryNotFound", {"X-Repo-Commit": commit})
-        return self.answer(content, {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+        if file[-1].endswith((".safetensors", ".bin")):  # which git-lfs has
+            headers |= {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(len(content))}
+        return self.answer(content, headers)
 
     def do_HEAD(self):
         self.do_GET()

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -221,6 +222,45 @@ def test_a_module_in_training_mode_is_refused():
     part.linear.train()
     with pytest.raises(rs.InputError, match="the network, its module linear, is in training mode"):
         rs.sample(rs.from_eps(part, LINEAR), "2", [1], (3,))
+
+
+class Holder:
+    def __init__(self, module):
+        self.module = module
+
+    def __call__(self, x, t):
+        return self.module(x, t)
+
+
+MODULE = Tiny()
+HOLDERS = {
+    "a variable around it": ("module", lambda module: lambda x, t: module(x, t)),
+    "a variable of the file": ("MODULE", lambda module: lambda x, t: MODULE(x, t)),
+    "decorated": ("module", lambda module: torch.no_grad()(lambda x, t: module(x, t))),
+    "bound by name": ("net", lambda module: partial(lambda x, t, net: net(x, t), net=module)),
+    "bound by place": ("0", lambda module: partial(lambda net, x, t: net(x, t), module)),
+    "an object": ("module", Holder),
+    "a method": ("", lambda module: module.forward),
+}
+
+
+@pytest.mark.parametrize("case", HOLDERS)
+def test_a_module_that_a_function_is_seen_to_use_is_refused_in_training_mode(case):
+    name, hold = HOLDERS[case]
+    net = rs.from_eps(hold(MODULE), LINEAR)
+    for linear in ("", ".linear"):
+        MODULE.eval().get_submodule(linear[1:]).train()
+        said = f", its module {(name + linear).strip('.')}," if name + linear else ""
+        with pytest.raises(rs.InputError, match=f"the network{said} is in training mode, .*; call its eval"):
+            rs.sample(net, "2", [1], (3,))
+    MODULE.eval()
+    assert rs.sample(net, "2", [1], (3,)).shape == (1, 3)
+
+
+def test_a_function_with_a_variable_that_is_not_set_yet_is_a_network():
+    net = rs.from_eps(lambda x, t: later(x, t), LINEAR)
+    later = Tiny().eval()
+    assert rs.sample(net, "2", [1], (3,)).shape == (1, 3)
 
 
 def test_a_text_is_no_truth_value():

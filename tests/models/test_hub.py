@@ -112,6 +112,22 @@ def test_the_cache_is_the_layout_of_huggingface_hub(hub, models, offline, tmp_pa
     assert rs.load_model("hf://me/flowers").identity == sha256(models[0])
 
 
+@pytest.mark.parametrize("source", ["hf://me/flowers", "hf://me/flowers/first.safetensors"])
+def test_a_file_that_is_damaged_in_the_cache_is_seen(source, hub, models):
+    """At equal size, of which huggingface_hub says nothing."""
+    hold(hub, models)
+    kept = resolve(source).resolve()
+    content = bytearray(kept.read_bytes())
+    content[-1] ^= 1
+    kept.write_bytes(content)
+    fetch_model.cache_clear()
+    with pytest.raises(InputError, match=f"model {source} cannot be used: {kept} is damaged"):
+        rs.load_model(source)
+    kept.unlink()
+    content[-1] ^= 1
+    assert rs.load_model(source).identity == kept.name == sha256(kept)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

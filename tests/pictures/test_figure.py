@@ -27,6 +27,7 @@ from restart_sampling.pictures.points import (
 from restart_sampling.pictures.style import WIDTH, log_scale, stacked, style, styles, ticks_at
 from restart_sampling.sampling.plan import Plan
 from sweeps import made_up, result, results_file
+from words import instead
 
 SDE, ODE, RESTART = "SDE (heun, churn)", "ODE (heun)", "Restart (heun)"
 
@@ -334,7 +335,7 @@ def test_evaluate_s_results_are_plotted_too(tmp_path):
 )
 def test_bad_input(tmp_path, run, rows, more, said):
     file = results_file(*rows, name=tmp_path / "results.jsonl")
-    code, _, err = run("figure", file, "--out", tmp_path / "x.png", *more)
+    code, _, err = run(*instead(("figure", file, "--out", tmp_path / "x.png"), *more))
     assert code == 2
     assert said in err
     assert len(err.splitlines()) == 1

@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import FrozenInstanceError, replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 import restart_sampling as rs
 from exact import gaussian, mixture
 from restart_sampling.sampling.sample import net_path, network_evaluations
+from tiny_model import tiny_model_file
 
 FULL = (
     "9 [3,2,0.3,2] churn=1 gamma=0.05 s_min=0.1 s_max=3 s_noise=1.01 solver=dpmpp_2m restart_solver=dpm2 "
@@ -176,6 +179,12 @@ def test_samples_are_where_the_net_is_whatever_the_default_device():
     assert torch.equal(out, expected)
 
 
+@pytest.mark.parametrize("plan", [18, None, Path("plan.json"), ["18"]])
+def test_what_is_no_plan_is_refused(plan):
+    with pytest.raises(rs.InputError, match=r"the plan is .*; give a Plan, or its text"):
+        rs.sample(mixture(), plan, [0], (3,))
+
+
 def test_samples_that_are_not_finite_are_refused():
     net = rs.from_edm(lambda x, sigma: torch.where(torch.arange(len(x))[:, None] == 1, math.nan, x), 0.002, 80.0)
     with pytest.raises(rs.InputError, match="the sample of seed 8 is not finite with plan '2'"):
@@ -195,6 +204,65 @@ def test_samples_that_are_not_finite_are_refused():
 def test_an_answer_of_another_shape_is_refused(answer, named, solver):
     with pytest.raises(rs.InputError, match=rf"the denoiser returned {named} for states \[2, 3\]"):
         rs.follow(answer, torch.ones(2, 3), rs.ode_path([1.0, 0.0]), solver)
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    return rs.load_model(tiny_model_file(tmp_path_factory.mktemp("model") / "model.safetensors"))
+
+
+LABELS = {
+    "one for all": (torch.tensor([1]), "class labels of 1 samples are given for 2 seeds"),
+    "one row for all": (torch.eye(4)[:1], "class labels of 1 samples are given for 2 seeds"),
+    "a row too many": (torch.eye(4)[:3], "class labels of 3 samples are given for 2 seeds"),
+    "a scalar": (torch.tensor(1), r"the shape \[\]; it can be \[B\]"),
+    "rows of another width": (torch.eye(5)[:2], r"the shape \[2, 5\]; it can be \[B\]"),
+    "numbers above": (torch.tensor([0, 4]), "give class numbers, int64 .* from 0 to 3"),
+    "numbers below": (torch.tensor([0, -1]), "give class numbers, int64 .* from 0 to 3"),
+    "floats": (torch.tensor([0.0, 1.0]), "give class numbers, int64 .* from 0 to 3"),
+    "truth values": (torch.tensor([True, False]), "give class numbers, int64 .* from 0 to 3"),
+    "a list": ([0, 1], "of type list; give a tensor"),
+    "NaN": (torch.full((2, 4), math.nan), "from nan to nan; give one-hot rows"),
+    "one NaN": (torch.tensor([[0, 1, 0, 0], [0, math.nan, 0, 1]]), "give one-hot rows, of values from 0 to 1"),
+    "scores": (2 * torch.eye(4)[:2], "values from 0 to 2; give one-hot rows"),
+    "negative": (-torch.eye(4)[:2], "values from -1 to -0; give one-hot rows"),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+@pytest.mark.parametrize("wrap", [lambda net: net, rs.clipped], ids=["checkpoint", "clipped"])
+def test_class_labels_that_do_not_fit_are_refused(case, wrap, conditional):
+    labels, message = LABELS[case]
+    with pytest.raises(rs.InputError, match=message):
+        rs.sample(wrap(conditional), "2", [0, 1], (3, 8, 8), class_labels=labels)
+
+
+def test_class_labels_of_an_unconditional_model_are_refused(tmp_path):
+    net = rs.load_model(tiny_model_file(tmp_path / "model.safetensors", label_dim=0))
+    for labels in torch.tensor([0, 0]), torch.zeros(2, 0):
+        with pytest.raises(rs.InputError, match=r"the model is unconditional .*: leave them out"):
+            rs.sample(net, "2", [0, 1], (3, 8, 8), class_labels=labels)
+
+
+def test_class_labels_that_fit_are_taken(conditional):
+    draw = partial(rs.sample, conditional, "2", [0, 1], (3, 8, 8))
+    numbers = draw(class_labels=torch.tensor([1, 3]))
+    for rows in torch.eye(4), torch.eye(4, dtype=torch.int64), torch.eye(4, dtype=torch.bool):
+        assert torch.equal(draw(class_labels=rows[[1, 3]]), numbers)
+    assert torch.equal(draw(class_labels=None), draw(class_labels=torch.zeros(2, 4)))
+
+
+def test_a_function_of_ones_own_takes_any_labels():
+    seen = []
+
+    def network(x, t, class_labels):
+        seen.append(class_labels)
+        return x / 2
+
+    net = rs.from_edm(network, 0.002, 80, label_dim=4)
+    for labels in torch.tensor([4, 9]), "a cat", torch.full((1, 7), math.nan):
+        rs.sample(net, "1 solver=euler", [0, 1], (2,), class_labels=labels)
+        assert seen.pop() is labels
 
 
 def test_evaluations_of_the_network_are_the_nfe_but_for_guidance():

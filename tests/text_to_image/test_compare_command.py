@@ -24,6 +24,7 @@ from restart_sampling.images.prompts import write_prompts
 from restart_sampling.text_to_image.samplers import Sampler
 from tiny import detector_file, pictures
 from tiny_clip import clip_folder
+from words import instead
 
 TIMES = {"seconds", "time", "drawn", "device"}
 RESULTS = Path("table/results.jsonl")
@@ -232,7 +233,7 @@ def head(place, monkeypatch):
 
 def test_the_papers_figures_stand_beside_ours(place, run, head):
     rows = ("--metrics", "fd,clip,aesthetic", "--head-clip", "clip", "--guidance", "8", "--sampler")
-    code, stdout, stderr = run(*COMPARE, *rows, "restart", "--sampler", "dpmpp:4")
+    code, stdout, stderr = run(*instead(COMPARE, *rows, "restart", "--sampler", "dpmpp:4"))
     assert code == 0, stderr
     header, restart, dpmpp = stdout.splitlines()
     for title in ("paper", "its FID", "its CLIP score", "its aesthetic score"):
@@ -261,7 +262,7 @@ def test_published_rows():
 def test_distance_alone_needs_no_clip(place, run):
     Path("clip").unlink()
     command = [word for word in COMPARE if word not in ("--clip", "clip")]
-    code, stdout, stderr = run(*command, "--metrics", "fd", "--guidance", "1", "--sampler", "ddim:2", "--json")
+    code, stdout, stderr = run(*instead(command, "--metrics", "fd", "--guidance", "1", "--sampler", "ddim:2", "--json"))
     assert code == 0, stderr
     (result,) = json.loads(stdout)["results"]
     assert (result["nfe"], result["network_evaluations"]) == (2, 2)
@@ -288,7 +289,7 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "said"), BAD)
 def test_bad_input_is_one_sentence_before_any_work(arguments, said, place, run):
-    code, stdout, stderr = run(*COMPARE, *arguments)
+    code, stdout, stderr = run(*instead(COMPARE, *arguments))
     assert (code, stdout) == (2, "")
     assert said in stderr.splitlines()[-1]
     assert stderr.splitlines()[-1].startswith("restart-sampling: ")
@@ -302,7 +303,7 @@ def test_every_row_is_checked_before_the_network_is_evaluated(place, run, folder
     config.write_text(json.dumps(json.loads(config.read_text()) | {"beta_end": 0.004}))
     monkeypatch.setattr("diffusers.UNet2DConditionModel.forward", lambda *_, **__: pytest.fail("evaluated"))
     rows = ("--sampler", "ddim:3", "--sampler", "restart", "--guidance", "8,2", "--model", "low")
-    code, _, stderr = run(*COMPARE, *rows)
+    code, _, stderr = run(*instead(COMPARE, *rows))
     assert code == 2
     assert "sampler 'restart:30' at guidance 2: " in stderr
     assert "t_max is above sigma_max" in stderr
@@ -312,7 +313,7 @@ def test_every_row_is_checked_before_the_network_is_evaluated(place, run, folder
 def test_the_papers_restarts_in_another_model_are_noted(place, run, folder):
     rows = ("--sampler", "restart", "--guidance", "2", "--metrics", "fd", "--model", folder("sdxl"), "--dry-run")
     command = [word for word in COMPARE if word not in ("--clip", "clip")]
-    code, _, stderr = run(*command, *rows)
+    code, _, stderr = run(*instead(command, *rows))
     assert code == 0, stderr
     assert "note       restart's intervals are the paper's for Stable Diffusion 1.5" in stderr
 
@@ -330,7 +331,7 @@ def test_a_results_file_of_something_else(arguments, another, place, run):
     content = RESULTS.read_text()
     command = [word for word in COMPARE if word not in ("--clip", "clip")] if "--clip" in arguments else COMPARE
     arguments = [word for word in arguments if word not in ("--clip", "")]
-    code, _, stderr = run(*command, "--guidance", "2", "--sampler", "ddim:2", *arguments)
+    code, _, stderr = run(*instead(command, "--guidance", "2", "--sampler", "ddim:2", *arguments))
     assert code == 2
     assert another in stderr
     assert RESULTS.read_text() == content

@@ -15,6 +15,7 @@ from restart_sampling.pictures.side_by_side import plot_side_by_side
 from restart_sampling.pictures.style import styles
 from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
 from restart_sampling.text_to_image.samplers import Sampler
+from words import instead
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,7 +29,7 @@ def place(folder, tmp_path, monkeypatch):
 
 
 def preview(run, *arguments, model="sd"):
-    return run("text", "preview", "--model", model, "--prompt", "a cat", *arguments)
+    return run(*instead(("text", "preview", "--model", model, "--prompt", "a cat"), *arguments))
 
 
 def test_a_picture_and_a_table(place, run):

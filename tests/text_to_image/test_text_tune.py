@@ -27,6 +27,7 @@ from restart_sampling.tuning.search import open_study
 from restart_sampling.tuning.text_run import Again, TextRun
 from restart_sampling.tuning.text_space import TextSpace
 from tiny import detector_file
+from words import instead
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MEASURED = Path("run/measured.jsonl")
@@ -124,7 +125,7 @@ def test_the_guidance_scale_is_searched_too(place, run, monkeypatch):
     monkeypatch.setattr(Captions, "__call__", fits)
     monkeypatch.setattr(objective, "_score", nearer)
     few = ("--trials", "6", "--start", "3", "--json")
-    code, out, err = run(*TUNE, "--tune-guidance", *few)
+    code, out, err = run(*instead(TUNE, "--tune-guidance", *few))
     assert code == 0, err
     assert "guidance 3, and searched around it" in err
     scales = {text: Sampler.parse(text).guidance for _, text, *_ in trials() if text}
@@ -169,7 +170,7 @@ def test_a_sampler_with_a_guidance_scale_of_its_own(place, run, model):
     own_run = SimpleNamespace(first=SimpleNamespace(request=Request(Sampler.parse("ddim:5"), 3.0)))
     assert [TextRun.form(own_run, each)["guidance"] for each in (text, "ddim:5")] == [4.2, 3.0]
     for wrong in ("x", "inf", ""):
-        with pytest.raises(InputError, match=r"give a finite scale, such as guidance=4\.2"):
+        with pytest.raises(InputError, match=r"give one finite scale, such as guidance=1\.7"):
             Sampler.parse(f"ddim:5 guidance={wrong}")
     with pytest.raises(InputError, match="it has guidance twice"):
         Sampler.parse("ddim:5 guidance=4 guidance=5")
@@ -268,7 +269,7 @@ BAD = [
 @pytest.mark.parametrize(("arguments", "said"), BAD)
 def test_bad_input_is_one_sentence_before_any_image(arguments, said, place, run):
     detector_file(Path("other.pt"), width=5)
-    code, _, err = run(*TUNE, *arguments)
+    code, _, err = run(*instead(TUNE, *arguments))
     assert code == 2
     assert said in err.splitlines()[-1]
     assert not MEASURED.exists()

@@ -16,6 +16,7 @@ from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
 from restart_sampling.images.image_set import read_images
+from words import instead
 
 TINY = (
     "--channels",
@@ -145,8 +146,8 @@ def test_another_run_in_the_folder_is_refused(undisturbed, folder, run):
         (("--images", "9600", "--lr", "0.02"), "lr 0.01, not 0.02"),  # which is why it is not the same run, longer
         (("--images", "3200"), "images 6400, not 3200; a run goes on for more of what it counts by"),
     ):
-        words = ("train", folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH, *change)
-        code, _, stderr = run(*words)
+        standard = ("train", folder, "--out", out, "--parametrization", "edm", "--cond", *TINY, *LENGTH)
+        code, _, stderr = run(*instead(standard, *change))
         assert code == 2
         assert stderr.splitlines()[-1].endswith(f"holds another run, with {difference}; choose another --out")
 
@@ -245,7 +246,8 @@ def save(path: Path, size, mode="RGB"):
     ],
 )
 def test_bad_options(words, message, folder, tmp_path, capsys):
-    line = answer(folder, "--out", tmp_path / "run", "--parametrization", "edm", *words, capsys=capsys)
+    standard = (folder, "--out", tmp_path / "run", "--parametrization", "edm")
+    line = answer(*instead(standard, *words), capsys=capsys)
     assert message in line
     assert not (tmp_path / "run").exists()
 

@@ -21,12 +21,14 @@ from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning import objective, space
 from tiny import detector_file, image_folder, pictures
+from words import instead
 
 TUNE = (
     *("tune", "--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--nfe", "4"),
     *("--trust-detector", "--from-scratch"),
     *("--images", "20", "--race-images", "80", "--confirm-images", "20", "--trials", "8", "--no-rises", "--out", "run"),
 )
+GRID = ("tune", "--model", "tiny.safetensors", "--without-reference", "--nfe", "5", "--out", "run")
 
 
 def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
@@ -63,7 +65,7 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
         code, _, err = run(*TUNE, *more, option, value)
         name = "arithmetic" if option == "--dtype" else option[2:]
         assert (code, f"run holds another run, with {name} " in err) == (2, True)
-    code, _, err = run(*TUNE, *more, "--no-restarts")
+    code, _, err = run(*(word for word in TUNE if word != "--no-rises"), *more, "--no-restarts")
     assert (code, '"restarts": false' in err) == (2, True)
     before = Path("run/run.json").read_text()
     drawn = ("D", "class", "guidance", "noise", "arithmetic")
@@ -177,7 +179,7 @@ def test_the_guidance_scale_is_searched_too(place, run, monkeypatch):
     monkeypatch.setattr(NetDrawing, "draw", lambda own, *each: drawn.append(own.guidance) or draw(own, *each))
     monkeypatch.setattr(objective, "_score", nearer)
     more = ("--minutes", "inf", "--guidance", "2", "--tune-guidance", "--reference", "plain.npz", "--trials", "5")
-    code, out, err = run(*TUNE, *more, "--json")
+    code, out, err = run(*instead(TUNE, *more, "--json"))
     assert code == 0, err
     assert "guidance   2, and searched around it" in err
     assert "no reference here has features with classes" in err
@@ -207,6 +209,8 @@ def test_the_guidance_scale_is_searched_too(place, run, monkeypatch):
     again = [json.loads(line) for line in Path("run/measured.jsonl").read_text().splitlines()]
     assert [{**line, "seconds": 0} for line in again] == [{**line, "seconds": 0} for line in lines]
     assert run("report", "run", "--out", "page.html")[0] == 0
+    code, _, err = run("report", "run", "--out", "page.html", "--paper", "cifar10-vp")
+    assert (code, "are for a sweep, and run is a run of tune" in err) == (2, True)
     assert f"<code>{content['plan']}</code>" in Path("page.html").read_text()
     code, _, err = run("generate", "--model", "tiny.safetensors", "--seeds", "0", "--plan", file, "--out", "a")
     assert (code, drawn[-1]) == (0, best), err
@@ -289,9 +293,9 @@ def without(option):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((*TUNE, "--nfe", "3"), "NFE 3 is too little to choose from; give at least 4"),
-        ((*TUNE, "--nfe", "10,x"), "--nfe 10,x: give different whole numbers"),
-        ((*TUNE, "--detector", "other.pt"), "the reference was made with the detector"),
+        (instead(TUNE, "--nfe", "3"), "NFE 3 is too little to choose from; give at least 4"),
+        (instead(TUNE, "--nfe", "10,x"), "--nfe 10,x: give different whole numbers"),
+        (instead(TUNE, "--detector", "other.pt"), "the reference was made with the detector"),
         (
             (*TUNE, "--confirm-detector", "other.pt", "--confirm-reference", "ref.npz"),
             "the reference was made with the",
@@ -300,13 +304,29 @@ def without(option):
         ((*TUNE, "--confirm-detector", "tiny.pt", "--confirm-reference", "ref.npz"), "is there twice"),
         ((*TUNE, "--without-reference"), "give either --reference"),
         (without("--reference"), "give either --reference"),
-        ((*without("--reference"), "--without-reference", "--minutes", "1e-6"), "are too few: 8 seeds need about"),
+        ((*GRID, "--minutes", "1e-6"), "are too few: 8 seeds need about"),
+        *(
+            ((*GRID, *option.split()), f"{option.split()[0]} needs --reference, by which plans are judged")
+            for option in (
+                *("--detector tiny.pt", "--trust-detector", "--confirm-detector tiny.pt --confirm-reference ref.npz"),
+                *(
+                    "--trials 4",
+                    "--images 20",
+                    "--race-images 80",
+                    "--confirm-images 20",
+                    "--search random",
+                    "--start 1",
+                ),
+                *("--no-rises", "--no-restarts", "--from-scratch", "--tune-guidance", "--map", "--data true"),
+                "--log tensorboard",
+            )
+        ),
+        ((*TUNE, "--no-restarts"), "--no-rises is without restarts too; leave --no-restarts out"),
         ((*TUNE, "--tune-guidance"), "searched around 1, which is none; give a scale above 1"),
         ((*without("--model"), "--model", "cifar10-vp-small", "--tune-guidance"), "the model is unconditional"),
-        ((*TUNE, "--guidance", "0.5", "--tune-guidance"), "searched around 0.5, which is none"),
-        ((*without("--reference"), "--without-reference", "--tune-guidance"), "--tune-guidance needs --reference"),
-        ((*TUNE, "--minutes", "0"), "minutes is 0; give a number above 0"),
-        ((*TUNE, "--minutes", "0.0001"), "leave no time for a search"),
+        (instead(TUNE, "--guidance", "0.5", "--tune-guidance"), "searched around 0.5, which is none"),
+        (instead(TUNE, "--minutes", "0"), "minutes is 0; give a number above 0"),
+        (instead(TUNE, "--minutes", "0.0001"), "leave no time for a search"),
     ],
 )
 def test_bad_input(words, said, place, run):
@@ -335,7 +355,7 @@ def test_too_few_images_for_the_features_are_told_before_the_search(place, run):
     images = [(range(30), torch.from_numpy(pictures(30, 1)), None)]
     wide = make_reference(iter(images), 30, load_detector("wide.pt", trust=True), measured_with()[1])
     save_reference(wide, Path("wide.npz"))
-    code, _, err = run(*TUNE, "--detector", "wide.pt", "--reference", "wide.npz", "--trials", "1")
+    code, _, err = run(*instead(TUNE, "--detector", "wide.pt", "--reference", "wide.npz", "--trials", "1"))
     assert code == 0, err
     note = "there are 20 images of each block for the 12 features of wide.pt"
     assert err.index(f"NFE 4, note: {note}") < err.index("NFE 4, search: about")
@@ -352,7 +372,7 @@ def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):
     monkeypatch.setattr(net_run, "SECONDS_BETWEEN_WORDS", 0.0)
     monkeypatch.setattr(net_run, "SEEDS", 64)
     code, out, err = run(
-        *("tune", "--model", "tiny.safetensors", "--without-reference", "--nfe", "5", "--out", "run", "--json"),
+        *(*GRID, "--json"),
         *("--batch", "64", "--minutes", "1e6"),  # so that all seeds have the time, however busy the machine
     )
     assert code == 0, err

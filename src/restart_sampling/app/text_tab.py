@@ -12,7 +12,7 @@ from markupsafe import Markup
 from restart_sampling.app.plans import wrong
 from restart_sampling.app.prompts import describe, draw, starts
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image.bundled import guidance_of
+from restart_sampling.text_to_image.bundled import usual_guidance
 from restart_sampling.text_to_image.pipeline import TextToImage, load_pipeline
 
 MAX_IMAGES = 8
@@ -35,7 +35,7 @@ def text_tab(names: Sequence[str], device: torch.device) -> None:
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     loaded = lru_cache(1)(partial(load_pipeline, device=device, dtype=dtype))  # two would not fit where one does
     first = loaded(names[0])
-    scale = guidance_of(first.name)
+    scale = usual_guidance(first.name)
 
     def load(name: str) -> TextToImage:
         try:
@@ -65,7 +65,7 @@ def text_tab(names: Sequence[str], device: torch.device) -> None:
     def choose(name: str) -> list[Any]:
         pipeline = load(name)
         known = starts(pipeline)
-        own = guidance_of(pipeline.name)
+        own = usual_guidance(pipeline.name)
         fields = [gr.update(choices=[*known], value=text) for text in known[:2]]
         return [own, *fields, *describe(pipeline, known[:2], own)]
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
+from itertools import zip_longest
 from typing import TypeVar
 
 import torch
@@ -79,25 +80,28 @@ class Ranks:
         """Waits until all processes are here."""
         self.gather(None)
 
-    def agree(self, about: Mapping[str, object]) -> None:
+    def agree(self, *abouts: Mapping[str, object]) -> None:
         """Makes sure that all processes have the same, as a model: a file on another machine may be another.
+
+        Args:
+            *abouts: what they should have, such as each row of a comparison.
 
         Raises:
             InputError: on the first process, what another has.
             SystemExit: on the others.
         """
-        first, *others = self.gather(about)
+        first, *others = self.gather(abouts)
         for rank, other in enumerate(others, 1):
-            for key in {**first, **other}:
-                own, its = first.get(key), other.get(key)
-                if own == its:
-                    continue
-                if not self.first:
-                    raise SystemExit(2)
-                raise InputError(
-                    f"rank {rank} of this run has {key} {shorten(str(its))}, and rank 0 has {shorten(str(own))}; give "
-                    "all processes the same files"
-                )
+            for own, its in zip_longest(first, other, fillvalue=dict[str, object]()):
+                for key in {**own, **its}:
+                    if own.get(key) == its.get(key):
+                        continue
+                    if not self.first:
+                        raise SystemExit(2)
+                    raise InputError(
+                        f"rank {rank} of this run has {key} {shorten(str(its.get(key)))}, and rank 0 has "
+                        f"{shorten(str(own.get(key)))}; give all processes the same files"
+                    )
 
     def alive(self) -> None:
         """Says to the others, who may wait for this process, that it is at work."""

@@ -41,6 +41,35 @@ _GO_ON = {"compare", "evaluate", "generate", "sweep", "train"}
 """Commands (of `text`, too) that take up what they have done before."""
 
 
+class Command(click.Command):
+    """Refuses an option that is given twice, of which click would take the last value without a word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses as click does, after a look at what is given."""
+        given = self.make_parser(ctx).parse_args(list(args))[2]
+        if not ctx.resilient_parsing and not any(each.is_eager for each in given):  # as --help is
+            _check_once([each for each in given if isinstance(each, click.Option) and not each.multiple])
+        return super().parse_args(ctx, args)
+
+
+def _check_once(given: list[click.Option]) -> None:
+    before: dict[str | None, str] = {}
+    for option in given:
+        name = option.opts[0]
+        other = before.get(option.name)  # which flags for the values of one setting share
+        if other == name:
+            raise click.UsageError(f"{name} is given twice; give it once")
+        if other is not None:
+            raise click.UsageError(f"{other} and {name} exclude each other; give one of them")
+        before[option.name] = name
+
+
+class Group(click.Group):
+    """Whose commands are of that class."""
+
+    command_class = Command
+
+
 class _Commands(click.Group):
     """Imports a command's module when the command is needed."""
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import device_option, pick_device
 from restart_sampling.models.default_plans import DEFAULT_PLANS
 from restart_sampling.text_to_image.bundled import TINY
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--model",
     "models",

@@ -11,6 +11,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable
+from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_dataset, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import ProgressBar, describe_source, json_option, print_json, print_settings
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from restart_sampling.images.transforms import Crop
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", metavar="DEST", type=click.Path(path_type=Path))
 @click.option(

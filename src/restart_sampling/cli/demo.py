@@ -8,6 +8,7 @@ import click
 
 from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import check_writable
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProgressBar,
     check_suffix,
@@ -31,7 +32,7 @@ SAMPLERS = {
 }
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -16,6 +16,7 @@ import click
 
 from restart_sampling.base.errors import one_line
 from restart_sampling.base.machine import describe_device, versions
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import json_option, pick_device, print_json
 
 _EXTRA = re.compile(r"""([\w.-]+).*extra == ["']([\w-]+)["']""")
@@ -24,7 +25,7 @@ _NAME = "restart-sampling"
 _PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 def doctor(as_json: bool) -> int:
     """Say what is installed and missing, and whether a model draws.

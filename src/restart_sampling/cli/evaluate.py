@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.numbers import with_error
+from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
     describe_source,
     drawn_batch_option,
+    given,
     json_option,
     pick_plan,
     print_json,
@@ -45,7 +46,7 @@ _FOR_MODEL = {"plan_texts", "settings", "seeds_text", "dry_run", *(each.name for
 _FOR_IMAGES = {"max_images"}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("sources", nargs=-1, metavar="[IMAGES]...", type=click.Path(path_type=Path))
 @click.option(
     "--blocks",
@@ -99,7 +100,7 @@ def evaluate(
     """
     if bool(sources) == (name is not None):
         raise InputError("give either IMAGES, or --model with --seeds")
-    if option := _given(_FOR_MODEL if sources else _FOR_IMAGES):
+    if option := given(_FOR_MODEL if sources else _FOR_IMAGES):
         used, other = ("--model, whose images are drawn", "IMAGES") if sources else ("IMAGES", "--model")
         raise InputError(f"{option} is for {used}; leave it out for {other}")
     if name is not None and seeds_text is None:
@@ -149,24 +150,10 @@ def evaluate(
             if not as_json:
                 _print_results(measured)
             print_notes(result_notes(measured))
-            click.echo(f"results: {results}", err=True)
+            click.echo(f"results: {results.absolute()}", err=True)
         lines = finished(outcomes) if ranks.first else []
         if ranks.first and as_json:
             print_json(lines[0] if len(lines) == 1 else {"results": lines})
-
-
-def _given(names: set[str]) -> str | None:
-    """The first option of the parameters with these names that the user gave, whatever its value; None: there is none.
-
-    Of flags that share a parameter it is the one that this names.
-    """
-    context = click.get_current_context()
-    for option in context.command.params:
-        if option.name in names and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT:
-            shares = isinstance(option, click.Option) and option.is_flag and not option.is_bool_flag
-            if not shares or option.opts[0] == context.params[option.name]:
-                return option.opts[0]
-    return None
 
 
 def _row_of_files(path: Path, max_images: int | None) -> Row:

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import PAPER
 
 PAPER_TEXT = "stable-diffusion"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("results", metavar="RESULTS.jsonl", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--out",

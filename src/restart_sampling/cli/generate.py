@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
@@ -25,9 +25,9 @@ from restart_sampling.cli.options import (
 from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, preset_notes, sampler_options
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--model", "name", required=True, metavar="MODEL", help=MODEL_HELP)
-@click.option("--plan", "plan_texts", multiple=True, metavar="PLAN", help="A plan or a preset; see the command 'plan'.")
+@click.option("--plan", "plan_text", metavar="PLAN", help="A plan or a preset; see the command 'plan'.")
 @click.option(
     "--seeds", "seeds_text", required=True, metavar="SEEDS", help="Such as 0-63 or 1,5,10-19; one image each."
 )
@@ -39,7 +39,7 @@ from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, pre
 @json_option
 def generate(
     name: str,
-    plan_texts: tuple[str, ...],
+    plan_text: str | None,
     settings: tuple[str, ...],
     seeds_text: str,
     out: Path,
@@ -57,9 +57,6 @@ def generate(
           --seeds 0-49999 --out imagenet.zip
     """
     check_images_place(out)
-    plan_text, *more = plan_texts or (None,)
-    if more:
-        raise InputError(f"--plan is given {len(plan_texts)} times, and images have one; 'evaluate' compares several")
 
     from restart_sampling.base.numerics import state_dtype
     from restart_sampling.generation.drawing import check_channels, check_identity

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.cli import Group
 from restart_sampling.cli.options import device_option, pick_device, pick_plan, print_json, set_option
 
 if TYPE_CHECKING:
     from restart_sampling.models.checkpoint import Checkpoint
 
 
-@click.group()
+@click.group(cls=Group)
 def model() -> None:
     """Look into model files, convert them, share them. Nothing in a file is ever run."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.logbook import KINDS as LOGBOOKS
@@ -92,8 +93,22 @@ trust_option = click.option(
     metavar="[SHA256]",
     help="Load a TorchScript detector that is not published, which can run code; with a SHA-256 that file alone.",
 )
+
+
+def _different_keys(_context: click.Context, _option: click.Parameter, settings: tuple[str, ...]) -> tuple[str, ...]:
+    keys = [setting.partition("=")[0] for setting in settings]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise click.UsageError(f"--set {twice[0]} is given twice; give it once")
+    return settings
+
+
 set_option = click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting over the plan; may be repeated."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_different_keys,
+    help="A setting over the plan; may be repeated.",
 )
 
 
@@ -153,6 +168,20 @@ process_options = as_one(
     ),
 )
 """Adds the options of a command that torchrun may start, which come to it as `processes`."""
+
+
+def given(names: Collection[str]) -> str | None:
+    """The first option of the parameters with these names that the user gave, whatever its value; None: there is none.
+
+    Of flags that share a parameter it is the one that this names.
+    """
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in names and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT:
+            shares = isinstance(option, click.Option) and option.is_flag and not option.is_bool_flag
+            if not shares or option.opts[0] == context.params[option.name]:
+                return option.opts[0]
+    return None
 
 
 def pick_device(name: str) -> torch.device:

@@ -8,11 +8,13 @@ from textwrap import wrap
 
 import click
 
-from restart_sampling.cli.options import json_option, print_json, set_option
+from restart_sampling.base.errors import InputError
+from restart_sampling.cli import Command
+from restart_sampling.cli.options import given, json_option, print_json, set_option
 from restart_sampling.cli.sampler_options import any_model_option, open_net
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("words", metavar="PLAN", nargs=-1)
 @set_option
 @click.option(
@@ -40,10 +42,15 @@ def plan(
       restart-sampling plan --list
     """
     if list_presets:
+        if other := "PLAN" if words else given({"settings", "source", "any_model"}):
+            raise InputError(f"{other} is for a plan; leave it out with --list, which shows the presets")
         _list_presets(as_json)
         return
     if not words:
         raise click.UsageError('give a plan, such as "18 [3,2,0.06,0.30]", or --list for the presets')
+    if any_model and source is None:
+        raise InputError("--any-model is for the --model that a plan is explained for; give that too, or leave it out")
+
     from restart_sampling.sampling.plan import Plan
     from restart_sampling.sampling.sample import check_made_for
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProcessOptions,
     ProgressBar,
@@ -23,7 +24,7 @@ from restart_sampling.cli.options import (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The .npz file to write.")
 @detector_option

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.errors import require_extra
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import PAPER
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The .html file to write.")
 @click.option("--paper", type=click.Choice(PAPER), help="The published curves beside ours, with notes on them.")

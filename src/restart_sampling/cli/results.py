@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.cli import Group
 
-@click.group()
+
+@click.group(cls=Group)
 def results() -> None:
     """What was measured, for papers and programs."""
 

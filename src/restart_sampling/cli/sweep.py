@@ -13,6 +13,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
+from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     PAPER,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Outcome
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--model", "name", required=True, metavar="MODEL", help=MODEL_HELP)
 @click.option(
     "--plans",

@@ -12,6 +12,7 @@ import click
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
+from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_training, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
@@ -39,7 +40,7 @@ _LOGGED = ("loss", "learning_rate", "gradients_replaced", "seconds")
 _D = 2048  # of PFGM++ where the user gives none
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="DATA", type=click.Path(path_type=Path))
 @click.option("--out", required=True, metavar="RUN", type=click.Path(path_type=Path), help="The folder of the run.")
 @click.option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,14 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import open_logbook
+from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
     describe_device,
     detector_option,
     drawn_batch_option,
+    given,
     json_option,
     print_settings,
     process_options,
@@ -29,8 +31,12 @@ from restart_sampling.cli.tune_options import SearchOptions, read_nfes, search_o
 if TYPE_CHECKING:
     from restart_sampling.generation.drawing import NetDrawing
 
+_JUDGED = {"detector_name", "from_scratch", "tune_guidance", "with_map", "data"}
+_JUDGED |= {each.name for each in fields(SearchOptions)} - {"out", "minutes"}
+"""What does nothing where only the grid is tuned, which takes all the time that it is given."""
 
-@click.command()
+
+@click.command(cls=Command)
 @click.option("--model", "name", required=True, metavar="MODEL", help=MODEL_HELP)
 @click.option(
     "--nfe", "nfe_text", metavar="NFE", help="Evaluations of an image, such as 20 or 10,20,40; with --map, none at all."
@@ -96,15 +102,13 @@ def tune(
         raise InputError(
             "give either --reference, by which plans are judged, or --without-reference, for the grid only"
         )
-    if tune_guidance and without_reference:
-        raise InputError("--tune-guidance needs --reference, by which scales are judged")
+    if without_reference and (option := given(_JUDGED)):
+        raise InputError(f"{option} needs --reference, by which plans are judged; leave it out, or give that")
     if dry_run and (without_reference or search.minutes == inf):
-        given = "--without-reference" if without_reference else f"--minutes {search.minutes:g}"
-        raise InputError(f"--dry-run is for a search of so many minutes, and this has {given}; leave one of them out")
+        other = "--without-reference" if without_reference else f"--minutes {search.minutes:g}"
+        raise InputError(f"--dry-run is for a search of so many minutes, and this has {other}; leave one of them out")
     if data and not with_map:
         raise InputError("--data is for the map; give --map too, or leave it out")
-    if with_map and without_reference:
-        raise InputError("--map needs --reference, by which restarts are judged")
 
     from restart_sampling.base.lock import lock_in, locked
     from restart_sampling.generation.drawing import check_channels, check_identity

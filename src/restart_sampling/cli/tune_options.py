@@ -49,6 +49,8 @@ class SearchOptions:
         """
         require_extra("optuna", "tune")
         require_logbook(self.log_kind)
+        if self.no_rises and self.no_restarts:
+            raise InputError("--no-rises is without restarts too; leave --no-restarts out")
         if len(self.confirm_detectors) != len(self.confirm_references):
             raise InputError(
                 f"--confirm-detector is given {len(self.confirm_detectors)} times and --confirm-reference "

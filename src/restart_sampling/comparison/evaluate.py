@@ -1,7 +1,7 @@
 """`evaluate` and `sweep`: plans of one net, compared on the same seeds."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -18,7 +18,7 @@ from restart_sampling.generation.drawing import NetDrawing, check_channels, clas
 from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.generation.seeds import as_integers, format_seeds
 from restart_sampling.sampling.net import Net
-from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.plan import Plan, as_plan
 
 _OPTIONS = ("classes", "guidance", "noise", "exact", "shape")  # of `NetDrawing`
 
@@ -179,8 +179,7 @@ def finished(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def _parse(plans: Plan | str | Sequence[Plan | str]) -> list[Plan]:
-    several = [plans] if isinstance(plans, Plan | str) else plans
-    return [Plan.parse(plan) if isinstance(plan, str) else plan for plan in several]
+    return [*map(as_plan, plans if isinstance(plans, Iterable) and not isinstance(plans, str) else [plans])]
 
 
 def _compare(

@@ -160,8 +160,7 @@ class Comparison:
             watch: is told what happens.
         """
         measured = {"detector": self.setup.about["detector"], "reference": self.setup.about["reference"]["sha256"]}
-        for row in rows:
-            self.ranks.agree({**row.about.get("run", {}), **measured})
+        self.ranks.agree(*({**row.about.get("run", {}), **measured} for row in rows))
         there = self.ranks.gather(there or {})[0]
         forgiving = replace(self, ranks=replace(self.ranks, forgiving=True))
         outcomes = []

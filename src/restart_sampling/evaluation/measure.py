@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -125,4 +126,5 @@ def make_reference(
         features.labels if features else None,
         collector.size(ranks.gather),
         classes if features and features.labels is not None else (),
+        Path(detector.name).name,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import atomic, check_ratio, stand_in
 from restart_sampling.evaluation.statistics import Statistics
 from restart_sampling.images.arrays import read_header
@@ -21,6 +21,7 @@ class Reference:
     Attributes:
         statistics: of the set.
         detector: identity of the detector; None in EDM's own files, which do not say.
+        detector_name: as its user wrote it, without folders; None in files that do not say.
         source: hash of the images; None likewise.
         features: float32 [N, d], for the metrics that need more than mean and covariance; None: not kept.
         labels: int64 [N]; None: no classes, or not kept.
@@ -35,14 +36,15 @@ class Reference:
     labels: Tensor | None = None
     size: tuple[int, int] | None = None
     classes: tuple[str, ...] = ()
+    detector_name: str | None = None
 
     @property
     def width(self) -> int:
         """Number of features of an image."""
         return len(self.statistics.mu)
 
-    def check_detector(self, identity: str) -> str | None:
-        """Makes sure that features of this detector may be compared with the reference.
+    def check_detector(self, identity: str, name: str) -> str | None:
+        """Makes sure that features of this detector, of this name, may be compared with the reference.
 
         Returns:
             A note for the user where the file does not say which detector it was made with.
@@ -53,9 +55,10 @@ class Reference:
         if self.detector is None:
             return "the reference does not say which detector made it (EDM's own files are made with inception)"
         if self.detector != identity:
+            named = f"'{shorten(self.detector_name)}', " if self.detector_name else ""
             raise InputError(
-                f"the reference was made with the detector {self.detector}, and this is {identity}; name that one by "
-                f"--detector, or make the reference again with this detector"
+                f"the reference was made with the detector {named}{self.detector}, and this is '{name}', {identity}; "
+                f"name that one by --detector, or make the reference again with this detector"
             )
         return None
 
@@ -67,11 +70,13 @@ _FORMS = {
     "images": ("iu", [0]),
     "size": ("iu", [1]),
     "detector": ("U", [0]),
+    "detector_name": ("U", [0]),
     "source": ("U", [0]),
     "features": ("f", [2]),
     "labels": ("iu", [1]),
     "classes": ("U", [1]),
 }
+_TEXTS = ("detector", "detector_name", "source")
 
 
 def save_reference(reference: Reference, path: Path) -> None:
@@ -88,7 +93,7 @@ def save_reference(reference: Reference, path: Path) -> None:
             arrays["labels"] = reference.labels.numpy()
             if reference.classes:
                 arrays["classes"] = np.array(reference.classes)
-    texts = {"detector": reference.detector, "source": reference.source}
+    texts = {key: getattr(reference, key) for key in _TEXTS}
     arrays |= {key: np.array(text) for key, text in texts.items() if text is not None}
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -157,8 +162,7 @@ def load_reference(path: Path) -> Reference:
     )
     return Reference(
         statistics,
-        detector=str(arrays["detector"]) if "detector" in arrays else None,
-        source=str(arrays["source"]) if "source" in arrays else None,
+        **{key: str(arrays[key]) for key in _TEXTS if key in arrays},
         features=None if features is None else torch.from_numpy(features.astype(np.float32)),
         labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
         size=None if size is None else (int(size[0]), int(size[1])),

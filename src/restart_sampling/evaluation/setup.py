@@ -101,9 +101,9 @@ def open_setup(
     metrics = [metric.strip() for metric in metrics.split(",")] if isinstance(metrics, str) else metrics
     check_metrics(metrics, reference)
     if detector_name == "inception":  # before it is downloaded
-        reference.check_detector(f"torchscript sha256 {INCEPTION_SHA256}")
+        reference.check_detector(f"torchscript sha256 {INCEPTION_SHA256}", detector_name)
     detector = load_detector(detector_name, device, trust=trust_detector)
-    note = reference.check_detector(detector.identity)
+    note = reference.check_detector(detector.identity, detector.name)
     about = {
         "detector": detector.identity,
         "detector_name": detector_name,

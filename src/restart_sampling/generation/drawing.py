@@ -30,7 +30,7 @@ from restart_sampling.sampling.edm_noise import EDMNoise
 from restart_sampling.sampling.follow import follow
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.noise import Noise
-from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.plan import Plan, as_plan
 from restart_sampling.sampling.process import VE
 from restart_sampling.sampling.sample import guidance_note, guidance_of, net_noise, net_path, network_evaluations
 from restart_sampling.sampling.solvers.protocol import Denoise, evaluate
@@ -203,7 +203,7 @@ class NetDrawing:
                 "'18 [3,2,0.06,0.30]', or a preset"
             )
         self.net = net
-        self.plan = Plan.parse(plan) if isinstance(plan, str) else plan
+        self.plan = as_plan(plan)
         self.path = net_path(net, self.plan)
         self.batch = BLOCK if batch is None else whole_number("batch_size", batch)
         self.pace = pace or own_pace(batch, exact)

@@ -4,9 +4,13 @@ One constructor for each prediction. Which one a network needs cannot be seen fr
 for the data gives noise, without an error.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
+from inspect import getclosurevars, unwrap
 from math import log, sqrt
+from types import FunctionType, MethodType
 from typing import Any, Literal, TypedDict, Unpack, assert_never
 
 import torch
@@ -232,7 +236,7 @@ class _Call:
         self.label_dim = whole_number("label_dim", label_dim)
         if self.label_dim < 0:
             raise InputError(f"label_dim is {label_dim}; give how many classes the network knows, 0 for none")
-        self.modules = dict(network.named_modules()) if isinstance(network, nn.Module) else {}
+        self.modules = _modules_in(network)
         self.dtype = dtype or weight.dtype
         if not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
             raise InputError(f"dtype is {dtype!r}; give one of real numbers, such as torch.float16, or None")
@@ -245,7 +249,7 @@ class _Call:
         if training := [name for name, module in self.modules.items() if module.training]:
             raise InputError(
                 f"the network{training[0] and f', its module {training[0]},'} is in training mode, in which dropout is "
-                f"random and batches matter; call the network's eval() first"
+                f"random and batches matter; call its eval() first"
             )
         dtype = torch.promote_types(self.dtype, torch.float32) if time.is_floating_point() else time.dtype
         # Copies, because a network may write into its input, and guidance calls two on the same.
@@ -271,6 +275,31 @@ class _Call:
             case low, high:
                 return clipped(net, low, high)
         raise InputError(f"clip is {self.clip!r}; give True for [-1, 1], a range (low, high), or False")
+
+
+def _modules_in(network: Network) -> dict[str, nn.Module]:
+    """Finds the modules of a network, or those that a function is seen to use, with the modules in them, by name."""
+    held: Mapping[str, Any]
+    match unwrap(network):
+        case nn.Module() as module:
+            held = {"": module}
+        case partial() as bound:
+            held = {"": bound.func, **{str(place): each for place, each in enumerate(bound.args)}, **bound.keywords}
+        case MethodType() as method:
+            held = {"": method.__self__}
+        case FunctionType() as function:
+            held = {}
+            with suppress(ValueError):  # a variable that is not set yet
+                variables = getclosurevars(function)
+                held = {**variables.globals, **variables.nonlocals}
+        case other:
+            held = getattr(other, "__dict__", {})
+    return {
+        f"{name}.{inner}".strip("."): module
+        for name, each in held.items()
+        if isinstance(each, nn.Module)
+        for inner, module in each.named_modules()
+    }
 
 
 def _levels(alphas_cumprod: Tensor | Sequence[float]) -> list[float]:

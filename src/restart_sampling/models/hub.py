@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from restart_sampling.base.errors import InputError, one_line, require_extra, shorten
+from restart_sampling.base.files import sha256
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.foreign import diffusers_folder
 
@@ -37,7 +38,7 @@ def fetch_model(source: str) -> Path:
 
     Raises:
         InputError: huggingface_hub is missing, there is no such repository, revision or file, no model that can be read
-            is in it, or it is not in the cache and the hub cannot be reached.
+            is in it, it is damaged, or it is not in the cache and the hub cannot be reached.
     """
     match = _SOURCE.fullmatch(source)
     if match is None:
@@ -54,7 +55,7 @@ def fetch_model(source: str) -> Path:
 
     with _told(source, repository, revision):
         if file is not None:
-            return Path(hf_hub_download(repository, file, revision=revision))
+            return _checked(Path(hf_hub_download(repository, file, revision=revision)))
         small = [*diffusers_folder.CONFIGS, PLAN]
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=small))
         places = [MODEL]
@@ -62,12 +63,20 @@ def fetch_model(source: str) -> Path:
             places += diffusers_folder.weights_of(folder)
         for place in places:
             try:
-                path = Path(hf_hub_download(repository, place, revision=folder.name))  # its name is that of the commit
+                path = _checked(Path(hf_hub_download(repository, place, revision=folder.name)))  # named by the commit
             except EntryNotFoundError as error:
                 missing = error
             else:
                 return path if place == MODEL else folder
         raise missing
+
+
+def _checked(path: Path) -> Path:
+    """Compares a file of the cache with the hub's SHA-256 of it, which the cache has as the name of a large file."""
+    kept = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", kept.name) and sha256(kept) != kept.name:
+        raise UnreadableError(f"{kept} is damaged, its SHA-256 is not its name; delete it, and use the model once more")
+    return path
 
 
 def in_repository(path: Path, name: str) -> Path | None:

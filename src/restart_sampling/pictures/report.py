@@ -48,7 +48,7 @@ def report(folder: str | Path, out: str | Path, paper: str | None = None) -> int
 
     Raises:
         InputError: the folder holds neither, the page is not named .html or cannot be written, or there is no such
-            setting.
+            setting, or no sweep to set beside it.
     """
     if Path(out).suffix.lower() not in (".html", ".htm"):
         raise InputError(f"the page would be {out}, and it is an HTML file; give a name that ends in .html")
@@ -56,6 +56,8 @@ def report(folder: str | Path, out: str | Path, paper: str | None = None) -> int
         raise InputError(f"the paper has no setting '{paper}'; give one of {', '.join(CHECKPOINTS)}")
     check_writable(Path(out))
     if (Path(folder) / RUN).exists():
+        if paper is not None:
+            raise InputError(f"the values of the paper ({paper}) are for a sweep, and {folder} is a run of tune")
         count, page = make_tune_report(Path(folder))
     else:
         results = read_sweep(Path(folder) / RESULTS)

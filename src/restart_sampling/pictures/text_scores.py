@@ -10,7 +10,7 @@ from matplotlib.patheffects import withStroke
 from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.published_text import PublishedText
 from restart_sampling.evaluation.results_file import SCORES, Result
-from restart_sampling.pictures.points import number
+from restart_sampling.pictures.points import count, number
 from restart_sampling.pictures.style import (
     SECONDARY,
     Style,
@@ -102,7 +102,7 @@ def _plot_ours(axes: Axes, ours: Sequence[Result], score: str, looks: Mapping[st
             markeredgecolor="white",
             markeredgewidth=0.4,
             zorder=3,
-            label=f"{sampler} (NFE {_span(int(number(each, 'nfe', least=1)) for each in own)})",
+            label=f"{sampler} (NFE {_span(count(each, 'nfe') for each in own)})",
         )
     _write_scales(axes, ours, score)
     return handles

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
@@ -130,15 +131,7 @@ class Plan:
         """
         plain, given, written = text.partition(" guidance=")
         plan = cls._parse(plain)
-        if not given:
-            return plan
-        try:
-            scale = float(written)
-        except ValueError:
-            scale = inf
-        if not isfinite(scale):
-            raise InputError(f"plan '{text}' has guidance={written}; give one finite scale, such as guidance=1.7")
-        return replace(plan, guidance=scale)
+        return replace(plan, guidance=read_scale(f"plan '{text}'", written)) if given else plan
 
     @property
     def with_guidance(self) -> str:
@@ -354,6 +347,31 @@ def _convert(setting: str) -> tuple[str, Any]:
         return key, _CONVERT[key](value)
     except ValueError:
         raise InputError(f"'{setting}' is not a number; write {key}=NUMBER") from None
+
+
+def as_plan(plan: Plan | str) -> Plan:
+    """Returns a plan, or the one that a text stands for.
+
+    Raises:
+        InputError: it is neither, or the text is not a plan.
+    """
+    if isinstance(plan, str):
+        return Plan.parse(plan)
+    if not isinstance(plan, Plan):
+        raise InputError(f"the plan is {plan!r}; give a Plan, or its text, such as '18 [3,2,0.06,0.30]'")
+    return plan
+
+
+def read_scale(where: str, written: str) -> float:
+    """Reads the guidance scale in the text of a plan or of a sampler.
+
+    Raises:
+        InputError: it is no finite number.
+    """
+    with suppress(ValueError):
+        if isfinite(scale := float(written)):
+            return scale
+    raise InputError(f"{where} has guidance={written}; give one finite scale, such as guidance=1.7")
 
 
 def split_plan(text: str) -> tuple[int, tuple[RestartInterval, ...], list[str]]:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any
@@ -17,7 +17,7 @@ from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.noise import GaussianNoise, Noise, PFGMppNoise, seed_list
 from restart_sampling.sampling.path import NoisePath, check_levels
-from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.plan import Plan, as_plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +47,17 @@ def sample(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int
         plan: the sampler, or its text; its levels are the net's own: sigma, or t of a flow.
         seeds: one for each sample, in [0, 2^63), in the order of the samples.
         shape: of one sample, without the batch.
-        **kwargs: the network's own, such as class labels [B]; passed to each call.
+        **kwargs: the network's own, passed to each call. The `class_labels` of a checkpoint (`load_model`) are class
+            numbers, int64 [B], or rows of weights from 0 to 1 [B, label_dim], one-hot as a rule. A network or function
+            of yours gets its keywords as they are: what they may be is for it to check.
 
     Returns:
         [B, *shape] at the plan's last level, float64 (float32 on MPS), on the net's device.
 
     Raises:
         InputError: the plan does not fit the net, or goes with a guidance scale, a seed is out of range or given twice,
-            the shape has no sizes, the net's answer is not like its state, or a sample is not finite.
+            the shape has no sizes, class labels do not fit the checkpoint or the seeds, the net's answer is not like
+            its state, or a sample is not finite.
     """
     seeds = seed_list(seeds)
     [last] = deque(steps(net, plan, seeds, shape, **kwargs), maxlen=1)
@@ -75,7 +78,7 @@ def steps(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int]
 
     Takes and raises what `sample` does, but does not look for values that are not finite.
     """
-    plan = Plan.parse(plan) if isinstance(plan, str) else plan
+    plan = as_plan(plan)
     path = net_path(net, plan)
     if plan.guidance is not None:
         raise InputError(
@@ -88,8 +91,24 @@ def steps(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int]
     if len(set(seeds)) < len(seeds):
         raise InputError("a seed is given twice; each seed makes one sample")
     shape = as_shape(shape)
+    if hasattr(net, "one_hot"):
+        _check_labels(net.one_hot, kwargs.get("class_labels"), len(seeds))
     noise = net_noise(net, seeds, plan.s_noise)
     return _steps(net, plan, path, noise, shape, kwargs)
+
+
+def _check_labels(one_hot: Callable[[Tensor | None], Tensor | None], labels: Any, count: int) -> None:
+    """Makes sure that class labels are those of so many samples, on the CPU, where `one_hot` looks at their values."""
+    rows = one_hot(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if rows is None:
+        return
+    if len(rows) != count:
+        raise InputError(f"class labels of {len(rows)} samples are given for {count} seeds; give one for each seed")
+    if not ((rows >= 0) & (rows <= 1)).all():
+        raise InputError(
+            f"class labels are rows of values from {rows.min():g} to {rows.max():g}; give one-hot rows, of values from "
+            f"0 to 1, or class numbers, int64 [B]"
+        )
 
 
 def as_shape(shape: Sequence[int]) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ PROMPTS = FOLDER / "prompts.csv"
 WEIGHTS = "weights.safetensors"
 
 
-def guidance_of(name: str) -> float:
+def usual_guidance(name: str) -> float:
     """The guidance scale of a pipeline where none is asked for."""
     return GUIDANCE if name == TINY else 7.5
 

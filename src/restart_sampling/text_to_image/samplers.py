@@ -4,11 +4,9 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from restart_sampling.base.numbers import is_finite
 from restart_sampling.base.strict_json import parse_json
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import RestartInterval, format_number
-from restart_sampling.sampling.plan import split_plan
+from restart_sampling.sampling.plan import read_scale, split_plan
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.text_to_image.intervals import as_lists
 from restart_sampling.text_to_image.presets import guidance_preset
@@ -138,7 +136,9 @@ class Sampler:
         if intervals and _NO_RESTARTS in pairs:
             raise InputError(f"sampler '{text}' has restart intervals and restart=null, which is none; leave one out")
         others = tuple(pair for pair in pairs if pair[0] != "guidance")
-        return cls(name, number, intervals, others, _scale(text, dict(pairs).get("guidance")))
+        written = dict(pairs).get("guidance")
+        guidance = None if written is None else read_scale(f"sampler '{text}'", written)
+        return cls(name, number, intervals, others, guidance)
 
     def __str__(self) -> str:
         settings = (f"{key}={value}" for key, value in self.settings)
@@ -160,20 +160,6 @@ class Sampler:
     def without_restarts(self) -> bool:
         """Whether it is a solver of our scheduler alone: `restart:25 restart=null solver=deis`."""
         return _NO_RESTARTS in self.settings
-
-
-def _scale(text: str, written: str | None) -> float | None:
-    """The guidance scale that a sampler's text has; None: it has none.
-
-    Raises:
-        InputError: it is no finite number.
-    """
-    if written is None:
-        return None
-    with suppress(ValueError):
-        if isfinite(scale := float(written)):
-            return scale
-    raise InputError(f"sampler '{text}' has guidance={written}; give a finite scale, such as guidance=4.2")
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.text_to_image.drawing import TextDrawing
+from restart_sampling.text_to_image.intervals import as_lists
 from restart_sampling.text_to_image.presets import guidance_preset, steps_preset
 from restart_sampling.text_to_image.samplers import Sampler, is_flow, restart_sampler
 from restart_sampling.tuning.budget import (
@@ -220,7 +221,7 @@ class TextSpace:
         steps: int,
         guidance: float | None = None,
     ) -> Sampler:
-        restarts = [[each.points, each.repeats, each.t_min, each.t_max] for each in intervals]
+        restarts = as_lists(intervals)
         own = {key: value for key, value in settings.items() if restarts or not key.startswith("restart_")}
         end = {} if self._flow else {"final_sigmas_type": "zero"}
         budget = {"restart_budget": "calls"} if restarts else {}

@@ -2,6 +2,7 @@
 
 import click
 
+from restart_sampling.cli import Group
 from restart_sampling.cli.text.coco import coco
 from restart_sampling.cli.text.compare import compare
 from restart_sampling.cli.text.generate import generate
@@ -10,7 +11,7 @@ from restart_sampling.cli.text.score import score
 from restart_sampling.cli.text.tune import tune
 
 
-@click.group()
+@click.group(cls=Group)
 def text() -> None:
     """Draw, compare and score images of prompts; tune a sampler."""
 

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import ProgressBar, json_option, print_json, print_settings
 
 RESOLUTION = 512
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("annotations", type=click.Path(path_type=Path))
 @click.option(
     "--out", required=True, metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Where to write."

@@ -13,6 +13,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import with_error
+from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
 from restart_sampling.cli.options import (
     DETECTOR_HELP,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100", "ddpm:200", "restart:30")
 
 
-@click.command()
+@click.command(cls=Command)
 @prompts_option
 @click.option(
     "--reference",

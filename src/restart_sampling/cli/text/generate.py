@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
@@ -37,7 +38,7 @@ from restart_sampling.cli.text.pipeline_options import (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--prompt", "prompt_texts", multiple=True, metavar="TEXT", help="What an image shows; may be repeated.")
 @prompts_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, or a file that ends in .zip.")

@@ -11,7 +11,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.options import as_one, read_list
-from restart_sampling.text_to_image.bundled import GUIDANCE, PROMPTS, TINY, guidance_of
+from restart_sampling.text_to_image.bundled import GUIDANCE, PROMPTS, TINY, usual_guidance
 
 if TYPE_CHECKING:
     import torch
@@ -134,7 +134,7 @@ class PipelineOptions:
             return guidance
         if sampler is not None and sampler.guidance is not None:
             return sampler.guidance
-        return guidance_of(self.model_name)
+        return usual_guidance(self.model_name)
 
     def captions(self, path: Path | None) -> Path:
         """Where the prompts are: the file of the user, or that of the pipeline.

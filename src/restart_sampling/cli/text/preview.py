@@ -10,6 +10,7 @@ import click
 
 from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import check_writable
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProgressBar,
     check_suffix,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 SAMPLERS = ("ddim:50", "ddpm:100", "heun:26", "restart")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--prompt", required=True, metavar="TEXT", help="Of all images.")
 @click.option(
     "--sampler",

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.numbers import with_error
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProcessOptions,
     ProgressBar,
@@ -22,7 +23,7 @@ from restart_sampling.cli.options import (
 from restart_sampling.cli.text.score_options import ScoreModels, describe_score, score_options
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("images", type=click.Path(path_type=Path))
 @click.option(
     "--prompts",
@@ -122,6 +123,6 @@ def score(
                 for name, loaded in scores.items():
                     value = with_error(result[f"{name}_score"], result[f"{name}_score_error"])
                     click.echo(f"{name} score  {value}  ({describe_score(loaded.about)})")
-            click.echo(f"results: {results}", err=True)
+            click.echo(f"results: {results.absolute()}", err=True)
             if as_json:
                 print_json(result)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.logbook import open_logbook
+from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     DETECTOR_HELP,
     ProcessOptions,
@@ -31,7 +32,7 @@ from restart_sampling.cli.tune_options import SearchOptions, read_nfes, search_o
 from restart_sampling.text_to_image.bundled import TINY
 
 
-@click.command()
+@click.command(cls=Command)
 @prompts_option
 @click.option(
     "--nfe", "nfe_text", required=True, metavar="NFE", help="Rows of the scheduler for an image, such as 25 or 20,25."
