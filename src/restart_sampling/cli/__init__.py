@@ -9,7 +9,7 @@ import time
 import warnings
 from _thread import interrupt_main, start_new_thread
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
@@ -137,9 +137,11 @@ def _tidy_end() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line. Bad input ends with one sentence on standard error and exit code 2."""
-    status = 130
-    with suppress(KeyboardInterrupt):  # before the first line of a command, and while the last one is said
+    # Before the first line of a command, and while the last one is said. No `suppress`: a second Ctrl-C can end that.
+    try:
         status = _run(arguments)
+    except KeyboardInterrupt:
+        status = 130
     sys.exit(status)
 
 
