@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
@@ -133,6 +134,15 @@ def test_names_that_are_not_utf_8(tmp_path):
     source = open_source(tmp_path)
     assert [name for name, _, _ in source] == ["caf\udce9/a.png", "dog/b.png"]
     assert source.where(0).isprintable()
+
+
+def test_a_file_of_a_folder_takes_no_more_memory_than_it_has_bytes(tmp_path):
+    source = open_source(write_folder(tmp_path, {"a.png": png(0)}))
+    tracemalloc.start()
+    source.raw(0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
