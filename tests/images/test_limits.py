@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
@@ -135,8 +136,18 @@ def test_names_that_are_not_utf_8(tmp_path):
     assert source.where(0).isprintable()
 
 
+def test_a_file_of_a_folder_takes_no_more_memory_than_it_has_bytes(tmp_path):
+    source = open_source(write_folder(tmp_path, {"a.png": png(0)}))
+    tracemalloc.start()
+    source.raw(0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_zips_of_every_compression(method, tmp_path):
+def test_zips_of_every_compression(method, tmp_path, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)  # of bytes, as if these files had more than 32 bits can count
     with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
         archive.comment = b"a comment"
         archive.writestr("b\\1.png", png(1))

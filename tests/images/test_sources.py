@@ -83,8 +83,9 @@ def test_every_kind_of_source_gives_the_same(name, prefix, tmp_path):
 )
 def test_labels_of_folders(names, folder, labels):
     assert root(names) == folder
-    found = folder_labels(names)
+    found, classes = folder_labels(names)
     assert (found if found is None else found.tolist()) == labels
+    assert len(classes) == (0 if labels is None else max(labels) + 1)
 
 
 @given(st.lists(st.text("ab/", min_size=1, max_size=6).map(lambda text: text + ".png"), min_size=1, unique=True))
@@ -92,13 +93,13 @@ def test_labels_are_dense_and_follow_the_order_of_the_folders(names):
     names = sorted(names)
     shared = root(names)
     assert all(name.startswith(shared) for name in names)
-    labels = folder_labels(names)
+    labels, classes = folder_labels(names)
     folders = [name[len(shared) :].rpartition("/")[0].split("/")[0] for name in names]
     if labels is None:
-        assert len(set(folders)) == 1
+        assert (len(set(folders)), classes) == (1, ())
     else:
         assert sorted(set(labels.tolist())) == list(range(len(set(folders))))
-        assert [sorted(set(folders))[label] for label in labels] == folders
+        assert [classes[label] for label in labels] == folders
 
 
 @pytest.mark.parametrize("name", ["images", "images.zip", "images.tar.gz"])

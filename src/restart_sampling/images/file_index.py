@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any, overload
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.images.decode import is_image
+from restart_sampling.images.decode import LOSSY, is_image
 
 _CACHE_KIB = 32 * 1024
 _ROWS = 1000  # names that are fetched at once
@@ -23,6 +23,7 @@ pragma cache_size = -{cache};
 create table file (name blob primary key, place blob, image integer) without rowid;
 create table image (number integer primary key, name blob, place blob);
 """
+# SQLite numbers the images itself, from 1, in the order in which they come.
 
 
 class FileIndex:
@@ -33,6 +34,7 @@ class FileIndex:
 
     Attributes:
         images: the names of the images (`is_image`), as a sequence.
+        lossy: whether one of them is of a lossy format (JPEG, WebP).
 
     Args:
         path: the source, for messages.
@@ -47,19 +49,22 @@ class FileIndex:
         weakref.finalize(self, self._database.close)
         self._lock = Lock()
         self._ahead: dict[int, tuple[str, bytes]] = {}
+        self.lossy = False
         name = ""
 
         def rows() -> Iterator[tuple[bytes, bytes, bool]]:
             nonlocal name
             for each, place in files:
                 name = posixpath.normpath(each)
-                yield _packed(name), place, is_image(name)
+                image = is_image(name)
+                self.lossy |= image and name.lower().endswith(LOSSY)
+                yield _packed(name), place, image
 
         try:
             self._database.executescript(_TABLES.format(cache=_CACHE_KIB))
             self._database.executemany("insert into file values (?, ?, ?)", rows())
             self._database.execute(
-                "insert into image select row_number() over (order by name) - 1, name, place from file where image"
+                "insert into image (name, place) select name, place from file where image order by name"
             )
         except sqlite3.IntegrityError:
             raise InputError(f"{path} holds {shorten(name, 200)} twice; pack each file once") from None
@@ -75,7 +80,7 @@ class FileIndex:
         number, ahead = int(number), self._ahead  # numpy's are none to SQLite
         if number not in ahead:
             end = number + (_AHEAD if number - 1 in ahead else 1)
-            rows = self.fetch("select number, name, place from image where number >= ? and number < ?", number, end)
+            rows = self.fetch("select number - 1, name, place from image where number > ? and number <= ?", number, end)
             ahead = self._ahead = {each: (_unpacked(name), place) for each, name, place in rows}
         if number not in ahead:
             raise IndexError(number)
@@ -117,10 +122,10 @@ class _Names(Sequence[str]):
             return [self[each] for each in range(len(self))[number]]
         # range knows negative numbers, and raises IndexError.
         place = int(range(len(self))[number])
-        return _unpacked(self._fetch("select name from image where number = ?", place)[0][0])
+        return _unpacked(self._fetch("select name from image where number = ?", place + 1)[0][0])
 
     def __iter__(self) -> Iterator[str]:
-        query = "select name from image where number >= ? order by number limit ?"
+        query = "select name from image where number > ? order by number limit ?"
         for start in range(0, len(self), _ROWS):
             yield from (_unpacked(name) for (name,) in self._fetch(query, start, _ROWS))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.images.decode import MAX_FILE, check_file, is_image
+from restart_sampling.images.decode import check_file, is_image
 from restart_sampling.images.file_index import FileIndex
 
 _MAX_VISITS = 100  # of one folder, along different links
@@ -28,8 +28,9 @@ class FolderFiles:
         path = self._folder / name
         try:
             with path.open("rb") as file:
-                check_file(os.fstat(file.fileno()).st_size, self._folder, name)
-                return file.read(MAX_FILE)
+                size = os.fstat(file.fileno()).st_size
+                check_file(size, self._folder, name)
+                return file.read(size)  # Python makes room for as many bytes as are asked for
         except OSError as error:
             raise InputError(f"{shorten(str(path), 300)} cannot be read ({error.strerror})") from error
 

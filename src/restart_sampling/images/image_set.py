@@ -86,7 +86,7 @@ class ImageSet:
             yield from in_order(threads, self._read, parts, ahead=self.workers + 1)
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
-        raws = [self.source.raw(index) for index in indices]
+        raws = [self.source.raw(index) for index in indices.tolist()]  # whose ints are found sooner than numpy's
         files = [raw for raw in raws if isinstance(raw, bytes)]
         batch = decode_alike(files) if len(files) == len(raws) else None
         if batch is not None and batch.shape[1:] == self.shape:

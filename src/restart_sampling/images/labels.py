@@ -30,31 +30,23 @@ def root(names: Sequence[str]) -> str:
     return first[: first.rfind("/", 0, shared) + 1]
 
 
-def folder_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """Lists the folders within the root, sorted: the classes 0, 1, ...; () where there is only one.
+def folder_labels(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Numbers the images by the folders within the root, the classes.
 
     Files beside those folders are a class too, whose name is empty, as in EDM.
 
     Args:
         names: sorted.
+
+    Returns:
+        int64 [N], and the sorted names of the folders; or None and () where there is only one.
     """
     start = len(root(names))
     folders = sorted({folder_of(name, start) for name in names})
-    return tuple(folders) if len(folders) > 1 else ()
-
-
-def folder_labels(names: Sequence[str]) -> np.ndarray | None:
-    """Numbers the images by `folder_classes`.
-
-    Args:
-        names: sorted.
-
-    Returns:
-        int64 [N], or None.
-    """
-    start = len(root(names))
-    numbers = {folder: number for number, folder in enumerate(folder_classes(names))}
-    return np.fromiter((numbers[folder_of(name, start)] for name in names), np.int64, len(names)) if numbers else None
+    if len(folders) == 1:
+        return None, ()
+    numbers = {folder: number for number, folder in enumerate(folders)}
+    return np.fromiter((numbers[folder_of(name, start)] for name in names), np.int64, len(names)), tuple(folders)
 
 
 def listed_labels(

@@ -14,12 +14,11 @@ from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.images.arrays import read_samples
 from restart_sampling.images.cifar import cifar_batches, read_cifar
 from restart_sampling.images.dataset_cards import as_names
-from restart_sampling.images.decode import LOSSY, SUFFIXES, Raw, decode, is_hidden
+from restart_sampling.images.decode import SUFFIXES, Raw, decode, is_hidden
 from restart_sampling.images.file_index import FileIndex
 from restart_sampling.images.folders import FolderFiles
 from restart_sampling.images.labels import (
     METADATA,
-    folder_classes,
     folder_labels,
     listed_labels,
     metadata_labels,
@@ -167,7 +166,7 @@ def _from_files(path: Path, files: Files) -> Source:
         names=names,
         labels=labels,
         raw=lambda number: files.read(*files.index.image(number)),
-        lossy=any(name.lower().endswith(LOSSY) for name in names),
+        lossy=files.index.lossy,
         classes=classes,
         left_out=left_out,
     )
@@ -244,7 +243,7 @@ def _labels(path: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray 
                 return found
     beside = any(name.endswith((".cls", ".json")) for name in files.index.others())
     stated = stated_classes(read, names, str(path)) if beside else None
-    return stated or (folder_labels(names), folder_classes(names))
+    return stated or folder_labels(names)
 
 
 def _read_manifest(path: Path, manifest: bytes) -> tuple[str, ...]:

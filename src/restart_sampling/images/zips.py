@@ -20,8 +20,8 @@ from restart_sampling.images.writers import new_entry
 _END = struct.Struct("<4s4H2LH")  # of the directory: signature, two disks, two counts, size, offset, length of comment
 _END64 = struct.Struct("<4sQ2H2L4Q")  # signature, its size, two versions, two disks, two counts, size, offset
 _LOCATOR64 = struct.Struct("<4sLQL")  # between the two
-_RECORD = struct.Struct("<4s4B4HL2L5H2L")  # of a file in the directory
-_LOCAL = struct.Struct("<4s2B4HL2L2H")  # before its content
+_RECORD = struct.Struct("<4s4x2H4x3L3H8xL")  # of a file in the directory; what nobody needs is left out
+_LOCAL = struct.Struct("<4s22x2H")  # before its content
 _PLACE = struct.Struct("<3QLHH")  # offset, packed and unpacked size, CRC-32, method, flags
 
 _ENCRYPTED, _UTF8 = 0x1, 0x800
@@ -117,7 +117,7 @@ class ZipFiles:
     def _packed(self, offset: int, size: int) -> bytes:
         with self._lock:
             self._file.seek(offset)
-            signature, *_, name, extra = _LOCAL.unpack(self._file.read(_LOCAL.size))
+            signature, name, extra = _LOCAL.unpack(self._file.read(_LOCAL.size))
             if signature != b"PK\3\4":
                 raise ValueError("no file begins there")
             self._file.seek(name + extra, os.SEEK_CUR)
@@ -137,15 +137,14 @@ def _entries(file: BinaryIO, length: int) -> Iterator[tuple[str, bytes]]:
     start, end, before = _directory(file, length)
     file.seek(start)
     while start < end:
-        signature, _, _, _, _, flags, method, _, _, checksum, packed, size, *lengths, offset = _RECORD.unpack(
-            file.read(_RECORD.size)
-        )
+        signature, flags, method, checksum, packed, size, *lengths, offset = _RECORD.unpack(file.read(_RECORD.size))
         if signature != b"PK\1\2":
             raise ValueError("its directory is damaged")
-        length, extra, comment, *_ = lengths
+        length, extra, comment = lengths
         text = file.read(length + extra + comment)
         start += _RECORD.size + length + extra + comment
-        size, packed, offset = _in_64_bits((size, packed, offset), text[length : length + extra])
+        if 0xFFFFFFFF in (size, packed, offset):
+            size, packed, offset = _in_64_bits((size, packed, offset), text[length : length + extra])
         name = text[:length].partition(b"\0")[0].decode("utf-8" if flags & _UTF8 else "cp437").replace("\\", "/")
         if name and not name.endswith("/"):
             yield name, _PLACE.pack(offset + before, packed, size, checksum, method, flags)
