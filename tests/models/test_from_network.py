@@ -231,6 +231,19 @@ class Holder:
     def __call__(self, x, t):
         return self.module(x, t)
 
+    @torch.no_grad()
+    def trained(self, x, t):
+        return self.module(x, t)
+
+    def averaged(self, x, t):
+        return self.average(x, t)
+
+
+class Parts(Holder, torch.nn.Module):
+    def __init__(self, module):
+        torch.nn.Module.__init__(self)
+        super().__init__(module)
+
 
 MODULE = Tiny()
 HOLDERS = {
@@ -240,7 +253,9 @@ HOLDERS = {
     "bound by name": ("net", lambda module: partial(lambda x, t, net: net(x, t), net=module)),
     "bound by place": ("0", lambda module: partial(lambda net, x, t: net(x, t), module)),
     "an object": ("module", Holder),
-    "a method": ("", lambda module: module.forward),
+    "a method": ("module", lambda module: Holder(module).trained),
+    "a module's forward": ("", lambda module: module.forward),
+    "a module's method": ("module", lambda module: Parts(module).trained),
 }
 
 
@@ -255,6 +270,25 @@ def test_a_module_that_a_function_is_seen_to_use_is_refused_in_training_mode(cas
             rs.sample(net, "2", [1], (3,))
     MODULE.eval()
     assert rs.sample(net, "2", [1], (3,)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("kind", [Holder, Parts])
+def test_what_an_object_holds_and_does_not_call_may_be_in_training(kind):
+    holder = kind(Tiny())
+    holder.average = Tiny().eval()
+    assert rs.sample(rs.from_eps(holder.averaged, LINEAR), "2", [1], (3,)).shape == (1, 3)
+    with pytest.raises(rs.InputError, match="its module module, is in training mode"):
+        rs.sample(rs.from_eps(holder.trained, LINEAR), "2", [1], (3,))
+
+
+def test_a_variable_counts_as_it_is_at_the_call():
+    module = Tiny()
+    net = rs.from_eps(lambda x, t: module(x, t), LINEAR)
+    module = Tiny().eval()
+    assert rs.sample(net, "2", [1], (3,)).shape == (1, 3)
+    module = Tiny()
+    with pytest.raises(rs.InputError, match="its module module, is in training mode"):
+        rs.sample(net, "2", [1], (3,))
 
 
 def test_a_function_with_a_variable_that_is_not_set_yet_is_a_network():

@@ -236,7 +236,8 @@ class _Call:
         self.label_dim = whole_number("label_dim", label_dim)
         if self.label_dim < 0:
             raise InputError(f"label_dim is {label_dim}; give how many classes the network knows, 0 for none")
-        self.modules = _modules_in(network)
+        self._held: dict[str, nn.Module] = {}
+        self._modules: dict[str, nn.Module] = {}
         self.dtype = dtype or weight.dtype
         if not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
             raise InputError(f"dtype is {dtype!r}; give one of real numbers, such as torch.float16, or None")
@@ -246,7 +247,9 @@ class _Call:
 
     def __call__(self, x: Tensor, time: Tensor, /, **kwargs: Any) -> Tensor:
         """Returns the answer in x's dtype. Times that are floats have float32 at least: float16 has no 999.25."""
-        if training := [name for name, module in self.modules.items() if module.training]:
+        if (held := _held(self.network)) != self._held:  # a variable may have got another value
+            self._held, self._modules = held, _parts(held)
+        if training := [name for name, module in self._modules.items() if module.training]:
             raise InputError(
                 f"the network{training[0] and f', its module {training[0]},'} is in training mode, in which dropout is "
                 f"random and batches matter; call its eval() first"
@@ -277,28 +280,34 @@ class _Call:
         raise InputError(f"clip is {self.clip!r}; give True for [-1, 1], a range (low, high), or False")
 
 
-def _modules_in(network: Network) -> dict[str, nn.Module]:
-    """Finds the modules of a network, or those that a function is seen to use, with the modules in them, by name."""
+def _held(network: Network) -> dict[str, nn.Module]:
+    """Returns the modules that a network is, or that a function is seen to use, by name."""
     held: Mapping[str, Any]
-    match unwrap(network):
+    match unwrap(network) if isinstance(network, FunctionType) else network:
         case nn.Module() as module:
             held = {"": module}
         case partial() as bound:
             held = {"": bound.func, **{str(place): each for place, each in enumerate(bound.args)}, **bound.keywords}
-        case MethodType() as method:
-            held = {"": method.__self__}
+        case MethodType(__name__="forward", __self__=nn.Module() as module):
+            held = {"": module}
         case FunctionType() as function:
             held = {}
             with suppress(ValueError):  # a variable that is not set yet
                 variables = getclosurevars(function)
                 held = {**variables.globals, **variables.nonlocals}
-        case other:
-            held = getattr(other, "__dict__", {})
+        case other:  # an object, which may hold networks that its call does not use, such as one that is trained
+            method = other if isinstance(other, MethodType) else MethodType(type(other).__call__, other)
+            own = getattr(method.__self__, "__dict__", {})
+            own = {**own, **own.get("_modules", {})}
+            code = getattr(unwrap(method.__func__), "__code__", None)
+            held = {name: own[name] for name in code.co_names if name in own} if code else {}
+    return {name: each for name, each in held.items() if isinstance(each, nn.Module)}
+
+
+def _parts(held: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Lists modules with all modules in them, by name."""
     return {
-        f"{name}.{inner}".strip("."): module
-        for name, each in held.items()
-        if isinstance(each, nn.Module)
-        for inner, module in each.named_modules()
+        f"{name}.{inner}".strip("."): module for name, each in held.items() for inner, module in each.named_modules()
     }
 
 
