@@ -195,8 +195,21 @@ def test_a_run_polishes_between_search_and_race(tmp_path):
     polished = {key.plan: each for key, each in found if each.stage == "polish"}
     assert {key.seeds for key, each in found if each.stage == "polish"} == {(0, 60)}
     assert all(5 - each.nfe in (0, 1) for each in polished.values())
-    assert any("polish: of the best plans, 1 generations" in text for text in said), said
+    assert any("polish: of the best plans, 1 generation of" in text for text in said), said
     raced = {key.plan for key, each in found if each.stage == "race"}
     assert any(Plan.parse(plan).own_levels and plan in polished for plan in raced)
     evidence = json.loads((tmp_path / "run/plan-5.json").read_text())["evidence"]
     assert evidence["cost"]["trials"] == 30
+
+
+def test_a_flow_with_one_level_between_its_first_and_0():
+    space = Space(NETS["a flow"], 4)
+    assert space.numbers("2") is None
+    text = "2 [2,1,0.3,0.8] solver=euler sigma_min=0.3"
+    numbers = space.numbers(text)
+    assert numbers.count == 3  # the level, the width and s_noise
+    moved = Plan.parse(numbers.moved([-1, 0, 0]))
+    first, level, end = moved.own_levels
+    assert (first, end) == (1, 0)
+    assert 0.2 < level < 0.3
+    assert moved.intervals[0].t_min == level

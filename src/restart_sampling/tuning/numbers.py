@@ -116,7 +116,8 @@ class PlanNumbers:
         places = np.log([ratio(level) for level in self._levels[self._fixed :]])
         count = len(places)
         steps = np.interp(range(count), np.linspace(0, count - 1, self._knots), moves)
-        moved = np.clip(places + SPACING * np.abs(np.gradient(places)) * steps, low, high)
+        gaps = np.abs(np.gradient(places)) if count > 1 else 1.0  # one level has no next one
+        moved = np.clip(places + SPACING * gaps * steps, low, high)
         levels = [self.net.process.level(exp(place)) for place in sorted(moved.tolist(), reverse=True)]
         inside = [min(max(level, self.limits[0]), self.limits[1]) for level in levels]
         return [*self._levels[: self._fixed], *inside, 0.0]

@@ -165,10 +165,12 @@ class Space:
         return net_path(self.net, plan), plan.solver, plan.restart_solver or plan.solver, plan.s_noise, plan.guidance
 
     def numbers(self, text: str) -> Numbers | None:
-        """Returns the numbers of a plan, which can be moved; its evaluations stay."""
+        """Returns the numbers of a plan, which can be moved; its evaluations stay. None: there are too few."""
         plan = Plan.parse_found(text)
         scales = (1.0, 1.0) if self.guidance is None else scale_range(self.guidance)
         own = PlanNumbers(self.net, plan, self._limits, scales)
+        if own.count < 2:  # such as the one level of a flow between its first and 0, which CMA-ES cannot move
+            return None
         nfe = net_path(self.net, plan).nfe(*plan.solvers)
 
         def moved(moves: Sequence[float]) -> str:

@@ -158,7 +158,10 @@ class Stages:
         if not self._generations:
             return []
         self._kept("searched", begun(self.study) if self.study else 0)
-        self._say("polish", f"of the best plans, {self._generations} generations of {POPULATION}")
+        self._say(
+            "polish",
+            f"of the best plans, {self._generations} generation{'s' * (self._generations > 1)} of {POPULATION}",
+        )
         return polish(
             self.space,
             self.bench,
