@@ -3,7 +3,7 @@
 import json
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf
 from threading import Barrier
@@ -19,7 +19,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
 from restart_sampling.tuning import stages
-from restart_sampling.tuning.bench import Bench, read_measured
+from restart_sampling.tuning.bench import Bench, Key, read_measured
 from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.numbers import KNOTS
 from restart_sampling.tuning.objective import OfSamples
@@ -239,8 +239,9 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
     assert seeds == range(first.start, second.stop)
     known = {key.plan: each.value for key, each in bench.found.items() if key.seeds == (second.start, second.stop)}
     assert found == sorted(found, key=known.__getitem__)
-    usual = min(made._usual(first, second), key=known.__getitem__)
-    assert usual in found
+    usual, *others = made._usual(first, second)
+    assert {usual, *others} <= {*found}
+    assert known[usual] == min(map(known.__getitem__, [usual, *others]))
     assert {plan for plan in found if plan not in space.usual()}
     # The limits are those of the best usual plan, each by its own seeds.
     own = {range(*key.seeds): each for key, each in bench.found.items() if key.plan == usual and key.groups == 0}
@@ -259,5 +260,14 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
     made = run(minutes=9)
     assert begun(study) == 100
     assert not seen["polish"][2]["until"]()
+    assert not made._is_over(0)
+    made.clock.spent = 540 - made._later(made.sizes) - made._polished() / 2  # the search leaves time for the polish
+    assert made._is_over(0)
+    assert not seen["polish"][2]["until"]()
     made.clock.spent = 540
     assert seen["polish"][2]["until"]()
+    # What is beyond the limits is not told as the best so far.
+    for recall, told in ((0.5, False), (1.0, True)):
+        score = Score((0.0,), (), {"recall": recall, "recall_error": 0.01})
+        made._take(Key("6", (second.start, second.stop), 1, 0, False), replace(own[second], scores={"given": score}))
+        assert (made._best[1] == "6") == told

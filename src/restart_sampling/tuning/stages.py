@@ -102,7 +102,7 @@ class Stages:
         """
         first, second, third, last = self.settings.seeds
         usual = self._usual(first, second)
-        self.limits, self._best = Limits.of(self.bench, usual[0], first, second), (inf, "")
+        self.limits = Limits.of(self.bench, usual[0], first, second)
         for key, result in self.bench.found.items():
             if self.nfe - result.nfe in (0, 1):
                 self._take(key, result)
