@@ -291,6 +291,15 @@ def test_a_variable_counts_as_it_is_at_the_call():
         rs.sample(net, "2", [1], (3,))
 
 
+def test_of_several_networks_that_a_function_names_one_may_be_in_training():
+    module, average = Tiny(), Tiny().eval()
+    net = rs.from_eps(lambda x, t: (average if average else module)(x, t), LINEAR)
+    assert rs.sample(net, "2", [1], (3,)).shape == (1, 3)
+    average.train()
+    with pytest.raises(rs.InputError, match="is in training mode"):
+        rs.sample(net, "2", [1], (3,))
+
+
 def test_a_function_with_a_variable_that_is_not_set_yet_is_a_network():
     net = rs.from_eps(lambda x, t: later(x, t), LINEAR)
     later = Tiny().eval()

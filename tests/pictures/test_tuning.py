@@ -60,7 +60,7 @@ def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_
     }
     evidence = {"verdict": "told `so`", "usual": USUAL, "better": True, "scores": scores}
     evidence |= {"gain": {"a": {"relative": -0.2}, "b": {"relative": -0.1}}}
-    evidence["cost"] = {"importances": {}, "evaluations": 1_234_567, "seconds": 61.7, "trials": 0}
+    evidence["cost"] = {"importances": {}, "evaluations": 1_234_567, "seconds": 61.7, "trials": 0, "polished": 7}
     plan = {"format": PLAN_FORMAT, "nfe": 19, "plan": FOUND, "evidence": evidence, "device": "1 x cpu"}
     (tmp_path / "plan-19.json").write_text(json.dumps(plan))
     (tmp_path / "run.json").write_text(json.dumps({"format": "restart-sampling-tune/1", "model": "m"}))
@@ -68,6 +68,7 @@ def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_
     assert count == 1
     assert "Restart (heun). Better than the best usual plan, which is ODE (heun): -20.0% by a, -10.0% by b." in page
     assert "1,234,567 evaluations, 62 seconds" in page
+    assert "0 plans searched, 7 polished." in page
     assert page.count("-0.05 ± 0") == 2
     for verdict in ({}, {"verdict": 3}):
         damaged = {key: value for key, value in evidence.items() if key != "verdict"} | verdict

@@ -1,11 +1,13 @@
 """The polish: the numbers of good plans are improved, and nothing else changes."""
 
 import json
+import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf
 from threading import Barrier
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +18,15 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
-from restart_sampling.tuning.bench import Bench, read_measured
+from restart_sampling.tuning import stages
+from restart_sampling.tuning.bench import Bench, Key, read_measured
 from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.numbers import KNOTS
 from restart_sampling.tuning.objective import OfSamples
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.score import Score
+from restart_sampling.tuning.search import begun, open_study
+from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import Space
 
 BETAS = torch.linspace(1e-4, 0.02, 1000)
@@ -199,7 +204,73 @@ def test_a_run_polishes_between_search_and_race(tmp_path):
     raced = {key.plan for key, each in found if each.stage == "race"}
     assert any(Plan.parse(plan).own_levels and plan in polished for plan in raced)
     evidence = json.loads((tmp_path / "run/plan-5.json").read_text())["evidence"]
-    assert evidence["cost"]["trials"] == 30
+    assert (evidence["cost"]["trials"], evidence["cost"]["polished"]) == (30, len(polished))
+
+
+def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_race(tmp_path, monkeypatch):
+    seen = {}
+
+    def polished(space, bench, found, seeds, **asked):
+        seen["polish"] = (list(found), seeds, asked)
+        return [next(text for text in found if text in space.usual()), "5 solver=deis grid=70/20/7/2/0.05/0"]
+
+    def raced(bench, plans, seeds):
+        seen.setdefault("race", plans)
+        return list(plans)
+
+    monkeypatch.setattr(stages, "polish", polished)
+    monkeypatch.setattr(stages, "race", raced)
+    monkeypatch.setattr(stages, "judge", lambda *scores: SimpleNamespace(text=""))
+    # The worst samplers by text are the best ones, so that no list is in order by itself.
+    value = lambda plan: 1 / (1 + zlib.crc32(str(plan).encode()))  # noqa: E731
+    bench = Bench(Given(value, 6), one(), tmp_path / "measured.jsonl")
+    space, sizes = Space(NETS["any level"], 6), {"images": 20, "race": 80, "confirm": 20}
+    study = open_study(tmp_path / "trials.journal", "NFE 6")
+
+    def run(**asked):
+        settings = Settings(**{"minutes": inf, **sizes, **asked})
+        made = stages.Stages(space, bench, study, settings, tmp_path, lambda text: None)
+        made.run()
+        return made
+
+    made = run(trials=40)
+    found, seeds, asked = seen["polish"]
+    first, second, *_ = made.settings.seeds
+    assert seeds == range(first.start, second.stop)
+    known = {key.plan: each.value for key, each in bench.found.items() if key.seeds == (second.start, second.stop)}
+    assert found == sorted(found, key=known.__getitem__)
+    usual, *others = made._usual(first, second)
+    assert {usual, *others} <= {*found}
+    assert known[usual] == min(map(known.__getitem__, [usual, *others]))
+    assert {plan for plan in found if plan not in space.usual()}
+    # The limits are those of the best usual plan, each by its own seeds.
+    own = {range(*key.seeds): each for key, each in bench.found.items() if key.plan == usual and key.groups == 0}
+    assert made.limits.known == {part: own[part] for part in (first, second)}
+    assert asked["limits"].known == {seeds: own[seeds]}
+    # Two of five parts of the search are the polish's: 40 trials of 20 images, of which a third has 40 more.
+    assert asked["generations"] == int(2 / 3 * 40 * 20 * (1 + 2 / 3) / (POPULATION * 60)) == 1
+    assert not asked["until"]()
+    assert seen["race"][0] == "5 solver=deis grid=70/20/7/2/0.05/0"
+    assert usual not in seen["race"]  # it has a race of its own
+    # A start of other trials or minutes has a polish of its own; one of the same ends its search where the first did.
+    run(trials=100)
+    assert seen["polish"][2]["generations"] == 4
+    assert study.user_attrs["searched in inf minutes, 100 trials"] == begun(study) == 100
+    study.set_user_attr("searched in 9 minutes, None trials", 100)
+    made = run(minutes=9)
+    assert begun(study) == 100
+    assert not seen["polish"][2]["until"]()
+    assert not made._is_over(0)
+    made.clock.spent = 540 - made._later(made.sizes) - made._polished() / 2  # the search leaves time for the polish
+    assert made._is_over(0)
+    assert not seen["polish"][2]["until"]()
+    made.clock.spent = 540
+    assert seen["polish"][2]["until"]()
+    # What is beyond the limits is not told as the best so far.
+    for recall, told in ((0.5, False), (1.0, True)):
+        score = Score((0.0,), (), {"recall": recall, "recall_error": 0.01})
+        made._take(Key("6", (second.start, second.stop), 1, 0, False), replace(own[second], scores={"given": score}))
+        assert (made._best[1] == "6") == told
 
 
 def test_a_flow_with_one_level_between_its_first_and_0():

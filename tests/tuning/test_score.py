@@ -12,6 +12,7 @@ import restart_sampling as rs
 from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.statistics import Statistics
+from restart_sampling.tuning import objective
 from restart_sampling.tuning.bench import Measured
 from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.objective import CLIP_SCORE, _more, _recall
@@ -193,6 +194,15 @@ def test_the_error_of_the_recall_of_few_images_says_how_it_scatters():
     ]
     scatter = np.std([each["recall"] for each in found])
     assert np.mean([each["recall_error"] for each in found]) == pytest.approx(scatter, rel=0.3)
+
+
+def test_recall_of_a_trial_has_as_many_images_of_the_reference_as_are_affordable(monkeypatch):
+    real, drawn = torch.randn(130, 4, generator=torch.Generator().manual_seed(0)).split([100, 30])
+    for most, used in ((5000, 100), (40, 34)):  # each third of 100
+        monkeypatch.setattr(objective, "NEIGHBOURS", most)
+        found = _recall(Features(drawn, None), reference_of(real), real.device)
+        share = found["recall"] * (1 - found["recall"])
+        assert found["recall_error"] ** 2 / share == pytest.approx(1 / used + 1 / 60)
 
 
 def result(value=0.3, clip=None, **metrics):

@@ -237,7 +237,7 @@ class _Call:
         if self.label_dim < 0:
             raise InputError(f"label_dim is {label_dim}; give how many classes the network knows, 0 for none")
         self._held: dict[str, nn.Module] = {}
-        self._modules: dict[str, nn.Module] = {}
+        self._parts: list[dict[str, nn.Module]] = []
         self.dtype = dtype or weight.dtype
         if not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
             raise InputError(f"dtype is {dtype!r}; give one of real numbers, such as torch.float16, or None")
@@ -248,10 +248,12 @@ class _Call:
     def __call__(self, x: Tensor, time: Tensor, /, **kwargs: Any) -> Tensor:
         """Returns the answer in x's dtype. Times that are floats have float32 at least: float16 has no 999.25."""
         if (held := _held(self.network)) != self._held:  # a variable may have got another value
-            self._held, self._modules = held, _parts(held)
-        if training := [name for name, module in self._modules.items() if module.training]:
+            self._held, self._parts = held, [_parts(*each) for each in held.items()]
+        training = [[name for name, module in parts.items() if module.training] for parts in self._parts]
+        if training and all(training):  # of several networks, such as one and its average, a call may use one
+            name = training[0][0]
             raise InputError(
-                f"the network{training[0] and f', its module {training[0]},'} is in training mode, in which dropout is "
+                f"the network{name and f', its module {name},'} is in training mode, in which dropout is "
                 f"random and batches matter; call its eval() first"
             )
         dtype = torch.promote_types(self.dtype, torch.float32) if time.is_floating_point() else time.dtype
@@ -304,11 +306,9 @@ def _held(network: Network) -> dict[str, nn.Module]:
     return {name: each for name, each in held.items() if isinstance(each, nn.Module)}
 
 
-def _parts(held: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Lists modules with all modules in them, by name."""
-    return {
-        f"{name}.{inner}".strip("."): module for name, each in held.items() for inner, module in each.named_modules()
-    }
+def _parts(name: str, module: nn.Module) -> dict[str, nn.Module]:
+    """Lists a module with all modules in it, by name."""
+    return {f"{name}.{inner}".strip("."): each for inner, each in module.named_modules()}
 
 
 def _levels(alphas_cumprod: Tensor | Sequence[float]) -> list[float]:

@@ -91,7 +91,7 @@ class Settings:
 
         A compiled network fills up a batch that is not whole: 600 images in batches of 500 take as long as 1,000.
         """
-        counts = (self.images, 2 * self.images, self.race // ROUNDS, BLOCKS * self.confirm)
+        counts = (self.images, 2 * self.images, 3 * self.images, self.race // ROUNDS, BLOCKS * self.confirm)
 
         def filled(size: int) -> float:
             return sum(ceil(count / size) * size / count for count in counts)

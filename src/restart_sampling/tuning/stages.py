@@ -102,7 +102,7 @@ class Stages:
         """
         first, second, third, last = self.settings.seeds
         usual = self._usual(first, second)
-        self.limits, self._best = Limits.of(self.bench, usual[0], first, second), (inf, "")
+        self.limits = Limits.of(self.bench, usual[0], first, second)
         for key, result in self.bench.found.items():
             if self.nfe - result.nfe in (0, 1):
                 self._take(key, result)
@@ -188,9 +188,10 @@ class Stages:
     def cost(self) -> dict[str, Any]:
         """Returns JSON: what the search took, and what mattered in it."""
         seconds, evaluations = self.bench.seconds(self.nfe), self.bench.evaluations(self.nfe)
+        polished = sum(each.stage == "polish" and self.nfe - each.nfe in (0, 1) for each in self.bench.found.values())
         own: dict[str, Any] = {}
         if self.study:
-            own = {"trials": begun(self.study), "importances": importances(self.study)}
+            own = {"trials": begun(self.study), "polished": polished, "importances": importances(self.study)}
         spent = {"evaluations": evaluations, "seconds": round(seconds, 1), "processes": self.bench.ranks.size}
         spent |= {f"{stage}_images": size for stage, size in self.sizes._asdict().items()}
         return spent | self.bench.ranks.gather(own)[0]
