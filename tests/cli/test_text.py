@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from arguments import instead
 from copies import TORCHRUN, start
 from restart_sampling.base.numbers import with_error
 from restart_sampling.evaluation import aesthetic
@@ -18,7 +19,6 @@ from restart_sampling.evaluation.clip import ClipScore, load_clip, preprocess
 from restart_sampling.evaluation.results_file import read_results
 from restart_sampling.images.image_set import read_images
 from tiny_clip import clip_folder
-from words import instead
 
 PROMPTS = ["a cat", "two dogs, running", 'a "red" bus', "the sea", "x", "rain", "an old man &amp; his dog"]
 SIZES = [(40, 40), (33, 57), (64, 41), (32, 32), (90, 35), (31, 31), (48, 64)]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from arguments import instead
 from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.numbers import rounded_to, with_error
 from restart_sampling.comparison.published import NOTES
@@ -21,7 +22,6 @@ from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.sampling.solvers.single_step import Heun
 from sweeps import PLANS, SWEEP, lines, plans_file
 from tiny_model import tiny_model_file
-from words import instead
 
 TIMES = {"seconds", "time"}
 OUT = Path("out")

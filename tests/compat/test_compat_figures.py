@@ -19,7 +19,7 @@ from old_files import (
     words,
 )
 
-from words import instead
+from arguments import instead
 
 
 def figure(run, arguments) -> dict:

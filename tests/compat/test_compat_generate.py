@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from old_files import BATCH, FILES, SEEDS, check_images, generate, images, tree, without
 
-from words import instead
+from arguments import instead
 
 KINDS = ("", ".zip")
 OWN = ("device", "versions", "complete", "model", "classes")

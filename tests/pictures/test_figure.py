@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from arguments import instead
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.figure import figure
 from restart_sampling.comparison.comparable import read_sweep
@@ -27,7 +28,6 @@ from restart_sampling.pictures.points import (
 from restart_sampling.pictures.style import WIDTH, log_scale, stacked, style, styles, ticks_at
 from restart_sampling.sampling.plan import Plan
 from sweeps import made_up, result, results_file
-from words import instead
 
 SDE, ODE, RESTART = "SDE (heun, churn)", "ODE (heun)", "Restart (heun)"
 

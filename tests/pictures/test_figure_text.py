@@ -2,13 +2,13 @@
 
 import pytest
 
+from arguments import instead
 from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.comparable import read_text_rows
 from restart_sampling.comparison.published_text import published_text
 from restart_sampling.pictures.kinds import plot
 from restart_sampling.pictures.style import WIDTH
 from sweeps import result, results_file
-from words import instead
 
 FAMILIES = {"ddim": "ODE", "heun": "ODE", "dpmpp": "ODE", "ddpm": "SDE", "restart": "Restart"}
 SCORES = ("clip", "aesthetic")

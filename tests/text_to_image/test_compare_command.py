@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from arguments import instead
 from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.numbers import with_error
 from restart_sampling.base.ranks import Ranks
@@ -24,7 +25,6 @@ from restart_sampling.images.prompts import write_prompts
 from restart_sampling.text_to_image.samplers import Sampler
 from tiny import detector_file, pictures
 from tiny_clip import clip_folder
-from words import instead
 
 TIMES = {"seconds", "time", "drawn", "device"}
 RESULTS = Path("table/results.jsonl")

@@ -14,6 +14,7 @@ import torch
 from test_compare_command import made  # noqa: F401  a fixture
 
 import restart_sampling as rs
+from arguments import instead
 from drawn_trial import Drawn
 from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation.clip import ClipScore, load_clip, prepare_images
@@ -27,7 +28,6 @@ from restart_sampling.tuning.search import open_study
 from restart_sampling.tuning.text_run import Again, TextRun
 from restart_sampling.tuning.text_space import TextSpace
 from tiny import detector_file
-from words import instead
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MEASURED = Path("run/measured.jsonl")

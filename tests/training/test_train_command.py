@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import restart_sampling as rs
+from arguments import instead
 from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
 from restart_sampling.images.image_set import read_images
-from words import instead
 
 TINY = (
     "--channels",

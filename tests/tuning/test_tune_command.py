@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
+from arguments import instead
 from copies import TORCHRUN, start
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.detectors import load_detector
@@ -21,7 +22,6 @@ from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning import objective, space
 from tiny import detector_file, image_folder, pictures
-from words import instead
 
 TUNE = (
     *("tune", "--model", "tiny.safetensors", "--reference", "ref.npz", "--detector", "tiny.pt", "--nfe", "4"),
