@@ -7,7 +7,10 @@ import pytest
 from restart_sampling.base.errors import InputError
 from restart_sampling.pictures.restart_map import plot_map, plot_maps
 from restart_sampling.pictures.tune_report import make_tune_report
+from restart_sampling.pictures.tuning import plot_trials
 from restart_sampling.sampling.plan import PLAN_FORMAT
+from restart_sampling.tuning.bench import Key, Measured
+from restart_sampling.tuning.score import Score
 
 USUAL, FOUND = "18", "16 [3,2,0.3,1.1]"
 
@@ -26,6 +29,21 @@ def test_the_map_tells_gains_apart_beside_harm_that_is_a_hundred_times_larger():
     assert [texts[text].get_fontweight() for text in ("-489", "+1.1", "+4.8")] == ["bold", "normal", "bold"]
     assert texts["-489"].get_color() == "white"
     assert bar.get_xlabel().endswith("(numbers: in hundredths)")  # a file of before 0.2.0 names no detector
+
+
+def test_plans_of_the_polish_are_named_so_also_where_no_trial_went_on():
+    def measured(stage, plan, seeds, value):
+        return Key(plan, seeds, 1, 0, False), Measured(stage, 10, {"tiny": Score((value,))}, "", 1.0)
+
+    usual, trial, polished = measured("usual", "9", (0, 20), 2.0), measured("search", "10", (0, 20), 3.0), "10 rho=6"
+    results = dict([usual, trial, measured("polish", polished, (0, 60), 1.0)])
+    (axes,) = plot_trials(results, 10).axes
+    dots = {dots.get_label(): dots.get_offsets().tolist() for dots in axes.collections}
+    assert dots == {"first seeds": [[1, 3]], "both, polished plans": [[2, 1]]}
+    results |= dict([measured("search", "10", (20, 60), 2.5)])
+    (axes,) = plot_trials(results, 10).axes
+    dots = {dots.get_label(): dots.get_offsets().tolist() for dots in axes.collections}
+    assert dots["second seeds, good plans"] == [[1, 2.5]]
 
 
 def test_maps_of_several_models_have_one_scale():

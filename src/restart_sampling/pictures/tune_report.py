@@ -61,7 +61,8 @@ def _parts(folder: Path, content: Mapping[str, Any], results: Mapping[Key, Measu
     if "scores" not in evidence:  # of the grid alone
         return {"figures": figures, "rows": []}
     captions = {
-        "trials": "Plans of search and polish, in order; lines: the best so far, and dashed the best usual plan.",
+        "trials": "Plans of search and polish, in order, with those that recall rules out; lines: the lowest so far, "
+        "and dashed the best usual plan.",
         "paths": "Noise paths of the plans that were confirmed, the best usual one on top.",
         "importances": "What decides whether a plan is among the best, over all plans that were searched.",
     }

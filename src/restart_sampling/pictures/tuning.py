@@ -30,11 +30,17 @@ def plot_trials(results: Mapping[Key, Measured], nfe: int) -> Figure:
     own = {key: each for key, each in results.items() if nfe - each.nfe in (0, 1) and each.scores}
     searched = {key: each for key, each in own.items() if each.stage in ("search", "polish")}
     order = list(dict.fromkeys(key.plan for key in searched))
-    series = sorted({(each.stage != "search", key.seeds) for key, each in searched.items()})
+
+    def seeds_of(stage: str) -> list[tuple[int, int]]:
+        return sorted({key.seeds for key, each in searched.items() if each.stage == stage})
+
+    series = [
+        *zip(seeds_of("search"), (SECONDARY, _ONE), ("first seeds", "second seeds, good plans"), strict=False),
+        *((seeds, _OTHER, "both, polished plans") for seeds in seeds_of("polish")),
+    ]
     figure, (axes,) = stacked(1, 2.2)
     handles: list[Artist] = []
-    titles = ("first seeds", "second seeds, good plans", "both, polished plans")
-    for (_, seeds), colour, title in zip(series, (SECONDARY, _ONE, _OTHER), titles, strict=False):
+    for seeds, colour, title in series:
         values = {key.plan: each.value for key, each in searched.items() if key.seeds == seeds}
         usual = [each.value for key, each in own.items() if key.seeds == seeds and each.stage == "usual"]
         places = [order.index(plan) + 1 for plan in values]
