@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from itertools import accumulate
-from math import inf
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -41,12 +40,13 @@ def plot_trials(results: Mapping[Key, Measured], nfe: int) -> Figure:
     figure, (axes,) = stacked(1, 2.2)
     handles: list[Artist] = []
     for seeds, colour, title in series:
-        values = {key.plan: each.value for key, each in searched.items() if key.seeds == seeds}
+        # Sorted, as the polish begins with plans of the search.
+        shown = sorted((order.index(key.plan) + 1, each.value) for key, each in searched.items() if key.seeds == seeds)
         usual = [each.value for key, each in own.items() if key.seeds == seeds and each.stage == "usual"]
-        places = [order.index(plan) + 1 for plan in values]
-        if values:
-            handles.append(axes.scatter(places, list(values.values()), s=5, color=colour, alpha=0.6, label=title))
-            best = list(accumulate(values.values(), min, initial=inf))[1:]
+        if shown:
+            places, values = zip(*shown, strict=True)
+            handles.append(axes.scatter(places, values, s=5, color=colour, alpha=0.6, label=title))
+            best = list(accumulate(values, min))
             axes.step(places, best, where="post", color=colour, linewidth=0.9)
         if usual:
             line = axes.axhline(min(usual), color=colour, linestyle="--", linewidth=0.8)
