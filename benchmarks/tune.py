@@ -117,7 +117,7 @@ def jobs(given: Given) -> list[Job]:
         return [tune(given, edm, [nfe], f"-{nfe}-{kind}", given.each, words[kind]) for kind in kinds]
 
     def longer(model: str, *nfes: int) -> list[Job]:
-        return [tune(given, model, [nfe], f"-{nfe}-long", given.long, ["--images", "1000"]) for nfe in nfes]
+        return [tune(given, model, [nfe], f"-{nfe}-long", given.long, images=1000) for nfe in nfes]
 
     return [
         *(tune(given, model, NFES, "", given.each) for model in (vp, pfgmpp)),
@@ -138,11 +138,19 @@ def jobs(given: Given) -> list[Job]:
     ]
 
 
-def tune(given: Given, model: str, nfes: Sequence[int], suffix: str, each: float, more: Sequence[str] = ()) -> Job:
-    """The search for each NFE."""
+def tune(
+    given: Given,
+    model: str,
+    nfes: Sequence[int],
+    suffix: str,
+    each: float,
+    more: Sequence[str] = (),
+    images: int = 500,
+) -> Job:
+    """The search for each NFE; with more time a trial has more images, which a polish fits less."""
     name = f"{model}{suffix}"
     words = ["tune", "--model", model, "--nfe", ",".join(map(str, nfes)), "--minutes", f"{each:g}"]
-    words += [*given.measure, *given.confirm, "--images", "500", *more, "--out", str(given.out / name)]
+    words += [*given.measure, *given.confirm, "--images", str(images), *more, "--out", str(given.out / name)]
     return Job(name, 0.3 + len(nfes) * (each + 0.1), lambda: words, file=Path(given.confirm[-1]))
 
 
