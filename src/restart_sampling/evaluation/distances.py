@@ -139,16 +139,16 @@ def precision_recall(features: Tensor, reference: Tensor) -> tuple[float, float]
 
     Source: Kynkäänniemi et al. 2019 (arXiv 1904.06991), section 3.
     """
-    return _covered(features, reference), recall(features, reference)
+    features, reference = features.double(), reference.double()
+    return _covered(features, reference), _covered(reference, features)
 
 
 def recall(features: Tensor, reference: Tensor) -> float:
     """The recall of `precision_recall` alone: without the distances within the reference, its costly part."""
-    return _covered(reference, features)
+    return _covered(reference.double(), features.double())
 
 
 def _covered(points: Tensor, centres: Tensor) -> float:
-    points, centres = points.double(), centres.double()
     # The nearest of all is the point itself.
     radii = torch.cat([near.kthvalue(_NEIGHBOURS + 1, dim=1).values for near in _distances(centres, centres)])
     return torch.cat([(near <= radii).any(dim=1) for near in _distances(points, centres)]).double().mean().item()

@@ -148,7 +148,8 @@ class Stages:
             searched = (1 - POLISH) * (self.clock.left - self._later(self.sizes)) * self.bench.speed / self.nfe
         if self.settings.trials is not None:
             searched = min(searched, self.settings.trials * (1 + 2 / PROMOTED) * self.settings.images)
-        return self._kept("polish", max(0, int(POLISH / (1 - POLISH) * searched / (POPULATION * len(seeds)))))
+        generations = int(POLISH / (1 - POLISH) * searched / (POPULATION * len(seeds)))
+        return self._kept(self._name("polish"), max(0, generations))
 
     def _polish(self, found: Sequence[str], usual: str, known: range, seeds: range) -> list[str]:
         """Improves the numbers of the best of plans that were measured on the known seeds.
@@ -157,7 +158,7 @@ class Stages:
         """
         if not self._generations:
             return []
-        self._kept("searched", begun(self.study) if self.study else 0)
+        self._kept(self._name("searched"), begun(self.study) if self.study else 0)
         self._say(
             "polish",
             f"of the best plans, {self._generations} generation{'s' * (self._generations > 1)} of {POPULATION}",
@@ -173,10 +174,9 @@ class Stages:
             until=lambda: self.clock.left < self._later(self.sizes),
         )
 
-    def _kept(self, name: str, value: int) -> int:
-        """Returns what the first process chose, in the first start of as many minutes and trials."""
+    def _kept(self, name: str, value: Any) -> Any:
+        """Returns what the first process chose, in the first start that chose something of this name."""
         if self.study:
-            name = self._name(name)
             value = self.study.user_attrs.get(name, value)
             self.study.set_user_attr(name, value)
         return self.bench.ranks.gather(value)[0]
@@ -230,11 +230,7 @@ class Stages:
         """Cuts race and confirmation to what the time allows; what an earlier start of as many minutes chose stays."""
         fixed = self._later(Sizes(0, 0))
         part = (SHARE * self.clock.left - fixed) / (self._later(self.sizes) - fixed)
-        cut, name = self.sizes.cut(part), f"sizes in {self.settings.minutes:g} minutes"
-        if self.study:
-            cut = Sizes(*self.study.user_attrs.get(name, cut))
-            self.study.set_user_attr(name, cut)
-        self.sizes = self.bench.ranks.gather(cut)[0]
+        self.sizes = Sizes(*self._kept(f"sizes in {self.settings.minutes:g} minutes", self.sizes.cut(part)))
 
     def _finalists(self, found: list[str], usual: str, seeds: range) -> list[str]:
         """Chooses from the leader of the race and the simplest of those close to it, where their recall holds.
