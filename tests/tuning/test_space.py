@@ -1,7 +1,7 @@
 """The search space: plans of exactly the evaluations asked for, which parse, and fit the net."""
 
 from collections import Counter
-from math import exp, log
+from math import exp, inf, log
 
 import pytest
 import torch
@@ -139,7 +139,7 @@ def test_the_usual_plans_have_published_intervals_and_the_default():
     assert "16 [5,1,1.09,3.2] solver=ab" in plans
     assert "6 [3,2,0.06,0.3]" in plans
     assert not any("[3,20," in plan for plan in plans)
-    assert not any("churn=12.16" in plan for plan in plans[1:])  # found, not published
+    assert not any("churn=39.12" in plan for plan in plans[1:])  # found, not published
     assert usual_plans(net, 20, known=False) == plans[1:]
 
 
@@ -166,7 +166,7 @@ def test_a_suggestion_for_a_usual_plan_gives_that_plan(net, nfe):
 def test_known_plans_are_of_the_evaluations_asked_for(net, nfe):
     space = Space(net, nfe)
     plans = [space.suggest(GivenTrial(each)) for each in space.known_plans()]
-    assert len(plans) >= 3
+    assert len(plans) >= (3 if net.process.highest == inf else 1)  # few levels of sigma are levels of a flow
     assert all(net_path(net, plan).nfe(*plan.solvers) in (nfe - 1, nfe) for plan in plans)
     assert Space(net, nfe, known=False).known_plans() == []
 
