@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -21,7 +22,7 @@ from restart_sampling.sampling.sample import net_path
 from restart_sampling.tuning import stages
 from restart_sampling.tuning.bench import Bench, Key, read_measured
 from restart_sampling.tuning.limits import Limits
-from restart_sampling.tuning.numbers import KNOTS
+from restart_sampling.tuning.numbers import KNOTS, Numbers
 from restart_sampling.tuning.objective import OfSamples
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.score import Score
@@ -56,14 +57,14 @@ class Given:
 
     about = features = {}  # noqa: RUF012
 
-    def __init__(self, value, nfe, recall=lambda plan: 1.0):
-        self.value, self.nfes, self.recall = value, nfe, recall
+    def __init__(self, value, nfe, recall=lambda plan: 1.0, read=Plan.parse_found):
+        self.value, self.nfes, self.recall, self.read = value, nfe, recall, read
 
     def nfe(self, plan):
         return self.nfes
 
     def measure(self, plan, seeds, ranks, **asked):
-        plan = Plan.parse_found(plan)
+        plan = self.read(plan)
         metrics = {"recall": self.recall(plan), "recall_error": 0.01}
         return {"given": Score((self.value(plan),), (), metrics=metrics)}
 
@@ -141,6 +142,68 @@ def test_numbers_that_were_spoilt_on_purpose_are_found_again(tmp_path):
     low = polish(space, bench, [spoilt], range(20), generations=6, limits=limits)
     assert low
     assert all(off(Plan.parse(text)) > least for text in low)
+
+
+@dataclass
+class Shifted:
+    """Samplers whose texts are their kind and how far their two numbers were moved; some places tell them apart."""
+
+    places: int
+
+    def numbers(self, text):
+        kind, *own = text.split()
+
+        def moved(moves):
+            if kind == "firm":
+                raise InputError("it has no other numbers")
+            return " ".join([kind, *(repr(float(old) + move) for old, move in zip(own, moves, strict=True))])
+
+        return None if kind == "numberless" else Numbers(kind, len(own), moved)
+
+    def way(self, text):
+        kind, *own = text.split()
+        return kind, *(round(float(each), self.places) for each in own)
+
+
+def test_after_each_third_of_the_generations_the_worst_sampler_falls(tmp_path):
+    values = {"unlimited": 0.0, "worst": 3.0, "best": 1.0, "fourth": 0.5}
+    found = ["numberless", *(f"{kind} 0 0" for kind in values), "best 1 1"]
+    found.insert(3, "worst 1 1")  # of a kind that is there already
+
+    def generations_of(each, seeds=range(20)):
+        own = Given(values.get, 6, lambda kind: 0.5 if kind == "unlimited" else 1.0, lambda text: text.split()[0])
+        bench = Bench(own, one(), tmp_path / f"{each}.jsonl")
+        limits = Limits({seeds: bench.each("usual", ["worst 0 0"], seeds)[0]})
+        assert (
+            polish(Shifted(9), bench, found, seeds, generations=each, limits=limits) == []
+        )  # what is as good is no better
+        counts = Counter(key.plan.split()[0] for key in bench.found)
+        # Beside the start, which is measured of three kinds, and the middle of each that was polished.
+        return {kind: (count - 2) / POPULATION for kind, count in counts.items() if count > 1}
+
+    assert generations_of(9) == {"unlimited": 1, "worst": 2, "best": 6}
+    assert generations_of(4) == {"unlimited": 1, "worst": 3}  # at least two for each
+    assert generations_of(3) == {"unlimited": 3}
+    assert generations_of(1) == {"unlimited": 1}
+
+
+def test_the_best_and_the_middle_are_returned_and_what_does_the_same_is_measured_once(tmp_path):
+    def value(text):
+        return sum((float(each) - 4) ** 2 for each in text.split()[1:])
+
+    def polished(kind, other):
+        bench, space = Bench(Given(value, 6, read=str), one(), tmp_path / f"{kind}.jsonl"), Shifted(0)
+        best = polish(space, bench, [f"{kind} 0 0"], range(20), generations=6, start=other, limits=Limits())
+        assert len({space.way(key.plan) for key in bench.found}) == len(bench.found)
+        return best, [key.plan for key in bench.found]
+
+    best, measured = polished("kind", 0)
+    *_, middle = measured
+    assert len(measured) < 6 * POPULATION
+    assert best == [min(measured, key=value), middle]
+    assert value(best[0]) < value(middle) < value(measured[0])
+    assert [value(each) for each in polished("other", 1)[0]] != [value(each) for each in best]
+    assert polished("firm", 0) == ([], ["firm 0 0"])
 
 
 @dataclass(frozen=True)
