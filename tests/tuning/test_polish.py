@@ -6,7 +6,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from math import inf
+from math import exp, inf, log
 from threading import Barrier
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ from restart_sampling.sampling.sample import net_path
 from restart_sampling.tuning import stages
 from restart_sampling.tuning.bench import Bench, Key, read_measured
 from restart_sampling.tuning.limits import Limits
-from restart_sampling.tuning.numbers import KNOTS, Numbers
+from restart_sampling.tuning.numbers import FACTOR, KNOTS, NOISE, SPACING, Numbers, PlanNumbers
 from restart_sampling.tuning.objective import OfSamples
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.score import Score
@@ -42,6 +42,7 @@ PLANS = (
     "8 [2,1,0.5,0.9] [3,1,0.05,0.7] solver=euler rho=3",
     "12 churn=2 s_min=0.2 s_max=0.6 solver=euler",
     "10 solver=sa grid=exponential",
+    "6 [2,1,0.3,1] solver=euler",  # up to where a flow has no data left
 )
 
 
@@ -105,7 +106,7 @@ def test_what_does_something_moves():
         numbers = space.numbers(text)
         moved = Plan.parse_found(numbers.moved([0.7] * numbers.count))
         plan = Plan.parse_found(text)
-        names = ("s_noise", "churn", "s_min", "s_max", "rho", "guidance")
+        names = ("s_noise", "churn", "gamma", "s_min", "s_max", "rho", "guidance")
         return numbers.count, [name for name in names if getattr(plan, name) != getattr(moved, name)]
 
     assert settings("12 solver=deis") == (KNOTS, [])
@@ -113,9 +114,72 @@ def test_what_does_something_moves():
     assert settings("12 solver=ddpm guidance=2") == (KNOTS + 2, ["s_noise", "guidance"])
     assert settings("12 churn=3 s_min=0.1 s_max=5 solver=euler") == (KNOTS + 4, ["s_noise", "churn", "s_min", "s_max"])
     assert settings("6 [3,1,0.3,1] solver=euler") == (6 + 1 + 2, ["s_noise", "rho"])
+    # Without churn its window does nothing, nor does a window that is open.
+    assert settings("6 churn=0.5 s_min=0.1 solver=euler") == (6 + 3, ["s_noise", "churn", "s_min"])
+    assert settings("6 churn=0.5 s_max=5 solver=euler") == (6 + 3, ["s_noise", "churn", "s_max"])
+    assert settings("6 [2,1,0.3,1] s_min=0.1 s_max=5 gamma=0.5 solver=euler") == (6 + 1 + 2, ["s_noise", "gamma"])
     numbers = space.numbers("12 solver=deis guidance=2")
     for move, scale in ((9.0, 3.0), (-9.0, 1.5)):  # within the range that is searched
         assert Plan.parse_found(numbers.moved([0.1] * KNOTS + [move])).guidance == scale
+
+
+@pytest.mark.parametrize("name", ["any level", "a flow"])
+def test_a_move_is_in_proportion_to_what_it_changes(name):
+    net = NETS[name]
+    ratio, first = net.process.ratio, name == "a flow"  # whose first level stays, where no data is left
+
+    def moved(text, place, move=1.0):
+        plan = Plan.parse(text)
+        numbers = PlanNumbers(net, plan, (0.002, 0.99 if first else 80.0), (1.0, 9.0))
+        moves = [0.0] * numbers.count
+        moves[place] = move
+        return plan, numbers.moved(moves)
+
+    def steps(text, place, move=1.0):
+        """How far levels went in the log of their ratios, against the gap to the next."""
+        plans = moved(text, place, move)
+        old, new = ([log(ratio(level)) for level in plan.levels(0.002, 80)[first:-1]] for plan in plans)
+        return [(b - a) / abs(gap) for a, b, gap in zip(old, new, np.gradient(old), strict=True)]
+
+    levels = "1/0.8/0.6/0.4/0.2/0.1/0" if first else "80/20/5/1/0.2/0.05/0"
+    count = 6 - first
+    for place in range(1, count):
+        wanted = [SPACING * (each == place) for each in range(count)]
+        assert steps(f"6 solver=euler grid={levels}", place) == pytest.approx(wanted, abs=0.003)
+    if not first:  # of two levels that move, the one between moves half as far
+        assert steps("15 solver=euler grid=exponential", 3)[4:9] == pytest.approx([0, 0.1, 0.2, 0.1, 0], abs=0.003)
+    # A level that overtakes the next one takes its place, and none leaves the range of the net.
+    _, far = moved(f"6 solver=euler grid={levels}", 3, 9.0)
+    assert all(high > low for high, low in pairwise(far.own_levels))
+    assert 0.002 <= moved(f"6 solver=euler grid={levels}", 5 - first, -99.0)[1].own_levels[-2] < 0.0021
+
+    def width(plan):
+        (interval,) = plan.intervals
+        return log(ratio(interval.t_max) / ratio(interval.t_min))
+
+    restart = f"6 [3,1,0.2,0.5] solver=euler grid={levels} rho=5"
+    for place, change in ((3, 0.0), (4, 0.0), (count, FACTOR)):
+        old, new = moved(restart, place)
+        assert width(new) == pytest.approx(width(old) + change, abs=0.002)
+    old, new = moved(restart, count, 99.0)
+    assert new.intervals[0].t_max == new.own_levels[0]
+    churn = f"6 solver=euler grid={levels} churn=0.5 s_min=0.1 s_max=0.7 s_noise=1.003"
+    for text, names in ((restart, ["s_noise", "rho"]), (churn, ["s_noise", "churn", "s_min", "s_max"])):
+        for place, each in enumerate(names, -len(names)):
+            for move in (1.0, -2.0):
+                old, new = (getattr(plan, each) for plan in moved(text, place, move))
+                if each == "s_noise":
+                    assert new == pytest.approx(old + NOISE * move, abs=6e-4)
+                elif each in ("s_min", "s_max"):
+                    assert ratio(new) == pytest.approx(ratio(old) * exp(FACTOR * move), rel=1e-3)
+                else:
+                    assert new == pytest.approx(old * exp(FACTOR * move), rel=1e-3)
+                assert new == float(f"{new:.4g}")
+    assert moved(restart, -2, -1e4)[1].s_noise == 0  # there is no less
+    numbers = PlanNumbers(net, replace(Plan.parse(f"6 solver=euler grid={levels}"), guidance=3.0), (0.002, 80), (1, 9))
+    guidance = numbers.moved([0.0] * count + [1.0]).guidance
+    assert guidance == pytest.approx(1 + 2 * exp(FACTOR), rel=1e-3)
+    assert guidance == float(f"{guidance:.4g}")
 
 
 def test_numbers_that_were_spoilt_on_purpose_are_found_again(tmp_path):
@@ -345,5 +409,6 @@ def test_a_flow_with_one_level_between_its_first_and_0():
     moved = Plan.parse(numbers.moved([-1, 0, 0]))
     first, level, end = moved.own_levels
     assert (first, end) == (1, 0)
-    assert 0.2 < level < 0.3
+    # As if the next were less by a factor of e.
+    assert log(level / (1 - level) / (0.3 / 0.7)) == pytest.approx(-SPACING, rel=0.01)
     assert moved.intervals[0].t_min == level
