@@ -5,7 +5,7 @@ import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from math import exp, inf, log
 from threading import Barrier
 from types import SimpleNamespace
@@ -253,21 +253,35 @@ def test_after_each_third_of_the_generations_the_worst_sampler_falls(tmp_path):
 
 def test_the_best_and_the_middle_are_returned_and_what_does_the_same_is_measured_once(tmp_path):
     def value(text):
-        return sum((float(each) - 4) ** 2 for each in text.split()[1:])
+        kind, *own = text.split()
+        return sum((float(each) - 4) ** 2 for each in own) - 40 * (kind == "later")
 
-    def polished(kind, other):
-        bench, space = Bench(Given(value, 6, read=str), one(), tmp_path / f"{kind}.jsonl"), Shifted(0)
-        best = polish(space, bench, [f"{kind} 0 0"], range(20), generations=6, start=other, limits=Limits())
-        assert len({space.way(key.plan) for key in bench.found}) == len(bench.found)
-        return best, [key.plan for key in bench.found]
+    def polished(*kinds, start=0, seeds=range(20)):
+        own = Given(value, 6, lambda text: 0.5 if text.startswith("beyond") else 1.0, str)
+        bench, space = Bench(own, one(), tmp_path / f"{kinds[0]}-{start}.jsonl"), Shifted(0)
+        limits = Limits({seeds: bench.each("usual", ["usual"], seeds)[0]})
+        found = [f"{kind} 0 0" for kind in kinds]
+        best = polish(space, bench, found, seeds, generations=6, start=start, limits=limits)
+        _, *measured = (key.plan for key in bench.found)
+        assert len({space.way(text) for text in measured}) == len(measured)
+        return best, measured
 
-    best, measured = polished("kind", 0)
+    best, measured = polished("kind")
     *_, middle = measured
     assert len(measured) < 6 * POPULATION
     assert best == [min(measured, key=value), middle]
     assert value(best[0]) < value(middle) < value(measured[0])
-    assert [value(each) for each in polished("other", 1)[0]] != [value(each) for each in best]
-    assert polished("firm", 0) == ([], ["firm 0 0"])
+    assert polished("firm") == ([], ["firm 0 0"])
+    better, drawn = polished("beyond")
+    assert min(map(value, drawn)) < value(drawn[0])
+    assert better == []  # all of them are still beyond the limits
+    best, measured = polished("former", "later")
+    assert best == sorted(best, key=value)
+    assert [kind for kind, _ in groupby(text.split()[0] for text in best)] == ["later", "former"]
+    # Each sampler of each start has moves of its own.
+    drawn = [*measured, *polished("former", "later", start=1)[1]]
+    moves = Counter(text.partition(" ")[2] for text in drawn)
+    assert {each for each, count in moves.items() if count > 1} == {"0 0"}
 
 
 @dataclass(frozen=True)
@@ -360,7 +374,8 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
         made.run()
         return made
 
-    made = run(trials=40)
+    made = run(trials=40, start=3)
+    assert seen["polish"][2]["start"] == 3
     found, seeds, asked = seen["polish"]
     first, second, *_ = made.settings.seeds
     assert seeds == range(first.start, second.stop)
@@ -384,7 +399,9 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
     assert seen["polish"][2]["generations"] == 4
     assert study.user_attrs["searched in inf minutes, 100 trials"] == begun(study) == 100
     study.set_user_attr("searched in 9 minutes, None trials", 100)
+    study.set_user_attr("polish in 9 minutes, None trials", 12345)
     made = run(minutes=9)
+    assert seen["polish"][2]["generations"] == 12345
     assert begun(study) == 100
     assert not seen["polish"][2]["until"]()
     assert not made._is_over(0)
@@ -398,6 +415,40 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
         score = Score((0.0,), (), {"recall": recall, "recall_error": 0.01})
         made._take(Key("6", (second.start, second.stop), 1, 0, False), replace(own[second], scores={"given": score}))
         assert (made._best[1] == "6") == told
+
+
+def test_the_polish_has_its_part_of_the_time_or_of_the_trials(tmp_path, monkeypatch):
+    """Here of a process that has no study, as all but the first."""
+    monkeypatch.setattr(stages, "polish", lambda *found, **asked: ["a polished plan"])
+    bench = Bench(Given(lambda plan: 1.0, 6), one(), tmp_path / "measured.jsonl")
+    bench.each("usual", ["6"], range(20))
+    space, seeds = Space(NETS["any level"], 6), range(60)
+
+    def made(usual=("6",), spent=0.0, **asked):
+        settings = Settings(**{"minutes": 9, "images": 20, "race": 80, "confirm": 20, **asked})
+        own = stages.Stages(space, bench, None, settings, tmp_path, lambda text: None)
+        own.clock.spent, own._extra = spent, 60.0
+        own._generations = own._polish_length(usual, seeds)
+        return own
+
+    def part(own):
+        return own._polished() / (own.clock.left - own._later(own.sizes))
+
+    assert part(made()) == pytest.approx(stages.POLISH, rel=0.01)  # of what race and confirmation leave
+    assert part(made(trials=10**9)) == pytest.approx(stages.POLISH, rel=0.01)
+    assert [made(trials=100, minutes=each)._generations for each in (9, inf)] == [4, 4]
+    own = made()
+    own.study = SimpleNamespace(user_attrs={})
+    for seconds, over in ((90, True), (270, False)):  # race and confirmation need 180
+        own.clock.spent = 540 - own._polished() - seconds
+        assert own._is_over(0) == over
+    over = made(spent=539.0)
+    assert over._generations == 0
+    for own, polished in ((made(), ["a polished plan"]), (over, [])):
+        assert own._polish(["6"], "6", range(20), seeds) == polished
+    space = SimpleNamespace(nfe=6, numbers={"6": True, "6 solver=euler": None}.get)
+    assert made(["6 solver=euler"])._generations == 0  # no time is kept for what is not polished
+    assert made(["6", "6 solver=euler"])._generations > 0
 
 
 def test_a_flow_with_one_level_between_its_first_and_0():
