@@ -4,7 +4,7 @@ import json
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from math import exp, inf, log
 from threading import Barrier
@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
+from in_thread import InThread
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
@@ -146,7 +147,9 @@ def test_a_move_is_in_proportion_to_what_it_changes(name):
     for place in range(1, count):
         wanted = [SPACING * (each == place) for each in range(count)]
         assert steps(f"6 solver=euler grid={levels}", place) == pytest.approx(wanted, abs=0.003)
-    if not first:  # of two levels that move, the one between moves half as far
+    if not first:
+        assert steps("2 solver=euler grid=80/5/0", 1) == pytest.approx([0, SPACING], abs=0.003)
+        # A level between two that move goes half of the way of the one that did.
         assert steps("15 solver=euler grid=exponential", 3)[4:9] == pytest.approx([0, 0.1, 0.2, 0.1, 0], abs=0.003)
     # A level that overtakes the next one takes its place, and none leaves the range of the net.
     _, far = moved(f"6 solver=euler grid={levels}", 3, 9.0)
@@ -282,21 +285,6 @@ def test_the_best_and_the_middle_are_returned_and_what_does_the_same_is_measured
     drawn = [*measured, *polished("former", "later", start=1)[1]]
     moves = Counter(text.partition(" ")[2] for text in drawn)
     assert {each for each, count in moves.items() if count > 1} == {"0 0"}
-
-
-@dataclass(frozen=True)
-class InThread(Ranks):
-    """A process of several that is a thread."""
-
-    barrier: Barrier | None = None
-    box: dict[int, object] = field(default_factory=dict)
-
-    def gather(self, value):
-        self.box[self.rank] = value
-        self.barrier.wait(60)
-        gathered = [self.box[rank] for rank in range(self.size)]
-        self.barrier.wait(60)
-        return gathered
 
 
 def distance(samples):
@@ -452,6 +440,7 @@ def test_the_polish_has_its_part_of_the_time_or_of_the_trials(tmp_path, monkeypa
 
 
 def test_a_flow_with_one_level_between_its_first_and_0():
+    assert Space(NETS["a flow"], 6).numbers("6 churn=0.5 s_max=1 solver=euler").count == 5 + 2  # s_noise and churn
     space = Space(NETS["a flow"], 4)
     assert space.numbers("2") is None
     text = "2 [2,1,0.3,0.8] solver=euler sigma_min=0.3"
