@@ -27,7 +27,7 @@ from restart_sampling.tuning.numbers import FACTOR, KNOTS, NOISE, SPACING, Numbe
 from restart_sampling.tuning.objective import OfSamples
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.score import Score
-from restart_sampling.tuning.search import begun, open_study
+from restart_sampling.tuning.search import begun, best_plans, open_study
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import Space
 
@@ -372,6 +372,8 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
     usual, *others = made._usual(first, second)
     assert {usual, *others} <= {*found}
     assert known[usual] == min(map(known.__getitem__, [usual, *others]))
+    finished = [trial.user_attrs["plan"] for trial in study.get_trials() if trial.state.name == "COMPLETE"]
+    assert best_plans(study, 3) == sorted({*finished}, key=known.__getitem__)[:3] != finished[:3]
     assert {plan for plan in found if plan not in space.usual()}
     # The limits are those of the best usual plan, each by its own seeds.
     own = {range(*key.seeds): each for key, each in bench.found.items() if key.plan == usual and key.groups == 0}
