@@ -116,6 +116,13 @@ def test_a_detector_that_is_not_published_does_not_run_before_it_is_trusted(plac
     assert Path("written.txt").read_text() == "written"
 
 
+@pytest.mark.parametrize("trust", [(), ("0" * 64,)])
+def test_trust_in_what_runs_no_code_of_a_file_is_refused(trust, place, run):
+    for detector in ("tiny-clip", "dinov2-hf", "."):
+        said = refused(run, "reference", "data", "--out", "new.npz", "--detector", detector, "--trust-detector", *trust)
+        assert f"--detector {detector} runs no code of a file, so there is nothing to trust; leave out --trust" in said
+
+
 def test_the_flag_and_the_hash_load_it(place, run):
     digest = hashlib.sha256(Path("tiny.pt").read_bytes()).hexdigest()
     for number, trust in enumerate([(), (digest,)]):

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 import restart_sampling as rs
 from exact import gaussian, mixture
@@ -222,6 +223,16 @@ def test_a_module_in_training_mode_is_refused():
     part.linear.train()
     with pytest.raises(rs.InputError, match="the network, its module linear, is in training mode"):
         rs.sample(rs.from_eps(part, LINEAR), "2", [1], (3,))
+
+
+@pytest.mark.parametrize("wrapper", [torch.nn.DataParallel, AveragedModel])
+def test_of_a_wrapper_of_torch_the_mode_of_the_network_in_it_counts(wrapper):
+    wrapped = wrapper(Tiny().eval())
+    assert wrapped.training
+    assert rs.sample(rs.from_eps(wrapped, LINEAR), "2", [1], (3,)).shape == (1, 3)
+    wrapped.module.linear.train()
+    with pytest.raises(rs.InputError, match=r"the network, its module module\.linear, is in training mode"):
+        rs.sample(rs.from_eps(wrapped, LINEAR), "2", [1], (3,))
 
 
 class Holder:

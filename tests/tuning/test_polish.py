@@ -2,10 +2,11 @@
 
 import json
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from math import inf
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+from math import exp, inf, log
 from threading import Barrier
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
+from in_thread import InThread
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
@@ -21,11 +23,11 @@ from restart_sampling.sampling.sample import net_path
 from restart_sampling.tuning import stages
 from restart_sampling.tuning.bench import Bench, Key, read_measured
 from restart_sampling.tuning.limits import Limits
-from restart_sampling.tuning.numbers import KNOTS
+from restart_sampling.tuning.numbers import FACTOR, KNOTS, NOISE, SPACING, Numbers, PlanNumbers
 from restart_sampling.tuning.objective import OfSamples
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.score import Score
-from restart_sampling.tuning.search import begun, open_study
+from restart_sampling.tuning.search import begun, best_plans, open_study
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import Space
 
@@ -41,6 +43,7 @@ PLANS = (
     "8 [2,1,0.5,0.9] [3,1,0.05,0.7] solver=euler rho=3",
     "12 churn=2 s_min=0.2 s_max=0.6 solver=euler",
     "10 solver=sa grid=exponential",
+    "6 [2,1,0.3,1] solver=euler",  # up to where a flow has no data left
 )
 
 
@@ -56,14 +59,14 @@ class Given:
 
     about = features = {}  # noqa: RUF012
 
-    def __init__(self, value, nfe, recall=lambda plan: 1.0):
-        self.value, self.nfes, self.recall = value, nfe, recall
+    def __init__(self, value, nfe, recall=lambda plan: 1.0, read=Plan.parse_found):
+        self.value, self.nfes, self.recall, self.read = value, nfe, recall, read
 
     def nfe(self, plan):
         return self.nfes
 
     def measure(self, plan, seeds, ranks, **asked):
-        plan = Plan.parse_found(plan)
+        plan = self.read(plan)
         metrics = {"recall": self.recall(plan), "recall_error": 0.01}
         return {"given": Score((self.value(plan),), (), metrics=metrics)}
 
@@ -104,7 +107,7 @@ def test_what_does_something_moves():
         numbers = space.numbers(text)
         moved = Plan.parse_found(numbers.moved([0.7] * numbers.count))
         plan = Plan.parse_found(text)
-        names = ("s_noise", "churn", "s_min", "s_max", "rho", "guidance")
+        names = ("s_noise", "churn", "gamma", "s_min", "s_max", "rho", "guidance")
         return numbers.count, [name for name in names if getattr(plan, name) != getattr(moved, name)]
 
     assert settings("12 solver=deis") == (KNOTS, [])
@@ -112,9 +115,74 @@ def test_what_does_something_moves():
     assert settings("12 solver=ddpm guidance=2") == (KNOTS + 2, ["s_noise", "guidance"])
     assert settings("12 churn=3 s_min=0.1 s_max=5 solver=euler") == (KNOTS + 4, ["s_noise", "churn", "s_min", "s_max"])
     assert settings("6 [3,1,0.3,1] solver=euler") == (6 + 1 + 2, ["s_noise", "rho"])
+    # Without churn its window does nothing, nor does a window that is open.
+    assert settings("6 churn=0.5 s_min=0.1 solver=euler") == (6 + 3, ["s_noise", "churn", "s_min"])
+    assert settings("6 churn=0.5 s_max=5 solver=euler") == (6 + 3, ["s_noise", "churn", "s_max"])
+    assert settings("6 [2,1,0.3,1] s_min=0.1 s_max=5 gamma=0.5 solver=euler") == (6 + 1 + 2, ["s_noise", "gamma"])
     numbers = space.numbers("12 solver=deis guidance=2")
     for move, scale in ((9.0, 3.0), (-9.0, 1.5)):  # within the range that is searched
         assert Plan.parse_found(numbers.moved([0.1] * KNOTS + [move])).guidance == scale
+
+
+@pytest.mark.parametrize("name", ["any level", "a flow"])
+def test_a_move_is_in_proportion_to_what_it_changes(name):
+    net = NETS[name]
+    ratio, first = net.process.ratio, name == "a flow"  # whose first level stays, where no data is left
+
+    def moved(text, place, move=1.0):
+        plan = Plan.parse(text)
+        numbers = PlanNumbers(net, plan, (0.002, 0.99 if first else 80.0), (1.0, 9.0))
+        moves = [0.0] * numbers.count
+        moves[place] = move
+        return plan, numbers.moved(moves)
+
+    def steps(text, place, move=1.0):
+        """How far levels went in the log of their ratios, against the gap to the next."""
+        plans = moved(text, place, move)
+        old, new = ([log(ratio(level)) for level in plan.levels(0.002, 80)[first:-1]] for plan in plans)
+        return [(b - a) / abs(gap) for a, b, gap in zip(old, new, np.gradient(old), strict=True)]
+
+    levels = "1/0.8/0.6/0.4/0.2/0.1/0" if first else "80/20/5/1/0.2/0.05/0"
+    count = 6 - first
+    for place in range(1, count):
+        wanted = [SPACING * (each == place) for each in range(count)]
+        assert steps(f"6 solver=euler grid={levels}", place) == pytest.approx(wanted, abs=0.003)
+    if not first:
+        assert steps("2 solver=euler grid=80/5/0", 1) == pytest.approx([0, SPACING], abs=0.003)
+        # A level between two that move goes half of the way of the one that did.
+        assert steps("15 solver=euler grid=exponential", 3)[4:9] == pytest.approx([0, 0.1, 0.2, 0.1, 0], abs=0.003)
+    # A level that overtakes the next one takes its place, and none leaves the range of the net.
+    _, far = moved(f"6 solver=euler grid={levels}", 3, 9.0)
+    assert all(high > low for high, low in pairwise(far.own_levels))
+    assert 0.002 <= moved(f"6 solver=euler grid={levels}", 5 - first, -99.0)[1].own_levels[-2] < 0.0021
+
+    def width(plan):
+        (interval,) = plan.intervals
+        return log(ratio(interval.t_max) / ratio(interval.t_min))
+
+    restart = f"6 [3,1,0.2,0.5] solver=euler grid={levels} rho=5"
+    for place, change in ((3, 0.0), (4, 0.0), (count, FACTOR)):
+        old, new = moved(restart, place)
+        assert width(new) == pytest.approx(width(old) + change, abs=0.002)
+    old, new = moved(restart, count, 99.0)
+    assert new.intervals[0].t_max == new.own_levels[0]
+    churn = f"6 solver=euler grid={levels} churn=0.5 s_min=0.1 s_max=0.7 s_noise=1.003"
+    for text, names in ((restart, ["s_noise", "rho"]), (churn, ["s_noise", "churn", "s_min", "s_max"])):
+        for place, each in enumerate(names, -len(names)):
+            for move in (1.0, -2.0):
+                old, new = (getattr(plan, each) for plan in moved(text, place, move))
+                if each == "s_noise":
+                    assert new == pytest.approx(old + NOISE * move, abs=6e-4)
+                elif each in ("s_min", "s_max"):
+                    assert ratio(new) == pytest.approx(ratio(old) * exp(FACTOR * move), rel=1e-3)
+                else:
+                    assert new == pytest.approx(old * exp(FACTOR * move), rel=1e-3)
+                assert new == float(f"{new:.4g}")
+    assert moved(restart, -2, -1e4)[1].s_noise == 0  # there is no less
+    numbers = PlanNumbers(net, replace(Plan.parse(f"6 solver=euler grid={levels}"), guidance=3.0), (0.002, 80), (1, 9))
+    guidance = numbers.moved([0.0] * count + [1.0]).guidance
+    assert guidance == pytest.approx(1 + 2 * exp(FACTOR), rel=1e-3)
+    assert guidance == float(f"{guidance:.4g}")
 
 
 def test_numbers_that_were_spoilt_on_purpose_are_found_again(tmp_path):
@@ -143,19 +211,80 @@ def test_numbers_that_were_spoilt_on_purpose_are_found_again(tmp_path):
     assert all(off(Plan.parse(text)) > least for text in low)
 
 
-@dataclass(frozen=True)
-class InThread(Ranks):
-    """A process of several that is a thread."""
+@dataclass
+class Shifted:
+    """Samplers whose texts are their kind and how far their two numbers were moved; some places tell them apart."""
 
-    barrier: Barrier | None = None
-    box: dict[int, object] = field(default_factory=dict)
+    places: int
 
-    def gather(self, value):
-        self.box[self.rank] = value
-        self.barrier.wait(60)
-        gathered = [self.box[rank] for rank in range(self.size)]
-        self.barrier.wait(60)
-        return gathered
+    def numbers(self, text):
+        kind, *own = text.split()
+
+        def moved(moves):
+            if kind == "firm":
+                raise InputError("it has no other numbers")
+            return " ".join([kind, *(repr(float(old) + move) for old, move in zip(own, moves, strict=True))])
+
+        return None if kind == "numberless" else Numbers(kind, len(own), moved)
+
+    def way(self, text):
+        kind, *own = text.split()
+        return kind, *(round(float(each), self.places) for each in own)
+
+
+def test_after_each_third_of_the_generations_the_worst_sampler_falls(tmp_path):
+    values = {"unlimited": 0.0, "worst": 3.0, "best": 1.0, "fourth": 0.5}
+    found = ["numberless", *(f"{kind} 0 0" for kind in values), "best 1 1"]
+    found.insert(3, "worst 1 1")  # of a kind that is there already
+
+    def generations_of(each, seeds=range(20)):
+        own = Given(values.get, 6, lambda kind: 0.5 if kind == "unlimited" else 1.0, lambda text: text.split()[0])
+        bench = Bench(own, one(), tmp_path / f"{each}.jsonl")
+        limits = Limits({seeds: bench.each("usual", ["worst 0 0"], seeds)[0]})
+        assert (
+            polish(Shifted(9), bench, found, seeds, generations=each, limits=limits) == []
+        )  # what is as good is no better
+        counts = Counter(key.plan.split()[0] for key in bench.found)
+        # Beside the start, which is measured of three kinds, and the middle of each that was polished.
+        return {kind: (count - 2) / POPULATION for kind, count in counts.items() if count > 1}
+
+    assert generations_of(9) == {"unlimited": 1, "worst": 2, "best": 6}
+    assert generations_of(4) == {"unlimited": 1, "worst": 3}  # at least two for each
+    assert generations_of(3) == {"unlimited": 3}
+    assert generations_of(1) == {"unlimited": 1}
+
+
+def test_the_best_and_the_middle_are_returned_and_what_does_the_same_is_measured_once(tmp_path):
+    def value(text):
+        kind, *own = text.split()
+        return sum((float(each) - 4) ** 2 for each in own) - 40 * (kind == "later")
+
+    def polished(*kinds, start=0, seeds=range(20)):
+        own = Given(value, 6, lambda text: 0.5 if text.startswith("beyond") else 1.0, str)
+        bench, space = Bench(own, one(), tmp_path / f"{kinds[0]}-{start}.jsonl"), Shifted(0)
+        limits = Limits({seeds: bench.each("usual", ["usual"], seeds)[0]})
+        found = [f"{kind} 0 0" for kind in kinds]
+        best = polish(space, bench, found, seeds, generations=6, start=start, limits=limits)
+        _, *measured = (key.plan for key in bench.found)
+        assert len({space.way(text) for text in measured}) == len(measured)
+        return best, measured
+
+    best, measured = polished("kind")
+    *_, middle = measured
+    assert len(measured) < 6 * POPULATION
+    assert best == [min(measured, key=value), middle]
+    assert value(best[0]) < value(middle) < value(measured[0])
+    assert polished("firm") == ([], ["firm 0 0"])
+    better, drawn = polished("beyond")
+    assert min(map(value, drawn)) < value(drawn[0])
+    assert better == []  # all of them are still beyond the limits
+    best, measured = polished("former", "later")
+    assert best == sorted(best, key=value)
+    assert [kind for kind, _ in groupby(text.split()[0] for text in best)] == ["later", "former"]
+    # Each sampler of each start has moves of its own.
+    drawn = [*measured, *polished("former", "later", start=1)[1]]
+    moves = Counter(text.partition(" ")[2] for text in drawn)
+    assert {each for each, count in moves.items() if count > 1} == {"0 0"}
 
 
 def distance(samples):
@@ -233,7 +362,8 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
         made.run()
         return made
 
-    made = run(trials=40)
+    made = run(trials=40, start=3)
+    assert seen["polish"][2]["start"] == 3
     found, seeds, asked = seen["polish"]
     first, second, *_ = made.settings.seeds
     assert seeds == range(first.start, second.stop)
@@ -242,6 +372,8 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
     usual, *others = made._usual(first, second)
     assert {usual, *others} <= {*found}
     assert known[usual] == min(map(known.__getitem__, [usual, *others]))
+    finished = [trial.user_attrs["plan"] for trial in study.get_trials() if trial.state.name == "COMPLETE"]
+    assert best_plans(study, 3) == sorted({*finished}, key=known.__getitem__)[:3] != finished[:3]
     assert {plan for plan in found if plan not in space.usual()}
     # The limits are those of the best usual plan, each by its own seeds.
     own = {range(*key.seeds): each for key, each in bench.found.items() if key.plan == usual and key.groups == 0}
@@ -257,7 +389,9 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
     assert seen["polish"][2]["generations"] == 4
     assert study.user_attrs["searched in inf minutes, 100 trials"] == begun(study) == 100
     study.set_user_attr("searched in 9 minutes, None trials", 100)
+    study.set_user_attr("polish in 9 minutes, None trials", 12345)
     made = run(minutes=9)
+    assert seen["polish"][2]["generations"] == 12345
     assert begun(study) == 100
     assert not seen["polish"][2]["until"]()
     assert not made._is_over(0)
@@ -273,7 +407,42 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
         assert (made._best[1] == "6") == told
 
 
+def test_the_polish_has_its_part_of_the_time_or_of_the_trials(tmp_path, monkeypatch):
+    """Here of a process that has no study, as all but the first."""
+    monkeypatch.setattr(stages, "polish", lambda *found, **asked: ["a polished plan"])
+    bench = Bench(Given(lambda plan: 1.0, 6), one(), tmp_path / "measured.jsonl")
+    bench.each("usual", ["6"], range(20))
+    space, seeds = Space(NETS["any level"], 6), range(60)
+
+    def made(usual=("6",), spent=0.0, **asked):
+        settings = Settings(**{"minutes": 9, "images": 20, "race": 80, "confirm": 20, **asked})
+        own = stages.Stages(space, bench, None, settings, tmp_path, lambda text: None)
+        own.clock.spent, own._extra = spent, 60.0
+        own._generations = own._polish_length(usual, seeds)
+        return own
+
+    def part(own):
+        return own._polished() / (own.clock.left - own._later(own.sizes))
+
+    assert part(made()) == pytest.approx(stages.POLISH, rel=0.01)  # of what race and confirmation leave
+    assert part(made(trials=10**9)) == pytest.approx(stages.POLISH, rel=0.01)
+    assert [made(trials=100, minutes=each)._generations for each in (9, inf)] == [4, 4]
+    own = made()
+    own.study = SimpleNamespace(user_attrs={})
+    for seconds, over in ((90, True), (270, False)):  # race and confirmation need 180
+        own.clock.spent = 540 - own._polished() - seconds
+        assert own._is_over(0) == over
+    over = made(spent=539.0)
+    assert over._generations == 0
+    for own, polished in ((made(), ["a polished plan"]), (over, [])):
+        assert own._polish(["6"], "6", range(20), seeds) == polished
+    space = SimpleNamespace(nfe=6, numbers={"6": True, "6 solver=euler": None}.get)
+    assert made(["6 solver=euler"])._generations == 0  # no time is kept for what is not polished
+    assert made(["6", "6 solver=euler"])._generations > 0
+
+
 def test_a_flow_with_one_level_between_its_first_and_0():
+    assert Space(NETS["a flow"], 6).numbers("6 churn=0.5 s_max=1 solver=euler").count == 5 + 2  # s_noise and churn
     space = Space(NETS["a flow"], 4)
     assert space.numbers("2") is None
     text = "2 [2,1,0.3,0.8] solver=euler sigma_min=0.3"
@@ -282,5 +451,6 @@ def test_a_flow_with_one_level_between_its_first_and_0():
     moved = Plan.parse(numbers.moved([-1, 0, 0]))
     first, level, end = moved.own_levels
     assert (first, end) == (1, 0)
-    assert 0.2 < level < 0.3
+    # As if the next were less by a factor of e.
+    assert log(level / (1 - level) / (0.3 / 0.7)) == pytest.approx(-SPACING, rel=0.01)
     assert moved.intervals[0].t_min == level

@@ -178,6 +178,17 @@ def reference_of(real):
     return Reference(Statistics(len(real), real.mean(dim=0).double(), real.T.cov().double()), features=real)
 
 
+@pytest.mark.parametrize("trust", [True, "0" * 64])
+def test_of_several_detectors_those_that_are_files_are_trusted(trust, monkeypatch):
+    monkeypatch.setattr(objective, "open_setup", lambda *asked, trust_detector: trust_detector)
+
+    def seen(*names):
+        return objective.open_setups([(name, "ref.npz") for name in names], torch.device("cpu"), trust)
+
+    assert seen("tiny-clip", "own.pt") == [False, trust]
+    assert seen("tiny-clip", "dinov2-hf") == [trust, trust]  # where it is refused
+
+
 def test_recall_has_no_more_images_of_the_reference_than_generated_ones():
     real, drawn = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).split([70, 30])
     found = _more(Features(drawn, None), reference_of(real), real.device)

@@ -4,10 +4,12 @@ import json
 import re
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import inf
 from pathlib import Path
 from shutil import copytree
+from threading import Barrier
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
+from in_thread import InThread
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
@@ -214,6 +217,25 @@ def verdict_of(objective, folder, trials, tell=lambda text: None):
     settings = Settings(minutes=inf, trials=trials, sampler="random", start=objective.seed, **sizes)
     study = open_study(folder / "trials.journal", "A/A")
     return Stages(Space(ANY, 6), bench, study, settings, folder, tell).run()
+
+
+def test_a_search_ends_on_both_of_two_processes_of_which_one_has_the_study(tmp_path):
+    study, barrier, box = open_study(tmp_path / "trials.journal", "NFE 6"), Barrier(2), {}
+
+    def searched(rank):
+        ranks = InThread(rank, 2, torch.device("cpu"), barrier=barrier, box=box)
+        bench = Bench(AllAlike(0), ranks, tmp_path / "measured.jsonl")
+        parts, own = (range(20), range(20, 60)), study if ranks.first else None
+        search(Space(ANY, 6), bench, own, parts, limits=Limits(), until=lambda count: count >= 5)
+        return bench.found
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(searched, range(2))
+    assert first.keys() == second.keys()
+    plans = {plan: state for _, plan, state, _ in trials_of(tmp_path, 6)}
+    assert len(plans) == 6  # a round of two is finished
+    assert {key.plan for key in first} == {*plans}
+    assert {key.plan for key in first if key.seeds[0]} == {plan for plan in plans if plans[plan] == "COMPLETE"}
 
 
 def winners(runs, tmp_path, trials):

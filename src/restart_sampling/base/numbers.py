@@ -1,4 +1,4 @@
-"""Numbers: of any type, of numpy and torch too, as Python's own; with their errors, as readers want them; and bools."""
+"""Numbers of any type, of numpy and torch too, as Python's own, and with their errors; arguments of other kinds."""
 
 from math import inf
 from operator import index
@@ -52,6 +52,22 @@ def truth_value(name: str, value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise InputError(f"{name} = {value!r}; give True or False")
+
+
+def require_kind(role: str, value: object, kinds: type | tuple[type, ...], give: str) -> None:
+    """Makes sure that an argument is of a kind.
+
+    Args:
+        role: what it is.
+        value: of the argument.
+        kinds: that it may be of.
+        give: these in words.
+
+    Raises:
+        InputError: it is of another.
+    """
+    if not isinstance(value, kinds):
+        raise InputError(f"{role} is of type {type(value).__name__}; give {give}")
 
 
 def rounded_to(value: float, error: float | None, sign: str = "") -> str:

@@ -19,6 +19,7 @@ from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.generation.seeds import as_integers, format_seeds
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan, as_plan
+from restart_sampling.sampling.sample import require_net
 
 _OPTIONS = ("classes", "guidance", "noise", "exact", "shape")  # of `NetDrawing`
 
@@ -117,6 +118,7 @@ def evaluate(
     Raises:
         InputError: what is given does not fit together (before any work), or a plan failed (after the others).
     """
+    require_net(net)
     named = [row_of(plan.with_guidance, plan) for plan in _parse(plans)]
     path = None if results is None else Path(results)
     setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
@@ -157,6 +159,7 @@ def sweep(
     Raises:
         InputError: as of `evaluate`.
     """
+    require_net(net)
     named = read_rows(plans) if isinstance(plans, str) else [row_of(plan.with_guidance, plan) for plan in _parse(plans)]
     seeds, folder = range(first_seed, first_seed + images * blocks), Path(out)
     results = folder / RESULTS

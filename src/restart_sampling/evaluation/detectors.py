@@ -97,16 +97,21 @@ def load_detector(name: str, device: torch.device | str = "cpu", *, trust: bool 
             a SHA-256 trusts the file that has it, and no other.
 
     Raises:
-        InputError: no such file, a download that failed or is not the published file, a file that is not trusted, or
-            transformers is missing.
+        InputError: no such file, a download that failed or is not the published file, a file that is not trusted, trust
+            in what is no TorchScript file, or transformers is missing.
     """
     device = torch.device(device)
+    if trust and not is_torchscript(name):
+        raise InputError(
+            f"--detector {name} runs no code of a file, so there is nothing to trust; leave out --trust-detector "
+            f"(trust_detector= in Python)"
+        )
     if name == "inception":
         path = fetch(INCEPTION_URL, INCEPTION_URL.rpartition("/")[2], INCEPTION_SHA256)
         return _torchscript(name, path, device, trust=trust)
     if name == TINY_CLIP:
         return _tiny_clip(name, device)
-    if name == "dinov2-hf" or Path(name).is_dir():
+    if not is_torchscript(name):
         return _dinov2(name, device)
     if not Path(name).is_file():
         raise InputError(
@@ -114,6 +119,11 @@ def load_detector(name: str, device: torch.device | str = "cpu", *, trust: bool 
             "TorchScript file"
         )
     return _torchscript(name, Path(name), device, trust=trust)
+
+
+def is_torchscript(name: str) -> bool:
+    """Tells whether a detector is a TorchScript file, whose code runs; not whether there is such a file."""
+    return name not in (TINY_CLIP, "dinov2-hf") and not Path(name).is_dir()
 
 
 def _tiny_clip(name: str, device: torch.device) -> Detector:

@@ -22,6 +22,7 @@ from restart_sampling.base.download import cache_folder
 from restart_sampling.base.errors import one_line
 from restart_sampling.base.files import write_json
 from restart_sampling.base.machine import describe_device
+from restart_sampling.base.numbers import require_kind
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.sampling.noise import noise
 
@@ -48,7 +49,11 @@ def fast(
 
     Returns:
         The model.
+
+    Raises:
+        InputError: it is none of `load_model`.
     """
+    require_kind("the model", model, Denoiser, "one of load_model")
     model.to(dtype)
     if dtype == torch.bfloat16 and model.device.type == "cpu":
         # oneDNN's convolutions then copy no activations, which took longer than the products.

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypedDict, Unpack, assert_never
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, truth_value, whole_number
@@ -26,6 +27,9 @@ from restart_sampling.sampling.process import FLOW, VE
 
 Network = Callable[..., Any]
 """network(x, time, **kwargs) -> a tensor like x, or an output of diffusers that has it as `.sample`."""
+
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 class Options(TypedDict, total=False):
@@ -307,8 +311,9 @@ def _held(network: Network) -> dict[str, nn.Module]:
 
 
 def _parts(name: str, module: nn.Module) -> dict[str, nn.Module]:
-    """Lists a module with all modules in it, by name."""
-    return {f"{name}.{inner}".strip("."): each for inner, each in module.named_modules()}
+    """Lists a module with all modules in it, by name, but for torch's wrappers, whose own mode changes nothing."""
+    named = {f"{name}.{inner}".strip("."): each for inner, each in module.named_modules()}
+    return {name: each for name, each in named.items() if not isinstance(each, _WRAPPERS)}
 
 
 def _levels(alphas_cumprod: Tensor | Sequence[float]) -> list[float]:

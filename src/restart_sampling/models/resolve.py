@@ -6,6 +6,7 @@ from pathlib import Path
 
 from restart_sampling.base.download import cache_folder, check_hash, fetch
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import require_kind
 from restart_sampling.models.by_name import BUNDLED, BY_HAND, PUBLISHED
 from restart_sampling.models.default_plans import DEFAULT_PLANS
 from restart_sampling.models.hub import MODEL, PLAN, PREFIX, fetch_model, in_repository
@@ -29,6 +30,7 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: there is no such name or file, or it could not be downloaded, or is not what it was at first use.
     """
+    require_kind("the model", source, (str, os.PathLike), "its name, its URL or its path")
     if isinstance(source, str):
         if source in BUNDLED:
             return BUNDLED[source]

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number
 from restart_sampling.sampling.net import FunctionNet, Net, around
+from restart_sampling.sampling.sample import require_net
 
 
 def clipped(net: Net, low: float = -1.0, high: float = 1.0) -> FunctionNet:
@@ -16,8 +18,9 @@ def clipped(net: Net, low: float = -1.0, high: float = 1.0) -> FunctionNet:
     far out of range.
 
     Raises:
-        InputError: low and high are no numbers, or low is not below high.
+        InputError: it is no net, low and high are no numbers, or low is not below high.
     """
+    require_net(net)
     if not all(isinstance(end, int | float) for end in (low, high)) or not low < high:
         raise InputError(f"x0 cannot be clipped to [{low}, {high}]; give two numbers, low < high, such as -1 and 1")
 
@@ -37,10 +40,12 @@ def thresholded(net: Net, quantile: float = 0.995) -> FunctionNet:
         quantile: the share of an image's values that is at most s, above 0, at most 1.
 
     Raises:
-        InputError: quantile is out of range.
+        InputError: it is no net, or quantile is out of range.
 
     Source: Saharia et al. 2022 (arXiv 2205.11487), section 2.3.
     """
+    require_net(net)
+    quantile = real_number("quantile", quantile)
     if not 0 < quantile <= 1:
         raise InputError(f"the quantile is {quantile:g}; give a share of the values, above 0 and at most 1 (0.995)")
 

@@ -11,6 +11,7 @@ from PIL import Image
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.base.lock import alone
+from restart_sampling.base.numbers import require_kind
 from restart_sampling.comparison.comparable import SAMPLES, read_sweep
 from restart_sampling.comparison.published import CHECKPOINTS, NOTES
 from restart_sampling.comparison.verdict import verdict
@@ -50,6 +51,7 @@ def report(folder: str | Path, out: str | Path, paper: str | None = None) -> int
         InputError: the folder holds neither, the page is not named .html or cannot be written, or there is no such
             setting, or no sweep to set beside it.
     """
+    require_kind("the folder", folder, (str, Path), "the path of a sweep or of a run of tune")
     if Path(out).suffix.lower() not in (".html", ".htm"):
         raise InputError(f"the page would be {out}, and it is an HTML file; give a name that ends in .html")
     if paper not in (None, *CHECKPOINTS):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import require_kind
 from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.noise import noise_factor, seed_list
 from restart_sampling.sampling.path import NoisePath, restart_jumps
@@ -40,6 +41,7 @@ class EDMNoise:
         self.s_noise = noise_factor(s_noise)
         self.device = torch.device(device)
         self.generators = [torch.Generator(self.device).manual_seed(seed % 2**32) for seed in seed_list(seeds)]
+        require_kind("the path", path, NoisePath, "one of ode_path, churn_path or restart_path")
         self._rises = iter(zip(path.rises, _unused_draws(path), strict=True))
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:

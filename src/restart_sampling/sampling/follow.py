@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import require_kind
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
@@ -67,6 +68,10 @@ def walk(
     perturb: Perturb | None = None,
 ) -> Iterator[tuple[int, Move, Tensor]]:
     """Yields the index, the move and the state after each move of a path; takes and raises what `follow` does."""
+    if not callable(denoise):
+        raise InputError(f"the denoiser is of type {type(denoise).__name__}; give a function of states and levels")
+    require_kind("the state", x, Tensor, "a tensor [B, ...]")
+    require_kind("the path", path, NoisePath, "one of ode_path, churn_path or restart_path")
     if not x.is_floating_point():
         raise InputError(f"the state is of {x.dtype}; give real numbers, such as torch.float32")
     process = _process(process, denoise, perturb)

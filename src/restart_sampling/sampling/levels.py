@@ -5,6 +5,7 @@ from functools import partial
 from math import exp, expm1, isfinite, log, log1p, sqrt
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number, whole_number
 
 Grid = Callable[[int, float, float], tuple[float, ...]]
 """grid(points, high, low) -> levels from `high` down to `low`, both ends exact: a rule for main and restart grids."""
@@ -28,7 +29,7 @@ def power_grid(points: int, high: float, low: float, rho: float = 7.0) -> tuple[
 
     Source: Karras et al. 2022 (arXiv 2206.00364), equation 5.
     """
-    if not (isfinite(rho) and rho > 0):
+    if not (isfinite(real_number("rho", rho)) and rho > 0):
         raise InputError(f"rho is {rho:g}; give a finite number above 0 (EDM uses 7)")
     try:
         return _even(points, high, low, lambda level: level ** (1 / rho), lambda place: place**rho)
@@ -96,9 +97,9 @@ def levels_to_zero(steps: int, sigma_min: float, sigma_max: float, grid: Grid) -
     Raises:
         InputError: steps < 1, or the levels do not fall.
     """
-    if steps < 1:
+    if whole_number("steps", steps) < 1:
         raise InputError(f"a sampler of {steps} steps does nothing; give at least 1 step")
-    if sigma_min <= 0:
+    if real_number("sigma_min", sigma_min) <= 0:
         raise InputError(f"sigma_min is {sigma_min:g}; the last level before 0 must be above 0 (EDM uses 0.002)")
     return (*grid(steps, sigma_max, sigma_min), 0.0)
 
@@ -116,7 +117,8 @@ def _even(
     points: int, high: float, low: float, place: Callable[[float], float], level: Callable[[float], float]
 ) -> tuple[float, ...]:
     """Spaces levels evenly in place(level), of which `level` is the inverse."""
-    if points < 1:
+    high, low = real_number("high", high), real_number("low", low)
+    if whole_number("points", points) < 1:
         raise InputError(f"a grid of {points} points is empty; give at least 1")
     if not 0 <= low < high <= HIGHEST or 0 < low < 1 / HIGHEST:
         raise InputError(

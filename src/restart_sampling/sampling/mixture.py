@@ -2,10 +2,13 @@
 
 from dataclasses import astuple
 from hashlib import sha256
+from math import isfinite
 
 import torch
 from torch import Tensor
 
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number, require_kind
 from restart_sampling.sampling.process import VE, Process
 
 
@@ -23,6 +26,11 @@ class GaussianMixture:
     D: int | None = None
 
     def __init__(self, means: Tensor, std: float, log_weights: Tensor | None = None, process: Process = VE) -> None:
+        require_kind("means", means, Tensor, "a tensor [M, ...]")
+        if means.ndim < 2:
+            raise InputError(f"means has the shape {list(means.shape)}; give [M, ...]")
+        if not (isfinite(real_number("std", std)) and std >= 0):
+            raise InputError(f"std = {std}; give a finite number, 0 or above")
         self.means = means
         self.std = std
         self.log_weights = torch.zeros_like(means.flatten(1)[:, 0]) if log_weights is None else log_weights

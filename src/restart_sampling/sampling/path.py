@@ -6,7 +6,7 @@ from itertools import groupby, pairwise
 from math import inf, isfinite, sqrt
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.numbers import real_number, require_kind, whole_number
 from restart_sampling.sampling.levels import HIGHEST, Grid, power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
@@ -257,6 +257,15 @@ def restart_path(
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2.
     """
+    try:
+        levels, intervals = [real_number("a level", level) for level in levels], tuple(intervals)
+    except TypeError:
+        raise InputError(
+            f"the main grid is of type {type(levels).__name__} and the restart intervals of type "
+            f"{type(intervals).__name__}; give sequences"
+        ) from None
+    for interval in intervals:
+        require_kind("a restart interval", interval, RestartInterval, "RestartInterval(points, repeats, t_min, t_max)")
     if (
         len(levels) < 2
         or not levels[0] <= HIGHEST
@@ -265,12 +274,11 @@ def restart_path(
     ):
         raise InputError(f"a main grid must fall from a finite level to 0 or above; given {_numbers(levels)}")
     for name, value in (("gamma", gamma), ("s_churn", s_churn), ("s_min", s_min)):
-        if not (isfinite(value) and value >= 0):
+        if not (isfinite(real_number(name, value)) and value >= 0):
             raise InputError(f"{name} is {value:g}; give a finite number, 0 or above")
-    if not s_max >= s_min:
+    if not real_number("s_max", s_max) >= s_min:
         raise InputError(f"churn between s_min = {s_min:g} and s_max = {s_max:g} is empty; give s_min <= s_max")
 
-    intervals = tuple(intervals)
     falls = len(levels) - 1 + sum(each.repeats * (each.points - 1) for each in intervals)
     if falls > MAX_FALLS:
         raise InputError(f"the sampler would take {falls:,} steps; at most {MAX_FALLS:,} are possible")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import is_finite, real_number, whole_number
+from restart_sampling.base.numbers import is_finite, real_number, require_kind, whole_number
 from restart_sampling.base.strict_json import parse_json
 from restart_sampling.sampling.levels import GRIDS, HIGHEST, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, cap, format_number, restart_path
@@ -116,6 +116,7 @@ class Plan:
         Raises:
             InputError: not a plan, an unknown preset, key or solver, or a setting out of its range.
         """
+        require_kind("the plan", text, str, "its text, such as '18 [3,1,0.1,0.3]'")
         text = text.strip()
         if text.endswith(".json"):
             found, made_for, found_at = _read_file(Path(text))

@@ -119,8 +119,7 @@ class PlanNumbers:
         gaps = np.abs(np.gradient(places)) if count > 1 else 1.0  # one level has no next one
         moved = np.clip(places + SPACING * gaps * steps, low, high)
         levels = [self.net.process.level(exp(place)) for place in sorted(moved.tolist(), reverse=True)]
-        inside = [min(max(level, self.limits[0]), self.limits[1]) for level in levels]
-        return [*self._levels[: self._fixed], *inside, 0.0]
+        return [*self._levels[: self._fixed], *levels, 0.0]
 
     def _setting(self, name: str, move: float) -> float:
         value = getattr(self.plan, name)

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import require_kind
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.run import keep_first, own_batches
 from restart_sampling.evaluation.clip import ClipScore, prepare_images
 from restart_sampling.evaluation.collect import Collector, Features
+from restart_sampling.evaluation.detectors import is_torchscript
 from restart_sampling.evaluation.distances import frechet_distances, recall
 from restart_sampling.evaluation.metrics import METRICS
 from restart_sampling.evaluation.reference import Reference
@@ -192,12 +194,17 @@ def open_setups(
     Args:
         pairs: (detector, reference).
         device: where to compute.
-        trust: as of `open_setup`.
+        trust: as of `open_setup`, for those that are TorchScript files.
 
     Raises:
         InputError: they do not fit together.
     """
-    return [open_setup(str(each), detector, ("fd",), 1, device, trust_detector=trust) for detector, each in pairs]
+    # Where none is a file, trust is refused; of several that are trusted one may be none.
+    trusted = [detector for detector, _ in pairs if is_torchscript(detector)] or [detector for detector, _ in pairs]
+    return [
+        open_setup(str(each), detector, ("fd",), 1, device, trust_detector=detector in trusted and trust)
+        for detector, each in pairs
+    ]
 
 
 def by_name(setups: Sequence[EvaluationSetup], shape: Sequence[int] | None) -> dict[str, EvaluationSetup]:
@@ -377,8 +384,14 @@ def sliced_wasserstein(data: Tensor, directions: int = 128, seed: int = 0) -> Ca
         A function of samples [n, ...] of the same shape: the root of the mean over directions of the squared distance.
         It raises InputError for samples of another shape.
 
+    Raises:
+        InputError: data is no such tensor.
+
     Source: Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures", section 3.
     """
+    require_kind("data", data, Tensor, "a tensor [M, ...]")
+    if data.ndim < 2 or not len(data):
+        raise InputError(f"data has the shape {list(data.shape)}; give [M, ...], with M of 1 or more")
     flat = data.detach().cpu().double().flatten(1)
     generator = torch.Generator().manual_seed(seed)
     axes = torch.randn(flat.shape[1], directions, generator=generator, dtype=torch.float64)

@@ -90,7 +90,7 @@ def polish(
         climb.standings |= {plan: _standing(each, limits, seeds) for plan, each in zip(plans, results, strict=True)}
         return [climb.standings[text] if text else (inf, inf) for text in texts]
 
-    for turn in range(generations if climbs else 0):
+    for turn in range(generations):
         left = len(climbs) - len(climbs) * turn // generations
         climbing = sorted(climbing, key=lambda climb: climb.best)[:left]
         climb = min(climbing, key=lambda climb: climb.generations)

@@ -244,7 +244,7 @@ class Space:
         """Takes out the settings that do nothing in this plan."""
         if not plan.intervals:
             plan = replace(plan, restart_solver=None)
-        if not any(move.rises and not move.restart for move in net_path(self.net, plan).moves):
+        if not (plan.gamma or any(move.rises and not move.restart for move in net_path(self.net, plan).moves)):
             plan = replace(plan, churn=0.0, s_min=0.0, s_max=inf)
         if not adds_noise(self.net, plan):
             plan = replace(plan, s_noise=1.0)

@@ -57,7 +57,7 @@ class Clock:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Seconds; inf where it has no end."""
         return 60 * self.minutes - self.spent - (time.monotonic() - self.start)
 
 
@@ -143,9 +143,7 @@ class Stages:
         """Counts the generations of the polish, which fit into its part of the search."""
         if not any(map(self.space.numbers, usual)):
             return 0
-        searched = inf
-        if self.settings.minutes < inf:
-            searched = (1 - POLISH) * (self.clock.left - self._later(self.sizes)) * self.bench.speed / self.nfe
+        searched = (1 - POLISH) * (self.clock.left - self._later(self.sizes)) * self.bench.speed / self.nfe
         if self.settings.trials is not None:
             searched = min(searched, self.settings.trials * (1 + 2 / PROMOTED) * self.settings.images)
         generations = int(POLISH / (1 - POLISH) * searched / (POPULATION * len(seeds)))
@@ -298,8 +296,7 @@ class Stages:
     def _is_over(self, trials: int) -> bool:
         most = inf if self.settings.trials is None else self.settings.trials
         enough = trials >= min(most, self.study.user_attrs.get(self._name("searched"), inf))
-        later = self._later(self.sizes) + self._polished()
-        return enough or (self.settings.minutes < inf and self.clock.left < later)
+        return enough or self.clock.left < self._later(self.sizes) + self._polished()
 
     def _polished(self) -> float:
         """Seconds that the polish needs."""
@@ -350,7 +347,7 @@ def check_time(settings: Settings, nfe: int, speed: float, missing: float) -> No
     Raises:
         InputError: there is none.
     """
-    if missing > 0 and settings.minutes < inf:
+    if missing > 0:
         raise InputError(
             f"{settings.minutes:g} minutes for NFE {nfe} leave no time for a search: at {speed:.0f} evaluations a "
             f"second the usual plans, the race and the confirmation need {ceil(missing / 60):,} minutes more, even "

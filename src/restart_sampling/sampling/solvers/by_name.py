@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import require_kind
 from restart_sampling.sampling.solvers.multistep import (
     DEIS,
     IPNDM,
@@ -44,6 +45,7 @@ def make_solver(text: str) -> Solver:
     Raises:
         InputError: no solver of this name, no such setting of it, one twice, or a value out of its range.
     """
+    require_kind("the solver", text, str, "its name, such as 'heun'")
     name, *settings = text.split(":")
     if name not in SOLVERS:
         raise InputError(f"solver '{name}' does not exist; available: {', '.join(SOLVERS)}")

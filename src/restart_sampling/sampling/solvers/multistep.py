@@ -14,6 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import whole_number
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.integrals import (
@@ -174,5 +175,5 @@ def half_step_slope(form: Form, process: Process, now: float, then: float, count
 
 
 def _require_order(name: str, key: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
+    if not low <= whole_number(f"{name}:{key}", value) <= high:
         raise InputError(f"{name}:{key}={value} does not exist; give {key} from {low} to {high}")

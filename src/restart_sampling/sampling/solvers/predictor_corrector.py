@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number, whole_number
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.integrals import (
@@ -54,7 +55,7 @@ class PredictorCorrector(SolverDefaults):
     p: int = 3
 
     def __post_init__(self) -> None:
-        if not 1 <= self.p <= 3:
+        if not 1 <= whole_number(f"{self.name}:p", self.p) <= 3:
             raise InputError(f"{self.name}:p={self.p} does not exist; give p from 1 to 3")
 
     @property
@@ -156,6 +157,8 @@ class SASolver(PredictorCorrector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("tau", "low", "high"):
+            real_number(f"sa:{name}", getattr(self, name))
         if not (0 <= self.tau <= 1000 and self.low <= self.high):  # its square is an exponent
             raise InputError(f"sa needs a finite tau, 0 or above and at most 1000, and low <= high; given {self}")
 

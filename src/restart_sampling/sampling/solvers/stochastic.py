@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.integrals import DataForm, first_order
@@ -39,7 +40,7 @@ class DDIM(SolverDefaults):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
+        if not 0 <= real_number("ddim:eta", self.eta) <= 1:
             raise InputError(f"ddim:eta={self.eta:g} is out of range; give eta from 0 (ODE) to 1 (DDPM)")
 
     def landing(self, move: Move, process: Process = VE) -> float:

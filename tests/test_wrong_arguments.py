@@ -1,0 +1,58 @@
+"""Public functions refuse a first argument of another kind, in a sentence."""
+
+from inspect import isgenerator, signature
+from pathlib import Path
+
+import pytest
+import torch
+
+import restart_sampling as rs
+
+NET = rs.GaussianMixture(torch.zeros(1, 2), 0.3)
+PATH = rs.ode_path((3.0, 1.0, 0.0))
+TABLE = (0.9, 0.5, 0.1)
+MORE = {
+    "EDMNoise": (PATH,),
+    "GaussianMixture": (0.3,),
+    "RestartInterval": (1, 0.1, 1.0),
+    "churn_path": (1.0,),
+    "evaluate": ("4",),
+    "follow": (torch.zeros(1, 2), PATH),
+    "from_edm": (0.002, 80),
+    "from_eps": (TABLE,),
+    "from_v": (TABLE,),
+    "from_x0": (TABLE,),
+    "guided": (2.0,),
+    "log_grid": (80, 0.1),
+    "power_grid": (80, 0.1),
+    "report": ("page.html",),
+    "restart_path": ((),),
+    "sample": ("4", (0,), (2,)),
+    "steps": ("4", (0,), (2,)),
+    "sweep": ("4",),
+    "tune": (4,),
+    "vp_time_grid": (80, 0.1),
+}
+"""Other arguments, which are right."""
+NAMED = {
+    "PFGMppNoise": {"D": 8},
+    "evaluate": {"reference": "ref.npz", "seeds": (0,)},
+    "sweep": {"reference": "ref.npz", "out": "run"},
+    "tune": {"objective": lambda samples: 0.0, "shape": (2,), "out": "run"},
+}
+RECORDS = {"Batch", "InputError", "Move", "Net", "NoisePath", "Process", "Step"}
+"""What is returned or raised."""
+FUNCTIONS = [name for name in sorted({*rs.__all__} - RECORDS) if callable(getattr(rs, name))]
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if signature(getattr(rs, name)).parameters])
+@pytest.mark.parametrize("wrong", [None, 1j, object(), [None], Path("none")])
+def test_a_first_argument_of_another_kind_is_refused(name, wrong, tmp_path, monkeypatch):
+    def called():
+        found = getattr(rs, name)(wrong, *MORE.get(name, ()), **NAMED.get(name, {}))
+        return list(found) if isgenerator(found) else found
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(rs.InputError):
+        called()
+    assert not any(tmp_path.iterdir())
