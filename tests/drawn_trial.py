@@ -10,7 +10,7 @@ class Drawn:
         self.random, self.fixed = random.Random(seed), fixed
 
     def suggest_float(self, name, low, high, log=False):
-        assert low < high
+        assert low <= high
         drawn = low * (high / low) ** self.random.random() if log else self.random.uniform(low, high)
         return self.fixed.get(name, drawn)
 

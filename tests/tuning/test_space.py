@@ -40,6 +40,21 @@ def test_plans_take_the_evaluations_asked_for_and_parse_back(net, nfe):
     assert nfe < 10 or intervals[3]
 
 
+@pytest.mark.parametrize("ends", [(1, 10), (1, 1.05), (0.001, 0.02), (50, 100), (3, 50)])
+def test_nets_of_few_levels_have_plans_too(ends):
+    net = rs.from_edm(lambda x, sigma: x, *ends)
+    space, found = Space(net, 6), []
+    for seed in range(40):
+        plan = space.suggest(Drawn(seed))
+        assert net_path(net, plan).nfe(*plan.solvers) in (5, 6)
+        found.append(plan)
+    assert len({*map(str, found)}) > 20
+    assert all(ends[0] <= level <= ends[1] for plan in found for level in plan.levels(*ends) if level)
+    assert any(plan.intervals for plan in found)
+    assert any([*map(space.suggestion, space.usual())])  # some have an empty window of churn here, and none
+    assert ends[0] <= space.one_restart(*ends)["level_0"] < ends[1]
+
+
 def test_without_rises_nothing_adds_noise():
     for seed in range(60):
         plan = Space(NETS["any level"], 12, rises=False).suggest(Drawn(seed))

@@ -79,7 +79,7 @@ def suggest_intervals(trial: Any, low: float, high: float) -> list[Wanted]:
     """
     return [
         Wanted(
-            level=trial.suggest_float(f"level_{place}", low, high / 2, log=True),
+            level=trial.suggest_float(f"level_{place}", low, max(low, high / 2), log=True),
             width=trial.suggest_float(f"width_{place}", *WIDTHS, log=True),
             repeats=trial.suggest_int(f"K_{place}", 1, 4),
             share=trial.suggest_float(f"share_{place}", 0.05, 0.7),

@@ -30,6 +30,8 @@ from restart_sampling.tuning.score import difference
 
 BASE = "18"
 """The plan that each restart is added to."""
+LEVELS = 0.05, 20.0
+"""The lowest and the highest noise-to-data ratio."""
 POINTS = 3
 """Of a pass, which has two steps."""
 BEST = 5
@@ -39,7 +41,7 @@ BEST = 5
 def map_levels(net: Net) -> list[float]:
     """Returns the levels of the base plan between which restarts are tried, falling."""
     levels = Plan.parse(BASE).levels(net.sigma_min, net.sigma_max)
-    return [float(f"{level:.4g}") for level in levels[1:] if 0.05 <= net.process.ratio(level) <= 20]
+    return [float(f"{level:.4g}") for level in levels[1:] if LEVELS[0] <= net.process.ratio(level) <= LEVELS[1]]
 
 
 def count_map_evaluations(net: Net, seeds: int) -> int:
@@ -62,6 +64,11 @@ def map_restarts(net: Net, bench: Bench, seeds: range) -> list[dict[str, float]]
         its standard error.
     """
     plans = _map_plans(net)
+    if not plans:
+        raise InputError(
+            f"the model has no two levels between which restarts are mapped: their noise-to-data ratio is "
+            f"{LEVELS[0]:g} to {LEVELS[1]:g}; leave the map out"
+        )
     base, *results = bench.each("map", [BASE, *plans.values()], seeds, groups=GROUPS)
     if base.score is None:
         raise InputError(f"the plan {BASE} could not be measured: {base.error}; {LOOK}")
@@ -70,6 +77,8 @@ def map_restarts(net: Net, bench: Bench, seeds: range) -> list[dict[str, float]]
         if result.score:
             found = difference(base.score, result.score)
             cells.append({"t_min": low, "t_max": high, "gain": found.value, "error": found.error})
+    if not cells:
+        raise InputError(f"no plan with a restart could be measured: {results[0].error}; {LOOK}")
     return cells
 
 

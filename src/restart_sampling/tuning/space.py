@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_FLOOR
 from functools import cached_property
-from math import inf, log
+from math import inf, log, sqrt
 from typing import Any
 
 from restart_sampling.base.errors import InputError
@@ -120,7 +120,7 @@ class Space:
     def one_restart(self, t_min: float, t_max: float) -> dict[str, Any]:
         """Returns what a trial has to suggest for a plan with this interval; the rest of the plan is left open."""
         low, high = self._ratios
-        level = min(max(self.net.process.ratio(t_min), low), high / 2)
+        level = min(max(self.net.process.ratio(t_min), low), max(low, high / 2))
         width = min(max(self.net.process.ratio(t_max) / level, WIDTHS[0]), WIDTHS[1])
         own = {"level_0": level, "width_0": width, "K_0": 1, "restart_solver": "the same"}
         return {"intervals": 1, "churn": False, **own}
@@ -156,8 +156,10 @@ class Space:
         nfe = net_path(self.net, plan).nfe(*plan.solvers)
         values |= given_intervals(snapped, ratio, restart_solver, self.nfe if self.nfe - nfe in (0, 1) else nfe)
         given = GivenTrial(values)
-        self.suggest(given)
-        return given.taken
+        with suppress(InputError):  # a range or a window that is empty in this model's levels
+            self.suggest(given)
+            return given.taken
+        return None
 
     def way(self, text: str) -> tuple[object, ...]:
         """Returns what a plan does: plans with other texts and the same way are one."""
@@ -191,7 +193,7 @@ class Space:
         """The lowest and the highest noise-to-data ratio between which intervals are placed."""
         process = self.net.process
         low, high = (process.ratio(level) for level in self._limits)
-        return max(low, 0.03), min(high, 80.0)
+        return max(low, min(0.03, high / 8)), min(high, 80.0)
 
     @cached_property
     def _limits(self) -> tuple[float, float]:
@@ -201,17 +203,20 @@ class Space:
     def _range(self, trial: Any) -> dict[str, float]:
         """Suggests where the main grid ends, and where it begins unless that is where no data is left."""
         low, high = self._limits
-        found = {"sigma_min": rounded(trial.suggest_float("sigma_min", low, min(50 * low, high / 20), log=True))}
+        last = max(low, min(50 * low, high / 20))
+        found = {"sigma_min": rounded(trial.suggest_float("sigma_min", low, last, log=True))}
         if self.net.process.highest == inf:
-            found["sigma_max"] = rounded(trial.suggest_float("sigma_max", high / 16, high, log=True))
+            found["sigma_max"] = rounded(
+                trial.suggest_float("sigma_max", max(high / 16, sqrt(low * high)), high, log=True)
+            )
         else:
             found["sigma_max"] = rounded(high, ROUND_FLOOR)
         return found
 
     def _churn(self, trial: Any) -> dict[str, float]:
         low, high = self._ratios
-        s_min = trial.suggest_float("churn_low", low, high / 4, log=True)
-        width = trial.suggest_float("churn_width", 2, high / low, log=True)
+        s_min = trial.suggest_float("churn_low", low, max(low, high / 4), log=True)
+        width = trial.suggest_float("churn_width", 2, max(2, high / low), log=True)
         ends = (self.net.process.level(ratio) for ratio in (s_min, min(s_min * width, high)))
         churn = rounded(trial.suggest_float("s_churn", 0.5, 2 * self.nfe, log=True))
         return {"churn": churn, **dict(zip(("s_min", "s_max"), map(rounded, ends), strict=True))}
