@@ -7,6 +7,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, truth_value, whole_number
+from restart_sampling.generation.seeds import MAX_SEEDS
 from restart_sampling.tuning.objective import GROUPS
 from restart_sampling.tuning.race import ROUNDS
 from restart_sampling.tuning.search import SAMPLERS
@@ -66,10 +67,11 @@ class Settings:
         if not 0 <= self.start <= MOST_START:
             raise InputError(f"start is {self.start}; give a number from 0 to {MOST_START:,}")
         for name, parts in (("images", GROUPS), ("race", ROUNDS * GROUPS), ("confirm", GROUPS)):
-            if getattr(self, name) < 2 * parts or getattr(self, name) % parts:
+            if not 2 * parts <= getattr(self, name) <= MAX_SEEDS or getattr(self, name) % parts:
                 option = "" if name == "images" else f" (--{name}-images)"
                 raise InputError(
-                    f"{name}{option} is {getattr(self, name)}; give a multiple of {parts}, at least {2 * parts}"
+                    f"{name}{option} is {getattr(self, name)}; give a multiple of {parts}, at least {2 * parts} and at "
+                    f"most {MAX_SEEDS:,}"
                 )
 
     @property

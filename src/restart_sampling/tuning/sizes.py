@@ -15,6 +15,7 @@ class Sizes(NamedTuple):
 
     def cut(self, part: float) -> "Sizes":
         """Returns a part of them, in whole thousands: at least `LEAST` and at most what they are."""
+        part = min(part, 1.0)  # inf of as many minutes
         return Sizes(*(min(size, max(LEAST, int(part * size) // LEAST * LEAST)) for size in self))
 
 

@@ -90,7 +90,8 @@ class Teacher:
         """Those that the time allows."""
         if self._seconds == inf:
             return self._asked
-        return self._asked[: max(LEAST_SEEDS, int(self._seconds / self.seed_seconds))]
+        count = min(len(self._asked), self._seconds / self.seed_seconds)  # inf of as many minutes
+        return self._asked[: max(LEAST_SEEDS, int(count))]
 
     @cached_property
     def seed_seconds(self) -> float:

@@ -151,8 +151,8 @@ def judge(
 
 
 def _relative(found: Difference, base: Score) -> float | None:
-    """A difference as a part of what it is to; None: that is 0, such as a share of bad samples."""
-    return found.value / base.value if base.value else None
+    """A difference as a part of the size of what it is to; None: that is 0, such as a share of bad samples."""
+    return found.value / abs(base.value) if base.value else None
 
 
 def describe_relative(relative: float | None) -> str:
