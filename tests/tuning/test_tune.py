@@ -6,6 +6,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from shutil import copytree
@@ -171,6 +172,18 @@ def test_a_search_that_was_killed_at_any_moment_goes_on_to_the_same_trials(
     assert bool(beyond_limits(open_study(journal, "NFE 5"))) == recall
     for kept in range(len(lines)):
         assert searched(b"".join(lines[:kept])) == whole, lines[kept - 1]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_search_ends_where_nothing_that_is_suggested_is_a_plan(processes, tmp_path):
+    def refuses(trial):
+        raise InputError("no such plan")
+
+    space = SimpleNamespace(suggest=refuses, text=str)
+    bench = SimpleNamespace(ranks=Ranks(0, processes, torch.device("cpu")))
+    study = open_study(tmp_path / "trials.journal", "NFE 5")
+    search(space, bench, study, (range(1), range(2)), limits=Limits(), until=lambda count: count >= 7)
+    assert [trial.state.name for trial in study.get_trials()] == ["FAIL"] * 7
 
 
 def test_search_race_and_confirmation_share_no_seed():
@@ -408,7 +421,7 @@ def test_an_objective_is_called_with_the_samples_of_each_group(batch):
 def test_an_objective_that_returns_nan():
     with pytest.raises(InputError, match=r"the objective returned nan for 200 finite samples of plan '.*'; it has to"):
         rs.tune(mixture(), 5, objective=lambda samples: float("nan"), shape=(2,), trials=3, **LIMIT)
-    for answer in (None, torch.zeros(2), torch.tensor(1j), 10**400):
+    for answer in (None, torch.zeros(2), torch.tensor(1j), 10**400, "0.5", True, 1e200, -1e200, 1e-200):
         with pytest.raises(InputError, match="the objective returned "):
             rs.tune(mixture(), 5, objective=lambda samples, answer=answer: answer, shape=(2,), trials=3, **LIMIT)
 
@@ -464,6 +477,8 @@ def test_no_time_left_for_a_stage():
         ({"minutes": "3"}, "minutes = '3'; give a number"),
         ({"images": 100.0}, "images = 100.0; give a whole number"),
         ({"trials": 2.5}, "trials = 2.5; give a whole number"),
+        ({"images": 10**20}, "images is 100000000000000000000; give a multiple of 10, at least 20 and at most 10,000"),
+        ({"race": 10**20}, "at most 10,000,000"),
         ({"start": -1}, "start is -1; give a number from 0"),
         ({"shape": 2}, "the shape of a sample is 2"),
         ({"batch_size": 0}, "batch_size is 0"),
@@ -497,6 +512,12 @@ def test_another_run_in_the_same_folder(tmp_path):
         with pytest.raises(InputError, match=f"holds another run, with {name}"):
             rs.tune(net, 5, out=tmp_path / folder, **{**asked, "objective": function})
     unknown = rs.from_edm(lambda x, sigma: x, 0.002, 80)
+    inner = lambda samples: 0.0  # noqa: E731
+    for made in (inner, partial(spread)):
+        with pytest.raises(InputError, match=r"objective that can be told apart from others, and .* has no name"):
+            rs.tune(mixture(), 5, out=tmp_path / "made", **{**asked, "objective": made})
+    inner.identity = "zero"
+    rs.tune(mixture(), 5, out=tmp_path / "made", **{**asked, "objective": inner})
     with pytest.raises(InputError, match="this one has no identity"):
         rs.tune(unknown, 5, out=tmp_path / "unknown", **asked)
     assert rs.tune(unknown, 5, **{**asked, "objective": lambda samples: 0.0}).made_for is None
@@ -507,6 +528,30 @@ def test_another_run_in_the_same_folder(tmp_path):
     (tmp_path / "else/file").touch()
     with pytest.raises(InputError, match="holds something else"):
         rs.tune(mixture(), 6, out=tmp_path / "else", **asked)
+
+
+@pytest.mark.parametrize(
+    ("was", "said"),
+    [
+        ({"detectors": {"tiny.pt": {}}}, 'detectors {"tiny.pt": {}}, not null'),
+        ({"guidance_interval": [0.2, 1.0]}, r"guidance_interval \[0.2, 1.0\], not null"),
+        ({"objective": None}, 'objective null, not "spread"'),
+        ({"shape": None}, r"shape null, not \[2\]"),
+    ],
+)
+def test_what_only_one_of_two_starts_has_makes_them_two_runs(was, said, finished, tmp_path):
+    folder = Path(copytree(finished, tmp_path / "run"))
+    content = {**json.loads((folder / "run.json").read_text()), **was}
+    (folder / "run.json").write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    text = (folder / "run.json").read_text()
+    asked = {"out": folder, "objective": spread, **ONE}
+    if was.keys() & {"objective", "shape"}:  # of an earlier version, which said less
+        content.pop("objective_sha256")
+        (folder / "run.json").write_text(json.dumps({key: content[key] for key in content if content[key] is not None}))
+        assert rs.tune(mixture(), 5, **asked)
+        (folder / "run.json").write_text(json.dumps({**json.loads(text), "objective_sha256": None}))
+    with pytest.raises(InputError, match=f"holds another run, with {said}"):
+        rs.tune(mixture(), 5, **asked)
 
 
 def test_levels_by_dynamic_programming_stay_closer_to_the_fine_ode():
@@ -531,6 +576,9 @@ def test_stage_0_takes_as_many_seeds_as_its_time_allows(monkeypatch):
     calls = 2 * len(Teacher(mixture(), begin, 5).levels[1:])
     for seconds, seeds in ((20.5 * calls, 20), (1, 8), (1e6, 256), (inf, 256)):
         assert len(Teacher(mixture(), begin, 5, seconds=seconds, more=calls // 2).seeds) == seeds
+    fast = iter([0.0, 0.0, 0.0, 1e-9])
+    monkeypatch.setattr(teacher, "time", SimpleNamespace(perf_counter=lambda: next(fast)))
+    assert len(Teacher(mixture(), begin, 5, seconds=1e305).seeds) == 256
 
 
 def test_sliced_wasserstein_of_shifted_data_is_the_shift():
@@ -564,7 +612,13 @@ class Paced(AllAlike):
 
 @pytest.mark.parametrize(
     ("minutes", "metrics", "sizes"),
-    [(60, 0.0, (10_000, 10_000)), (4, 0.0, (8000, 8000)), (4, 4.0, (4000, 4000)), (1.3, 0.0, (1000, 1000))],
+    [
+        (1e307, 0.0, (10_000, 10_000)),
+        (60, 0.0, (10_000, 10_000)),
+        (4, 0.0, (8000, 8000)),
+        (4, 4.0, (4000, 4000)),
+        (1.3, 0.0, (1000, 1000)),
+    ],
 )
 def test_race_and_confirmation_are_cut_to_the_minutes(minutes, metrics, sizes, tmp_path, monkeypatch):
     objective = Paced(monkeypatch, 12_000, metrics, begins=28)  # a compilation
@@ -685,3 +739,10 @@ def test_a_verdict_against_a_score_of_0():
     assert verdict.plan == "b"
     assert "(from 0)" in verdict.text
     assert verdict.json()["gain"]["objective"]["relative"] is None
+
+
+def test_what_is_lower_than_a_score_below_0_is_a_part_of_its_size_lower():
+    scores = {plan: {"objective": Score((value,), ((value, value),))} for plan, value in (("a", -1.0), ("b", -1.25))}
+    verdict = judge(scores, "a", lambda plan: (0, len(plan)))
+    assert (verdict.plan, verdict.better) == ("b", True)
+    assert verdict.json()["gain"]["objective"]["relative"] == -0.25

@@ -14,6 +14,7 @@ import torch
 import restart_sampling as rs
 from arguments import instead
 from copies import TORCHRUN, start
+from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import make_reference
@@ -21,6 +22,7 @@ from restart_sampling.evaluation.reference import save_reference
 from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning import objective, space
+from restart_sampling.tuning.restart_map import map_restarts
 from tiny import detector_file, image_folder, pictures
 
 TUNE = (
@@ -71,7 +73,7 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
     drawn = ("D", "class", "guidance", "noise", "arithmetic")
     Path("run/run.json").write_text(json.dumps({k: v for k, v in json.loads(before).items() if k not in drawn}))
     code, _, err = run(*TUNE, *more, "--guidance", "2")  # an earlier run does not say that it had none
-    assert (code, "with guidance null, not 2" in err) == (2, True)
+    assert (code, "with guidance 1.0, not 2" in err) == (2, True)
     assert run(*TUNE, *more)[0] == 0
     assert Path("run/run.json").read_text() == before
 
@@ -348,6 +350,39 @@ def test_a_detector_that_does_not_fit_its_reference_is_told_before_any_image(pla
         "the detector gives 9 features and the reference has 6; use the detector that the reference was made with\n"
     )
     assert "usual plans" not in err
+
+
+def test_a_reference_of_too_few_images_for_recall_is_told_before_any_image(place, run):
+    few = make_reference(
+        iter([(range(3), torch.from_numpy(pictures(3, 1)), None)]), 3, *measured_with(), keep_features=True
+    )
+    save_reference(few, Path("few.npz"))
+    for words in (
+        instead(TUNE, "--reference", "few.npz"),
+        (*TUNE, "--confirm-detector", "tiny.pt", "--confirm-reference", "few.npz"),
+    ):
+        code, _, err = run(*words)
+        assert (code, "needs at least 4 images of the reference, and it has 3" in err) == (2, True)
+        assert "usual plans" not in err
+
+
+def test_what_cannot_be_confirmed_is_told_before_the_search(place, run, monkeypatch):
+    def fails(features, reference, device):
+        raise InputError("of these it is not defined")
+
+    monkeypatch.setattr(objective, "_more", fails)
+    code, _, err = run(*TUNE)
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "restart-sampling: the confirmation cannot be measured: of these it is not defined",
+    )
+    assert "NFE 4, search" not in err
+
+
+def test_a_net_without_two_levels_of_the_map_is_told_so():
+    net = rs.from_edm(lambda x, sigma: x, 0.001, 0.04)
+    with pytest.raises(InputError, match=r"no two levels between which restarts are mapped: .* is 0\.05 to 20; leave"):
+        map_restarts(net, None, range(20))
 
 
 def test_too_few_images_for_the_features_are_told_before_the_search(place, run):

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
-from math import ceil, isfinite, nan
+from math import ceil, nan
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import require_kind
+from restart_sampling.base.numbers import real_number, require_kind
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.run import keep_first, own_batches
 from restart_sampling.evaluation.clip import ClipScore, prepare_images
 from restart_sampling.evaluation.collect import Collector, Features
 from restart_sampling.evaluation.detectors import is_torchscript
 from restart_sampling.evaluation.distances import frechet_distances, recall
-from restart_sampling.evaluation.metrics import METRICS
+from restart_sampling.evaluation.metrics import METRICS, check_metrics
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.setup import EvaluationSetup, open_setup
 from restart_sampling.evaluation.statistics import Moments
@@ -37,6 +37,8 @@ CLIP_SCORE = "CLIP score (higher is better)"
 """The name of the one score that is no distance."""
 NEIGHBOURS = 5000
 """Images on either side of recall, whose cost grows with their product, where there are so many."""
+MOST = 1e100
+"""Of what a function of the user's returns, and one by it the least: squares of it have to be floats."""
 
 Scores = Mapping[str, Score]
 """By what it was measured with; the first is what the search goes by."""
@@ -215,7 +217,7 @@ def by_name(setups: Sequence[EvaluationSetup], shape: Sequence[int] | None) -> d
         shape: [C, H, W] of the images, on one of which each detector is tried; None: not known.
 
     Raises:
-        InputError: two are the same, or a detector fails or does not fit its reference.
+        InputError: two are the same, a detector fails or does not fit its reference, or that keeps too few features.
     """
     found: dict[str, EvaluationSetup] = {}
     seen = set()
@@ -225,6 +227,8 @@ def by_name(setups: Sequence[EvaluationSetup], shape: Sequence[int] | None) -> d
         if pair in seen:
             raise InputError(f"detector {name} with {reference['path']} is there twice; give each pair once")
         seen.add(pair)
+        if setup.reference.features is not None:  # then recall is measured
+            check_metrics(["pr"], setup.reference)
         setup.try_detector(shape)
         found[f"{name} on {reference['path']}" if name in found else name] = setup
     return found
@@ -307,6 +311,21 @@ class OfSamples:
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         return {"objective": name, "objective_sha256": getattr(self.function, "identity", None), "shape": self.shape}
 
+    def check_identity(self) -> None:
+        """Makes sure that a later start can tell whether its function is this one.
+
+        Raises:
+            InputError: it was made by other code, as a lambda, `functools.partial` or a function in a function, each of
+                which may have other data, and has no identity.
+        """
+        own = self.about
+        if own["objective_sha256"] is None and "<" in getattr(self.function, "__qualname__", "<"):
+            raise InputError(
+                f"a folder is kept of an objective that can be told apart from others, and {own['objective']} has no "
+                f"name of its own; give it an identity (objective.identity = 'distance to set 1'), give a function "
+                f"that a module defines by name, or leave out out"
+            )
+
     @property
     def features(self) -> dict[str, int]:
         """There is no detector."""
@@ -357,13 +376,14 @@ class OfSamples:
         except InputError as failure:  # the function's, and not one of the plan
             raise ObjectiveError(f"the objective failed: {failure}") from failure
         try:
-            number = float(value)
-        except (TypeError, ValueError, RuntimeError, OverflowError):  # such as a complex tensor
+            number = real_number("the objective", value)
+        except InputError:  # such as a text, or a complex tensor
             number = nan
-        if not isfinite(number):
+        if number and not 1 / MOST <= abs(number) <= MOST:
             raise ObjectiveError(
                 f"the objective returned {value!r} for {len(samples)} finite samples of plan '{plan}'; it has to "
-                f"return a finite number, lower where samples are better"
+                f"return a finite number, lower where samples are better, and 0 or from {1 / MOST:g} to {MOST:g} in "
+                f"size"
             )
         return number
 

@@ -26,7 +26,9 @@ FORMAT = "restart-sampling-tune/1"
 RUN, MEASURED, TRIALS, MAP = "run.json", "measured.jsonl", "trials.journal", "map.json"
 SAMPLES = "samples"
 _BEFORE = {"class": None, "guidance": 1.0, "noise": "counter"}
-"""What a run is taken to have had that does not say so; of what else it does not say nothing is known."""
+"""What a run of an earlier version is taken to have had; of what else it does not say nothing is known."""
+_SAID = {"arithmetic", "objective_sha256"}
+"""Of which later ones say one: these say all that they had."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +82,21 @@ class Run:
         path = self.folder / RUN
         check_writable(path)
         if path.exists():
-            found = read_run(self.folder)
-            differs = [
-                key for key, value in _plain(self.about).items() if found.get(key, _BEFORE.get(key, value)) != value
-            ]
-            if differs:
-                old, new = (json.dumps(each.get(differs[0])) for each in (found, self.about))
-                raise InputError(
-                    f"{self.folder} holds another run, with {differs[0]} {old}, not {new}; choose another folder"
-                )
+            self._check_same(read_run(self.folder))
         elif self.folder.exists() and not all(map(is_partial, self.folder.iterdir())):
             raise InputError(f"{self.folder} holds something else than a run of tune; choose another folder")
+
+    def _check_same(self, found: Mapping[str, Any]) -> None:
+        """Makes sure that a run that is there is this one."""
+        own, is_later = _plain(self.about), not _SAID.isdisjoint(found)
+        for key in {**own, **found}:
+            new = own.get(key)
+            old = found.get(key, None if is_later else _BEFORE.get(key, new))
+            if old != new and key not in ("model", "versions"):
+                raise InputError(
+                    f"{self.folder} holds another run, with {key} {json.dumps(old)}, not {json.dumps(new)}; choose "
+                    f"another folder"
+                )
 
     def begin_folder(self, spaces: Sequence[Candidates]) -> None:
         """Checks the run, and says whose folder it is. The first process calls this.

@@ -189,11 +189,14 @@ def _rounds(
                     plan = space.text(space.suggest(trial))
                 except InputError:
                     study.tell(trial, state=TrialState.FAIL)
+                    if not unfinished and until(begun(study)):  # or nothing that is suggested could be a plan
+                        break
                     continue
             trial.set_user_attr("plan", plan)
             dealt.append((trial, plan))
         missing = size
-        yield dealt
+        if dealt:
+            yield dealt
 
 
 def begun(study: Any) -> int:

@@ -219,10 +219,15 @@ class Stages:
 
         So that a detector or a metric that fails does so early, and to see how long the metrics take and which there
         are.
+
+        Raises:
+            InputError: one fails.
         """
         tried = self.bench.together("rehearsal", usual, seeds, groups=GROUPS, confirm=True)
+        if tried.score is None:  # its images are those that it was measured on
+            raise InputError(f"the confirmation cannot be measured: {tried.error}")
         self._extra = max(0.0, tried.seconds - len(seeds) * self.nfe / self.bench.speed)
-        self._checked = 1 + CHECKED if tried.score and must_not_fall(tried.score, tried.score) else 0
+        self._checked = 1 + CHECKED if must_not_fall(tried.score, tried.score) else 0
 
     def _fit(self) -> None:
         """Cuts race and confirmation to what the time allows; what an earlier start of as many minutes chose stays."""

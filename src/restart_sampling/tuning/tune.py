@@ -169,6 +169,8 @@ def tune(
         shape = as_shape(shape)
         scale = 1.0
         judge, begin = OfSamples(net, shape, objective, max(batch_size or BLOCK, 1024)), begin_net(net, shape)
+        if out is not None:
+            judge.check_identity()
     if out is not None:
         check_identity({"model_sha256": net.identity})
     with claimed_folder(out) as folder:
