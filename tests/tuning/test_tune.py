@@ -576,7 +576,7 @@ def test_stage_0_takes_as_many_seeds_as_its_time_allows(monkeypatch):
     calls = 2 * len(Teacher(mixture(), begin, 5).levels[1:])
     for seconds, seeds in ((20.5 * calls, 20), (1, 8), (1e6, 256), (inf, 256)):
         assert len(Teacher(mixture(), begin, 5, seconds=seconds, more=calls // 2).seeds) == seeds
-    fast = iter([0.0, 0.0, 0.0, 1e-9])
+    fast = iter([0.0, 0.0, 1e-9])
     monkeypatch.setattr(teacher, "time", SimpleNamespace(perf_counter=lambda: next(fast)))
     assert len(Teacher(mixture(), begin, 5, seconds=1e305).seeds) == 256
 
