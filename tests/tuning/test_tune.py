@@ -703,6 +703,9 @@ def test_a_search_begins_with_the_plans_found_for_other_models(tmp_path):
         ("plan-5.json", lambda text: '{"plan": "5"}'),
         ("plan-5.json", lambda text: "[]"),
         ("trials.journal", lambda text: f"lines\n{text}"),
+        ("trials.journal", lambda text: text.replace('"op_code": 4', '"op_code": -4', 1)),
+        ("trials.journal", lambda text: "".join(line for line in text.splitlines(True) if '{"plan"' not in line)),
+        ("trials.journal", lambda text: re.sub('"system_attrs": {.*?}', '"system_attrs": 5', text)),
         ("measured.jsonl", lambda text: text.replace('"values": [', '"values": ["a", ', 1)),
         ("measured.jsonl", lambda text: text.replace('"nfe": 5', '"nfe": "a"', 1)),
     ],
@@ -715,6 +718,30 @@ def test_a_damaged_file_of_a_run_is_refused(finished, tmp_path, file, damage):
     (folder / file).write_text(damage(text))
     with pytest.raises(InputError, match=r"remove what is damaged|is no result of tune"):
         rs.tune(mixture(), 5, out=folder, objective=spread, **ONE)
+
+
+NO_SCORE = {"values": [float("nan")], "without": []}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"plan": ["5"]}, {"stage": None}, {"seeds": [0]}, {"seeds": "ab"}, {"seeds": [5, 5]}, {"blocks": "1"}),
+        *({"nfe": -1}, {"nfe": 1e999}, {"seconds": 0}, {"seconds": -5.0}, {"seconds": float("nan")}, {"more": 1}),
+        *({"scores": {"": each}} for each in (NO_SCORE, {**NO_SCORE, "values": []}, {**NO_SCORE, "values": [1, 2]})),
+        {"scores": {"": {**NO_SCORE, "values": [1], "without": [[1, 2]]}}},
+        {"scores": {"": {**NO_SCORE, "values": [1], "metrics": {"recall": float("inf")}}}},
+    ],
+)
+def test_a_result_with_a_value_that_no_run_writes_is_refused(damage, finished, tmp_path):
+    first, *lines = (finished / "measured.jsonl").read_bytes().splitlines(keepends=True)
+    path = tmp_path / "measured.jsonl"
+    path.write_bytes(b"".join([first, *lines, first[:30] + b"\n", b"\0" * 40]))  # as after kills
+    assert len(list(read_measured(path))) == 1 + len(lines)
+    for wrong in (json.dumps({**json.loads(first), **damage}).encode(), b"\xff", b"5", b"[" * 5000):
+        path.write_bytes(first + wrong + b"\n")
+        with pytest.raises(InputError, match="line 2: it is no result of tune"):
+            list(read_measured(path))
 
 
 def test_levels_that_are_damaged_are_refused(finished, tmp_path):

@@ -4,14 +4,18 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from json import JSONDecodeError
 from math import inf
+from operator import index
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import append_line
+from restart_sampling.base.numbers import is_finite
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.base.strict_json import parse_json
 from restart_sampling.generation.seeds import cut
 from restart_sampling.tuning.objective import Objective, ObjectiveError, Scores
 from restart_sampling.tuning.score import Score
@@ -184,16 +188,47 @@ def _line(key: Key, result: Measured) -> dict[str, Any]:
 
 
 def read_measured(path: Path) -> Iterator[tuple[Key, Measured]]:
-    """Reads the results of a file; an unfinished line, which only a killed run leaves, is passed over."""
-    for number, text in enumerate(path.read_text().splitlines(), start=1):
+    """Reads the results of a file; an unfinished line, which only a killed run leaves, is passed over.
+
+    Raises:
+        InputError: another line is none that `Bench` wrote.
+    """
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
+            yield _read(parse_json(line.decode()))
+        except JSONDecodeError:
             continue
-        try:
-            key = Key(**{name: line.pop(name) for name in Key._fields})
-            scores = line["scores"] and {name: Score.read(score) for name, score in line["scores"].items()}
-            own = {**line, "scores": scores, "nfe": int(line["nfe"]), "seconds": float(line["seconds"])}
-            yield key._replace(seeds=(key.seeds[0], key.seeds[1])), Measured(**own)
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except (LookupError, TypeError, AttributeError, ValueError):
             raise InputError(f"{path}, line {number}: it is no result of tune; choose another folder") from None
+
+
+def _read(line: dict[str, Any]) -> tuple[Key, Measured]:
+    """Reads what `_line` gave; raises one of several errors where it is something else."""
+    key = Key(**{name: line.pop(name) for name in Key._fields})
+    start, end = map(index, key.seeds)
+    key = key._replace(seeds=(start, end), blocks=index(key.blocks), groups=index(key.groups))
+    scores = line["scores"] and {name: Score.read(score) for name, score in line["scores"].items()}
+    result = Measured(**{**line, "scores": scores or None})
+    sizes = {(len(each.values), *map(len, each.without)) for each in (scores or {}).values()}
+    right = (
+        isinstance(key.plan, str)
+        and 0 <= start < end
+        and sizes <= {(key.blocks, *[key.groups] * key.blocks * (key.groups > 0))}
+        and isinstance(result.stage, str)
+        and is_finite(result.nfe)
+        and is_finite(result.seconds)
+        and min(result.nfe, result.seconds) > 0
+        and all(map(is_finite, _numbers(line["scores"])))
+    )
+    if not right:
+        raise ValueError("a value is out of its range")
+    return key, result
+
+
+def _numbers(content: object) -> Iterator[float]:
+    """The numbers in JSON."""
+    if isinstance(content, float):
+        yield content
+    elif isinstance(content, dict | list):
+        for each in content.values() if isinstance(content, dict) else content:
+            yield from _numbers(each)

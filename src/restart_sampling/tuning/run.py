@@ -27,6 +27,17 @@ RUN, MEASURED, TRIALS, MAP = "run.json", "measured.jsonl", "trials.journal", "ma
 SAMPLES = "samples"
 _BEFORE = {"class": None, "guidance": 1.0, "noise": "counter"}
 """What a run of an earlier version is taken to have had; of what else it does not say nothing is known."""
+_OF_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What is raised where a file is not as a run wrote it; Optuna asserts what its journal says."""
 _SAID = {"arithmetic", "objective_sha256"}
 """Of which later ones say one: these say all that they had."""
 
@@ -203,7 +214,7 @@ def whole(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+    except _OF_DAMAGE as error:
         if isinstance(error, InputError):
             raise
         reason = shorten(one_line(error))

@@ -65,6 +65,9 @@ def open_study(path: Path, name: str) -> Any:
     Args:
         path: of Optuna's journal.
         name: of the study in it.
+
+    Raises:
+        ValueError, or others as of Optuna: the journal is damaged.
     """
     require_extra("optuna", "tune")
     import optuna
@@ -76,7 +79,12 @@ def open_study(path: Path, name: str) -> Any:
     remove_begun(path)
     with _quiet():
         storage = JournalStorage(Journal(path))
-        return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+        study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    for trial in study.get_trials(deepcopy=False):
+        plan, _ = trial.user_attrs.get("plan"), trial.system_attrs.keys()
+        if not isinstance(plan, str) and trial.state.name in ("COMPLETE", "PRUNED"):
+            raise ValueError(f"trial {trial.number} has no plan")
+    return study
 
 
 def search(
