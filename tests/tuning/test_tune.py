@@ -640,6 +640,20 @@ def test_race_and_confirmation_are_cut_to_the_minutes(minutes, metrics, sizes, t
     assert (len(objective.seen), again.sizes) == (measured, sizes)
 
 
+def test_the_time_of_an_nfe_is_not_that_of_the_next_one(tmp_path):
+    asked = {**ONE, "objective": spread, "out": tmp_path / "run"}
+    alone = rs.tune(mixture(), 6, **{**asked, "out": None})
+    found = rs.tune(mixture(), [5, 6], **asked)
+    results = dict(read_measured(tmp_path / "run/measured.jsonl"))
+    own = {nfe: sum(each.seconds for each in results.values() if each.is_of(nfe)) for nfe in (5, 6)}
+    assert sum(own.values()) == sum(each.seconds for each in results.values())
+    for nfe, plan in found.items():
+        assert plan.evidence["cost"]["seconds"] == round(own[nfe], 1)
+    assert found[6].evidence["cost"]["evaluations"] <= alone.evidence["cost"]["evaluations"]
+    assert Measured("search", 5, None, "", 1.0).is_of(6)  # of an earlier version, where this is all that is known
+    assert not Measured("map", 5, None, "", 1.0).is_of(6)
+
+
 def test_time_is_asked_for_no_more_images_than_there_are(tmp_path, monkeypatch):
     objective = Paced(monkeypatch, 12_000)
     bench = Bench(objective, Ranks(0, 1, torch.device("cpu")), tmp_path / "measured.jsonl")

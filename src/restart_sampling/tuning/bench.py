@@ -50,6 +50,7 @@ class Measured:
         scores: None: its samples were not finite.
         error: why.
         seconds: of all processes together, as the clock on the wall has it.
+        search: the NFE whose search asked for it first; None: of the map, or of an earlier version.
     """
 
     stage: str
@@ -57,6 +58,13 @@ class Measured:
     scores: Scores | None
     error: str
     seconds: float
+    search: int | None = None
+
+    def is_of(self, nfe: int) -> bool:
+        """Whether it belongs to the search of an NFE, whose plans may take one evaluation less."""
+        if self.search is not None:
+            return self.search == nfe
+        return self.stage != "map" and nfe - self.nfe in (0, 1)
 
     @property
     def score(self) -> Score | None:
@@ -77,6 +85,7 @@ class Bench:
         objective: gives the scores.
         ranks: the processes.
         path: a line for each result is added to this file, by the first process.
+        search: the NFE whose search this is; None: of the map.
         told: called with each new result and what it is of.
         found: all results.
     """
@@ -84,6 +93,7 @@ class Bench:
     objective: Objective
     ranks: Ranks
     path: Path
+    search: int | None = None
     told: Callable[[Key, Measured], None] = lambda key, result: None
     found: dict[Key, Measured] = field(default_factory=dict)
 
@@ -133,11 +143,11 @@ class Bench:
 
     def seconds(self, nfe: int) -> float:
         """Sums up the time that the plans of an NFE took, on this start and earlier ones."""
-        return sum(each.seconds for each in self.found.values() if _is_of(nfe, each))
+        return sum(each.seconds for each in self.found.values() if each.is_of(nfe))
 
     def evaluations(self, nfe: int) -> int:
         """Sums up the evaluations that the plans of an NFE took."""
-        return sum(each.nfe * (key.seeds[1] - key.seeds[0]) for key, each in self.found.items() if _is_of(nfe, each))
+        return sum(each.nfe * (key.seeds[1] - key.seeds[0]) for key, each in self.found.items() if each.is_of(nfe))
 
     @property
     def speed(self) -> float:
@@ -164,7 +174,7 @@ class Bench:
             raise
         except InputError as failure:  # such as a network that overflows with this plan: others are not concerned
             error = str(failure)
-        return Measured(stage, nfe, scores, error, max(time.perf_counter() - start, 1e-6))
+        return Measured(stage, nfe, scores, error, max(time.perf_counter() - start, 1e-6), self.search)
 
     def _add(self, key: Key, result: Measured) -> None:
         self.found[key] = result
@@ -175,11 +185,6 @@ class Bench:
 
 def _keys(plans: Sequence[str], seeds: range, groups: int = 0) -> list[Key]:
     return [Key(plan, (seeds.start, seeds.stop), 1, groups, False) for plan in plans]
-
-
-def _is_of(nfe: int, result: Measured) -> bool:
-    """Whether a result belongs to the search of an NFE, whose plans may take one evaluation less."""
-    return result.stage != "map" and nfe - result.nfe in (0, 1)
 
 
 def _line(key: Key, result: Measured) -> dict[str, Any]:
@@ -215,6 +220,7 @@ def _read(line: dict[str, Any]) -> tuple[Key, Measured]:
         and 0 <= start < end
         and sizes <= {(key.blocks, *[key.groups] * key.blocks * (key.groups > 0))}
         and isinstance(result.stage, str)
+        and isinstance(result.search, int | None)
         and is_finite(result.nfe)
         and is_finite(result.seconds)
         and min(result.nfe, result.seconds) > 0

@@ -141,7 +141,7 @@ class Run:
         if there := self.ranks.gather(there)[0]:
             self.tell(f"NFE {nfe}: {path} is there already")
             return dict(there)
-        bench = Bench(self.objective, self.ranks, self.folder / MEASURED)
+        bench = Bench(self.objective, self.ranks, self.folder / MEASURED, nfe)
         with whole(self.folder):
             study = open_study(self.folder / TRIALS, f"NFE {nfe}") if self.ranks.first else None
         if study:

@@ -186,7 +186,7 @@ class Stages:
     def cost(self) -> dict[str, Any]:
         """Returns JSON: what the search took, and what mattered in it."""
         seconds, evaluations = self.bench.seconds(self.nfe), self.bench.evaluations(self.nfe)
-        polished = sum(each.stage == "polish" and self.nfe - each.nfe in (0, 1) for each in self.bench.found.values())
+        polished = sum(each.stage == "polish" and each.is_of(self.nfe) for each in self.bench.found.values())
         own: dict[str, Any] = {}
         if self.study:
             own = {"trials": begun(self.study), "polished": polished, "importances": importances(self.study)}
