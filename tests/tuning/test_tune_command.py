@@ -2,6 +2,7 @@
 
 import json
 import sys
+from base64 import b64encode
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -23,6 +24,7 @@ from restart_sampling.generation.drawing import NetDrawing
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning import objective, space
 from restart_sampling.tuning.restart_map import map_restarts
+from restart_sampling.tuning.stages import strip_name
 from tiny import detector_file, image_folder, pictures
 
 TUNE = (
@@ -453,6 +455,12 @@ def test_the_page_of_a_run_with_a_map(place, run, monkeypatch):
     assert page.count("<svg") == 3  # the map, the trials, the paths
     assert f"<code>{plan['plan']}</code>" in page
     assert page.count('src="data:image/png;base64,') == len(plan["evidence"]["scores"])
+    for place, text in enumerate(plan["evidence"]["scores"]):
+        strip = Path("run/samples") / strip_name(4, text)
+        assert b64encode(strip.read_bytes()).decode() in page
+        Path(f"run/samples/4-{place}.png").write_bytes(b"of an earlier start")
+    assert run("report", "run", "--out", "again.html")[0] == 0
+    assert Path("again.html").read_text() == page
     assert "javascript" not in page
     assert "style=" not in page
 

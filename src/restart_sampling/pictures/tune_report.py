@@ -19,6 +19,7 @@ from restart_sampling.text_to_image.samplers import SAMPLER_FORMAT, Sampler
 from restart_sampling.tuning.bench import Key, Measured, read_measured
 from restart_sampling.tuning.run import MAP, MEASURED, SAMPLES, read_run, whole
 from restart_sampling.tuning.score import Score, difference
+from restart_sampling.tuning.stages import strip_name
 from restart_sampling.tuning.verdict import describe_relative
 
 
@@ -100,7 +101,10 @@ def _summary(content: Mapping[str, Any]) -> str:
 
 def _row(folder: Path, content: Mapping[str, Any], place: int, plan: str) -> dict[str, Any]:
     """Makes the lines of a confirmed plan, one for each detector."""
-    evidence, strip = content["evidence"], folder / SAMPLES / f"{content['nfe']}-{place}.png"
+    evidence, nfe = content["evidence"], content["nfe"]
+    # Earlier versions named the strips by their places.
+    strips = [folder / SAMPLES / name for name in (strip_name(nfe, plan), f"{nfe}-{place}.png")]
+    strip = next(filter(Path.is_file, strips), None)
     scores = {name: Score.read(each) for name, each in evidence["scores"][plan].items()}
     lines = []
     for name, score in scores.items():
@@ -119,5 +123,5 @@ def _row(folder: Path, content: Mapping[str, Any], place: int, plan: str) -> dic
         "plan": plan,
         "kind": _kind(content, plan),
         "scores": lines,
-        "png": base64.b64encode(strip.read_bytes()).decode() if strip.is_file() else "",
+        "png": base64.b64encode(strip.read_bytes()).decode() if strip else "",
     }

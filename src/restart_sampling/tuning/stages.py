@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from math import ceil, inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -263,8 +264,8 @@ class Stages:
         """Confirms the finalists and the best usual plan."""
         self._say("confirmation", f"of {len(finalists)} found, and the best usual plan, on seeds that nothing used")
         scores: dict[str, Scores] = {}
-        for place, plan in enumerate([*usual[:1], *finalists]):
-            keep = self.samples / f"{self.nfe}-{place}.png"
+        for plan in (*usual[:1], *finalists):
+            keep = self.samples / strip_name(self.nfe, plan)
             result = self.bench.together("confirm", plan, seeds, blocks=BLOCKS, groups=GROUPS, confirm=True, keep=keep)
             if result.scores:
                 scores[plan] = result.scores
@@ -326,6 +327,11 @@ class Stages:
             self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
             left = f"; {max(self.clock.left, 0) / 60:.1f} minutes left" if self.settings.minutes < inf else ""
             self._say(result.stage, f"best so far {self._best[0]:.4g} `{self._best[1]}`{left}")
+
+
+def strip_name(nfe: int, plan: str) -> str:
+    """Names the file of the first images of a plan: another start may confirm other plans, in another order."""
+    return f"{nfe}-{sha256(plan.encode()).hexdigest()[:8]}.png"
 
 
 def least_evaluations(settings: Settings, nfe: int, plans: int) -> float:
