@@ -264,6 +264,16 @@ def test_plans_that_are_all_alike_have_a_winner_in_at_most_one_run_of_twenty(tmp
     assert winners(range(200), tmp_path, 12) <= 10
 
 
+def test_of_plans_that_do_the_same_one_races(tmp_path, monkeypatch):
+    monkeypatch.setattr(Space, "way", lambda space, text: Plan.parse(text).solver)  # as of a net of few timesteps
+    verdict_of(AllAlike(0), tmp_path / "run", 30)
+    results = list(read_measured(tmp_path / "run/measured.jsonl"))
+    usual = {key.plan for key, each in results if each.stage == "usual"}
+    raced = {key.plan for key, each in results if each.stage == "race"} - usual
+    solvers = [Plan.parse(plan).solver for plan in raced]
+    assert len(solvers) == len({*solvers}) > 2
+
+
 class Forgetful(AllAlike):
     """All alike, but that some have a lower recall."""
 

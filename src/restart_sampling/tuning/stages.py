@@ -133,9 +133,10 @@ class Stages:
         found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
         if beyond := self.bench.ranks.gather(beyond_limits(self.study) if self.study else 0)[0]:
             self._say("search", f"{beyond:,} trials left out, worse by recall or CLIP score than the best usual plan")
-        found = [*self._polish([*found, *usual], usual[0], second, both), *found][:FOUND]
-        ways = {*map(self.space.way, usual)}
-        found = [plan for plan in found if self.space.way(plan) not in ways]
+        found = [*self._polish([*found, *usual], usual[0], second, both), *found]
+        ways = {self.space.way(plan): plan for plan in (*reversed(found), *usual)}  # of those of one way the best
+        found = [plan for plan in dict.fromkeys(found) if ways[self.space.way(plan)] == plan and plan not in usual]
+        found = found[:FOUND]
         self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on {len(third):,} fresh seeds")
         found, usual = (race(self.bench, plans, third) for plans in (found, usual))
         return self._confirm(self._finalists(found, usual[0], third) if usual else [], usual, last, few)
