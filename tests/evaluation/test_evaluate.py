@@ -1,5 +1,6 @@
 """The commands reference and evaluate, and what stands under them."""
 
+import hashlib
 import json
 import os
 import re
@@ -106,6 +107,9 @@ def test_folder_zip_and_batch_size_do_not_matter(place, run):
         for path in sorted(Path("other").rglob("*.png")):
             archive.write(path, path.relative_to("other"))
     whole = evaluate(run, "other", "--metrics", "fd,kid,pr,per-class")
+    images = read_all("other")
+    digests = (hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).digest() for image in images)
+    assert whole["pixels_sha256"] == hashlib.sha256(b"".join(digests)).hexdigest()
     for arguments in (("other.zip",), ("other", "--batch", "7"), ("other", "--batch", "1")):
         other = evaluate(run, *arguments, "--metrics", "fd,kid,pr,per-class")
         assert other["pixels_sha256"] == whole["pixels_sha256"]
