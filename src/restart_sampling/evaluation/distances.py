@@ -1,6 +1,6 @@
 """Distances between two sets of images, from the features of a detector."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -122,42 +122,6 @@ def _within(x: Tensor) -> Tensor:
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
-
-
-_NEIGHBOURS = 3
-
-
-def precision_recall(features: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Improved precision and recall: the share of one set within the 3-nearest-neighbour balls of the other.
-
-    Args:
-        features: of the generated images, [N, d].
-        reference: of the real ones, [M, d].
-
-    Returns:
-        Precision (generated images near real ones) and recall (real images near generated ones).
-
-    Source: Kynkäänniemi et al. 2019 (arXiv 1904.06991), section 3.
-    """
-    features, reference = features.double(), reference.double()
-    return _covered(features, reference), _covered(reference, features)
-
-
-def recall(features: Tensor, reference: Tensor) -> float:
-    """The recall of `precision_recall` alone: without the distances within the reference, its costly part."""
-    return _covered(reference.double(), features.double())
-
-
-def _covered(points: Tensor, centres: Tensor) -> float:
-    # The nearest of all is the point itself.
-    radii = torch.cat([near.kthvalue(_NEIGHBOURS + 1, dim=1).values for near in _distances(centres, centres)])
-    return torch.cat([(near <= radii).any(dim=1) for near in _distances(points, centres)]).double().mean().item()
-
-
-def _distances(points: Tensor, centres: Tensor, rows: int = 1024) -> Iterator[Tensor]:
-    """Distances of all points to all centres, some rows at a time; exact, without the products that cancel."""
-    for start in range(0, len(points), rows):
-        yield torch.cdist(points[start : start + rows], centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def frechet_distance_infinity(features: Tensor, reference: Statistics) -> tuple[float, float]:
