@@ -35,6 +35,11 @@ def clusters(count, apart, seed):
     return drawn(count, 5, seed, 1e-3).double() + apart * (torch.arange(count) % 2)[:, None]
 
 
+def tied_clusters(count, seed):
+    """Likewise, and with places so few that distances tie; all numbers are exact."""
+    return (7 * lattice(count, 5, seed)).round().double() / 2**10 + 2**20 * (torch.arange(count) % 2)[:, None]
+
+
 SETS = {
     "random": (drawn(300, 6, 0), drawn(200, 6, 1, 1.2)),
     "the same on both sides": (drawn(90, 6, 0), drawn(90, 6, 0)),
@@ -46,32 +51,38 @@ SETS = {
     "ties far away": (lattice(300, 6, 0) + 4096, lattice(200, 6, 1) + 4096),
     "a large offset": (drawn(200, 5, 0, 1e-3).double() + 1e3, drawn(150, 5, 1, 1e-3).double() + 1e3),
     "clusters so far apart that products are all rounding": (clusters(200, 1e6, 0), clusters(150, 1e6, 1)),
-    "the same at two distances": (clusters(200, 1e6, 0), clusters(150, 1e4, 1)),
+    "few that are so far apart": (clusters(100, 1e6, 0), clusters(8, 1e6, 1)),
+    "the same where distances tie": (tied_clusters(300, 0), tied_clusters(16, 1)),
+    "clusters at two distances": (clusters(200, 1e6, 0), clusters(150, 1e4, 1)),
     "as few as there can be": (drawn(4, 3, 0), drawn(4, 3, 1)),
     "few against many": (drawn(4, 3, 0), drawn(500, 3, 1)),
     "many features": (drawn(60, 2048, 0), drawn(50, 2048, 1)),
 }
 
 
+_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=_GPU)])
 @pytest.mark.parametrize("entries", [2**24, 2**10], ids=["at once", "in parts"])
 @pytest.mark.parametrize("name", SETS)
-def test_precision_and_recall_are_the_papers_definition(name, entries, monkeypatch):
+def test_precision_and_recall_are_the_papers_definition(name, entries, device, monkeypatch):
     monkeypatch.setattr(neighbours, "_ENTRIES", entries)
     x, y = SETS[name]
-    assert precision_recall(x, y) == (covered(x, y), covered(y, x))
+    assert precision_recall(x.to(device), y.to(device)) == (covered(x, y), covered(y, x))
     for each in (x, y):
-        assert torch.equal(radii(each), exact(each, each).kthvalue(4, dim=1).values)
+        assert torch.equal(radii(each.to(device)), exact(each, each).kthvalue(4, dim=1).values)
 
 
 def test_exact_distances_are_few(monkeypatch):
-    """Else it would take as long as without products: a generator that collapsed is no reason either."""
+    """Else it would take as long as without products; an offset or a generator that collapsed is no reason either."""
     pairs = []
     monkeypatch.setattr(neighbours, "_distances", lambda a, b: pairs.append(len(a) * b.shape[-2]) or _distances(a, b))
     _distances = exact
-    x, y = drawn(400, 64, 0), drawn(300, 64, 1)
-    for generated in (x, x[:1].expand(400, 64), y):
+    x, y = drawn(400, 64, 0).double(), drawn(300, 64, 1).double()
+    for generated, real in ((x, y), (x + 1e7, y + 1e7), (x[:1].expand(400, 64), y), (x[:2].repeat(200, 1), y), (y, y)):
         pairs.clear()
-        precision_recall(generated, y)
+        precision_recall(generated, real)
         assert sum(pairs) == 9 * (len(generated) + 300)
 
 
