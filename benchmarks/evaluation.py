@@ -11,7 +11,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from os import getloadavg
 from pathlib import Path
 from statistics import median
@@ -41,6 +41,17 @@ def seconds(call: Callable[[], object], repeats: int) -> list[float]:
         start = time.perf_counter()
         call()
         taken.append(time.perf_counter() - start)
+    return taken
+
+
+def in_turn(ways: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds by the clock and of a core, of each way; in turn, so that a slow spell of the machine meets all."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            core, start = time.process_time(), time.perf_counter()
+            way()
+            taken[name].append((time.perf_counter() - start, time.process_time() - core))
     return taken
 
 
@@ -113,15 +124,15 @@ def neighbours(images: int, references: int, features: int, repeats: int, device
         found["plain"] = covered(a, b), covered(b, a)
 
     ways = {"ours": ours} | ({"plain": plainly} if plain else {})
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):  # in turn, so that a slow spell of the machine meets both
-        for name, way in ways.items():
-            taken[name] += seconds(way, 1)
-    medians = [show(name, each) for name, each in taken.items()]
+    taken = in_turn(ways, repeats)
+    cores = {name: [core for _, core in each] for name, each in taken.items()}
+    for name, each in taken.items():
+        show(name, [wall for wall, _ in each])
+        show(f"{name}, seconds of a core", cores[name])
     print(f"precision and recall {found}, load {getloadavg()[0]:.1f}")
     if plain:
         assert found["ours"] == found["plain"]
-        print(f"{medians[1] / medians[0]:.1f} times faster")
+        print(f"{median(cores['plain']) / median(cores['ours']):.1f} times fewer seconds of a core")
 
 
 @main.command()
@@ -166,13 +177,7 @@ def images(count: int, repeats: int) -> None:
             "plain loop": lambda: plain(1),
             "plain loop, batches of 64": lambda: plain(64),
         }
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-        for _ in range(repeats):  # in turn, so that a slow spell of the machine meets all
-            for name, way in ways.items():
-                core, start = time.process_time(), time.perf_counter()
-                way()
-                taken[name].append((time.perf_counter() - start, time.process_time() - core))
-        for name, each in taken.items():
+        for name, each in in_turn(ways, repeats).items():
             wall, core_seconds = zip(*each, strict=True)
             show(name, list(wall), "images/s", count)
             show(f"{name}, seconds of a core", list(core_seconds))

@@ -51,7 +51,7 @@ SETS = {
     "ties far away": (lattice(300, 6, 0) + 4096, lattice(200, 6, 1) + 4096),
     "a large offset": (drawn(200, 5, 0, 1e-3).double() + 1e3, drawn(150, 5, 1, 1e-3).double() + 1e3),
     "clusters so far apart that products are all rounding": (clusters(200, 1e6, 0), clusters(150, 1e6, 1)),
-    "few that are so far apart": (clusters(100, 1e6, 0), clusters(8, 1e6, 1)),
+    "few that are so far apart": (clusters(100, 1e6, 0), clusters(20, 1e6, 1)),
     "the same where distances tie": (tied_clusters(300, 0), tied_clusters(16, 1)),
     "clusters at two distances": (clusters(200, 1e6, 0), clusters(150, 1e4, 1)),
     "as few as there can be": (drawn(4, 3, 0), drawn(4, 3, 1)),

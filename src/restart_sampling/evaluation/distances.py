@@ -49,14 +49,20 @@ def frechet_distances_of_features(sets: Sequence[Tensor], reference: Tensor) -> 
     """The same from features [N, d], of each set, and [M, d]; where there are few of them, without a d x d matrix."""
     if min(map(len, (*sets, reference))) > reference.shape[1]:
         return frechet_distances([statistics_of(each) for each in sets], statistics_of(reference))
-    return [_distance_of_few(each.double(), reference.double()) for each in sets]
+    other = _centred(reference)
+    return [_distance_of_few(_centred(each), other) for each in sets]
 
 
-def _distance_of_few(features: Tensor, reference: Tensor) -> float:
-    centred = [(x - x.mean(dim=0)) / (len(x) - 1) ** 0.5 for x in (features, reference)]
-    cross = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
-    means = (features.mean(dim=0) - reference.mean(dim=0)).square().sum()
-    return (means + sum(x.square().sum() for x in centred) - 2 * cross).item()
+def _centred(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Their mean [d], their deviations from it over the root of N - 1, [N, d], and the sum of the squares of these."""
+    x = features.double()
+    deviations = (x - x.mean(dim=0)) / (len(x) - 1) ** 0.5
+    return x.mean(dim=0), deviations, deviations.square().sum()
+
+
+def _distance_of_few(a: tuple[Tensor, Tensor, Tensor], b: tuple[Tensor, Tensor, Tensor]) -> float:
+    cross = torch.linalg.svdvals((a[1] @ b[1].T).cpu()).sum().item()  # a GPU takes longer for a small matrix
+    return ((a[0] - b[0]).square().sum() + a[2] + b[2]).item() - 2 * cross
 
 
 KID_SUBSETS, KID_SUBSET = 100, 1000
