@@ -112,7 +112,8 @@ def neighbours(images: int, references: int, features: int, repeats: int, device
         """Exact distances, of 1024 rows at a time."""
 
         def distances(points: torch.Tensor, centres: torch.Tensor) -> Iterator[torch.Tensor]:
-            for rows in points.split(1024):
+            for start in range(0, len(points), 1024):
+                rows = points[start : start + 1024]
                 yield torch.cdist(rows, centres, compute_mode="donot_use_mm_for_euclid_dist")
 
         def covered(points: torch.Tensor, centres: torch.Tensor) -> float:

@@ -83,7 +83,7 @@ def test_exact_distances_are_few(monkeypatch):
     for generated, real in ((x, y), (x + 1e7, y + 1e7), (x[:1].expand(400, 64), y), (x[:2].repeat(200, 1), y), (y, y)):
         pairs.clear()
         precision_recall(generated, real)
-        assert sum(pairs) == 9 * (len(generated) + 300)
+        assert sum(pairs) == (neighbours._CANDIDATES + 1) * (len(generated) + 300)
 
 
 def sides(count=60, width=4):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 _NEIGHBOURS = 3
-_CANDIDATES = 8  # for a radius, among them the point itself: most often no other can be nearer than the fourth
+_CANDIDATES = 6  # for a radius, among them the point itself: most often no other can be nearer than the fourth
 _ENTRIES = 2**24  # of a matrix of distances at a time, 128 MB
 
 
