@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -21,10 +22,10 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
 from restart_sampling.cli.evaluate import _FOR_IMAGES, _FOR_MODEL
 from restart_sampling.cli.evaluate import evaluate as evaluate_command
-from restart_sampling.evaluation import detectors
+from restart_sampling.evaluation import detectors, metrics
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import image_batches, make_reference, measure
-from restart_sampling.evaluation.metrics import paired_difference
+from restart_sampling.evaluation.metrics import METRICS, paired_difference
 from restart_sampling.evaluation.reference import Reference, load_reference, save_reference
 from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.statistics import Statistics
@@ -69,6 +70,17 @@ def test_a_set_has_no_distance_to_itself(place, run):
     assert set(result["frechet_distance_per_class_error"]) == {"0", "1", "2", "3"}
     assert result["precision_error"] == 0
     assert result["reference"]["source"] == result["pixels_sha256"]
+
+
+def test_a_metric_that_takes_long_is_named(place, run, monkeypatch):
+    slow = METRICS["pr"]
+    monkeypatch.setattr(metrics, "_SILENT_SECONDS", 0.0)
+    monkeypatch.setitem(METRICS, "pr", replace(slow, compute=lambda *sides: sleep(0.3) or slow.compute(*sides)))
+    tiny_model_file(place / "tiny.safetensors")
+    for what, images in ((["other"], 60), (["--model", "tiny.safetensors", "--plan", "2", "--seeds", "0-23"], 24)):
+        code, _, err = run("evaluate", *what, "--reference", "ref.npz", "--metrics", "fd,pr", *TINY)
+        assert code == 0, err
+        assert f"precision and recall of {images} images against 80\n" in err
 
 
 def test_the_distances_of_classes_say_of_what_they_are(place, run):

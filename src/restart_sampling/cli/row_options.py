@@ -134,6 +134,10 @@ def watching(
         def advance(self, row: Row, images: float) -> None:
             advance(images * row.cost)
 
+        def say(self, text: str) -> None:
+            if shown:
+                click.echo(text, err=True)
+
         def end(self, outcome: Outcome) -> None:
             ended(outcome)
             self.work += outcome.row.cost

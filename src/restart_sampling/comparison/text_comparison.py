@@ -89,7 +89,7 @@ class TextComparison(Comparison):
             source = open_source(folder)
             images = read_images(source)
             prompted = match_images(source, self.prompts)
-        values = self.measure_batches(replace(row, files=images), image_batches(images, ranks, self.batch), Watch())
+        values = self.measure_batches(replace(row, files=images), image_batches(images, ranks, self.batch), watch)
         if self.scores:
             values |= measure_scores(prompted, self.scores, ranks, batch_size=self.batch)
         return {**values, "drawn": drawn}

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,11 @@ class Features:
     values: Tensor
     labels: Tensor | None
     classes: tuple[str, ...] = ()
+
+    def part(self, step: int = 1, device: torch.device | None = None) -> "Features":
+        """Each `step`-th of the images, with features on a device."""
+        labels = None if self.labels is None else self.labels[::step]
+        return replace(self, values=self.values[::step].to(device), labels=labels)
 
 
 class Collector:
