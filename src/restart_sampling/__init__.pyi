@@ -2,7 +2,7 @@ from . import text_to_image as text_to_image
 from .base.errors import InputError as InputError
 from .comparison.evaluate import evaluate as evaluate
 from .comparison.evaluate import sweep as sweep
-from .generation.drawing import Batch as Batch
+from .generation.batch import Batch as Batch
 from .generation.drawing import generate as generate
 from .models.checkpoint import load_model as load_model
 from .models.fast import fast as fast

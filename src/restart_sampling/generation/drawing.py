@@ -4,25 +4,22 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from functools import cached_property, partial
 from math import isfinite
 from operator import index
-from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.base.machine import describe_device
 from restart_sampling.base.numbers import real_number, truth_value, whole_number
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.pace import BLOCK, Pace, fitting, own_pace
+from restart_sampling.generation.batch import Batch
+from restart_sampling.generation.pace import BLOCK, Pace, fitting, in_batches, own_pace
 from restart_sampling.generation.seeds import as_integers, cut
-from restart_sampling.images.writers import as_picture, picture_png
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.fast import CompiledNetwork, uncompiled
 from restart_sampling.models.guidance import guided_by_class
@@ -43,57 +40,6 @@ Advance = Callable[[float], None]
 It is told on the host when the evaluation is launched, so nothing waits for the device, which may be behind by what it
 still has to do: a batch or two.
 """
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images of a few seeds, on the CPU.
-
-    Attributes:
-        seeds: B of them.
-        labels: class of each image, int64 [B]; None: there are no classes.
-        images: uint8 [B, C, H, W].
-    """
-
-    seeds: tuple[int, ...]
-    labels: Tensor | None
-    images: Tensor
-
-    def pictures(self) -> list[Image.Image]:
-        """Makes a picture of PIL of each image, RGB, or L where it has one channel.
-
-        Raises:
-            InputError: the images have neither 1 nor 3 channels.
-        """
-        _require_colours(self.images.shape[1], "made pictures", "take batch.images")
-        return [as_picture(image) for image in self.images.numpy()]
-
-    def save(self, folder: str | Path) -> list[Path]:
-        """Writes each image as a PNG file named by its seed, `000123.png`; one of that name is replaced.
-
-        Returns:
-            The paths of the files.
-
-        Raises:
-            InputError: the images have neither 1 nor 3 channels, or the folder cannot be written.
-        """
-        paths = [Path(folder) / f"{seed:06d}.png" for seed in self.seeds]
-        pictures = self.pictures()
-        check_writable(paths[0])
-        for path, picture in zip(paths, pictures, strict=True):
-            write_bytes(path, picture_png(picture))
-        return paths
-
-    def __getitem__(self, part: slice) -> "Batch":
-        """Some of them."""
-        return Batch(self.seeds[part], None if self.labels is None else self.labels[part], self.images[part])
-
-    def __add__(self, other: "Batch") -> "Batch":
-        """These and those of another batch of the same model."""
-        labels = None
-        if self.labels is not None and other.labels is not None:
-            labels = torch.cat([self.labels, other.labels])
-        return Batch(self.seeds + other.seeds, labels, torch.cat([self.images, other.images]))
 
 
 class Drawing(Protocol):
@@ -478,13 +424,10 @@ def check_channels(drawing: NetDrawing) -> None:
     Raises:
         InputError: they have neither 1 nor 3 channels.
     """
-    _require_colours(drawing.shape[0], "written or measured", "draw them in Python, with rs.generate or rs.sample")
-
-
-def _require_colours(channels: int, what: str, instead: str) -> None:
-    if channels not in (1, 3):
+    if drawing.shape[0] not in (1, 3):
         raise InputError(
-            f"images that are {what} have 1 or 3 channels, and those of this net have {channels}; {instead}"
+            f"images that are written or measured have 1 or 3 channels, and those of this net have {drawing.shape[0]}; "
+            f"draw them in Python, with rs.generate or rs.sample"
         )
 
 
@@ -563,18 +506,6 @@ def _finish_batches(started: Iterator[_Started], ahead: int) -> Iterator[Batch]:
             yield waiting.popleft()()
     while waiting:
         yield waiting.popleft()()
-
-
-def in_batches(made: Iterator[Batch], size: int) -> Iterator[Batch]:
-    """Yields the images in batches of this size, the last may be shorter, whatever sizes they were drawn in."""
-    rest: Batch | None = None
-    for batch in made:
-        rest = batch if rest is None else rest + batch
-        while len(rest.seeds) >= size:
-            yield rest[:size]
-            rest = rest[size:]
-    if rest is not None and rest.seeds:
-        yield rest
 
 
 def _start_copy(tensor: Tensor) -> Callable[[], Tensor]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.generation.drawing import Advance, Batch
+from restart_sampling.generation.batch import Batch
+from restart_sampling.generation.drawing import Advance
 from restart_sampling.generation.seeds import joined
 from restart_sampling.generation.store import BlockStore
 
