@@ -49,20 +49,6 @@ def leaving_no_folder(path: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-@contextmanager
-def looked_up(
-    comparison: Comparison, rows: Sequence[Row], out: Path, dry_run: bool
-) -> Iterator[dict[str, dict[str, Any]]]:
-    """Claims the rows as `Comparison.claimed` does; for a dry run it only makes the same checks."""
-    if dry_run:
-        comparison.check(rows)
-        with leaving_no_folder(out):
-            yield comparison.take_up(rows)
-    else:
-        with comparison.claimed(rows) as there:
-            yield there
-
-
 def estimate_images(drawing: Drawing, store: BlockStore, processes: int) -> dict[str, Any]:
     """What `print_estimate` needs of images that are written to a folder or a zip."""
     from restart_sampling.generation.timing import seconds_per_image

@@ -13,7 +13,7 @@ import click
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.numbers import with_error
 from restart_sampling.cli import Command
-from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
+from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
     describe_source,
@@ -29,6 +29,7 @@ from restart_sampling.cli.row_options import (
     SetupOptions,
     describe_row,
     describe_setup,
+    looked_up,
     metric_columns,
     paired,
     print_notes,

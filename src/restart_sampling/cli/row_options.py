@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from restart_sampling.base.numbers import rounded_to, with_error
+from restart_sampling.cli.dry_run import leaving_no_folder
 from restart_sampling.cli.options import ProgressBar, as_one, describe_seconds, detector_option, trust_option
 
 if TYPE_CHECKING:
@@ -96,6 +98,20 @@ def result_notes(outcomes: Sequence[Outcome]) -> dict[str, Sequence[str]]:
 def describe_rows(rows: Sequence[Row], cost: str, there: Mapping[str, Any]) -> str:
     """How many rows there are, what they cost, and how many are finished."""
     return f"{len(rows)}, {cost} in all" + f"; {len(there)} are there" * bool(there)
+
+
+@contextmanager
+def looked_up(
+    comparison: Comparison, rows: Sequence[Row], out: Path, dry_run: bool
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """Claims the rows as `Comparison.claimed` does; for a dry run it only makes the same checks."""
+    if dry_run:
+        comparison.check(rows)
+        with leaving_no_folder(out):
+            yield comparison.take_up(rows)
+    else:
+        with comparison.claimed(rows) as there:
+            yield there
 
 
 @contextmanager
