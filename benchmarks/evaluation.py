@@ -31,7 +31,7 @@ from restart_sampling.evaluation.distances import frechet_distance
 from restart_sampling.evaluation.measure import image_batches
 from restart_sampling.evaluation.neighbours import precision_recall
 from restart_sampling.evaluation.statistics import Statistics
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.images.image_set import read_images
 
 

@@ -9,7 +9,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import options
 from restart_sampling.cli.options import ProgressBar
 from restart_sampling.comparison.run import own_batches
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.models.from_network import from_edm
 
 

@@ -172,7 +172,7 @@ def test_the_number_of_images_is_not_for_a_model(run, tmp_path, monkeypatch):
 
 def test_too_few_images_of_a_class_are_told_before_any_is_drawn(place, run, monkeypatch):
     drawn = ("--model", "cifar10-small", "--plan", "2", "--seeds", "0-23", "--metrics", "per-class")
-    monkeypatch.setattr("restart_sampling.generation.drawing.follow", lambda *_: pytest.fail("an image was drawn"))
+    monkeypatch.setattr("restart_sampling.generation.net_drawing.follow", lambda *_: pytest.fail("an image was drawn"))
     for arguments, said in (
         (drawn, "needs at least 4 images of each class, and class 0 has 3"),
         ((*drawn, "--class", "9"), "of those of the images, 9 to 9, it has none"),

@@ -121,7 +121,7 @@ def test_text_of_a_file_stays_text_in_the_card(push, model, tmp_path):
 )
 def test_what_is_wrong_is_told_before_anything_is_drawn(words, options, message, push, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    monkeypatch.setattr("restart_sampling.generation.drawing.NetDrawing.draw", None)
+    monkeypatch.setattr("restart_sampling.generation.net_drawing.NetDrawing.draw", None)
     code, _, err = push(*words, **options)
     assert code == 2
     assert message in err

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.pickles import UnreadableError
-from restart_sampling.generation.drawing import generate
+from restart_sampling.generation.generate import generate
 from restart_sampling.models.checkpoint import FORMATS, load_model, read_checkpoint, write_safetensors
 from restart_sampling.models.denoiser import DENOISERS, DDPMPrecond, iDDPMPrecond
 from restart_sampling.models.foreign import adm, score_sde

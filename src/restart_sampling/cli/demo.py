@@ -62,7 +62,7 @@ def demo(out: Path, seeds_text: str, name: str, batch: int | None, device: str, 
     import torch
 
     from restart_sampling.base.numerics import multiplies_bfloat16
-    from restart_sampling.generation.drawing import NetDrawing
+    from restart_sampling.generation.net_drawing import NetDrawing
     from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.fast import fast
     from restart_sampling.models.resolve import resolve

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Row
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.setup import EvaluationSetup
-    from restart_sampling.generation.drawing import Drawing, NetDrawing
+    from restart_sampling.generation.drawing import Drawing
+    from restart_sampling.generation.net_drawing import NetDrawing
     from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.dataset import Conversion
     from restart_sampling.training.progress import Progress

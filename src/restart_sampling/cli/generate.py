@@ -59,7 +59,7 @@ def generate(
     check_images_place(out)
 
     from restart_sampling.base.numerics import state_dtype
-    from restart_sampling.generation.drawing import check_channels, check_identity
+    from restart_sampling.generation.net_drawing import check_channels, check_identity
     from restart_sampling.generation.seeds import cut, parse_seeds
     from restart_sampling.generation.store import BlockStore
 

@@ -124,7 +124,7 @@ def push(
       restart-sampling model push run/model.safetensors flowers --plan "18 [3,2,1.09,3.2]" \\
           --license apache-2.0 --to me/flowers
     """
-    from restart_sampling.generation.drawing import NetDrawing
+    from restart_sampling.generation.net_drawing import NetDrawing
     from restart_sampling.generation.repository import COLUMNS, Licence, write_repository
     from restart_sampling.generation.seeds import parse_seeds
     from restart_sampling.models.checkpoint import read_checkpoint

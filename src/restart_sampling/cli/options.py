@@ -388,8 +388,7 @@ def write_images(
     Returns:
         JSON: `images`, `drawn`, `seconds` and `out`.
     """
-    from restart_sampling.generation.drawing import manifest
-    from restart_sampling.generation.write import write_missing
+    from restart_sampling.generation.write import manifest, write_missing
 
     images = sum(map(len, store.blocks))
     said = manifest(drawing, run, model, images, ranks.device, versions(*packages))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from restart_sampling.base.ranks import Ranks
     from restart_sampling.comparison.rows import Row
-    from restart_sampling.generation.drawing import NetDrawing, NoiseKind
+    from restart_sampling.generation.net_drawing import NetDrawing, NoiseKind
     from restart_sampling.sampling.net import Net
     from restart_sampling.sampling.plan import Plan
 
@@ -90,7 +90,7 @@ class NamedNet:
         Raises:
             InputError: it does not fit together.
         """
-        from restart_sampling.generation.drawing import NetDrawing
+        from restart_sampling.generation.net_drawing import NetDrawing
 
         plan = replace(plan, made_for=None) if self.any_model else plan
         return NetDrawing(self.net, plan, **self.options)

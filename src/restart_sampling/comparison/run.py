@@ -26,8 +26,10 @@ from restart_sampling.evaluation.metrics import check_count, notes_on, pair_clas
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup
-from restart_sampling.generation.drawing import Advance, Drawing, check_identity, speed_of
+from restart_sampling.generation.drawing import Advance, Drawing
+from restart_sampling.generation.net_drawing import check_identity
 from restart_sampling.generation.seeds import cut, joined
+from restart_sampling.generation.speed import speed_of
 from restart_sampling.images.writers import picture_png
 
 KEPT = 16

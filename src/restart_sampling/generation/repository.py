@@ -12,7 +12,7 @@ import torch
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import atomic_folder
 from restart_sampling.base.lock import alone, lock_beside, remove_lock
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.generation.seeds import format_seeds
 from restart_sampling.images.writers import encode_png, image_grid
 from restart_sampling.models.checkpoint import FORMATS, Checkpoint, write_safetensors
