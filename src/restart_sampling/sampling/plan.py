@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from functools import partial
 from itertools import pairwise
 from math import inf, isfinite
@@ -13,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import is_finite, real_number, require_kind, whole_number
-from restart_sampling.base.strict_json import parse_json
+from restart_sampling.base.numbers import real_number, require_kind, whole_number
+from restart_sampling.sampling.explain import explain_sampler
 from restart_sampling.sampling.levels import GRIDS, HIGHEST, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, cap, format_number, restart_path
-from restart_sampling.sampling.presets import PRESETS
+from restart_sampling.sampling.plan_file import read_plan_file
+from restart_sampling.sampling.presets import preset_text
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.sampling.solvers.protocol import Solver
-
-PLAN_FORMAT = "restart-sampling-plan/1"
-"""Of the files that `tune` writes, which are plans too."""
 
 DEFAULT_STEPS = 18
 """Of EDM and of the Restart authors' script, for intervals that are written without a number of steps."""
@@ -119,7 +116,7 @@ class Plan:
         require_kind("the plan", text, str, "its text, such as '18 [3,1,0.1,0.3]'")
         text = text.strip()
         if text.endswith(".json"):
-            found, made_for, found_at = _read_file(Path(text))
+            found, made_for, found_at = read_plan_file(Path(text))
             return replace(cls.parse_found(found), made_for=made_for, found_at=found_at)
         return cls._parse(text)
 
@@ -142,7 +139,7 @@ class Plan:
     @classmethod
     def _parse(cls, text: str) -> "Plan":
         name = re.match(r"[A-Za-z][\w.+-]*(?![\w=])", text)
-        base = _preset_text(name.group()) if name else text
+        base = preset_text(name.group()) if name else text
         try:
             steps, intervals, settings = split_plan(base)
             if name:
@@ -279,35 +276,6 @@ class Plan:
         return "\n".join(lines)
 
 
-def explain_sampler(
-    path: NoisePath, solver: str, restart_solver: str | None = None, s_noise: float = 1.0, process: Process = VE
-) -> str:
-    """Says what a sampler will do along a path: main grid, restarts, noise of each rise, and NFE.
-
-    Args:
-        path: its moves.
-        solver: of the main grid, as `make_solver` reads it.
-        restart_solver: of the restarts; default: the main grid's.
-        s_noise: factor on the noise.
-        process: of the model.
-    """
-    main_solver, other = make_solver(solver), make_solver(restart_solver or solver)
-    lines = [path.explain(process)]
-    falls = [
-        move
-        for move in path.moves
-        if not move.rises and (other if move.restart else main_solver).landing(move, process) < move.then
-    ]
-    if falls:
-        lines.append(f"noise      in {len(falls)} falls, by the solver")
-    if (path.rises or falls) and s_noise != 1:
-        lines.append(f"s_noise    {s_noise:g} times all of this noise")
-    nfe = path.nfe(main_solver, other)
-    main = sum(main_solver.evaluations(move) for move in path.moves if not (move.rises or move.restart))
-    lines.append(f"NFE        {nfe} = {main} in the main grid ({solver}) + {nfe - main} in restarts")
-    return "\n".join(lines)
-
-
 def _intervals(entries: object) -> tuple[RestartInterval, ...]:
     """Reads restart intervals, of which each may also be a tuple or a list of its four numbers."""
     if isinstance(entries, list | tuple):
@@ -440,36 +408,3 @@ def _integer(what: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise InputError(f"{what} is '{text}', which is not a whole number; {_GRAMMAR}") from None
-
-
-def _preset_text(name: str) -> str:
-    if name not in PRESETS:
-        nearest = get_close_matches(name, PRESETS, n=3, cutoff=0.3)
-        raise InputError(
-            f"there is no preset '{name}'; nearest: {', '.join(nearest) or 'none'}; "
-            f"'restart-sampling plan --list' shows all"
-        )
-    return PRESETS[name].plan
-
-
-def _read_file(path: Path) -> tuple[str, str | None, float | None]:
-    """Reads the text of a plan, the identity of its net and its guidance scale from a file that `tune` wrote."""
-    try:
-        content = parse_json(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"plan {path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(
-            f"plan {path} is not JSON ({error}); give a file that 'restart-sampling tune' wrote"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != PLAN_FORMAT:
-        raise InputError(
-            f"plan {path} has no format {PLAN_FORMAT}; give a file that 'restart-sampling tune' wrote (those of 'text "
-            f"tune' are samplers for the text commands)"
-        )
-    plan, made_for, found_at = (content.get(key) for key in ("plan", "model_sha256", "guidance"))
-    if not isinstance(plan, str) or not isinstance(made_for, str | None):
-        raise InputError(f"plan {path} is damaged: its plan and its model_sha256 have to be texts; tune again")
-    if not (found_at is None or is_finite(found_at)):
-        raise InputError(f"plan {path} is damaged: its guidance has to be a finite number; tune again")
-    return plan, made_for, found_at
