@@ -8,11 +8,11 @@ import click
 
 from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import check_writable
+from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProgressBar,
     check_suffix,
-    describe_device,
     device_option,
     drawn_batch_option,
     json_option,

@@ -20,7 +20,6 @@ from restart_sampling.cli.options import (
     drawn_batch_option,
     given,
     json_option,
-    pick_plan,
     print_json,
     print_settings,
     process_options,
@@ -38,7 +37,7 @@ from restart_sampling.cli.row_options import (
     setup_options,
     watching,
 )
-from restart_sampling.cli.sampler_options import SamplerOptions, preset_notes, sampler_options
+from restart_sampling.cli.sampler_options import SamplerOptions, pick_plan, preset_notes, sampler_options
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Outcome, Row

@@ -8,7 +8,8 @@ import click
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.cli import Group
-from restart_sampling.cli.options import device_option, pick_device, pick_plan, print_json, set_option
+from restart_sampling.cli.options import device_option, pick_device, print_json, set_option
+from restart_sampling.cli.sampler_options import pick_plan
 
 if TYPE_CHECKING:
     from restart_sampling.models.checkpoint import Checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -18,18 +18,13 @@ from click.core import ParameterSource
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.logbook import KINDS as LOGBOOKS
-from restart_sampling.base.machine import describe_device as describe_device
-from restart_sampling.base.machine import versions
 
 if TYPE_CHECKING:
     import torch
     from rich.progress import Task
 
     from restart_sampling.base.ranks import Ranks
-    from restart_sampling.generation.drawing import Drawing
-    from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.sources import Source
-    from restart_sampling.sampling.plan import Plan
 
 T = TypeVar("T")
 
@@ -40,10 +35,6 @@ SECONDS_BEFORE_JUDGING = 20.0
 """Until a run is long enough to say whether it will take days."""
 SECONDS_OF_A_DAY = 86400.0
 _ANY = "any"
-_NOT_FOLDERS = (
-    *(".png", ".jpg", ".jpeg", ".webp", ".gif"),
-    *(".npz", ".npy", ".tar", ".gz", ".tgz", ".csv", ".html", ".json", ".pdf"),
-)
 _MAX_CLASSES = 12  # that are listed
 PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
 """Settings of the paper: the keys of `comparison.published.CHECKPOINTS`."""
@@ -202,26 +193,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
-    """The plan that the user wrote, or the model's default, with settings over it.
-
-    Raises:
-        InputError: not a plan, or none was given and the model has no default.
-    """
-    from restart_sampling.models.resolve import default_plan_of
-    from restart_sampling.sampling.plan import Plan
-
-    text = text or default_plan_of(model)
-    if text is None:
-        raise InputError(
-            f"--plan is missing: a plan suits a model, and '{model}' has no default; "
-            f"write one such as '18 [3,2,0.06,0.30]', or a preset ('restart-sampling plan --list' shows all)"
-        )
-    plan = Plan.parse(text).set(*settings)
-    plan.path()  # what can be wrong with it without the model comes before the model
-    return plan
-
-
 def read_list(kind: Callable[[str], T], text: str) -> list[T]:
     """Values with commas between; [] where one of them cannot be read."""
     try:
@@ -238,16 +209,6 @@ def check_suffix(out: Path, what: str, suffix: str) -> None:
     """
     if out.suffix.lower() != suffix:
         raise InputError(f"--out {out}: the {what} is a {suffix[1:].upper()} file; give a name that ends in {suffix}")
-
-
-def check_images_place(out: Path) -> None:
-    """Makes sure that a place for images is not named as one file of another kind.
-
-    Raises:
-        InputError: it is, and no such folder is there.
-    """
-    if out.name.lower().endswith(_NOT_FOLDERS) and not out.is_dir():
-        raise InputError(f"--out {out}: images go to a folder or a .zip file; give a name without {out.suffix}")
 
 
 def print_settings(rows: dict[str, Any]) -> None:
@@ -363,46 +324,3 @@ def _describe_task(task: Task) -> str:
     rate = f"{speed:.{1 if speed < 100 else 0}f} a second" if speed >= 1 else f"{1 / speed:.1f} s each"
     left = "" if task.finished or task.time_remaining is None else f", {describe_seconds(task.time_remaining)} left"
     return f"{state}, {rate}{left}"
-
-
-def describe_nfe(drawing: Drawing, guidance: float) -> str:
-    """Calls of the denoiser, and evaluations of the network where guidance takes more."""
-    if drawing.network_evaluations == drawing.nfe:
-        return str(drawing.nfe)
-    return f"{drawing.nfe} ({drawing.network_evaluations} network evaluations with guidance {guidance:g})"
-
-
-def write_images(
-    drawing: Drawing, store: BlockStore, run: dict[str, Any], model: str, ranks: Ranks, *packages: str
-) -> dict[str, Any]:
-    """Draws and writes the images that are not there yet, with all processes, and says what was done.
-
-    Args:
-        drawing: draws them.
-        store: where to; it was checked.
-        run: what defines the images.
-        model: as the user names it.
-        ranks: the processes.
-        *packages: more of those whose versions go into the manifest.
-
-    Returns:
-        JSON: `images`, `drawn`, `seconds` and `out`.
-    """
-    from restart_sampling.generation.write import manifest, write_missing
-
-    images = sum(map(len, store.blocks))
-    said = manifest(drawing, run, model, images, ranks.device, versions(*packages))
-    start = time.perf_counter()
-    with ProgressBar("images", images, ranks.first) as advance:
-        drawn = write_missing(store, said, drawing.draw, ranks, advance, drawing.pace.blocks(drawing.batch))
-    seconds = time.perf_counter() - start
-    if ranks.first:
-        click.echo(_summary(images, drawn, seconds, store.out), err=True)
-    return {"images": images, "drawn": drawn, "seconds": round(seconds, 3), "out": str(store.out)}
-
-
-def _summary(images: int, drawn: int, seconds: float, out: Path) -> str:
-    if drawn == 0:
-        return f"{out} is complete: all {images} images were there already, and are intact"
-    before = f", {images - drawn} were there before" if drawn < images else ""
-    return f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.2f} a second){before}: {out}"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProcessOptions,
     ProgressBar,
     batch_option,
     check_suffix,
-    describe_device,
     describe_source,
     detector_option,
     json_option,

@@ -115,6 +115,26 @@ class NamedNet:
         return self.settle(cast("NetDrawing", rows[0].drawing), ranks, calls=calls, dry_run=dry_run)
 
 
+def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
+    """The plan that the user wrote, or the model's default, with settings over it.
+
+    Raises:
+        InputError: not a plan, or none was given and the model has no default.
+    """
+    from restart_sampling.models.resolve import default_plan_of
+    from restart_sampling.sampling.plan import Plan
+
+    text = text or default_plan_of(model)
+    if text is None:
+        raise InputError(
+            f"--plan is missing: a plan suits a model, and '{model}' has no default; "
+            f"write one such as '18 [3,2,0.06,0.30]', or a preset ('restart-sampling plan --list' shows all)"
+        )
+    plan = Plan.parse(text).set(*settings)
+    plan.path()  # what can be wrong with it without the model comes before the model
+    return plan
+
+
 def preset_notes(plans: Iterable[Plan], model: str) -> list[str]:
     """What has to be known of plans that are presets for other models than this one, a sentence for each of these."""
     from restart_sampling.sampling.presets import PRESETS, suits

@@ -13,11 +13,11 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import open_logbook
+from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
-    describe_device,
     detector_option,
     drawn_batch_option,
     given,
