@@ -315,7 +315,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_work(out, run, tmp_pat
 
 
 def test_progress_off_a_terminal_is_a_line_now_and_then(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("restart_sampling.cli.options.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("restart_sampling.cli.progress.SECONDS_BETWEEN_LINES", 0.0)
     err = generate(run, "--seeds", "0-2", "--out", tmp_path / "images", "--batch", 2)[2]
     assert "images: 2 of 3" in err
     assert "images: 3 of 3" in err

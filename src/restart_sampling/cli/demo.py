@@ -11,7 +11,6 @@ from restart_sampling.base.files import check_writable
 from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
-    ProgressBar,
     check_suffix,
     device_option,
     drawn_batch_option,
@@ -20,6 +19,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
+from restart_sampling.cli.progress import ProgressBar
 from restart_sampling.cli.row_options import print_table
 from restart_sampling.models.default_plans import DEFAULT_PLANS
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.cli.options import days_note, describe_seconds, print_json, print_settings
+from restart_sampling.cli.options import print_json, print_settings
+from restart_sampling.cli.progress import days_note, describe_seconds
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Row

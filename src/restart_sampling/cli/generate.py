@@ -15,13 +15,13 @@ from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
-    ProgressBar,
     drawn_batch_option,
     json_option,
     print_json,
     print_settings,
     process_options,
 )
+from restart_sampling.cli.progress import ProgressBar
 from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, pick_plan, preset_notes, sampler_options
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProcessOptions,
-    ProgressBar,
     batch_option,
     check_suffix,
     describe_source,
@@ -22,6 +21,7 @@ from restart_sampling.cli.options import (
     process_options,
     trust_option,
 )
+from restart_sampling.cli.progress import ProgressBar
 
 
 @click.command(cls=Command)

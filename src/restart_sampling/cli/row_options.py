@@ -16,7 +16,8 @@ import click
 
 from restart_sampling.base.numbers import rounded_to, with_error
 from restart_sampling.cli.dry_run import leaving_no_folder
-from restart_sampling.cli.options import ProgressBar, as_one, describe_seconds, detector_option, trust_option
+from restart_sampling.cli.options import as_one, detector_option, trust_option
+from restart_sampling.cli.progress import ProgressBar, describe_seconds
 
 if TYPE_CHECKING:
     import torch

@@ -17,9 +17,6 @@ from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_training, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
-    ProgressBar,
-    days_note,
-    describe_seconds,
     describe_source,
     json_option,
     log_option,
@@ -28,6 +25,7 @@ from restart_sampling.cli.options import (
     process_options,
     read_list,
 )
+from restart_sampling.cli.progress import ProgressBar, days_note, describe_seconds
 
 if TYPE_CHECKING:
     import torch

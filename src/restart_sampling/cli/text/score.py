@@ -12,7 +12,6 @@ from restart_sampling.base.numbers import with_error
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProcessOptions,
-    ProgressBar,
     batch_option,
     describe_source,
     json_option,
@@ -20,6 +19,7 @@ from restart_sampling.cli.options import (
     print_settings,
     process_options,
 )
+from restart_sampling.cli.progress import ProgressBar
 from restart_sampling.cli.text.score_options import ScoreModels, describe_score, score_options
 
 
