@@ -13,9 +13,9 @@ from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.metrics import METRICS, compute_metrics
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.statistics import Moments, statistics_of
-from restart_sampling.models.denoiser import DENOISERS
 from restart_sampling.models.graphed import GraphedNetwork
 from restart_sampling.models.guidance import guided_by_class
+from restart_sampling.models.preconditionings import DENOISERS
 from restart_sampling.sampling import noise as noise_module
 from restart_sampling.sampling.noise import Stream, noise
 

@@ -21,7 +21,7 @@ from restart_sampling.base.machine import usable_device
 from restart_sampling.base.numerics import torchs_own_defaults
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.by_name import BUNDLED
-from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
+from restart_sampling.models.denoiser import Denoiser, EDMPrecond
 from restart_sampling.models.diffusers_unet import DiffusersUNet
 from restart_sampling.models.edm_network import NetworkRecord
 from restart_sampling.models.edm_pickle import PICKLE_MAGIC, ZIP_MAGIC, Record, StoredTensor, unpickled
@@ -29,6 +29,7 @@ from restart_sampling.models.foreign import adm, diffusers_folder, edm2, score_s
 from restart_sampling.models.foreign.find import find, find_pickled
 from restart_sampling.models.foreign.found import RAW, Found
 from restart_sampling.models.int8 import dequantized, quantized
+from restart_sampling.models.preconditionings import DENOISERS
 from restart_sampling.models.resolve import default_plan, resolve
 from restart_sampling.sampling.noise import MAX_DIMENSIONS, augmented_dimensions
 
