@@ -76,8 +76,9 @@ def inspect(file: str, as_json: bool) -> None:
 def convert(file: str, out: Path, int8: bool, force: bool) -> None:
     """Write the model in FILE to OUT, a .safetensors file. FILE is a path, name or URL."""
     from restart_sampling.base.lock import alone
-    from restart_sampling.models.checkpoint import read_checkpoint, write_safetensors
+    from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.resolve import resolve
+    from restart_sampling.models.write_checkpoint import write_safetensors
 
     if out.suffix != ".safetensors":
         raise InputError(f"OUT is {out}, and has to end in .safetensors")
@@ -182,7 +183,7 @@ def _facts(checkpoint: "Checkpoint") -> dict[str, Any]:
 
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:
-    from restart_sampling.models.checkpoint import jsonable
+    from restart_sampling.models.write_checkpoint import jsonable
 
     if as_json:
         click.echo(json.dumps(jsonable(facts), allow_nan=False))
