@@ -1,4 +1,4 @@
-"""`restart-sampling generate`: images of seeds, to a folder or a zip."""
+"""`restart-sampling generate`: images of seeds, to a folder or a zip, and what `text generate` does like it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from restart_sampling.base.ranks import Ranks
     from restart_sampling.generation.drawing import Drawing
     from restart_sampling.generation.store import BlockStore
-
 
 _NOT_FOLDERS = (
     *(".png", ".jpg", ".jpeg", ".webp", ".gif"),

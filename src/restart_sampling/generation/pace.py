@@ -1,4 +1,4 @@
-"""`Pace`: how many images a device draws at a time, where the user does not say."""
+"""`Pace`: how many images a device draws at a time, where the user does not say, and back to the user's batches."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
