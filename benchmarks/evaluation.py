@@ -2,6 +2,7 @@
 
 python benchmarks/evaluation.py distance                   # ours and scipy's matrix root, 2048 features
 python benchmarks/evaluation.py images                     # a zip of 10,000 PNGs into statistics, and a plain loop
+python benchmarks/evaluation.py neighbours --images 10000 --reference 20000 --features 128    # precision and recall
 python benchmarks/evaluation.py streamed --detector classifier.pt --trust-detector    # beside generation alone
 """
 
@@ -10,7 +11,8 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from os import getloadavg
 from pathlib import Path
 from statistics import median
 
@@ -27,8 +29,9 @@ from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import Detector, load_detector
 from restart_sampling.evaluation.distances import frechet_distance
 from restart_sampling.evaluation.measure import image_batches
+from restart_sampling.evaluation.neighbours import precision_recall
 from restart_sampling.evaluation.statistics import Statistics
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.images.image_set import read_images
 
 
@@ -38,6 +41,17 @@ def seconds(call: Callable[[], object], repeats: int) -> list[float]:
         start = time.perf_counter()
         call()
         taken.append(time.perf_counter() - start)
+    return taken
+
+
+def in_turn(ways: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds by the clock and of a core, of each way; in turn, so that a slow spell of the machine meets all."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            core, start = time.process_time(), time.perf_counter()
+            way()
+            taken[name].append((time.perf_counter() - start, time.process_time() - core))
     return taken
 
 
@@ -75,6 +89,51 @@ def distance(repeats: int) -> None:
 
     fast, slow = show("ours", seconds(ours, repeats)), show("scipy sqrtm", seconds(scipys, repeats))
     print(f"{slow / fast:.1f} times faster; relative difference {abs(ours() / scipys() - 1):.1e}")
+
+
+@main.command()
+@click.option("--images", default=5000)
+@click.option("--reference", "references", default=5000)
+@click.option("--features", default=128)
+@click.option("--repeats", default=3)
+@click.option("--device", default="cpu")
+@click.option("--plain/--no-plain", default=True, help="whether to compute it the plain way too")
+def neighbours(images: int, references: int, features: int, repeats: int, device: str, plain: bool) -> None:
+    """Scales of the features fall off as those of a network do; the plain way is on the CPU."""
+    mix = torch.randn(features, features) / features**0.5 * torch.logspace(0, -2, features)
+    x, y = (scale * torch.randn(count, features) @ mix for scale, count in ((1.0, images), (1.1, references)))
+    on_device = [each.to(device) for each in (x, y)]
+    found: dict[str, tuple[float, float]] = {}
+
+    def ours() -> None:
+        found["ours"] = precision_recall(*on_device)
+
+    def plainly() -> None:
+        """Exact distances, of 1024 rows at a time."""
+
+        def distances(points: torch.Tensor, centres: torch.Tensor) -> Iterator[torch.Tensor]:
+            for start in range(0, len(points), 1024):
+                rows = points[start : start + 1024]
+                yield torch.cdist(rows, centres, compute_mode="donot_use_mm_for_euclid_dist")
+
+        def covered(points: torch.Tensor, centres: torch.Tensor) -> float:
+            radii = torch.cat([near.kthvalue(4, dim=1).values for near in distances(centres, centres)])
+            inside = [(near <= radii).any(dim=1) for near in distances(points, centres)]
+            return torch.cat(inside).double().mean().item()
+
+        a, b = x.double(), y.double()
+        found["plain"] = covered(a, b), covered(b, a)
+
+    ways = {"ours": ours} | ({"plain": plainly} if plain else {})
+    taken = in_turn(ways, repeats)
+    cores = {name: [core for _, core in each] for name, each in taken.items()}
+    for name, each in taken.items():
+        show(name, [wall for wall, _ in each])
+        show(f"{name}, seconds of a core", cores[name])
+    print(f"precision and recall {found}, load {getloadavg()[0]:.1f}")
+    if plain:
+        assert found["ours"] == found["plain"]
+        print(f"{median(cores['plain']) / median(cores['ours']):.1f} times fewer seconds of a core")
 
 
 @main.command()
@@ -119,13 +178,7 @@ def images(count: int, repeats: int) -> None:
             "plain loop": lambda: plain(1),
             "plain loop, batches of 64": lambda: plain(64),
         }
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-        for _ in range(repeats):  # in turn, so that a slow spell of the machine meets all
-            for name, way in ways.items():
-                core, start = time.process_time(), time.perf_counter()
-                way()
-                taken[name].append((time.perf_counter() - start, time.process_time() - core))
-        for name, each in taken.items():
+        for name, each in in_turn(ways, repeats).items():
             wall, core_seconds = zip(*each, strict=True)
             show(name, list(wall), "images/s", count)
             show(f"{name}, seconds of a core", list(core_seconds))

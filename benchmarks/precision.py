@@ -21,7 +21,7 @@ from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import Batches, measure
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.reference import load_reference
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 
 ARITHMETIC = {
     "float32": (torch.float32, False),

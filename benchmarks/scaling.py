@@ -23,7 +23,7 @@ from rich.table import Table
 
 import restart_sampling as rs
 from restart_sampling.base.ranks import Ranks, distributed
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.generation.seeds import cut
 from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing

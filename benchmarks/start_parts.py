@@ -17,7 +17,7 @@ PARTS = {
     "build the model": ("restart_sampling.models.checkpoint", "Checkpoint.build"),
     "make it fast": ("restart_sampling.models.fast", "fast"),
     "find the images at a time": ("restart_sampling.generation.pace", "Pace.measure"),
-    "start a batch": ("restart_sampling.generation.drawing", "NetDrawing._start_batch"),
+    "start a batch": ("restart_sampling.generation.net_drawing", "NetDrawing._start_batch"),
     "capture the graph": ("restart_sampling.models.graphed", "GraphedNetwork._capture"),
     "write a block": ("restart_sampling.generation.store", "BlockStore.write"),
 }

@@ -32,7 +32,9 @@ from rich.table import Table
 import restart_sampling as rs
 from defaults import PLAN
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.generation.drawing import Advance, Batch, NetDrawing
+from restart_sampling.generation.batch import Batch
+from restart_sampling.generation.drawing import Advance
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.generation.pace import Pace
 from restart_sampling.generation.seeds import cut
 from restart_sampling.generation.store import BlockStore

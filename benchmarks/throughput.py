@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import restart_sampling as rs
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.generation.seeds import cut
 from restart_sampling.generation.store import BlockStore
 from restart_sampling.generation.write import write_missing

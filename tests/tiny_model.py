@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
-from restart_sampling.models.checkpoint import Checkpoint, write_safetensors
+from restart_sampling.models.checkpoint import Checkpoint
 from restart_sampling.models.denoiser import EDMPrecond
+from restart_sampling.models.write_checkpoint import write_safetensors
 
 
 def tiny_model_file(path: Path, size: int = 8, **other: object) -> Path:

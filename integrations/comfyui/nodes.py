@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from restart_sampling import InputError, make_solver
-from restart_sampling.sampling.plan import explain_sampler
+from restart_sampling.sampling.explain import explain_sampler
 from restart_sampling.sampling.solvers.by_name import SOLVERS
 
 from .paths import path_of, plan_path, process_of, read_plan, read_restarts, restarts_path, sigmas_of

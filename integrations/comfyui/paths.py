@@ -10,7 +10,7 @@ from torch import Tensor
 
 from restart_sampling import FLOW, VE, InputError, NoisePath, Plan, Process
 from restart_sampling.sampling.levels import GRIDS
-from restart_sampling.sampling.plan import split_plan
+from restart_sampling.sampling.plan_text import split_plan
 
 
 def process_of(model_sampling: Any) -> Process:

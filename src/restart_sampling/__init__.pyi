@@ -2,8 +2,8 @@ from . import text_to_image as text_to_image
 from .base.errors import InputError as InputError
 from .comparison.evaluate import evaluate as evaluate
 from .comparison.evaluate import sweep as sweep
-from .generation.drawing import Batch as Batch
-from .generation.drawing import generate as generate
+from .generation.batch import Batch as Batch
+from .generation.generate import generate as generate
 from .models.checkpoint import load_model as load_model
 from .models.fast import fast as fast
 from .models.from_network import from_edm as from_edm

@@ -18,6 +18,8 @@ import restart_sampling as rs
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli import cli
 from restart_sampling.cli.sampler_options import _class_number
+from restart_sampling.models.checkpoint import read_checkpoint
+from restart_sampling.models.write_checkpoint import write_safetensors
 from sweeps import result, results_file
 
 WEIGHTS = Path(rs.__file__).parent / "models" / "weights" / "cifar10-small.safetensors"
@@ -315,16 +317,16 @@ def test_a_place_that_cannot_be_written_is_refused_before_work(out, run, tmp_pat
 
 
 def test_progress_off_a_terminal_is_a_line_now_and_then(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("restart_sampling.cli.options.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("restart_sampling.cli.progress.SECONDS_BETWEEN_LINES", 0.0)
     err = generate(run, "--seeds", "0-2", "--out", tmp_path / "images", "--batch", 2)[2]
     assert "images: 2 of 3" in err
     assert "images: 3 of 3" in err
 
 
 def test_a_result_that_is_not_finite_stops_the_run(run, tmp_path, monkeypatch):
-    checkpoint = rs.models.checkpoint.read_checkpoint(WEIGHTS)
+    checkpoint = read_checkpoint(WEIGHTS)
     checkpoint.state["model.dec.32x32_aux_conv.bias"].fill_(float("nan"))
-    rs.models.checkpoint.write_safetensors(checkpoint, tmp_path / "broken.safetensors")
+    write_safetensors(checkpoint, tmp_path / "broken.safetensors")
     code, _, err = run(
         "generate",
         "--model",

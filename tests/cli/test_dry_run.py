@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from restart_sampling.cli.dry_run import print_estimate
-from restart_sampling.cli.options import days_note, describe_seconds
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.cli.progress import days_note, describe_seconds
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.generation.timing import seconds_per_image
 from restart_sampling.models.from_network import from_edm
 from sweeps import SWEEP, plans_file

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.cli import options
-from restart_sampling.cli.options import ProgressBar
+from restart_sampling.cli import progress
+from restart_sampling.cli.progress import ProgressBar
 from restart_sampling.comparison.run import own_batches
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.models.from_network import from_edm
 
 
@@ -24,7 +24,7 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr(options.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(progress.time, "monotonic", clock.monotonic)
     return clock
 
 

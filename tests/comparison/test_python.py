@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 
 MEASURE = {"reference": "ref.npz", "detector": "tiny.pt", "trust_detector": True}
 
@@ -78,7 +78,7 @@ def test_a_sweep_goes_on_and_becomes_a_page(place):
     ],
 )
 def test_what_does_not_fit_is_said_before_any_work(asked, said, place, monkeypatch):
-    monkeypatch.setattr("restart_sampling.generation.drawing.follow", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr("restart_sampling.generation.net_drawing.follow", lambda *_: pytest.fail("drawn"))
     given = {"plans": "2", "seeds": range(24), "shape": (3, 8, 8), **MEASURE, **asked}
     with pytest.raises(rs.InputError, match=said):
         rs.evaluate(gaussian(), given.pop("plans"), **given)

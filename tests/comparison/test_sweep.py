@@ -16,9 +16,11 @@ from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.numbers import rounded_to, with_error
 from restart_sampling.comparison.published import NOTES
 from restart_sampling.evaluation.results_file import read_results
-from restart_sampling.generation.drawing import NetDrawing, generate
-from restart_sampling.models.checkpoint import load_model, read_checkpoint, write_safetensors
+from restart_sampling.generation.generate import generate
+from restart_sampling.generation.net_drawing import NetDrawing
+from restart_sampling.models.checkpoint import load_model, read_checkpoint
 from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.models.write_checkpoint import write_safetensors
 from restart_sampling.sampling.solvers.single_step import Heun
 from sweeps import PLANS, SWEEP, lines, plans_file
 from tiny_model import tiny_model_file

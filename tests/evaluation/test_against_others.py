@@ -5,7 +5,8 @@ import warnings
 import pytest
 import torch
 
-from restart_sampling.evaluation.distances import frechet_distance, kernel_distance, precision_recall
+from restart_sampling.evaluation.distances import frechet_distance, kernel_distance
+from restart_sampling.evaluation.neighbours import precision_recall
 from restart_sampling.evaluation.statistics import Statistics
 
 

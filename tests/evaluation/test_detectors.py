@@ -226,7 +226,7 @@ def test_the_bundled_clip_says_which_size_it_takes(place, run):
 def test_another_number_of_features_is_found_before_any_work(where, place, run, monkeypatch):
     save_reference(Reference(Statistics(9, torch.zeros(5), torch.eye(5))), Path("ref.npz"))
     monkeypatch.setattr("restart_sampling.images.image_set.ImageSet.batches", lambda *_: pytest.fail("read"))
-    monkeypatch.setattr("restart_sampling.generation.drawing.follow", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr("restart_sampling.generation.net_drawing.follow", lambda *_: pytest.fail("drawn"))
     images = ("other",) if where == "files" else ("--model", "cifar10-small", "--plan", "2", "--seeds", "0-23")
     said = refused(run, "evaluate", *images, "--reference", "ref.npz", *TRUSTED)
     assert "the detector gives 6 features and the reference has 5; use the detector" in said

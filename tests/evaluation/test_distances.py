@@ -21,7 +21,6 @@ from restart_sampling.evaluation.distances import (
     jackknife,
     kernel_distance,
     kernel_distance_error,
-    precision_recall,
 )
 from restart_sampling.evaluation.statistics import Moments, Statistics, statistics_of
 
@@ -148,19 +147,6 @@ def test_the_error_of_the_kernel_distance_is_its_scatter_over_sets_of_images(ref
         values.append(kernel_distance(x, y, subsets=1 if reference_count == 100 else 4)[0])
         errors.append(kernel_distance_error(x, y, subsets=20))
     assert np.std(values) / 1.2 < np.mean(errors) < np.std(values) * most
-
-
-def test_precision_and_recall_are_the_papers_definition():
-    x, y = features(70, 3, 0), features(50, 3, 1, scale=0.6, shift=0.4)
-
-    def covered(points, centres):
-        radii = [sorted(float((c - o).norm()) for o in centres)[3] for c in centres]
-        inside = [any(float((p - c).norm()) <= r for c, r in zip(centres, radii, strict=True)) for p in points]
-        return sum(inside) / len(inside)
-
-    assert precision_recall(x, y) == (pytest.approx(covered(x, y)), pytest.approx(covered(y, x)))
-    assert precision_recall(x, x) == (1.0, 1.0)
-    assert precision_recall(x, y + 1000) == (0.0, 0.0)
 
 
 def test_frechet_distance_infinity_removes_the_bias(monkeypatch):

@@ -1,5 +1,6 @@
 """The commands reference and evaluate, and what stands under them."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -20,10 +22,10 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli import main
 from restart_sampling.cli.evaluate import _FOR_IMAGES, _FOR_MODEL
 from restart_sampling.cli.evaluate import evaluate as evaluate_command
-from restart_sampling.evaluation import detectors
+from restart_sampling.evaluation import detectors, metrics
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import image_batches, make_reference, measure
-from restart_sampling.evaluation.metrics import paired_difference
+from restart_sampling.evaluation.metrics import METRICS, paired_difference
 from restart_sampling.evaluation.reference import Reference, load_reference, save_reference
 from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.statistics import Statistics
@@ -70,6 +72,17 @@ def test_a_set_has_no_distance_to_itself(place, run):
     assert result["reference"]["source"] == result["pixels_sha256"]
 
 
+def test_a_metric_that_takes_long_is_named(place, run, monkeypatch):
+    slow = METRICS["pr"]
+    monkeypatch.setattr(metrics, "_SILENT_SECONDS", 0.0)
+    monkeypatch.setitem(METRICS, "pr", replace(slow, compute=lambda *sides: sleep(0.3) or slow.compute(*sides)))
+    tiny_model_file(place / "tiny.safetensors")
+    for what, images in ((["other"], 60), (["--model", "tiny.safetensors", "--plan", "2", "--seeds", "0-23"], 24)):
+        code, _, err = run("evaluate", *what, "--reference", "ref.npz", "--metrics", "fd,pr", *TINY)
+        assert code == 0, err
+        assert f"precision and recall of {images} images against 80\n" in err
+
+
 def test_the_distances_of_classes_say_of_what_they_are(place, run):
     code, out, err = run("evaluate", "data", "other", "--reference", "ref.npz", "--metrics", "per-class", *TINY)
     assert code == 0, err
@@ -106,6 +119,9 @@ def test_folder_zip_and_batch_size_do_not_matter(place, run):
         for path in sorted(Path("other").rglob("*.png")):
             archive.write(path, path.relative_to("other"))
     whole = evaluate(run, "other", "--metrics", "fd,kid,pr,per-class")
+    images = read_all("other")
+    digests = (hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).digest() for image in images)
+    assert whole["pixels_sha256"] == hashlib.sha256(b"".join(digests)).hexdigest()
     for arguments in (("other.zip",), ("other", "--batch", "7"), ("other", "--batch", "1")):
         other = evaluate(run, *arguments, "--metrics", "fd,kid,pr,per-class")
         assert other["pixels_sha256"] == whole["pixels_sha256"]
@@ -156,7 +172,7 @@ def test_the_number_of_images_is_not_for_a_model(run, tmp_path, monkeypatch):
 
 def test_too_few_images_of_a_class_are_told_before_any_is_drawn(place, run, monkeypatch):
     drawn = ("--model", "cifar10-small", "--plan", "2", "--seeds", "0-23", "--metrics", "per-class")
-    monkeypatch.setattr("restart_sampling.generation.drawing.follow", lambda *_: pytest.fail("an image was drawn"))
+    monkeypatch.setattr("restart_sampling.generation.net_drawing.follow", lambda *_: pytest.fail("an image was drawn"))
     for arguments, said in (
         (drawn, "needs at least 4 images of each class, and class 0 has 3"),
         ((*drawn, "--class", "9"), "of those of the images, 9 to 9, it has none"),

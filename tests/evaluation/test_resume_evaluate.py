@@ -27,7 +27,7 @@ from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.setup import open_setup
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.from_network import from_edm
 from restart_sampling.sampling.plan import Plan

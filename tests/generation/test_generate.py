@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 import restart_sampling as rs
-from restart_sampling.generation.drawing import NetDrawing, _finish_batches
+from restart_sampling.generation.net_drawing import NetDrawing, _finish_batches
 from restart_sampling.generation.store import BlockStore
-from restart_sampling.models.denoiser import EDMPrecond, iDDPMPrecond
+from restart_sampling.models.ddpm import iDDPMPrecond
+from restart_sampling.models.denoiser import EDMPrecond
 from restart_sampling.models.guidance import guided_by_class
 from restart_sampling.sampling.sample import net_path
 

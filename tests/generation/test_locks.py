@@ -145,7 +145,7 @@ import os
 import time
 
 from restart_sampling.cli import main
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 
 if os.environ["RANK"] == "1":
     NetDrawing.draw = lambda *arguments: time.sleep(600)

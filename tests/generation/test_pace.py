@@ -11,7 +11,7 @@ import restart_sampling as rs
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.generation import pace as pace_module
 from restart_sampling.generation import speed
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.generation.pace import Pace, images_that_pay, own_pace
 from restart_sampling.models.graphed import GraphedNetwork
 from tiny_model import tiny_model_file

@@ -12,7 +12,8 @@ from PIL import Image
 import restart_sampling as rs
 from restart_sampling.base.files import sha256
 from restart_sampling.images.writers import image_grid
-from restart_sampling.models.checkpoint import read_checkpoint, write_safetensors
+from restart_sampling.models.checkpoint import read_checkpoint
+from restart_sampling.models.write_checkpoint import write_safetensors
 from tiny_model import tiny_model_file
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -121,7 +122,7 @@ def test_text_of_a_file_stays_text_in_the_card(push, model, tmp_path):
 )
 def test_what_is_wrong_is_told_before_anything_is_drawn(words, options, message, push, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    monkeypatch.setattr("restart_sampling.generation.drawing.NetDrawing.draw", None)
+    monkeypatch.setattr("restart_sampling.generation.net_drawing.NetDrawing.draw", None)
     code, _, err = push(*words, **options)
     assert code == 2
     assert message in err

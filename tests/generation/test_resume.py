@@ -309,7 +309,7 @@ def test_a_damaged_block_of_a_zip_is_made_again_and_only_that(damage, place, run
 
 def interrupt_at(blocks, run, out, monkeypatch):
     """Ctrl-C after so many blocks."""
-    from restart_sampling.cli.options import ProgressBar
+    from restart_sampling.cli.progress import ProgressBar
 
     def advance(self, count):
         if len(records(out)) >= blocks:

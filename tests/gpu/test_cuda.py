@@ -9,9 +9,13 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.models.denoiser import DENOISERS
+from restart_sampling.evaluation.collect import Features
+from restart_sampling.evaluation.metrics import METRICS, compute_metrics
+from restart_sampling.evaluation.reference import Reference
+from restart_sampling.evaluation.statistics import Moments, statistics_of
 from restart_sampling.models.graphed import GraphedNetwork
 from restart_sampling.models.guidance import guided_by_class
+from restart_sampling.models.preconditionings import DENOISERS
 from restart_sampling.sampling import noise as noise_module
 from restart_sampling.sampling.noise import Stream, noise
 
@@ -45,6 +49,22 @@ def test_golden_networks(file):
     with torch.no_grad():
         got = model.cuda().eval()(x, sigma, labels if labels.numel() else None)
     assert (got - out).norm() / out.norm() < 1e-4
+
+
+def test_metrics_are_those_of_the_cpu():
+    x, y = (torch.randn(count, 32, generator=torch.Generator().manual_seed(count)) for count in (1500, 1200))
+    moments, classes = Moments(32, 10), torch.arange(1500) % 3
+    moments.add(x, (torch.arange(1500) % 10).tolist())
+    features = Features(x, classes)
+    reference = Reference(statistics_of(y), features=y, labels=classes[:1200])
+    cpu, gpu = (
+        compute_metrics([*METRICS], moments, features, reference, 1, device=torch.device(name))
+        for name in ("cpu", "cuda")
+    )
+    assert cpu.keys() == gpu.keys()
+    assert (gpu["precision"], gpu["recall"]) == (cpu["precision"], cpu["recall"])
+    for key, value in cpu.items():
+        assert gpu[key] == pytest.approx(value, rel=1e-7, abs=1e-9), key
 
 
 def test_noise_is_that_of_the_cpu():

@@ -16,7 +16,8 @@ from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.cli.model import model as group
 from restart_sampling.models import checkpoint as checkpoint_module
 from restart_sampling.models.by_name import BUNDLED
-from restart_sampling.models.checkpoint import _class_names, load_model, read_checkpoint, write_safetensors
+from restart_sampling.models.checkpoint import _class_names, load_model, read_checkpoint
+from restart_sampling.models.write_checkpoint import write_safetensors
 from tiny import detector_file
 
 

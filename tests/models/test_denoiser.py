@@ -6,15 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.models.denoiser import (
-    DENOISERS,
-    NETWORKS,
-    EDMPrecond,
-    VEPrecond,
-    VPPrecond,
-    iDDPMPrecond,
-)
+from restart_sampling.models.ddpm import iDDPMPrecond
+from restart_sampling.models.denoiser import NETWORKS, EDMPrecond, VEPrecond, VPPrecond
 from restart_sampling.models.guidance import guided_by_class
+from restart_sampling.models.preconditionings import DENOISERS
 
 SMALL = {
     "img_resolution": 8,

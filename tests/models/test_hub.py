@@ -7,7 +7,7 @@ from edm_files import network, pickled, snapshot
 import restart_sampling as rs
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import sha256
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.models.checkpoint import read_checkpoint
 from restart_sampling.models.hub import fetch_model
 from restart_sampling.models.resolve import resolve

@@ -6,7 +6,7 @@ import torch
 from edm_files import GOLDEN, network, pickled, snapshot
 
 import restart_sampling as rs
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 
 
 @pytest.mark.parametrize("name", ["edm_adm_cond", "vp_ddpmpp", "ve_ncsnpp", "iddpm_adm_cond"])

@@ -8,7 +8,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.pictures.restart_map import plot_map, plot_maps
 from restart_sampling.pictures.tune_report import make_tune_report
 from restart_sampling.pictures.tuning import plot_trials
-from restart_sampling.sampling.plan import PLAN_FORMAT
+from restart_sampling.sampling.plan_file import PLAN_FORMAT
 from restart_sampling.tuning.bench import Key, Measured
 from restart_sampling.tuning.score import Score
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from arguments import instead
 from restart_sampling.cli.text.preview import sample_prompt
-from restart_sampling.generation.drawing import Batch
+from restart_sampling.generation.batch import Batch
 from restart_sampling.pictures.side_by_side import plot_side_by_side
 from restart_sampling.pictures.style import styles
 from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare

@@ -10,6 +10,7 @@ from scipy import stats
 
 import restart_sampling as rs
 from restart_sampling.evaluation.collect import Features
+from restart_sampling.evaluation.neighbours import precision_recall
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.statistics import Statistics
 from restart_sampling.tuning import objective
@@ -189,11 +190,14 @@ def test_of_several_detectors_those_that_are_files_are_trusted(trust, monkeypatc
     assert seen("tiny-clip", "dinov2-hf") == [trust, trust]  # where it is refused
 
 
-def test_recall_has_no_more_images_of_the_reference_than_generated_ones():
+def test_recall_has_no_more_images_of_the_reference_than_generated_ones(monkeypatch):
     real, drawn = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).split([70, 30])
     found = _more(Features(drawn, None), reference_of(real), real.device)
     share = found["recall"] * (1 - found["recall"])
     assert share / found["recall_error"] ** 2 == pytest.approx(24)  # each third of 70
+    monkeypatch.setattr(objective, "NEIGHBOURS", 10)
+    found = _more(Features(drawn, None), reference_of(real), real.device)
+    assert (found["precision"], found["recall"]) == precision_recall(drawn[::3], real[::7])
 
 
 def test_the_error_of_the_recall_of_few_images_says_how_it_scatters():

@@ -20,7 +20,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import make_reference
 from restart_sampling.evaluation.reference import save_reference
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning import objective, space
 from restart_sampling.tuning.restart_map import map_restarts

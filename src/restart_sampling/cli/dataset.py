@@ -13,7 +13,8 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable
 from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_dataset, leaving_no_folder, print_estimate
-from restart_sampling.cli.options import ProgressBar, describe_source, json_option, print_json, print_settings
+from restart_sampling.cli.options import describe_source, json_option, print_json, print_settings
+from restart_sampling.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
     import numpy as np

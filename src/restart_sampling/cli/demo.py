@@ -8,11 +8,10 @@ import click
 
 from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import check_writable
+from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
-    ProgressBar,
     check_suffix,
-    describe_device,
     device_option,
     drawn_batch_option,
     json_option,
@@ -20,6 +19,7 @@ from restart_sampling.cli.options import (
     print_json,
     print_settings,
 )
+from restart_sampling.cli.progress import ProgressBar
 from restart_sampling.cli.row_options import print_table
 from restart_sampling.models.default_plans import DEFAULT_PLANS
 
@@ -62,7 +62,7 @@ def demo(out: Path, seeds_text: str, name: str, batch: int | None, device: str, 
     import torch
 
     from restart_sampling.base.numerics import multiplies_bfloat16
-    from restart_sampling.generation.drawing import NetDrawing
+    from restart_sampling.generation.net_drawing import NetDrawing
     from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.fast import fast
     from restart_sampling.models.resolve import resolve

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.cli.options import days_note, describe_seconds, print_json, print_settings
+from restart_sampling.cli.options import print_json, print_settings
+from restart_sampling.cli.progress import days_note, describe_seconds
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Row
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.setup import EvaluationSetup
-    from restart_sampling.generation.drawing import Drawing, NetDrawing
+    from restart_sampling.generation.drawing import Drawing
+    from restart_sampling.generation.net_drawing import NetDrawing
     from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.dataset import Conversion
     from restart_sampling.training.progress import Progress
@@ -47,20 +49,6 @@ def leaving_no_folder(path: Path) -> Iterator[None]:
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
-
-
-@contextmanager
-def looked_up(
-    comparison: Comparison, rows: Sequence[Row], out: Path, dry_run: bool
-) -> Iterator[dict[str, dict[str, Any]]]:
-    """Claims the rows as `Comparison.claimed` does; for a dry run it only makes the same checks."""
-    if dry_run:
-        comparison.check(rows)
-        with leaving_no_folder(out):
-            yield comparison.take_up(rows)
-    else:
-        with comparison.claimed(rows) as there:
-            yield there
 
 
 def estimate_images(drawing: Drawing, store: BlockStore, processes: int) -> dict[str, Any]:

@@ -13,14 +13,13 @@ import click
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.numbers import with_error
 from restart_sampling.cli import Command
-from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
+from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
     describe_source,
     drawn_batch_option,
     given,
     json_option,
-    pick_plan,
     print_json,
     print_settings,
     process_options,
@@ -29,6 +28,7 @@ from restart_sampling.cli.row_options import (
     SetupOptions,
     describe_row,
     describe_setup,
+    looked_up,
     metric_columns,
     paired,
     print_notes,
@@ -37,7 +37,7 @@ from restart_sampling.cli.row_options import (
     setup_options,
     watching,
 )
-from restart_sampling.cli.sampler_options import SamplerOptions, preset_notes, sampler_options
+from restart_sampling.cli.sampler_options import SamplerOptions, pick_plan, preset_notes, sampler_options
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Outcome, Row

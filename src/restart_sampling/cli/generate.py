@@ -1,28 +1,38 @@
-"""`restart-sampling generate`: images of seeds, to a folder or a zip."""
+"""`restart-sampling generate`: images of seeds, to a folder or a zip, and what `text generate` does like it."""
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
-    check_images_place,
-    describe_device,
-    describe_nfe,
     drawn_batch_option,
     json_option,
-    pick_plan,
     print_json,
     print_settings,
     process_options,
-    write_images,
 )
-from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, preset_notes, sampler_options
+from restart_sampling.cli.progress import ProgressBar
+from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, pick_plan, preset_notes, sampler_options
+
+if TYPE_CHECKING:
+    from restart_sampling.base.ranks import Ranks
+    from restart_sampling.generation.drawing import Drawing
+    from restart_sampling.generation.store import BlockStore
+
+_NOT_FOLDERS = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".gif"),
+    *(".npz", ".npy", ".tar", ".gz", ".tgz", ".csv", ".html", ".json", ".pdf"),
+)
 
 
 @click.command(cls=Command)
@@ -59,7 +69,7 @@ def generate(
     check_images_place(out)
 
     from restart_sampling.base.numerics import state_dtype
-    from restart_sampling.generation.drawing import check_channels, check_identity
+    from restart_sampling.generation.net_drawing import check_channels, check_identity
     from restart_sampling.generation.seeds import cut, parse_seeds
     from restart_sampling.generation.store import BlockStore
 
@@ -101,3 +111,56 @@ def generate(
         written = write_images(drawing, store, run, name, ranks)
         if ranks.first and as_json:
             print_json({**written, "plan": str(plan), "nfe": drawing.nfe})
+
+
+def check_images_place(out: Path) -> None:
+    """Makes sure that a place for images is not named as one file of another kind.
+
+    Raises:
+        InputError: it is, and no such folder is there.
+    """
+    if out.name.lower().endswith(_NOT_FOLDERS) and not out.is_dir():
+        raise InputError(f"--out {out}: images go to a folder or a .zip file; give a name without {out.suffix}")
+
+
+def describe_nfe(drawing: Drawing, guidance: float) -> str:
+    """Calls of the denoiser, and evaluations of the network where guidance takes more."""
+    if drawing.network_evaluations == drawing.nfe:
+        return str(drawing.nfe)
+    return f"{drawing.nfe} ({drawing.network_evaluations} network evaluations with guidance {guidance:g})"
+
+
+def write_images(
+    drawing: Drawing, store: BlockStore, run: dict[str, Any], model: str, ranks: Ranks, *packages: str
+) -> dict[str, Any]:
+    """Draws and writes the images that are not there yet, with all processes, and says what was done.
+
+    Args:
+        drawing: draws them.
+        store: where to; it was checked.
+        run: what defines the images.
+        model: as the user names it.
+        ranks: the processes.
+        *packages: more of those whose versions go into the manifest.
+
+    Returns:
+        JSON: `images`, `drawn`, `seconds` and `out`.
+    """
+    from restart_sampling.generation.write import manifest, write_missing
+
+    images = sum(map(len, store.blocks))
+    said = manifest(drawing, run, model, images, ranks.device, versions(*packages))
+    start = time.perf_counter()
+    with ProgressBar("images", images, ranks.first) as advance:
+        drawn = write_missing(store, said, drawing.draw, ranks, advance, drawing.pace.blocks(drawing.batch))
+    seconds = time.perf_counter() - start
+    if ranks.first:
+        click.echo(_summary(images, drawn, seconds, store.out), err=True)
+    return {"images": images, "drawn": drawn, "seconds": round(seconds, 3), "out": str(store.out)}
+
+
+def _summary(images: int, drawn: int, seconds: float, out: Path) -> str:
+    if drawn == 0:
+        return f"{out} is complete: all {images} images were there already, and are intact"
+    before = f", {images - drawn} were there before" if drawn < images else ""
+    return f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.2f} a second){before}: {out}"

@@ -8,7 +8,8 @@ import click
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.cli import Group
-from restart_sampling.cli.options import device_option, pick_device, pick_plan, print_json, set_option
+from restart_sampling.cli.options import device_option, pick_device, print_json, set_option
+from restart_sampling.cli.sampler_options import pick_plan
 
 if TYPE_CHECKING:
     from restart_sampling.models.checkpoint import Checkpoint
@@ -75,8 +76,9 @@ def inspect(file: str, as_json: bool) -> None:
 def convert(file: str, out: Path, int8: bool, force: bool) -> None:
     """Write the model in FILE to OUT, a .safetensors file. FILE is a path, name or URL."""
     from restart_sampling.base.lock import alone
-    from restart_sampling.models.checkpoint import read_checkpoint, write_safetensors
+    from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.resolve import resolve
+    from restart_sampling.models.write_checkpoint import write_safetensors
 
     if out.suffix != ".safetensors":
         raise InputError(f"OUT is {out}, and has to end in .safetensors")
@@ -124,7 +126,7 @@ def push(
       restart-sampling model push run/model.safetensors flowers --plan "18 [3,2,1.09,3.2]" \\
           --license apache-2.0 --to me/flowers
     """
-    from restart_sampling.generation.drawing import NetDrawing
+    from restart_sampling.generation.net_drawing import NetDrawing
     from restart_sampling.generation.repository import COLUMNS, Licence, write_repository
     from restart_sampling.generation.seeds import parse_seeds
     from restart_sampling.models.checkpoint import read_checkpoint
@@ -181,7 +183,7 @@ def _facts(checkpoint: "Checkpoint") -> dict[str, Any]:
 
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:
-    from restart_sampling.models.checkpoint import jsonable
+    from restart_sampling.models.write_checkpoint import jsonable
 
     if as_json:
         click.echo(json.dumps(jsonable(facts), allow_nan=False))

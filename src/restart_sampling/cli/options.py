@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import wraps
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,32 +16,16 @@ from click.core import ParameterSource
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.logbook import KINDS as LOGBOOKS
-from restart_sampling.base.machine import describe_device as describe_device
-from restart_sampling.base.machine import versions
 
 if TYPE_CHECKING:
     import torch
-    from rich.progress import Task
 
     from restart_sampling.base.ranks import Ranks
-    from restart_sampling.generation.drawing import Drawing
-    from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.sources import Source
-    from restart_sampling.sampling.plan import Plan
 
 T = TypeVar("T")
 
-SECONDS_BETWEEN_LINES = 30.0
-SECONDS_BEFORE_LINES = 5.0
-"""To the first line, which says soon how long it will take."""
-SECONDS_BEFORE_JUDGING = 20.0
-"""Until a run is long enough to say whether it will take days."""
-SECONDS_OF_A_DAY = 86400.0
 _ANY = "any"
-_NOT_FOLDERS = (
-    *(".png", ".jpg", ".jpeg", ".webp", ".gif"),
-    *(".npz", ".npy", ".tar", ".gz", ".tgz", ".csv", ".html", ".json", ".pdf"),
-)
 _MAX_CLASSES = 12  # that are listed
 PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
 """Settings of the paper: the keys of `comparison.published.CHECKPOINTS`."""
@@ -202,26 +184,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
-    """The plan that the user wrote, or the model's default, with settings over it.
-
-    Raises:
-        InputError: not a plan, or none was given and the model has no default.
-    """
-    from restart_sampling.models.resolve import default_plan_of
-    from restart_sampling.sampling.plan import Plan
-
-    text = text or default_plan_of(model)
-    if text is None:
-        raise InputError(
-            f"--plan is missing: a plan suits a model, and '{model}' has no default; "
-            f"write one such as '18 [3,2,0.06,0.30]', or a preset ('restart-sampling plan --list' shows all)"
-        )
-    plan = Plan.parse(text).set(*settings)
-    plan.path()  # what can be wrong with it without the model comes before the model
-    return plan
-
-
 def read_list(kind: Callable[[str], T], text: str) -> list[T]:
     """Values with commas between; [] where one of them cannot be read."""
     try:
@@ -238,16 +200,6 @@ def check_suffix(out: Path, what: str, suffix: str) -> None:
     """
     if out.suffix.lower() != suffix:
         raise InputError(f"--out {out}: the {what} is a {suffix[1:].upper()} file; give a name that ends in {suffix}")
-
-
-def check_images_place(out: Path) -> None:
-    """Makes sure that a place for images is not named as one file of another kind.
-
-    Raises:
-        InputError: it is, and no such folder is there.
-    """
-    if out.name.lower().endswith(_NOT_FOLDERS) and not out.is_dir():
-        raise InputError(f"--out {out}: images go to a folder or a .zip file; give a name without {out.suffix}")
 
 
 def print_settings(rows: dict[str, Any]) -> None:
@@ -274,136 +226,3 @@ def describe_source(source: Source, with_classes: bool = False) -> dict[str, Any
 def print_json(result: dict[str, Any]) -> None:
     """One JSON line on standard output."""
     click.echo(json.dumps(result))
-
-
-def describe_seconds(seconds: float) -> str:
-    """A length of time, in its two largest units."""
-    whole = max(0, round(seconds))
-    for size, unit, part_size, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // part_size} {part}"
-    return f"{whole} s"
-
-
-def days_note(seconds: float) -> str:
-    """What to say of a run that takes so long; nothing where that is less than a day."""
-    if seconds < SECONDS_OF_A_DAY:
-        return ""
-    return (
-        f"note: this takes about {describe_seconds(seconds)}; fewer images, a faster device or more processes "
-        f"(torchrun) shorten it"
-    )
-
-
-class ProgressBar:
-    """Progress on standard error: a bar on a terminal, elsewhere a line now and then; with the rate and the time left.
-
-    The body is given a function that it tells how many more are done, which may be parts of one. What is told first may
-    have been there before, and does not count for the rate.
-
-    Args:
-        label: of what is counted.
-        total: how many there are.
-        shown: whether this process speaks to the user.
-    """
-
-    def __init__(self, label: str, total: float, shown: bool = True) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
-        from rich.text import Text
-
-        class State(ProgressColumn):
-            def render(self, task: Task) -> Text:
-                return Text(_describe_task(task))
-
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:.0f} %"),
-            State(),
-            console=console,
-            disable=not (shown and console.is_terminal),
-            get_time=time.monotonic,
-            speed_estimate_period=600,  # evaluations of large networks take long; the last 1000 reports at most count
-        )
-        self._task = self._progress.add_task(label, total=total)
-        self._shown = shown
-        first_line = inf if console.is_terminal else min(SECONDS_BEFORE_LINES, SECONDS_BETWEEN_LINES)
-        self._next_line = time.monotonic() + first_line
-        self._judge_at = time.monotonic() + SECONDS_BEFORE_JUDGING
-
-    def __enter__(self) -> Callable[[float], None]:
-        self._progress.start()
-        return self._advance
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def _advance(self, count: float) -> None:
-        self._progress.advance(self._task, count)
-        now = time.monotonic()
-        if not self._shown or now < min(self._next_line, self._judge_at):
-            return
-        task = self._progress.tasks[0]
-        if now >= self._next_line:
-            self._next_line = now + SECONDS_BETWEEN_LINES
-            click.echo(f"{task.description}: {_describe_task(task)}", err=True)
-        if now >= self._judge_at and task.time_remaining is not None:
-            self._judge_at = inf
-            if note := days_note(task.time_remaining):
-                click.echo(note, err=True)
-
-
-def _describe_task(task: Task) -> str:
-    """How many are done, the rate and the time left, as far as they are known."""
-    state, speed = f"{int(task.completed + 1e-6)} of {task.total:.0f}", task.speed
-    if not speed:
-        return state
-    rate = f"{speed:.{1 if speed < 100 else 0}f} a second" if speed >= 1 else f"{1 / speed:.1f} s each"
-    left = "" if task.finished or task.time_remaining is None else f", {describe_seconds(task.time_remaining)} left"
-    return f"{state}, {rate}{left}"
-
-
-def describe_nfe(drawing: Drawing, guidance: float) -> str:
-    """Calls of the denoiser, and evaluations of the network where guidance takes more."""
-    if drawing.network_evaluations == drawing.nfe:
-        return str(drawing.nfe)
-    return f"{drawing.nfe} ({drawing.network_evaluations} network evaluations with guidance {guidance:g})"
-
-
-def write_images(
-    drawing: Drawing, store: BlockStore, run: dict[str, Any], model: str, ranks: Ranks, *packages: str
-) -> dict[str, Any]:
-    """Draws and writes the images that are not there yet, with all processes, and says what was done.
-
-    Args:
-        drawing: draws them.
-        store: where to; it was checked.
-        run: what defines the images.
-        model: as the user names it.
-        ranks: the processes.
-        *packages: more of those whose versions go into the manifest.
-
-    Returns:
-        JSON: `images`, `drawn`, `seconds` and `out`.
-    """
-    from restart_sampling.generation.drawing import manifest
-    from restart_sampling.generation.write import write_missing
-
-    images = sum(map(len, store.blocks))
-    said = manifest(drawing, run, model, images, ranks.device, versions(*packages))
-    start = time.perf_counter()
-    with ProgressBar("images", images, ranks.first) as advance:
-        drawn = write_missing(store, said, drawing.draw, ranks, advance, drawing.pace.blocks(drawing.batch))
-    seconds = time.perf_counter() - start
-    if ranks.first:
-        click.echo(_summary(images, drawn, seconds, store.out), err=True)
-    return {"images": images, "drawn": drawn, "seconds": round(seconds, 3), "out": str(store.out)}
-
-
-def _summary(images: int, drawn: int, seconds: float, out: Path) -> str:
-    if drawn == 0:
-        return f"{out} is complete: all {images} images were there already, and are intact"
-    before = f", {images - drawn} were there before" if drawn < images else ""
-    return f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.2f} a second){before}: {out}"

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProcessOptions,
-    ProgressBar,
     batch_option,
     check_suffix,
-    describe_device,
     describe_source,
     detector_option,
     json_option,
@@ -22,6 +21,7 @@ from restart_sampling.cli.options import (
     process_options,
     trust_option,
 )
+from restart_sampling.cli.progress import ProgressBar
 
 
 @click.command(cls=Command)

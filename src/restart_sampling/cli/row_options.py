@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from restart_sampling.base.numbers import rounded_to, with_error
-from restart_sampling.cli.options import ProgressBar, as_one, describe_seconds, detector_option, trust_option
+from restart_sampling.cli.dry_run import leaving_no_folder
+from restart_sampling.cli.options import as_one, detector_option, trust_option
+from restart_sampling.cli.progress import ProgressBar, describe_seconds
 
 if TYPE_CHECKING:
     import torch
@@ -99,6 +102,20 @@ def describe_rows(rows: Sequence[Row], cost: str, there: Mapping[str, Any]) -> s
 
 
 @contextmanager
+def looked_up(
+    comparison: Comparison, rows: Sequence[Row], out: Path, dry_run: bool
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """Claims the rows as `Comparison.claimed` does; for a dry run it only makes the same checks."""
+    if dry_run:
+        comparison.check(rows)
+        with leaving_no_folder(out):
+            yield comparison.take_up(rows)
+    else:
+        with comparison.claimed(rows) as there:
+            yield there
+
+
+@contextmanager
 def watching(
     rows: Sequence[Row],
     there: Mapping[str, Any],
@@ -133,6 +150,10 @@ def watching(
 
         def advance(self, row: Row, images: float) -> None:
             advance(images * row.cost)
+
+        def say(self, text: str) -> None:
+            if shown:
+                click.echo(text, err=True)
 
         def end(self, outcome: Outcome) -> None:
             ended(outcome)

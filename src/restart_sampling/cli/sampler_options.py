@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from restart_sampling.base.ranks import Ranks
     from restart_sampling.comparison.rows import Row
-    from restart_sampling.generation.drawing import NetDrawing, NoiseKind
+    from restart_sampling.generation.net_drawing import NetDrawing, NoiseKind
     from restart_sampling.sampling.net import Net
     from restart_sampling.sampling.plan import Plan
 
@@ -90,7 +90,7 @@ class NamedNet:
         Raises:
             InputError: it does not fit together.
         """
-        from restart_sampling.generation.drawing import NetDrawing
+        from restart_sampling.generation.net_drawing import NetDrawing
 
         plan = replace(plan, made_for=None) if self.any_model else plan
         return NetDrawing(self.net, plan, **self.options)
@@ -113,6 +113,26 @@ class NamedNet:
         finished = ranks.gather(list(there))[0]
         calls = sum(row.cost * row.images for row in rows if row.name not in finished)
         return self.settle(cast("NetDrawing", rows[0].drawing), ranks, calls=calls, dry_run=dry_run)
+
+
+def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
+    """The plan that the user wrote, or the model's default, with settings over it.
+
+    Raises:
+        InputError: not a plan, or none was given and the model has no default.
+    """
+    from restart_sampling.models.resolve import default_plan_of
+    from restart_sampling.sampling.plan import Plan
+
+    text = text or default_plan_of(model)
+    if text is None:
+        raise InputError(
+            f"--plan is missing: a plan suits a model, and '{model}' has no default; "
+            f"write one such as '18 [3,2,0.06,0.30]', or a preset ('restart-sampling plan --list' shows all)"
+        )
+    plan = Plan.parse(text).set(*settings)
+    plan.path()  # what can be wrong with it without the model comes before the model
+    return plan
 
 
 def preset_notes(plans: Iterable[Plan], model: str) -> list[str]:

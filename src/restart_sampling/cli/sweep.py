@@ -14,7 +14,7 @@ import click
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
 from restart_sampling.cli import Command
-from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
+from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, print_estimate
 from restart_sampling.cli.options import (
     PAPER,
     ProcessOptions,
@@ -29,6 +29,7 @@ from restart_sampling.cli.row_options import (
     SetupOptions,
     describe_rows,
     describe_setup,
+    looked_up,
     metric_columns,
     paired,
     per_result,

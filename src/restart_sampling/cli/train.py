@@ -12,14 +12,11 @@ import click
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
+from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_training, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
-    ProgressBar,
-    days_note,
-    describe_device,
-    describe_seconds,
     describe_source,
     json_option,
     log_option,
@@ -28,6 +25,7 @@ from restart_sampling.cli.options import (
     process_options,
     read_list,
 )
+from restart_sampling.cli.progress import ProgressBar, days_note, describe_seconds
 
 if TYPE_CHECKING:
     import torch

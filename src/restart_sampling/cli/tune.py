@@ -13,11 +13,11 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import open_logbook
+from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
-    describe_device,
     detector_option,
     drawn_batch_option,
     given,
@@ -29,7 +29,7 @@ from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, net
 from restart_sampling.cli.tune_options import SearchOptions, read_nfes, search_options, told_by
 
 if TYPE_CHECKING:
-    from restart_sampling.generation.drawing import NetDrawing
+    from restart_sampling.generation.net_drawing import NetDrawing
 
 _JUDGED = {"detector_name", "from_scratch", "tune_guidance", "with_map", "data"}
 _JUDGED |= {each.name for each in fields(SearchOptions)} - {"out", "minutes"}
@@ -111,7 +111,7 @@ def tune(
         raise InputError("--data is for the map; give --map too, or leave it out")
 
     from restart_sampling.base.lock import lock_in, locked
-    from restart_sampling.generation.drawing import check_channels, check_identity
+    from restart_sampling.generation.net_drawing import check_channels, check_identity
     from restart_sampling.images.image_set import read_images
     from restart_sampling.sampling.plan import Plan
     from restart_sampling.tuning.budget import LEAST_NFE

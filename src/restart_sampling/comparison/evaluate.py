@@ -14,7 +14,8 @@ from restart_sampling.comparison.rows import Outcome, Row
 from restart_sampling.comparison.run import Comparison
 from restart_sampling.evaluation.results_file import RESULTS
 from restart_sampling.evaluation.setup import EvaluationSetup, open_setup
-from restart_sampling.generation.drawing import NetDrawing, check_channels, classes_of_seeds
+from restart_sampling.generation.generate import classes_of_seeds
+from restart_sampling.generation.net_drawing import NetDrawing, check_channels
 from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.generation.seeds import as_integers, format_seeds
 from restart_sampling.sampling.net import Net

@@ -88,5 +88,8 @@ class Watch:
     def advance(self, row: Row, images: float) -> None:
         """So many more images of a row are there, of all processes, or the work of a part of them is done."""
 
+    def say(self, text: str) -> None:
+        """What a row is at, where that takes longer than a few seconds; this comes from another thread."""
+
     def end(self, outcome: Outcome) -> None:
         """A row has been measured, or has failed."""

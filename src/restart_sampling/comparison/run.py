@@ -1,7 +1,7 @@
 """`Comparison`: the loop that draws and measures each row, and adds its line to the results file."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,8 +26,10 @@ from restart_sampling.evaluation.metrics import check_count, notes_on, pair_clas
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup
-from restart_sampling.generation.drawing import Advance, Drawing, check_identity, speed_of
+from restart_sampling.generation.drawing import Advance, Drawing
+from restart_sampling.generation.net_drawing import check_identity
 from restart_sampling.generation.seeds import cut, joined
+from restart_sampling.generation.speed import speed_of
 from restart_sampling.images.writers import picture_png
 
 KEPT = 16
@@ -187,7 +189,10 @@ class Comparison:
         """
         if row.files is not None:
             watch.begin(row, 0)
-            return self.measure_batches(row, image_batches(row.files, self.ranks, self.batch), watch)
+            batches = image_batches(row.files, self.ranks, self.batch)
+            return self.measure_batches(
+                row, batches, watch, advance=lambda count: watch.advance(row, count * self.ranks.size)
+            )
         assert row.drawing is not None
         sums = self._sums(row)
         done = sums.load(self.ranks.gather) if sums else frozenset()
@@ -195,12 +200,17 @@ class Comparison:
         watch.advance(row, len(done))
         drawn = row.images - len(done)
         batches = own_batches(row.drawing, row.seeds, self.ranks, done, lambda images: watch.advance(row, images))
-        values = self.measure_batches(row, batches, _SILENT, sums)
+        values = self.measure_batches(row, batches, watch, sums)
         values["nfe_counted"] = row.drawing.nfe  # another count is an error
         return values if self.folder else {**values, "drawn": drawn}  # a folder is the same after a kill
 
     def measure_batches(
-        self, row: Row, batches: Batches, watch: Watch, sums: PartialSums | None = None
+        self,
+        row: Row,
+        batches: Batches,
+        watch: Watch,
+        sums: PartialSums | None = None,
+        advance: Callable[[int], None] = lambda count: None,
     ) -> dict[str, Any]:
         """Measures this process's share of the images of a row, and keeps the first ones where there is a folder."""
         if self.folder:
@@ -216,7 +226,8 @@ class Comparison:
             partial=sums,
             classes=row.classes,
             name=row.where,
-            advance=lambda count: watch.advance(row, count * self.ranks.size),
+            advance=advance,
+            say=watch.say,
         )
 
     def samples(self, row: Row) -> str:

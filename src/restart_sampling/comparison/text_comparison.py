@@ -13,10 +13,9 @@ from restart_sampling.comparison.rows import Row, Watch
 from restart_sampling.comparison.run import Comparison
 from restart_sampling.evaluation.measure import image_batches
 from restart_sampling.evaluation.scores import Scores, measure_scores
-from restart_sampling.generation.drawing import manifest
 from restart_sampling.generation.seeds import cut
 from restart_sampling.generation.store import BlockStore
-from restart_sampling.generation.write import write_missing
+from restart_sampling.generation.write import manifest, write_missing
 from restart_sampling.images.image_set import read_images
 from restart_sampling.images.prompts import match_images
 from restart_sampling.images.sources import open_source
@@ -89,7 +88,7 @@ class TextComparison(Comparison):
             source = open_source(folder)
             images = read_images(source)
             prompted = match_images(source, self.prompts)
-        values = self.measure_batches(replace(row, files=images), image_batches(images, ranks, self.batch), Watch())
+        values = self.measure_batches(replace(row, files=images), image_batches(images, ranks, self.batch), watch)
         if self.scores:
             values |= measure_scores(prompted, self.scores, ranks, batch_size=self.batch)
         return {**values, "drawn": drawn}

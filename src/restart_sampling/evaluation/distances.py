@@ -1,6 +1,6 @@
 """Distances between two sets of images, from the features of a detector."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -49,14 +49,20 @@ def frechet_distances_of_features(sets: Sequence[Tensor], reference: Tensor) -> 
     """The same from features [N, d], of each set, and [M, d]; where there are few of them, without a d x d matrix."""
     if min(map(len, (*sets, reference))) > reference.shape[1]:
         return frechet_distances([statistics_of(each) for each in sets], statistics_of(reference))
-    return [_distance_of_few(each.double(), reference.double()) for each in sets]
+    other = _centred(reference)
+    return [_distance_of_few(_centred(each), other) for each in sets]
 
 
-def _distance_of_few(features: Tensor, reference: Tensor) -> float:
-    centred = [(x - x.mean(dim=0)) / (len(x) - 1) ** 0.5 for x in (features, reference)]
-    cross = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
-    means = (features.mean(dim=0) - reference.mean(dim=0)).square().sum()
-    return (means + sum(x.square().sum() for x in centred) - 2 * cross).item()
+def _centred(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Their mean [d], their deviations from it over the root of N - 1, [N, d], and the sum of the squares of these."""
+    x = features.double()
+    deviations = (x - x.mean(dim=0)) / (len(x) - 1) ** 0.5
+    return x.mean(dim=0), deviations, deviations.square().sum()
+
+
+def _distance_of_few(a: tuple[Tensor, Tensor, Tensor], b: tuple[Tensor, Tensor, Tensor]) -> float:
+    cross = torch.linalg.svdvals((a[1] @ b[1].T).cpu()).sum().item()  # a GPU takes longer for a small matrix
+    return ((a[0] - b[0]).square().sum() + a[2] + b[2]).item() - 2 * cross
 
 
 KID_SUBSETS, KID_SUBSET = 100, 1000
@@ -122,42 +128,6 @@ def _within(x: Tensor) -> Tensor:
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
-
-
-_NEIGHBOURS = 3
-
-
-def precision_recall(features: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Improved precision and recall: the share of one set within the 3-nearest-neighbour balls of the other.
-
-    Args:
-        features: of the generated images, [N, d].
-        reference: of the real ones, [M, d].
-
-    Returns:
-        Precision (generated images near real ones) and recall (real images near generated ones).
-
-    Source: Kynkäänniemi et al. 2019 (arXiv 1904.06991), section 3.
-    """
-    features, reference = features.double(), reference.double()
-    return _covered(features, reference), _covered(reference, features)
-
-
-def recall(features: Tensor, reference: Tensor) -> float:
-    """The recall of `precision_recall` alone: without the distances within the reference, its costly part."""
-    return _covered(reference.double(), features.double())
-
-
-def _covered(points: Tensor, centres: Tensor) -> float:
-    # The nearest of all is the point itself.
-    radii = torch.cat([near.kthvalue(_NEIGHBOURS + 1, dim=1).values for near in _distances(centres, centres)])
-    return torch.cat([(near <= radii).any(dim=1) for near in _distances(points, centres)]).double().mean().item()
-
-
-def _distances(points: Tensor, centres: Tensor, rows: int = 1024) -> Iterator[Tensor]:
-    """Distances of all points to all centres, some rows at a time; exact, without the products that cancel."""
-    for start in range(0, len(points), rows):
-        yield torch.cdist(points[start : start + rows], centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def frechet_distance_infinity(features: Tensor, reference: Statistics) -> tuple[float, float]:

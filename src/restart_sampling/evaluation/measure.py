@@ -45,6 +45,7 @@ def measure(
     classes: tuple[str, ...] = (),
     name: Callable[[int], str] = "image {}, counted from 0,".format,
     advance: Callable[[int], None] = lambda count: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Measures a set of images in one pass.
 
@@ -60,6 +61,7 @@ def measure(
         classes: names of the classes of the images; () where none are known.
         name: of the image at a place, for messages.
         advance: called with the number of images after each batch.
+        say: as of `compute_metrics`.
 
     Returns:
         JSON: what `compute_metrics` gives, `images`, `seconds` and, where there are any, `notes` on the values;
@@ -84,7 +86,8 @@ def measure(
     moments = collector.reduced(ranks.all_reduce, ranks.gather)
     features = collector.features(ranks.gather, classes) if collector.keep else None
     seconds = time.perf_counter() - start
-    values = compute_metrics(metrics, moments, features, reference, blocks)
+    with ranks.at_work():
+        values = compute_metrics(metrics, moments, features, reference, blocks, device=detector.device, say=say)
     notes = notes_on(images, blocks, collector.size(ranks.gather), metrics, reference, classes)
     return {
         "images": images,

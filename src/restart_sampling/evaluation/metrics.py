@@ -1,9 +1,11 @@
 """`METRICS` of one set of images, each with its standard error."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from threading import Timer
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,8 +20,8 @@ from restart_sampling.evaluation.distances import (
     jackknife,
     kernel_distance,
     kernel_distance_error,
-    precision_recall,
 )
+from restart_sampling.evaluation.neighbours import precision_recall
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.statistics import Moments
 
@@ -27,6 +29,9 @@ GROUPS = 10
 """Of the jackknife."""
 
 _LEAST = 4
+_SILENT_SECONDS = 3.0
+
+T = TypeVar("T")
 
 
 def check_metrics(metrics: Sequence[str], reference: Reference) -> None:
@@ -194,6 +199,9 @@ def compute_metrics(
     features: Features | None,
     reference: Reference,
     blocks: int,
+    *,
+    device: torch.device | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Computes the metrics, as JSON: `frechet_distance` and its spread always, the others where they are asked for.
 
@@ -203,13 +211,43 @@ def compute_metrics(
         features: of the images, where a metric needs them.
         reference: to compare with.
         blocks: blocks of seeds, each measured by itself; 1: the spread is a jackknife's.
+        device: as of `on_gpu`.
+        say: is told what takes longer than a few seconds, from another thread.
     """
-    result: dict[str, Any] = _blocks(moments, reference, blocks) if blocks > 1 else _whole(moments, reference)
-    for metric in metrics:
-        if compute := METRICS[metric].compute:
+    against = f" against {reference.statistics.count}" if reference.statistics.count else ""
+    sets = f"of {int(moments.count.sum())} images{against}"
+    with _said_late(say, f"{METRICS['fd'].title} {sets}"):
+        result: dict[str, Any] = _blocks(moments, reference, blocks) if blocks > 1 else _whole(moments, reference)
+    for metric in (METRICS[name] for name in metrics):
+        if metric.compute:
             assert features is not None
-            result |= compute(features, reference)
+            with _said_late(say, f"{metric.title} {sets}"):
+                result |= on_gpu(metric.compute, features, reference, device)
     return result
+
+
+def on_gpu(
+    compute: Callable[[Features, Reference], T], features: Features, reference: Reference, device: torch.device | None
+) -> T:
+    """Computes from features that are on the device, where it is a CUDA one and has the memory; else on the CPU.
+
+    Apple's GPUs have no float64.
+    """
+    if device is not None and device.type == "cuda":
+        with suppress(torch.OutOfMemoryError):
+            return compute(features.part(device=device), reference.part(device=device))
+    return compute(features, reference)
+
+
+@contextmanager
+def _said_late(say: Callable[[str], None], text: str) -> Iterator[None]:
+    timer = Timer(_SILENT_SECONDS, say, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _whole(moments: Moments, reference: Reference) -> dict[str, Any]:
@@ -247,7 +285,7 @@ def _kid(features: Features, reference: Reference) -> dict[str, Any]:
 
 def _pr(features: Features, reference: Reference) -> dict[str, Any]:
     assert reference.features is not None
-    precision, recall = precision_recall(features.values, reference.features)
+    precision, recall = precision_recall(features.values, reference.features, reference.radii)
     return {
         "precision": precision,
         "precision_error": _share_error(precision, len(features.values)),
@@ -294,22 +332,24 @@ class Metric:
     """A metric: how it is computed, and what that needs.
 
     Attributes:
+        title: what is computed, for the user.
         compute: from the features of the images and the reference, as JSON; None: from the sums, always.
         reference_features: whether it needs the features of the reference images.
         classes: whether it needs classes of the reference images.
     """
 
+    title: str
     compute: Callable[[Features, Reference], dict[str, Any]] | None
     reference_features: bool = True
     classes: bool = False
 
 
 METRICS = {
-    "fd": Metric(None, reference_features=False),
-    "kid": Metric(_kid),
-    "pr": Metric(_pr),
-    "fd-infinity": Metric(_infinity, reference_features=False),
-    "per-class": Metric(_per_class, classes=True),
+    "fd": Metric("Fréchet distance", None, reference_features=False),
+    "kid": Metric("kernel distance", _kid),
+    "pr": Metric("precision and recall", _pr),
+    "fd-infinity": Metric("Fréchet distance at infinitely many images", _infinity, reference_features=False),
+    "per-class": Metric("Fréchet distances of the classes", _per_class, classes=True),
 }
 """All metrics by name; a new one is a line here, and titles of its values in `results_file.TITLES`."""
 

@@ -1,7 +1,8 @@
 """Reference statistics: EDM's npz format, plus detector and image hashes to check comparisons."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import atomic, check_ratio, stand_in
+from restart_sampling.evaluation.neighbours import radii
 from restart_sampling.evaluation.statistics import Statistics
 from restart_sampling.images.arrays import read_header
 
@@ -42,6 +44,25 @@ class Reference:
     def width(self) -> int:
         """Number of features of an image."""
         return len(self.statistics.mu)
+
+    @cached_property
+    def radii(self) -> Tensor:
+        """Of the balls about its images, for precision: float64 [N], computed once."""
+        assert self.features is not None
+        return radii(self.features)
+
+    @cached_property
+    def _parts(self) -> dict[tuple[int, torch.device | None], "Reference"]:
+        return {}
+
+    def part(self, step: int = 1, device: torch.device | None = None) -> "Reference":
+        """Each `step`-th of its images, with features on a device: the same object each time, which keeps its radii."""
+        if (step == 1 and device is None) or self.features is None:
+            return self
+        if (step, device) not in self._parts:
+            labels = None if self.labels is None else self.labels[::step]
+            self._parts[step, device] = replace(self, features=self.features[::step].to(device), labels=labels)
+        return self._parts[step, device]
 
     def check_detector(self, identity: str, name: str) -> str | None:
         """Makes sure that features of this detector, of this name, may be compared with the reference.

@@ -1,4 +1,4 @@
-"""`Pace`: how many images a device draws at a time, where the user does not say."""
+"""`Pace`: how many images a device draws at a time, where the user does not say, and back to the user's batches."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.generation.batch import Batch
 
 T = TypeVar("T")
 
@@ -119,3 +120,15 @@ def fitting(seeds: Sequence[int], pace: Pace, make: Callable[[Sequence[int]], T]
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         pace.halve()
+
+
+def in_batches(made: Iterator[Batch], size: int) -> Iterator[Batch]:
+    """Yields the images in batches of this size, the last may be shorter, whatever sizes they were drawn in."""
+    rest: Batch | None = None
+    for batch in made:
+        rest = batch if rest is None else rest + batch
+        while len(rest.seeds) >= size:
+            yield rest[:size]
+            rest = rest[size:]
+    if rest is not None and rest.seeds:
+        yield rest

@@ -12,11 +12,12 @@ import torch
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import atomic_folder
 from restart_sampling.base.lock import alone, lock_beside, remove_lock
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.generation.seeds import format_seeds
 from restart_sampling.images.writers import encode_png, image_grid
-from restart_sampling.models.checkpoint import FORMATS, Checkpoint, write_safetensors
+from restart_sampling.models.checkpoint import FORMATS, Checkpoint
 from restart_sampling.models.hub import MODEL, PLAN
+from restart_sampling.models.write_checkpoint import write_safetensors
 
 COLUMNS = 10
 SAMPLES = "samples.png"

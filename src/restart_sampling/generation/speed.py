@@ -3,15 +3,16 @@
 import time
 from collections.abc import Sequence
 from math import ceil
-from typing import cast
+from typing import Any, cast
 
 import torch
 
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.generation.drawing import NetDrawing
+from restart_sampling.generation.drawing import Drawing
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.generation.pace import fitting
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.models.fast import CompileTime, compile_network
+from restart_sampling.models.fast import CompiledNetwork, CompileTime, compile_network
 from restart_sampling.models.graphed import GraphedNetwork
 
 _SAVED = 0.45  # of the time of a large batch, by compiling: 0.43 to 0.52 were measured, of three networks
@@ -57,6 +58,20 @@ def settle(
         return f"not compiled, which pays off after about {after:,} images"
     compile_network(model, batch)
     return f"compiling, pays off after about {after:,} images"
+
+
+def speed_of(drawing: Drawing) -> dict[str, Any]:
+    """JSON for the record, of what changes no more of the images than their rounding.
+
+    How many were drawn at a time, where that was not a batch, and whether the network was compiled without being asked.
+    """
+    network = getattr(getattr(drawing, "net", None), "model", None)
+    compiled = isinstance(network, CompiledNetwork) and not network.asked_for
+    at_once = drawing.pace.at_once
+    return {
+        **({"images_at_once": at_once} if at_once != drawing.batch else {}),
+        **({"compiled": True} if compiled else {}),
+    }
 
 
 def images_to_pay_off(compile_seconds: float, image_seconds: float) -> int:

@@ -1,14 +1,20 @@
-"""The missing images of a folder or zip, made block by block."""
+"""The missing images of a folder or zip, made block by block, and what its manifest says of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import torch
+
+from restart_sampling.base.machine import describe_device
 from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.generation.drawing import Advance, Batch
+from restart_sampling.generation.batch import Batch
+from restart_sampling.generation.drawing import Advance, Drawing
 from restart_sampling.generation.seeds import joined
+from restart_sampling.generation.speed import speed_of
 from restart_sampling.generation.store import BlockStore
+from restart_sampling.models.denoiser import Denoiser
 
 _MAX_WORKERS = 4  # of each process; they share the cores
 
@@ -95,3 +101,34 @@ def _missing(store: BlockStore) -> list[int]:
         return [
             number for number, intact in zip(numbers, threads.map(store.intact, numbers), strict=True) if not intact
         ]
+
+
+def manifest(
+    drawing: Drawing, run: Mapping[str, Any], model: str, images: int, device: torch.device, versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """JSON that tells of written images what they are.
+
+    Args:
+        drawing: draws them.
+        run: what defines the images.
+        model: as the user names it.
+        images: how many.
+        device: of one process.
+        versions: of what computes.
+    """
+    net = getattr(drawing, "net", None)
+    weights = net.weights if isinstance(net, Denoiser) else None
+    return {
+        "format": "restart-sampling-images/1",
+        "run": run,
+        "model": model,
+        **({"weights": weights} if weights else {}),
+        **({"classes": list(drawing.classes)} if drawing.classes else {}),
+        "nfe": drawing.nfe,
+        "network_evaluations": drawing.network_evaluations,
+        "images": images,
+        "device": describe_device(device),
+        "batch": drawing.batch,
+        **speed_of(drawing),
+        "versions": versions,
+    }

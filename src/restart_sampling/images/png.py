@@ -75,7 +75,7 @@ def decode_alike(pngs: Sequence[bytes]) -> np.ndarray | None:
     block = b"\0" + struct.pack("<HH", len(above) + size, 0xFFFF ^ (len(above) + size)) + above
     stack = (image.width, (1 + image.height) * len(pngs))
     try:
-        tall = Image.frombytes(image.mode, stack, b"x\1" + block.join([b"", *filtered]), "zip", image.mode, 0)
+        tall = Image.frombytes(image.mode, stack, block.join([b"x\1", *filtered]), "zip", image.mode, 0)
     except ValueError:
         return None
     rows = pixels(tall).reshape(-1, len(pngs), 1 + image.height, image.width)

@@ -1,34 +1,33 @@
-"""Models from files and to files: safetensors of our own, EDM's pickles, PFGM++'s training states, and others'."""
+"""Models from files: safetensors of our own, EDM's pickles, PFGM++'s training states, and others'."""
 
 import json
 import math
 import os
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch.overrides import TorchFunctionMode
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.base.files import FullDiskError, sha256, stand_in, write_bytes
-from restart_sampling.base.lock import lock_beside, remove_lock
+from restart_sampling.base.files import sha256, stand_in
 from restart_sampling.base.machine import usable_device
 from restart_sampling.base.numerics import torchs_own_defaults
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.by_name import BUNDLED
-from restart_sampling.models.denoiser import DENOISERS, Denoiser, EDMPrecond
+from restart_sampling.models.denoiser import Denoiser, EDMPrecond
 from restart_sampling.models.diffusers_unet import DiffusersUNet
-from restart_sampling.models.edm_network import NetworkRecord
-from restart_sampling.models.edm_pickle import PICKLE_MAGIC, ZIP_MAGIC, Record, StoredTensor, unpickled
+from restart_sampling.models.edm_network import NetworkRecord, bare_state, network_in
+from restart_sampling.models.edm_pickle import PICKLE_MAGIC, ZIP_MAGIC, Record, unpickled
 from restart_sampling.models.foreign import adm, diffusers_folder, edm2, score_sde
 from restart_sampling.models.foreign.find import find, find_pickled
-from restart_sampling.models.foreign.found import RAW, Found
-from restart_sampling.models.int8 import dequantized, quantized
+from restart_sampling.models.foreign.found import Found
+from restart_sampling.models.int8 import dequantized
+from restart_sampling.models.preconditionings import DENOISERS
 from restart_sampling.models.resolve import default_plan, resolve
 from restart_sampling.sampling.noise import MAX_DIMENSIONS, augmented_dimensions
 
@@ -47,10 +46,6 @@ FORMATS = (
 )
 """Of the files that load: of this package, EDM, EDM2, PFGM++ (and EDM), and the projects of these names."""
 
-_WITH_NETWORK = (
-    "give the file with it: network-snapshot-*.pkl or training-state-*.pt of EDM, or one of EDM2, "
-    "guided-diffusion, improved-diffusion, score_sde or diffusers"
-)
 _RESERVED = {"format", "class_name", "init_kwargs", "D", "sigma_min", "sigma_max", "classes"}
 _MAX_INTEGER = 2**20  # above every size of a network
 _MAX_ITEMS = 1000
@@ -261,69 +256,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise _error(path, error.strerror or str(error)) from error
 
 
-def write_safetensors(
-    checkpoint: Checkpoint, path: str | os.PathLike[str], *, int8: bool = False, overwrite: bool = False
-) -> None:
-    """Write a checkpoint in our format; `read_checkpoint` gives back the same values and dtypes.
-
-    Args:
-        checkpoint: what to write.
-        path: the file.
-        int8: round the weights to 8 bits, as `quantized` does; they are read as float32.
-        overwrite: replace the file where it exists.
-
-    Raises:
-        InputError: the file exists, or cannot be written.
-    """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        remove_lock(lock_beside(path))
-        raise InputError(f"{path} exists; give another name, or --force to replace it")
-    metadata = {
-        **checkpoint.metadata,
-        "format": FORMAT,
-        "class_name": checkpoint.class_name,
-        "init_kwargs": json.dumps(jsonable(checkpoint.init_kwargs), allow_nan=False),
-    }
-    if checkpoint.sha256:
-        metadata["source_sha256"] = checkpoint.sha256
-    for name in ("D", "sigma_min", "sigma_max"):
-        value = getattr(checkpoint, name)
-        if value is not None:
-            metadata[name] = str(jsonable(value))
-    if int8:
-        metadata["precision"] = "int8, a scale for each output channel"
-    if checkpoint.classes:
-        metadata["classes"] = json.dumps(checkpoint.classes)
-    try:
-        state = quantized(checkpoint.state) if int8 else checkpoint.state
-        write_bytes(path, _in_order(save(state, metadata)))
-    except FullDiskError:
-        raise
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be written ({error})") from error
-
-
-def _in_order(file: bytes) -> bytes:
-    """A safetensors file with a sorted header: the library writes the metadata in a random order."""
-    start = 8 + int.from_bytes(file[:8], "little")
-    header = json.dumps(json.loads(file[8:start]), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-    header = header.ljust(-(-len(header) // 8) * 8)  # the tensors begin at a multiple of 8 bytes
-    return len(header).to_bytes(8, "little") + header + file[start:]
-
-
-def jsonable(value: Any) -> Any:
-    """A value with its infinities as the texts "Infinity" and "-Infinity", which JSON has no numbers for."""
-    match value:
-        case dict():
-            return {key: jsonable(item) for key, item in value.items()}
-        case list():
-            return [jsonable(item) for item in value]
-        case float() if math.isinf(value):
-            return "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
 def _error(path: Path, reason: str) -> InputError:
     return InputError(f"model file {shorten(str(path), 150)} cannot be used: {reason}")
 
@@ -338,7 +270,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     if metadata.get("format") != FORMAT:
         if foreign := find(state, path):
             return _of_foreign(path, foreign)
-        raise UnreadableError(f"its metadata has no format {FORMAT}, and its {_bare(state)}")
+        raise UnreadableError(f"its metadata has no format {FORMAT}, and its {bare_state(state)}")
     try:
         class_name, stated = metadata["class_name"], json.loads(metadata["init_kwargs"])
         numbers = {name: float(metadata[name]) for name in ("D", "sigma_min", "sigma_max") if name in metadata}
@@ -378,7 +310,7 @@ def _read_pickled(path: Path, kind: str) -> Checkpoint:
     content = unpickled(path)
     if foreign := find_pickled(content, path):
         return _of_foreign(path, foreign)
-    network, average, metadata = _network_in(content, kind)
+    network, average, metadata = network_in(content, kind)
     attributes = cast(dict[str, Any], network.state)
     if attributes.get("_init_kwargs") is None or attributes.get("_init_args"):
         raise UnreadableError(
@@ -425,42 +357,6 @@ def _of_foreign(path: Path, found: Found, identity: str | None = None) -> Checkp
         sigma_max=init_kwargs.get("sigma_max"),
         sha256=identity or sha256(path),
         metadata=found.metadata,
-    )
-
-
-def _network_in(content: object, kind: str) -> tuple[Record, dict[str, StoredTensor], dict[str, str]]:
-    """Returns the network in a file, its weights where they lie beside it as a state dict, and what to know of them."""
-    match content:
-        case {"ema": Record() as network}:
-            return network, {}, {}
-        case {"ema": dict() as average, "net": Record() as network} if _is_state_dict(average):
-            average = {key.removeprefix("module."): tensor for key, tensor in average.items()}
-            return network, average, {"weights": "the average (ema), a state dict, in the network net"}
-        case {"net": Record(), "ema": average} if average is not None:
-            raise UnreadableError(
-                f"its average (ema) is a {type(average).__name__}, and has to be a network or a state dict; "
-                "give a file that EDM's own training wrote"
-            )
-        case {"net": Record() as network} if kind == "training-state":
-            return network, {}, {"weights": RAW}
-    parts = [content, *content.values()] if isinstance(content, dict) else []
-    if state_dict := next(filter(_is_state_dict, parts), None):
-        raise UnreadableError(f"its {_bare(state_dict)}")
-    raise UnreadableError(f"it holds no network as ema{' or net' * (kind == 'training-state')}; {_WITH_NETWORK}")
-
-
-def _is_state_dict(value: object) -> TypeGuard[dict[str, StoredTensor]]:
-    return (
-        isinstance(value, dict)
-        and bool(value)
-        and all(isinstance(key, str) and isinstance(tensor, StoredTensor) for key, tensor in value.items())
-    )
-
-
-def _bare(keys: Collection[str]) -> str:
-    return (
-        f"{len(keys)} tensors, such as {shorten(min(keys, default='none'))}, are a state dict without the network "
-        f"they belong to; {_WITH_NETWORK}"
     )
 
 

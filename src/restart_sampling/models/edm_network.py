@@ -1,13 +1,19 @@
-"""A network as EDM's persistence stores it: records of modules, with the attributes that torch gives a module."""
+"""A network as EDM's persistence stores it: where it is in a file, and its records of modules."""
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, TypeGuard
 
 from restart_sampling.base.errors import shorten
 from restart_sampling.base.pickles import Blank, UnreadableError
-from restart_sampling.models.edm_pickle import StoredTensor
+from restart_sampling.models.edm_pickle import Record, StoredTensor
+from restart_sampling.models.foreign.found import RAW
 
 _MAX_KEY = 200  # characters of a key of the state dict
 _MAX_ENTRIES = 500_000  # of all modules' dictionaries, which a file may let them share; the largest network has a tenth
+_WITH_NETWORK = (
+    "give the file with it: network-snapshot-*.pkl or training-state-*.pt of EDM, or one of EDM2, "
+    "guided-diffusion, improved-diffusion, score_sde or diffusers"
+)
 
 
 class NetworkRecord:
@@ -68,3 +74,48 @@ def _table(attributes: dict[Any, object], prefix: str, kind: str) -> dict[str, o
         if not isinstance(key, str) or "." in key or len(prefix) + len(key) > _MAX_KEY:
             raise UnreadableError(f"its module {shorten(prefix)!r} has the name {shorten(str(key))!r} in {kind}")
     return dict(table)
+
+
+def network_in(content: object, kind: str) -> tuple[Record, dict[str, StoredTensor], dict[str, str]]:
+    """Returns the network in a file, its weights where they lie beside it as a state dict, and what to know of them.
+
+    Args:
+        content: of the file, as `unpickled` reads it.
+        kind: "edm-pickle", or "training-state", which may have no average.
+
+    Raises:
+        UnreadableError: there is no network.
+    """
+    match content:
+        case {"ema": Record() as network}:
+            return network, {}, {}
+        case {"ema": dict() as average, "net": Record() as network} if _is_state_dict(average):
+            average = {key.removeprefix("module."): tensor for key, tensor in average.items()}
+            return network, average, {"weights": "the average (ema), a state dict, in the network net"}
+        case {"net": Record(), "ema": average} if average is not None:
+            raise UnreadableError(
+                f"its average (ema) is a {type(average).__name__}, and has to be a network or a state dict; "
+                "give a file that EDM's own training wrote"
+            )
+        case {"net": Record() as network} if kind == "training-state":
+            return network, {}, {"weights": RAW}
+    parts = [content, *content.values()] if isinstance(content, dict) else []
+    if state_dict := next(filter(_is_state_dict, parts), None):
+        raise UnreadableError(f"its {bare_state(state_dict)}")
+    raise UnreadableError(f"it holds no network as ema{' or net' * (kind == 'training-state')}; {_WITH_NETWORK}")
+
+
+def _is_state_dict(value: object) -> TypeGuard[dict[str, StoredTensor]]:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(key, str) and isinstance(tensor, StoredTensor) for key, tensor in value.items())
+    )
+
+
+def bare_state(keys: Collection[str]) -> str:
+    """Says of a state dict with these keys that it is alone, and what to give."""
+    return (
+        f"{len(keys)} tensors, such as {shorten(min(keys, default='none'))}, are a state dict without the network "
+        f"they belong to; {_WITH_NETWORK}"
+    )

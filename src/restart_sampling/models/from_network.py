@@ -21,9 +21,10 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, truth_value, whole_number
 from restart_sampling.base.numerics import state_dtype, weights_sha256
 from restart_sampling.models.thresholding import clipped
-from restart_sampling.sampling.net import FunctionNet, like
+from restart_sampling.sampling.net import FunctionNet
 from restart_sampling.sampling.noise import augmented_dimensions
 from restart_sampling.sampling.process import FLOW, VE
+from restart_sampling.sampling.solvers.protocol import like
 
 Network = Callable[..., Any]
 """network(x, time, **kwargs) -> a tensor like x, or an output of diffusers that has it as `.sample`."""

@@ -79,12 +79,6 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def in_repository(path: Path, name: str) -> Path | None:
-    """Finds a file beside a model where both are of a repository folder, as `fetch_model` and `model push` make it."""
-    folder = path if path.is_dir() else path.parent if path.name == MODEL else None
-    return folder / name if folder is not None and (folder / name).is_file() else None
-
-
 @contextmanager
 def _told(source: str, repository: str, revision: str | None) -> Iterator[None]:
     """Says in one sentence what went wrong on the hub, or on the way to it."""

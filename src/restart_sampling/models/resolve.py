@@ -9,7 +9,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import require_kind
 from restart_sampling.models.by_name import BUNDLED, BY_HAND, PUBLISHED
 from restart_sampling.models.default_plans import DEFAULT_PLANS
-from restart_sampling.models.hub import MODEL, PLAN, PREFIX, fetch_model, in_repository
+from restart_sampling.models.hub import MODEL, PLAN, PREFIX, fetch_model
 from restart_sampling.sampling.plan import Plan
 
 _SUFFIXES = (".safetensors", ".pkl", ".pt", ".pth")
@@ -66,8 +66,9 @@ def default_plan(path: Path) -> str | None:
     for name, bundled in BUNDLED.items():
         if bundled == path:
             return DEFAULT_PLANS[name]
-    file = in_repository(path, PLAN)
-    if file is None:
+    # A repository's folder is as `fetch_model` and `model push` make it.
+    folder = path if path.is_dir() else path.parent if path.name == MODEL else None
+    if folder is None or not (file := folder / PLAN).is_file():
         return None
     with file.open(encoding="utf-8", errors="replace") as opened:
         text = opened.read(_MAX_PLAN).strip()

@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 
 from restart_sampling.base.files import atomic
 from restart_sampling.base.lock import alone
-from restart_sampling.generation.drawing import Advance, Batch, NetDrawing
+from restart_sampling.generation.batch import Batch
+from restart_sampling.generation.drawing import Advance
+from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.pictures.noise_paths import plot_schedules
 from restart_sampling.pictures.points import Schedule
 from restart_sampling.pictures.style import SECONDARY, style, styles

@@ -11,11 +11,10 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.follow import follow
 from restart_sampling.sampling.levels import karras_levels
 from restart_sampling.sampling.move import Move
-from restart_sampling.sampling.net import like
 from restart_sampling.sampling.noise import noise_factor, seed_of_rises
 from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
 from restart_sampling.sampling.process import FLOW, VE, Process
-from restart_sampling.sampling.solvers.protocol import Solver
+from restart_sampling.sampling.solvers.protocol import Solver, like
 from restart_sampling.sampling.solvers.single_step import Heun
 
 _FORM = "write {t_min: [N_restart, K, t_max]} with t_min above 0, such as {0.1: [10, 2, 2.0]}"

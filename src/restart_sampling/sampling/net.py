@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.process import Process
 
 
@@ -128,21 +127,3 @@ def around(
 
     kept = {entry.name: getattr(net, entry.name) for entry in fields(FunctionNet) if hasattr(net, entry.name)}
     return FunctionNet(**{**kept, "inner": net, **changes, "denoise": denoise, "identify": identity})
-
-
-def like(x: Tensor, answer: object, who: str = "the denoiser") -> Tensor:
-    """Returns a copy, in x's dtype, of what a denoiser or a network answered for the states x.
-
-    A copy, because a solver remembers it, and a network may write its next answer into the same memory.
-
-    Raises:
-        InputError: it is no tensor of real numbers of x's shape (a smaller one would be broadcast without a word).
-    """
-    if isinstance(answer, Tensor) and not answer.is_floating_point():
-        raise InputError(f"{who} returned numbers of {answer.dtype}; it must return real ones, such as torch.float32")
-    if not isinstance(answer, Tensor) or answer.shape != x.shape:
-        returned = f"a tensor {list(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
-        raise InputError(
-            f"{who} returned {returned} for states {list(x.shape)}; it must return a tensor of their shape"
-        )
-    return answer.to(x.dtype, copy=True)

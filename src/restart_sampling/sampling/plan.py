@@ -1,11 +1,8 @@
 """Plans: what a user writes to choose a sampler, and the noise path that it stands for."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from functools import partial
 from itertools import pairwise
 from math import inf, isfinite
@@ -13,22 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import is_finite, real_number, require_kind, whole_number
-from restart_sampling.base.strict_json import parse_json
+from restart_sampling.base.numbers import real_number, require_kind, whole_number
+from restart_sampling.sampling.explain import explain_sampler
 from restart_sampling.sampling.levels import GRIDS, HIGHEST, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, cap, format_number, restart_path
-from restart_sampling.sampling.presets import PRESETS
+from restart_sampling.sampling.plan_file import read_plan_file
+from restart_sampling.sampling.plan_text import read_scale, split_plan
+from restart_sampling.sampling.presets import preset_text
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.sampling.solvers.protocol import Solver
-
-PLAN_FORMAT = "restart-sampling-plan/1"
-"""Of the files that `tune` writes, which are plans too."""
-
-DEFAULT_STEPS = 18
-"""Of EDM and of the Restart authors' script, for intervals that are written without a number of steps."""
-
-_GRAMMAR = "a plan is a number of steps, restart intervals [N_restart,K,t_min,t_max], and key=value settings"
 
 
 @dataclass(frozen=True)
@@ -119,7 +110,7 @@ class Plan:
         require_kind("the plan", text, str, "its text, such as '18 [3,1,0.1,0.3]'")
         text = text.strip()
         if text.endswith(".json"):
-            found, made_for, found_at = _read_file(Path(text))
+            found, made_for, found_at = read_plan_file(Path(text))
             return replace(cls.parse_found(found), made_for=made_for, found_at=found_at)
         return cls._parse(text)
 
@@ -142,7 +133,7 @@ class Plan:
     @classmethod
     def _parse(cls, text: str) -> "Plan":
         name = re.match(r"[A-Za-z][\w.+-]*(?![\w=])", text)
-        base = _preset_text(name.group()) if name else text
+        base = preset_text(name.group()) if name else text
         try:
             steps, intervals, settings = split_plan(base)
             if name:
@@ -279,35 +270,6 @@ class Plan:
         return "\n".join(lines)
 
 
-def explain_sampler(
-    path: NoisePath, solver: str, restart_solver: str | None = None, s_noise: float = 1.0, process: Process = VE
-) -> str:
-    """Says what a sampler will do along a path: main grid, restarts, noise of each rise, and NFE.
-
-    Args:
-        path: its moves.
-        solver: of the main grid, as `make_solver` reads it.
-        restart_solver: of the restarts; default: the main grid's.
-        s_noise: factor on the noise.
-        process: of the model.
-    """
-    main_solver, other = make_solver(solver), make_solver(restart_solver or solver)
-    lines = [path.explain(process)]
-    falls = [
-        move
-        for move in path.moves
-        if not move.rises and (other if move.restart else main_solver).landing(move, process) < move.then
-    ]
-    if falls:
-        lines.append(f"noise      in {len(falls)} falls, by the solver")
-    if (path.rises or falls) and s_noise != 1:
-        lines.append(f"s_noise    {s_noise:g} times all of this noise")
-    nfe = path.nfe(main_solver, other)
-    main = sum(main_solver.evaluations(move) for move in path.moves if not (move.rises or move.restart))
-    lines.append(f"NFE        {nfe} = {main} in the main grid ({solver}) + {nfe - main} in restarts")
-    return "\n".join(lines)
-
-
 def _intervals(entries: object) -> tuple[RestartInterval, ...]:
     """Reads restart intervals, of which each may also be a tuple or a list of its four numbers."""
     if isinstance(entries, list | tuple):
@@ -330,7 +292,6 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
     "steps": int,
     **{entry.name: entry.type if entry.type is float else str for entry in SETTINGS},
 }
-_TOKEN = re.compile(r"[\s,]*(?:(?P<json>\{[^{}]*\})|(?P<interval>\[[^\[\]]*\])|(?P<word>[^\s,{}\[\]]+))")
 
 
 def _convert(setting: str) -> tuple[str, Any]:
@@ -361,115 +322,3 @@ def as_plan(plan: Plan | str) -> Plan:
     if not isinstance(plan, Plan):
         raise InputError(f"the plan is {plan!r}; give a Plan, or its text, such as '18 [3,2,0.06,0.30]'")
     return plan
-
-
-def read_scale(where: str, written: str) -> float:
-    """Reads the guidance scale in the text of a plan or of a sampler.
-
-    Raises:
-        InputError: it is no finite number.
-    """
-    with suppress(ValueError):
-        if isfinite(scale := float(written)):
-            return scale
-    raise InputError(f"{where} has guidance={written}; give one finite scale, such as guidance=1.7")
-
-
-def split_plan(text: str) -> tuple[int, tuple[RestartInterval, ...], list[str]]:
-    """Cuts the text of a plan into its number of steps, intervals, and settings `key=value` as they are written.
-
-    Raises:
-        InputError: not such a text.
-    """
-    steps: int | None = None
-    intervals: list[RestartInterval] = []
-    settings: list[str] = []
-    text, end = text.strip().rstrip(","), 0
-    while end < len(text):
-        token = _TOKEN.match(text, end)
-        if token is None:
-            raise InputError(f"cannot read '{text[end:].strip()}'; {_GRAMMAR}")
-        if token["json"]:
-            intervals += _json_intervals(token["json"])
-        elif token["interval"]:
-            intervals.append(_interval(token["interval"][1:-1].split(",")))
-        elif "=" in token["word"]:
-            settings.append(token["word"])
-        elif end == 0:
-            steps = _integer("the number of steps", token["word"])
-        else:
-            raise InputError(f"cannot read '{token['word']}'; {_GRAMMAR}")
-        end = token.end()
-    if steps is None and not intervals:
-        raise InputError(f"it has no number of steps; {_GRAMMAR}, such as '18 [3,2,0.06,0.30]'")
-    keys = [setting.partition("=")[0] for setting in settings]
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        raise InputError(f"it has {twice[0]} twice; give it once")
-    return DEFAULT_STEPS if steps is None else steps, tuple(intervals), settings
-
-
-def _json_intervals(text: str) -> list[RestartInterval]:
-    try:
-        pairs = json.loads(text, object_pairs_hook=list)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"cannot read '{text}' as JSON ({error}); write {{\"0\": [3, 2, 0.06, 0.30]}}") from None
-    keys = [key for key, _ in pairs]
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        raise InputError(f"'{text}' has the key {json.dumps(twice[0])} twice; number its intervals 0, 1, 2 and so on")
-    if not all(isinstance(value, list) for _, value in pairs):
-        raise InputError(f"'{text}' must hold lists; write {{\"0\": [3, 2, 0.06, 0.30]}}")
-    return [_interval([str(number) for number in value]) for _, value in pairs]
-
-
-def _interval(numbers: Sequence[str]) -> RestartInterval:
-    if len(numbers) != 4:
-        raise InputError(f"interval [{','.join(numbers)}] has {len(numbers)} entries; write [N_restart,K,t_min,t_max]")
-    points, repeats, t_min, t_max = (number.strip() for number in numbers)
-    try:
-        return RestartInterval(_integer("N_restart", points), _integer("K", repeats), float(t_min), float(t_max))
-    except InputError:
-        raise
-    except ValueError:
-        raise InputError(
-            f"interval [{','.join(numbers)}]: t_min and t_max must be numbers; write them as noise levels, such as 0.06"
-        ) from None
-
-
-def _integer(what: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"{what} is '{text}', which is not a whole number; {_GRAMMAR}") from None
-
-
-def _preset_text(name: str) -> str:
-    if name not in PRESETS:
-        nearest = get_close_matches(name, PRESETS, n=3, cutoff=0.3)
-        raise InputError(
-            f"there is no preset '{name}'; nearest: {', '.join(nearest) or 'none'}; "
-            f"'restart-sampling plan --list' shows all"
-        )
-    return PRESETS[name].plan
-
-
-def _read_file(path: Path) -> tuple[str, str | None, float | None]:
-    """Reads the text of a plan, the identity of its net and its guidance scale from a file that `tune` wrote."""
-    try:
-        content = parse_json(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"plan {path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(
-            f"plan {path} is not JSON ({error}); give a file that 'restart-sampling tune' wrote"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != PLAN_FORMAT:
-        raise InputError(
-            f"plan {path} has no format {PLAN_FORMAT}; give a file that 'restart-sampling tune' wrote (those of 'text "
-            f"tune' are samplers for the text commands)"
-        )
-    plan, made_for, found_at = (content.get(key) for key in ("plan", "model_sha256", "guidance"))
-    if not isinstance(plan, str) or not isinstance(made_for, str | None):
-        raise InputError(f"plan {path} is damaged: its plan and its model_sha256 have to be texts; tune again")
-    if not (found_at is None or is_finite(found_at)):
-        raise InputError(f"plan {path} is damaged: its guidance has to be a finite number; tune again")
-    return plan, made_for, found_at

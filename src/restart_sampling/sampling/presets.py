@@ -8,7 +8,10 @@ does not mention; `-dpm3` are on the VP schedule from t = 1 to 1e-3, and their t
 import csv
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.resources import files
+
+from restart_sampling.base.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,18 @@ PRESETS: dict[str, Preset] = {
     )
     for row in _ROWS
 }
+
+
+def preset_text(name: str) -> str:
+    """Returns the plan of a preset, in the grammar of `Plan.parse`.
+
+    Raises:
+        InputError: there is no such preset.
+    """
+    if name not in PRESETS:
+        nearest = get_close_matches(name, PRESETS, n=3, cutoff=0.3)
+        raise InputError(
+            f"there is no preset '{name}'; nearest: {', '.join(nearest) or 'none'}; "
+            f"'restart-sampling plan --list' shows all"
+        )
+    return PRESETS[name].plan

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError, one_line, shorten
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.drawing import Advance, Batch, in_batches
-from restart_sampling.generation.pace import Pace, fitting
+from restart_sampling.generation.batch import Batch
+from restart_sampling.generation.drawing import Advance
+from restart_sampling.generation.pace import Pace, fitting, in_batches
 from restart_sampling.text_to_image.guiding import (
     Interval,
     check_interval,

@@ -15,7 +15,7 @@ from restart_sampling.base.numbers import is_finite
 from restart_sampling.base.strict_json import parse_json
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import RestartInterval, format_number
-from restart_sampling.sampling.plan import read_scale, split_plan
+from restart_sampling.sampling.plan_text import read_scale, split_plan
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.text_to_image.intervals import as_lists
 from restart_sampling.text_to_image.presets import guidance_preset

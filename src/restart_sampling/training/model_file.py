@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from restart_sampling.models.checkpoint import Checkpoint, write_safetensors
+from restart_sampling.models.checkpoint import Checkpoint
 from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.models.write_checkpoint import write_safetensors
 from restart_sampling.training.settings import LABEL_DROPOUT, Settings
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from restart_sampling.base.files import write_bytes
-from restart_sampling.generation.drawing import generate
+from restart_sampling.generation.generate import generate
 from restart_sampling.images.writers import encode_png, image_grid
 from restart_sampling.models.denoiser import Denoiser
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.models.denoiser import DENOISERS, Denoiser
+from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.models.preconditionings import DENOISERS
 from restart_sampling.training.augmentation import LABELS
 from restart_sampling.training.losses import PARAMETRIZATIONS
 

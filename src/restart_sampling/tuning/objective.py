@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from math import ceil, nan
@@ -19,8 +19,9 @@ from restart_sampling.comparison.run import keep_first, own_batches
 from restart_sampling.evaluation.clip import ClipScore, prepare_images
 from restart_sampling.evaluation.collect import Collector, Features
 from restart_sampling.evaluation.detectors import is_torchscript
-from restart_sampling.evaluation.distances import frechet_distances, recall
-from restart_sampling.evaluation.metrics import METRICS, check_metrics
+from restart_sampling.evaluation.distances import frechet_distances
+from restart_sampling.evaluation.metrics import METRICS, check_metrics, on_gpu
+from restart_sampling.evaluation.neighbours import recall
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.setup import EvaluationSetup, open_setup
 from restart_sampling.evaluation.statistics import Moments
@@ -250,19 +251,15 @@ def _more(features: Features, reference: Reference, device: torch.device) -> dic
     Recall has no more images of the reference than generated ones: of fewer generated ones it depends on which they
     are by more than its error says.
     """
-    features = replace(features, values=features.values.to(device))
-    values = _compute("fd-infinity", features, reference)
+    values = _compute("fd-infinity", features, reference, device)
     if reference.features is None:
         return values
     step = max(1, len(features.values) // NEIGHBOURS)
     reference_step = ceil(len(reference.features) / min(NEIGHBOURS, len(features.values)))
-    reference = replace(reference, features=reference.features.to(device))
-    assert reference.features is not None
-    few = replace(reference, features=reference.features[::reference_step])
-    values |= _compute("pr", Features(features.values[::step], None), few)
+    values |= _compute("pr", features.part(step), reference.part(reference_step), device)
     if reference.labels is not None and features.labels is not None:
         with suppress(InputError):  # too few images of a class
-            values |= _compute("per-class", features, reference)
+            values |= _compute("per-class", features, reference, device)
     return values
 
 
@@ -276,16 +273,21 @@ def _recall(features: Features, reference: Reference, device: torch.device) -> d
     """
     if reference.features is None:
         return {}
-    real = reference.features[:: ceil(len(reference.features) / NEIGHBOURS)]
-    share = recall(features.values.to(device), real.to(device))
-    variance = share * (1 - share) * (1 / len(real) + 1 / (2 * len(features.values)))
+    few = reference.part(ceil(len(reference.features) / NEIGHBOURS))
+    share, real = on_gpu(_recalled, features, few, device)
+    variance = share * (1 - share) * (1 / real + 1 / (2 * len(features.values)))
     return {"recall": share, "recall_error": variance**0.5}
 
 
-def _compute(metric: str, features: Features, reference: Reference) -> dict[str, Any]:
+def _recalled(features: Features, reference: Reference) -> tuple[float, int]:
+    assert reference.features is not None
+    return recall(features.values, reference.features), len(reference.features)
+
+
+def _compute(metric: str, features: Features, reference: Reference, device: torch.device) -> dict[str, Any]:
     compute = METRICS[metric].compute
     assert compute is not None
-    return compute(features, reference)
+    return on_gpu(compute, features, reference, device)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.base.machine import describe_device, versions
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.base.strict_json import parse_json
-from restart_sampling.sampling.plan import PLAN_FORMAT
+from restart_sampling.sampling.plan_file import PLAN_FORMAT
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.objective import Objective
 from restart_sampling.tuning.search import Candidates, begin_with, open_study

@@ -11,7 +11,7 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import whole_number
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.generation.drawing import NetDrawing, check_channels, check_identity
+from restart_sampling.generation.net_drawing import NetDrawing, check_channels, check_identity
 from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan

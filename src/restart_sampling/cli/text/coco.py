@@ -9,7 +9,8 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli import Command
-from restart_sampling.cli.options import ProgressBar, json_option, print_json, print_settings
+from restart_sampling.cli.options import json_option, print_json, print_settings
+from restart_sampling.cli.progress import ProgressBar
 
 RESOLUTION = 512
 

@@ -14,7 +14,7 @@ import click
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import with_error
 from restart_sampling.cli import Command
-from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, looked_up, print_estimate
+from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, print_estimate
 from restart_sampling.cli.options import (
     DETECTOR_HELP,
     ProcessOptions,
@@ -28,6 +28,7 @@ from restart_sampling.cli.options import (
 from restart_sampling.cli.row_options import (
     describe_rows,
     describe_setup,
+    looked_up,
     metric_columns,
     per_result,
     print_end,

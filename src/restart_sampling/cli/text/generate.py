@@ -9,19 +9,11 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
-from restart_sampling.cli.options import (
-    ProcessOptions,
-    check_images_place,
-    describe_device,
-    describe_nfe,
-    json_option,
-    print_json,
-    print_settings,
-    process_options,
-    write_images,
-)
+from restart_sampling.cli.generate import check_images_place, describe_nfe, write_images
+from restart_sampling.cli.options import ProcessOptions, json_option, print_json, print_settings, process_options
 from restart_sampling.cli.text.pipeline_options import (
     PACKAGES,
     SAMPLER_HELP,

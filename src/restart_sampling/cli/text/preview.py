@@ -10,17 +10,17 @@ import click
 
 from restart_sampling.base.errors import require_extra
 from restart_sampling.base.files import check_writable
+from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
-    ProgressBar,
     check_suffix,
-    describe_device,
     device_option,
     json_option,
     pick_device,
     print_json,
     print_settings,
 )
+from restart_sampling.cli.progress import ProgressBar
 from restart_sampling.cli.row_options import print_table
 from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import click
 
+from restart_sampling.base.machine import describe_device
 from restart_sampling.base.numbers import with_error
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProcessOptions,
-    ProgressBar,
     batch_option,
-    describe_device,
     describe_source,
     json_option,
     print_json,
     print_settings,
     process_options,
 )
+from restart_sampling.cli.progress import ProgressBar
 from restart_sampling.cli.text.score_options import ScoreModels, describe_score, score_options
 
 

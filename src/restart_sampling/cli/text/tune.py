@@ -9,15 +9,9 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.logbook import open_logbook
+from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
-from restart_sampling.cli.options import (
-    DETECTOR_HELP,
-    ProcessOptions,
-    describe_device,
-    json_option,
-    print_settings,
-    process_options,
-)
+from restart_sampling.cli.options import DETECTOR_HELP, ProcessOptions, json_option, print_settings, process_options
 from restart_sampling.cli.text.pipeline_options import (
     PipelineOptions,
     describe_model,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from restart_sampling.base.pickles import UnreadableError
-from restart_sampling.models.denoiser import DDPMPrecond
+from restart_sampling.models.ddpm import DDPMPrecond
 from restart_sampling.models.dhariwal_unet import DhariwalUNet
 from restart_sampling.models.foreign.found import RAW, Found, State
 from restart_sampling.models.layers import ResampleConv2d, UNetBlock, low_pass

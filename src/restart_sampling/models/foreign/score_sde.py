@@ -16,9 +16,9 @@ import torch
 from torch import Size, Tensor, nn
 
 from restart_sampling.base.pickles import UnreadableError
-from restart_sampling.models.denoiser import DENOISERS
 from restart_sampling.models.foreign.found import RAW, Found, State
 from restart_sampling.models.layers import ConvDownsample2d, FourierEmbedding, UNetBlock, low_pass
+from restart_sampling.models.preconditionings import DENOISERS
 from restart_sampling.models.song_unet import SongUNet
 
 FORMAT = "score_sde"

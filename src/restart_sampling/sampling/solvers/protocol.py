@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.move import Move
-from restart_sampling.sampling.net import like
 from restart_sampling.sampling.process import VE, Process
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -80,6 +80,24 @@ def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
     # float64 also where the state is not: the level conditions the network. Filled on the device, so nothing waits.
     levels = torch.full((x.shape[0],), level, dtype=state_dtype(x.device), device=x.device)
     return like(x, denoise(x.clone(), levels))  # a network may write into its input
+
+
+def like(x: Tensor, answer: object, who: str = "the denoiser") -> Tensor:
+    """Returns a copy, in x's dtype, of what a denoiser or a network answered for the states x.
+
+    A copy, because a solver remembers it, and a network may write its next answer into the same memory.
+
+    Raises:
+        InputError: it is no tensor of real numbers of x's shape (a smaller one would be broadcast without a word).
+    """
+    if isinstance(answer, Tensor) and not answer.is_floating_point():
+        raise InputError(f"{who} returned numbers of {answer.dtype}; it must return real ones, such as torch.float32")
+    if not isinstance(answer, Tensor) or answer.shape != x.shape:
+        returned = f"a tensor {list(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        raise InputError(
+            f"{who} returned {returned} for states {list(x.shape)}; it must return a tensor of their shape"
+        )
+    return answer.to(x.dtype, copy=True)
 
 
 def velocity(denoise: Denoise, x: Tensor, level: float, process: Process) -> Tensor:
