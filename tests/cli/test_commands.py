@@ -361,6 +361,11 @@ def test_an_interruption_ends_with_130(run, tmp_path, monkeypatch):
     assert (code, err.strip()) == (130, "restart-sampling: interrupted; the same command goes on from here")
     code, _, err = run("demo", "--seeds", "0", "--out", tmp_path / "demo.png")
     assert (code, err.splitlines()[-1]) == (130, "restart-sampling: interrupted")
+    monkeypatch.setattr("restart_sampling.tuning.settings.Settings.__post_init__", interrupt)
+    search = ("--nfe", "10", "--reference", "none.npz", "--out", tmp_path / "b")
+    for words in (["tune", "--model", "cifar10-small"], ["text", "tune"]):
+        code, _, err = run(*words, *search)
+        assert (code, err.strip()) == (130, "restart-sampling: interrupted; the same command goes on from here")
 
 
 @pytest.mark.parametrize(("number", "status", "said"), [("SIGINT", 130, "interrupted; the"), ("SIGTERM", 143, "")])

@@ -123,7 +123,7 @@ def test_a_killed_sweep_goes_on_and_repeats_no_finished_row(place, run):
     earlier = set()
 
     def third_row_has_sums():
-        sums = {*glob(str(partial / "*.pt"))}  # unlike Path.glob it may meet a folder that is being removed
+        sums = {*glob(str(partial / "*.pt"))}  # noqa: PTH207  it may meet a folder that is being removed
         # A line that is being written is passed over.
         if not RESULTS.exists() or len(list(read_results(RESULTS))) < 2:
             earlier.update(sums)

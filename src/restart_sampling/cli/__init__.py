@@ -37,7 +37,7 @@ _COMMANDS = (
 )
 """Each is in a module of its name beside this one."""
 
-_GO_ON = {"compare", "evaluate", "generate", "sweep", "train"}
+_GO_ON = {"compare", "evaluate", "generate", "sweep", "train", "tune"}
 """Commands (of `text`, too) that take up what they have done before."""
 
 
