@@ -46,6 +46,16 @@ def test_plans_of_the_polish_are_named_so_also_where_no_trial_went_on():
     assert dots["second seeds, good plans"] == [[1, 2.5]]
 
 
+def test_trials_are_those_of_the_search_of_their_nfe():
+    def measured(search, plan, value):
+        return Key(plan, (0, 20), 1, 0, False), Measured("search", 10, {"tiny": Score((value,))}, "", 1.0, search)
+
+    results = dict([measured(10, "10", 3.0), measured(11, "10 rho=6", 2.0)])  # of 11 evaluations, or of one less
+    for nfe, shown in ((10, [[1, 3]]), (11, [[1, 2]])):
+        (axes,) = plot_trials(results, nfe).axes
+        assert axes.collections[0].get_offsets().tolist() == shown
+
+
 def test_maps_of_several_models_have_one_scale():
     drift = {"drift": [{"level": level, "value": 0.1, "floor": 0.01} for level in (19.0, 0.06)]}
     drift["passes"] = [{"t_min": 0.06, "t_max": 19.0, "value": 0.05}]

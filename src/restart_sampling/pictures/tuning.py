@@ -27,7 +27,7 @@ def plot_trials(results: Mapping[Key, Measured], nfe: int) -> Figure:
         nfe: of the trials.
     """
     own = {key: each for key, each in results.items() if nfe - each.nfe in (0, 1) and each.scores}
-    searched = {key: each for key, each in own.items() if each.stage in ("search", "polish")}
+    searched = {key: each for key, each in own.items() if each.stage in ("search", "polish") and each.is_of(nfe)}
     order = list(dict.fromkeys(key.plan for key in searched))
 
     def seeds_of(stage: str) -> list[tuple[int, int]]:
