@@ -81,8 +81,9 @@ def open_study(path: Path, name: str) -> Any:
         storage = JournalStorage(Journal(path))
         study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
     for trial in study.get_trials(deepcopy=False):
-        plan, _ = trial.user_attrs.get("plan"), trial.system_attrs.keys()
-        if not isinstance(plan, str) and trial.state.name in ("COMPLETE", "PRUNED"):
+        if not isinstance(trial.system_attrs, dict):
+            raise ValueError(f"trial {trial.number} has no settings of its sampler")
+        if not isinstance(trial.user_attrs.get("plan"), str) and trial.state.name in ("COMPLETE", "PRUNED"):
             raise ValueError(f"trial {trial.number} has no plan")
     return study
 
