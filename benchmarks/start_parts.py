@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 PARTS = {
-    "read the file": ("restart_sampling.models.checkpoint", "read_checkpoint"),
+    "read the file": ("restart_sampling.models.read_checkpoint", "read_checkpoint"),
     "build the model": ("restart_sampling.models.checkpoint", "Checkpoint.build"),
     "make it fast": ("restart_sampling.models.fast", "fast"),
     "find the images at a time": ("restart_sampling.generation.pace", "Pace.measure"),

@@ -61,7 +61,7 @@ from restart_sampling.images.decode import is_image
 from restart_sampling.images.image_set import read_images
 from restart_sampling.images.prompts import read_numbered_prompts, read_prompts
 from restart_sampling.images.sources import Source, _from_files
-from restart_sampling.models.checkpoint import read_checkpoint
+from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.pictures.page import svg
 from restart_sampling.pictures.points import points_of
 from restart_sampling.pictures.report import make_report

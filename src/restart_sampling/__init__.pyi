@@ -4,7 +4,6 @@ from .comparison.evaluate import evaluate as evaluate
 from .comparison.evaluate import sweep as sweep
 from .generation.batch import Batch as Batch
 from .generation.generate import generate as generate
-from .models.checkpoint import load_model as load_model
 from .models.fast import fast as fast
 from .models.from_network import from_edm as from_edm
 from .models.from_network import from_eps as from_eps
@@ -12,6 +11,7 @@ from .models.from_network import from_flow as from_flow
 from .models.from_network import from_v as from_v
 from .models.from_network import from_x0 as from_x0
 from .models.guidance import guided as guided
+from .models.read_checkpoint import load_model as load_model
 from .models.thresholding import clipped as clipped
 from .models.thresholding import thresholded as thresholded
 from .pictures.report import report as report

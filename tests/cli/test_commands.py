@@ -18,7 +18,7 @@ import restart_sampling as rs
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli import cli
 from restart_sampling.cli.sampler_options import _class_number
-from restart_sampling.models.checkpoint import read_checkpoint
+from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.models.write_checkpoint import write_safetensors
 from sweeps import result, results_file
 
@@ -239,7 +239,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_ends_before_a_model_is_loaded(case, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("restart_sampling.models.checkpoint.read_checkpoint", lambda path: pytest.fail("loaded"))
+    monkeypatch.setattr("restart_sampling.models.read_checkpoint.read_checkpoint", lambda path: pytest.fail("loaded"))
     arguments, message = BAD[case]
     standard = {"--model": "cifar10-small", "--seeds": "0-3", "--out": tmp_path / "out"}
     for name in arguments[::2]:

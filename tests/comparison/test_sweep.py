@@ -19,8 +19,8 @@ from restart_sampling.comparison.published import NOTES
 from restart_sampling.evaluation.results_file import read_results
 from restart_sampling.generation.generate import generate
 from restart_sampling.generation.net_drawing import NetDrawing
-from restart_sampling.models.checkpoint import load_model, read_checkpoint
 from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.models.read_checkpoint import load_model, read_checkpoint
 from restart_sampling.models.write_checkpoint import write_safetensors
 from restart_sampling.sampling.solvers.single_step import Heun
 from sweeps import PLANS, SWEEP, lines, plans_file

@@ -12,7 +12,7 @@ from PIL import Image
 import restart_sampling as rs
 from restart_sampling.base.files import sha256
 from restart_sampling.images.writers import image_grid
-from restart_sampling.models.checkpoint import read_checkpoint
+from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.models.write_checkpoint import write_safetensors
 from tiny_model import tiny_model_file
 

@@ -11,8 +11,8 @@ import restart_sampling as rs
 from restart_sampling.base.files import sha256
 from restart_sampling.cli.sampler_options import pick_plan
 from restart_sampling.models.by_name import BUNDLED
-from restart_sampling.models.checkpoint import read_checkpoint
 from restart_sampling.models.default_plans import DEFAULT_PLANS
+from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.models.resolve import resolve
 from restart_sampling.sampling.sample import net_path
 

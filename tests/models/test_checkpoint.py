@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.cli.model import model as group
-from restart_sampling.models import checkpoint as checkpoint_module
+from restart_sampling.models import read_checkpoint as checkpoint_module
 from restart_sampling.models.by_name import BUNDLED
-from restart_sampling.models.checkpoint import _class_names, load_model, read_checkpoint
+from restart_sampling.models.read_checkpoint import _class_names, load_model, read_checkpoint
 from restart_sampling.models.write_checkpoint import write_safetensors
 from tiny import detector_file
 
@@ -58,7 +58,7 @@ def test_bundled():
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])
 def test_a_device_that_is_not_there_is_told_in_a_sentence(device, monkeypatch):
-    monkeypatch.setattr("restart_sampling.models.checkpoint.resolve", lambda _: pytest.fail("read"))
+    monkeypatch.setattr("restart_sampling.models.read_checkpoint.resolve", lambda _: pytest.fail("read"))
     with pytest.raises(
         InputError, match=rf"^device '{device}': torch cannot use it here \(.+\); give another or 'cpu'$"
     ):

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from restart_sampling.base import pickles
 from restart_sampling.base.errors import InputError
-from restart_sampling.models.checkpoint import read_checkpoint
 from restart_sampling.models.edm_pickle import globals_in
+from restart_sampling.models.read_checkpoint import read_checkpoint
 
 
 @pytest.fixture

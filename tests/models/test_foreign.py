@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.generation.generate import generate
-from restart_sampling.models.checkpoint import FORMATS, load_model, read_checkpoint
 from restart_sampling.models.ddpm import DDPMPrecond, iDDPMPrecond
 from restart_sampling.models.foreign import adm, score_sde
 from restart_sampling.models.preconditionings import DENOISERS
+from restart_sampling.models.read_checkpoint import FORMATS, load_model, read_checkpoint
 from restart_sampling.models.write_checkpoint import write_safetensors
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "foreign.npz"

@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save_file
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.model import model as group
-from restart_sampling.models.checkpoint import load_model, read_checkpoint
 from restart_sampling.models.int8 import dequantized, quantized
+from restart_sampling.models.read_checkpoint import load_model, read_checkpoint
 from restart_sampling.models.resolve import resolve
 from restart_sampling.models.write_checkpoint import write_safetensors
 

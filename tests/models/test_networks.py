@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.models.checkpoint import load_model
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.dhariwal_unet import DhariwalUNet
 from restart_sampling.models.layers import Resample, UNetBlock
 from restart_sampling.models.preconditionings import DENOISERS
+from restart_sampling.models.read_checkpoint import load_model
 from restart_sampling.models.song_unet import SongUNet
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("network_*.npz"))

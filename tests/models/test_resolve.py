@@ -16,7 +16,7 @@ import restart_sampling.models.resolve as names
 from restart_sampling.base.download import cache_folder, fetch
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli.model import model as group
-from restart_sampling.models.checkpoint import load_model
+from restart_sampling.models.read_checkpoint import load_model
 from restart_sampling.models.resolve import resolve
 
 DATA = b"a model" * 1000

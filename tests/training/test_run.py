@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.models.checkpoint import read_checkpoint
+from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.training import run as run_module
 from restart_sampling.training.run import Run, _interrupts
 from restart_sampling.training.run_folder import RunFolder

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.models.checkpoint import read_checkpoint
 from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.models.resolve import resolve
 from restart_sampling.tuning.run import MAP, read_run, whole
 

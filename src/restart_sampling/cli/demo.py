@@ -63,8 +63,8 @@ def demo(out: Path, seeds_text: str, name: str, batch: int | None, device: str, 
 
     from restart_sampling.base.numerics import multiplies_bfloat16
     from restart_sampling.generation.net_drawing import NetDrawing
-    from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.fast import fast
+    from restart_sampling.models.read_checkpoint import read_checkpoint
     from restart_sampling.models.resolve import resolve
     from restart_sampling.pictures.side_by_side import draw_sampled, plot_side_by_side
 

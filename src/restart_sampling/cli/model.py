@@ -55,8 +55,8 @@ def inspect(file: str, as_json: bool) -> None:
 
     FILE is a path, a name such as cifar10-small, hf://owner/name, or an https:// URL.
     """
-    from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.edm_pickle import globals_in
+    from restart_sampling.models.read_checkpoint import read_checkpoint
     from restart_sampling.models.resolve import resolve
 
     path = resolve(file)
@@ -76,7 +76,7 @@ def inspect(file: str, as_json: bool) -> None:
 def convert(file: str, out: Path, int8: bool, force: bool) -> None:
     """Write the model in FILE to OUT, a .safetensors file. FILE is a path, name or URL."""
     from restart_sampling.base.lock import alone
-    from restart_sampling.models.checkpoint import read_checkpoint
+    from restart_sampling.models.read_checkpoint import read_checkpoint
     from restart_sampling.models.resolve import resolve
     from restart_sampling.models.write_checkpoint import write_safetensors
 
@@ -129,8 +129,8 @@ def push(
     from restart_sampling.generation.net_drawing import NetDrawing
     from restart_sampling.generation.repository import COLUMNS, Licence, write_repository
     from restart_sampling.generation.seeds import parse_seeds
-    from restart_sampling.models.checkpoint import read_checkpoint
     from restart_sampling.models.hub import check_upload, upload
+    from restart_sampling.models.read_checkpoint import read_checkpoint
     from restart_sampling.models.resolve import resolve
 
     licence, seeds = Licence(license_text), parse_seeds(seeds_text)

@@ -174,7 +174,7 @@ class SamplerOptions:
             InputError: the model is unknown or cannot be read, or what is asked is not for it.
         """
         from restart_sampling.generation.pace import own_pace
-        from restart_sampling.models.checkpoint import read_checkpoint
+        from restart_sampling.models.read_checkpoint import read_checkpoint
         from restart_sampling.models.resolve import resolve
 
         if device.type == "cuda":
@@ -239,7 +239,7 @@ def open_net(name: str, device: torch.device | None = None, shown: bool = True) 
     """
     import torch
 
-    from restart_sampling.models.checkpoint import load_model
+    from restart_sampling.models.read_checkpoint import load_model
     from restart_sampling.models.user_file import load_net_file
 
     device = device or torch.device("cpu")

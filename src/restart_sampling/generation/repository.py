@@ -15,8 +15,9 @@ from restart_sampling.base.lock import alone, lock_beside, remove_lock
 from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.generation.seeds import format_seeds
 from restart_sampling.images.writers import encode_png, image_grid
-from restart_sampling.models.checkpoint import FORMATS, Checkpoint
+from restart_sampling.models.checkpoint import Checkpoint
 from restart_sampling.models.hub import MODEL, PLAN
+from restart_sampling.models.read_checkpoint import FORMATS
 from restart_sampling.models.write_checkpoint import write_safetensors
 
 COLUMNS = 10
