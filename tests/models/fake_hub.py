@@ -11,6 +11,10 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub import constants
 
 
+def git_sha1(content):
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         path = urlsplit(self.path).path.strip("/")
@@ -33,14 +37,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(json.dumps({"id": repository, "sha": commit, "siblings": siblings}).encode())
         if kind == "tree":
             found = [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                {"type": "file", "path": name, "size": len(content), "oid": git_sha1(content)}
                 for name, content in files.items()
             ]
             return self.answer(json.dumps(found).encode())
         content = files.get("/".join(file))
         if content is None:
             return self.fail(404, "EntryNotFound", {"X-Repo-Commit": commit})
-        headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{git_sha1(content)}"'}
         if file[-1].endswith((".safetensors", ".bin")):  # which git-lfs has
             headers |= {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(len(content))}
         return self.answer(content, headers)

@@ -8,8 +8,8 @@ import restart_sampling as rs
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import sha256
 from restart_sampling.generation.net_drawing import NetDrawing
-from restart_sampling.models.checkpoint import read_checkpoint
 from restart_sampling.models.hub import fetch_model
+from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.models.resolve import resolve
 from tiny_model import tiny_model_file
 
@@ -112,11 +112,19 @@ def test_the_cache_is_the_layout_of_huggingface_hub(hub, models, offline, tmp_pa
     assert rs.load_model("hf://me/flowers").identity == sha256(models[0])
 
 
-@pytest.mark.parametrize("source", ["hf://me/flowers", "hf://me/flowers/first.safetensors"])
-def test_a_file_that_is_damaged_in_the_cache_is_seen(source, hub, models):
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("hf://me/flowers", "model.safetensors"),
+        ("hf://me/flowers/first.safetensors", "first.safetensors"),
+        ("hf://me/flowers", "plan.txt"),
+    ],
+)
+def test_a_file_that_is_damaged_in_the_cache_is_seen(source, name, hub, models):
     """At equal size, of which huggingface_hub says nothing."""
     hold(hub, models)
-    kept = resolve(source).resolve()
+    model = resolve(source)
+    kept = model.with_name(name).resolve()
     content = bytearray(kept.read_bytes())
     content[-1] ^= 1
     kept.write_bytes(content)
@@ -125,7 +133,8 @@ def test_a_file_that_is_damaged_in_the_cache_is_seen(source, hub, models):
         rs.load_model(source)
     kept.unlink()
     content[-1] ^= 1
-    assert rs.load_model(source).identity == kept.name == sha256(kept)
+    assert rs.load_model(source).identity == sha256(model)
+    assert kept.read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 The files go through huggingface_hub's cache. Nothing in a repository is run.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,9 @@ def fetch_model(source: str) -> Path:
             return _checked(Path(hf_hub_download(repository, file, revision=revision)))
         small = [*diffusers_folder.CONFIGS, PLAN]
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=small))
+        for name in small:
+            if (folder / name).is_file():
+                _checked(folder / name)
         places = [MODEL]
         if any((folder / name).is_file() for name in diffusers_folder.CONFIGS):
             places += diffusers_folder.weights_of(folder)
@@ -72,11 +76,27 @@ def fetch_model(source: str) -> Path:
 
 
 def _checked(path: Path) -> Path:
-    """Compares a file of the cache with the hub's SHA-256 of it, which the cache has as the name of a large file."""
+    """Compares a file of the cache with the hub's hash of it, by which the cache names it.
+
+    That is the SHA-256 of a file of git-lfs, and git's own hash of a small one. Copies that were put into the cache by
+    hand have no such name, and are as they are.
+    """
     kept = path.resolve()
-    if re.fullmatch("[0-9a-f]{64}", kept.name) and sha256(kept) != kept.name:
-        raise UnreadableError(f"{kept} is damaged, its SHA-256 is not its name; delete it, and use the model once more")
+    if re.fullmatch("[0-9a-f]{64}", kept.name):
+        found = sha256(kept)
+    elif re.fullmatch("[0-9a-f]{40}", kept.name):
+        found = _git_sha1(kept)
+    else:
+        return path
+    if found != kept.name:
+        raise UnreadableError(f"{kept} is damaged, its hash is not its name; delete it, and use the model once more")
     return path
+
+
+def _git_sha1(path: Path) -> str:
+    """Computes the name that git has for the content of a file."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 @contextmanager
