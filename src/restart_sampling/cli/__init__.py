@@ -11,6 +11,7 @@ from _thread import interrupt_main, start_new_thread
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -44,12 +45,19 @@ _GO_ON = {"compare", "evaluate", "generate", "sweep", "train", "tune"}
 class Command(click.Command):
     """Refuses an option that is given twice, of which click would take the last value without a word."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parses as click does, after a look at what is given."""
-        given = self.make_parser(ctx).parse_args(list(args))[2]
-        if not ctx.resilient_parsing and not any(each.is_eager for each in given):  # as --help is
-            _check_once([each for each in given if isinstance(each, click.Option) and not each.multiple])
-        return super().parse_args(ctx, args)
+    def make_parser(self, ctx: click.Context) -> Any:
+        """Makes click's parser, and has it look at what is given before the values are."""
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_args(args: list[str]) -> tuple[dict[str, Any], list[str], list[click.Parameter]]:
+            values, rest, given = parse(args)
+            if not ctx.resilient_parsing and not any(each.is_eager for each in given):  # as --help is
+                _check_once([each for each in given if isinstance(each, click.Option) and not each.multiple])
+            return values, rest, given
+
+        parser.parse_args = parse_args  # type: ignore[method-assign]
+        return parser
 
 
 def _check_once(given: list[click.Option]) -> None:
