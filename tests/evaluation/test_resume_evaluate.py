@@ -1,7 +1,6 @@
 """A streamed evaluation is killed: the same command goes on, to the same figures."""
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -23,6 +22,7 @@ from restart_sampling.comparison import run as comparison
 from restart_sampling.comparison.evaluate import plan_rows
 from restart_sampling.comparison.named_plans import row_of
 from restart_sampling.comparison.run import Comparison, own_batches
+from restart_sampling.evaluation import measure as measuring
 from restart_sampling.evaluation.collect import Collector
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.partial_sums import PartialSums
@@ -142,15 +142,15 @@ def test_a_killed_evaluation_goes_on(place, run):
     assert not FOLDER.exists()
 
 
-def test_one_that_had_drawn_all_goes_on_to_the_same_result(place, run, monkeypatch):
+@pytest.mark.parametrize("until", [(measuring, "compute_metrics"), (comparison, "append_result")])
+def test_one_that_had_drawn_all_goes_on_to_the_same_result(until, place, run, monkeypatch):
     whole, _ = evaluate(run, "--results", "undisturbed.jsonl")
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as at_the_end:
-        at_the_end.setattr("restart_sampling.evaluation.partial_sums._SHARE", math.inf)  # it saves after each batch
-        at_the_end.setattr(comparison, "append_result", interrupt)
+        at_the_end.setattr(*until, interrupt)
         assert run(*EVALUATE)[0] == 130
     result, _ = evaluate(run)
     assert result["drawn"] == 0

@@ -83,6 +83,8 @@ def measure(
                 partial.save_if_due(collector.state)
             ranks.alive()
             advance(len(places))
+        if partial:
+            partial.save_rest(collector.state)
     moments = collector.reduced(ranks.all_reduce, ranks.gather)
     features = collector.features(ranks.gather, classes) if collector.keep else None
     seconds = time.perf_counter() - start

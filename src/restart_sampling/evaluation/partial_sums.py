@@ -43,6 +43,7 @@ class PartialSums:
         self._names = f"{key}.*.pt"  # of all processes
         self._first = rank == 0
         self._next_save = 0.0
+        self._unsaved = False
         self.earlier: State | None = None
 
     def load(self, gather: Gather) -> frozenset[int]:
@@ -67,12 +68,19 @@ class PartialSums:
         return frozenset(torch.cat(gather(done)).tolist())
 
     def save_if_due(self, state: Callable[[], State]) -> None:
-        """Saves the sums of this process, where the last time is long enough ago for what it took."""
-        start = time.monotonic()
-        if start >= self._next_save:
+        """Saves the sums of this process after a batch, where the last time is long enough ago for what it took."""
+        self._unsaved = True
+        if time.monotonic() >= self._next_save:
+            self.save_rest(state)
+
+    def save_rest(self, state: Callable[[], State]) -> None:
+        """Saves what came after the last time, before work that adds no images and may take long."""
+        if self._unsaved:
+            start = time.monotonic()
             save_tensors(self._own, state())
             end = time.monotonic()
             self._next_save = end + (end - start) / _SHARE
+            self._unsaved = False
 
     def remove(self) -> None:
         """Removes the files of all processes, when they are needed no more."""
