@@ -1,5 +1,6 @@
 """Precision and recall against a plain reading of the paper, where products cancel and where distances tie."""
 
+from dataclasses import replace
 from threading import Event
 
 import pytest
@@ -123,6 +124,23 @@ def test_what_takes_longer_than_a_few_seconds_is_said(monkeypatch):
     monkeypatch.setitem(metrics.METRICS, "pr", metrics.Metric("precision and recall", slow))
     compute_metrics(["pr"], moments, features, real, 1, say=lambda text: said.append(text) or told.set())
     assert said[-1] == "precision and recall of 60 images against 50"
+
+
+def test_features_move_to_a_device_once_for_all_metrics(monkeypatch):
+    moments, features, real = sides()
+    seen = []
+    for name in ("kid", "pr", "fd-infinity"):
+        metric = replace(metrics.METRICS[name], compute=lambda own, other: seen.append((own, other)) or {})
+        monkeypatch.setitem(metrics.METRICS, name, metric)
+    to = torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda x, device, *more: x.clone() if device == gpu else to(x, device, *more)
+    )
+    gpu = torch.device("cuda")
+    compute_metrics(["kid", "pr", "fd-infinity"], moments, features, real, 1, device=gpu)
+    assert len(seen) == 3
+    assert len({(id(own.values), id(other.features)) for own, other in seen}) == 1
+    assert seen[0][0].values is not features.values
 
 
 def test_where_the_memory_of_a_gpu_does_not_suffice_the_cpu_computes(monkeypatch):

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -33,10 +34,16 @@ class Features:
     labels: Tensor | None
     classes: tuple[str, ...] = ()
 
+    @cached_property
+    def _parts(self) -> dict[tuple[int, torch.device | None], "Features"]:
+        return {}
+
     def part(self, step: int = 1, device: torch.device | None = None) -> "Features":
-        """Each `step`-th of the images, with features on a device."""
-        labels = None if self.labels is None else self.labels[::step]
-        return replace(self, values=self.values[::step].to(device), labels=labels)
+        """Each `step`-th of the images, with features on a device: the same object each time, so they move once."""
+        if (step, device) not in self._parts:
+            labels = None if self.labels is None else self.labels[::step]
+            self._parts[step, device] = replace(self, values=self.values[::step].to(device), labels=labels)
+        return self._parts[step, device]
 
 
 class Collector:
