@@ -107,8 +107,8 @@ class FileIndex:
 
 class _Names(Sequence[str]):
     def __init__(self, index: FileIndex) -> None:
-        self._fetch = index.fetch
-        self._length: int = self._fetch("select count(*) from image")[0][0]
+        self._index = index
+        self._length: int = index.fetch("select count(*) from image")[0][0]
 
     def __len__(self) -> int:
         return self._length
@@ -120,14 +120,12 @@ class _Names(Sequence[str]):
     def __getitem__(self, number: int | slice) -> str | list[str]:
         if isinstance(number, slice):
             return [self[each] for each in range(len(self))[number]]
-        # range knows negative numbers, and raises IndexError.
-        place = int(range(len(self))[number])
-        return _unpacked(self._fetch("select name from image where number = ?", place + 1)[0][0])
+        return self._index.image(range(len(self))[number])[0]  # range knows negative numbers
 
     def __iter__(self) -> Iterator[str]:
         query = "select name from image where number > ? order by number limit ?"
         for start in range(0, len(self), _ROWS):
-            yield from (_unpacked(name) for (name,) in self._fetch(query, start, _ROWS))
+            yield from (_unpacked(name) for (name,) in self._index.fetch(query, start, _ROWS))
 
 
 def _packed(name: str) -> bytes:
