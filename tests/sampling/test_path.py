@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import restart_sampling as rs
-from restart_sampling.sampling.path import restart_jumps
+from restart_sampling.sampling.move import restart_jumps
 from restart_sampling.sampling.solvers.by_name import SOLVERS, make_solver
 
 EDM_18 = rs.karras_levels(18)

@@ -9,8 +9,9 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import require_kind
 from restart_sampling.base.numerics import state_dtype
+from restart_sampling.sampling.move import restart_jumps
 from restart_sampling.sampling.noise import noise_factor, seed_list
-from restart_sampling.sampling.path import NoisePath, restart_jumps
+from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
 
 

@@ -1,6 +1,8 @@
 """`Move`: one move of a noise path, a fall or a rise."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,15 @@ class Move:
     def rises(self) -> bool:
         """Whether noise is added."""
         return self.then > self.now
+
+
+def restart_jumps(moves: Sequence[Move]) -> list[bool]:
+    """Says of each move whether it is the jump of a restart (and not churn, nor a fall).
+
+    Every pass of a restart interval begins with the same jump, from its lowest level to its highest.
+    """
+    jumps: list[bool] = []
+    for restart, group in groupby(moves, key=lambda move: move.restart):
+        interval = list(group)
+        jumps += [restart and (move.now, move.then) == (interval[0].now, interval[0].then) for move in interval]
+    return jumps

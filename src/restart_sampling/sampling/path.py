@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import pairwise
 from math import inf, isfinite, sqrt
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, require_kind, whole_number
+from restart_sampling.sampling.explain_moves import describe_levels, explain_moves
 from restart_sampling.sampling.levels import HIGHEST, Grid, power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
@@ -128,7 +129,7 @@ class NoisePath:
             InputError: fewer than two levels, one is not a finite number, 0 or above, or the last move rises.
         """
         if len(levels) < 2 or not all(0 <= level <= HIGHEST for level in levels):
-            raise InputError(f"a path has at least two levels, finite and 0 or above; given {_numbers(levels)}")
+            raise InputError(f"a path has at least two levels, finite and 0 or above; given {describe_levels(levels)}")
         if levels[-1] > levels[-2]:
             raise InputError(
                 f"the path ends with a rise, from {levels[-2]:.4g} to {levels[-1]:.4g}; a rise adds noise, and falls "
@@ -191,14 +192,7 @@ class NoisePath:
             InputError: as `check_levels`.
         """
         self.check_levels(process)
-        main = [self.levels[0], *(move.then for move in self.moves if not move.restart and not move.rises)]
-        lines = [f"main grid  {len(main) - 1} steps: {_numbers(main)}"]
-        for moves in _restarts(self.moves):
-            lines += _explain_restart(moves, process)
-        churn = [move for move in self.moves if move.rises and not move.restart]
-        if churn:
-            lines.append(f"churn      {len(churn)} rises in the main grid: {_rise_table(churn, process)}")
-        return "\n".join(lines)
+        return explain_moves(self.moves, process)
 
 
 def ode_path(levels: Sequence[float]) -> NoisePath:
@@ -257,42 +251,13 @@ def restart_path(
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2.
     """
-    try:
-        levels, intervals = [real_number("a level", level) for level in levels], tuple(intervals)
-    except TypeError:
-        raise InputError(
-            f"the main grid is of type {type(levels).__name__} and the restart intervals of type "
-            f"{type(intervals).__name__}; give sequences"
-        ) from None
-    for interval in intervals:
-        require_kind("a restart interval", interval, RestartInterval, "RestartInterval(points, repeats, t_min, t_max)")
-    if (
-        len(levels) < 2
-        or not levels[0] <= HIGHEST
-        or levels[-1] < 0
-        or not all(then < now for now, then in pairwise(levels))
-    ):
-        raise InputError(f"a main grid must fall from a finite level to 0 or above; given {_numbers(levels)}")
+    levels, intervals = _checked(levels, intervals)
     for name, value in (("gamma", gamma), ("s_churn", s_churn), ("s_min", s_min)):
         if not (isfinite(real_number(name, value)) and value >= 0):
             raise InputError(f"{name} is {value:g}; give a finite number, 0 or above")
     if not real_number("s_max", s_max) >= s_min:
         raise InputError(f"churn between s_min = {s_min:g} and s_max = {s_max:g} is empty; give s_min <= s_max")
-
-    falls = len(levels) - 1 + sum(each.repeats * (each.points - 1) for each in intervals)
-    if falls > MAX_FALLS:
-        raise InputError(f"the sampler would take {falls:,} steps; at most {MAX_FALLS:,} are possible")
-
-    restarts: dict[float, RestartInterval] = {}
-    for interval in intervals:
-        level = interval.snap(levels)
-        if level in restarts:
-            raise InputError(
-                f"restart intervals {restarts[level]} and {interval} both snap to level {level:g} of the main grid; "
-                f"move one of them or use more steps"
-            )
-        restarts[level] = interval
-
+    restarts = _by_level(intervals, levels)
     main_gamma = min(s_churn / (len(levels) - 1), MOST_CHURN)
     known = [round_level(level) if level > 0 else 0.0 for level in levels]
 
@@ -326,6 +291,49 @@ def restart_path(
     return _path(list(legs()))
 
 
+def _checked(
+    levels: Sequence[float], intervals: Iterable[RestartInterval]
+) -> tuple[list[float], tuple[RestartInterval, ...]]:
+    """Returns a main grid of floats that fall, and intervals, which take no more steps together than there can be.
+
+    Raises:
+        InputError: they are no such things.
+    """
+    try:
+        grid, intervals = [real_number("a level", level) for level in levels], tuple(intervals)
+    except TypeError:
+        raise InputError(
+            f"the main grid is of type {type(levels).__name__} and the restart intervals of type "
+            f"{type(intervals).__name__}; give sequences"
+        ) from None
+    for interval in intervals:
+        require_kind("a restart interval", interval, RestartInterval, "RestartInterval(points, repeats, t_min, t_max)")
+    if len(grid) < 2 or not grid[0] <= HIGHEST or grid[-1] < 0 or not all(then < now for now, then in pairwise(grid)):
+        raise InputError(f"a main grid must fall from a finite level to 0 or above; given {describe_levels(grid)}")
+    falls = len(grid) - 1 + sum(each.repeats * (each.points - 1) for each in intervals)
+    if falls > MAX_FALLS:
+        raise InputError(f"the sampler would take {falls:,} steps; at most {MAX_FALLS:,} are possible")
+    return grid, intervals
+
+
+def _by_level(intervals: Iterable[RestartInterval], levels: Sequence[float]) -> dict[float, RestartInterval]:
+    """Returns the intervals by the levels of the main grid that their t_min snap to.
+
+    Raises:
+        InputError: two snap to one level, or one does not fit the grid.
+    """
+    restarts: dict[float, RestartInterval] = {}
+    for interval in intervals:
+        level = interval.snap(levels)
+        if level in restarts:
+            raise InputError(
+                f"restart intervals {restarts[level]} and {interval} both snap to level {level:g} of the main grid; "
+                f"move one of them or use more steps"
+            )
+        restarts[level] = interval
+    return restarts
+
+
 def format_number(value: float) -> str:
     """Writes a float so that it reads back exactly, without a trailing '.0'."""
     return repr(value).removesuffix(".0")
@@ -340,43 +348,3 @@ def _path(legs: list[tuple[float, float, bool]]) -> NoisePath:
         moves.append(Move(now, then, restart, left if ends_at_zero and not restart else None))
         left += then <= now and not restart
     return NoisePath(tuple(reversed(moves)))
-
-
-def _restarts(moves: Sequence[Move]) -> Iterator[list[Move]]:
-    """Yields the moves of each restart interval."""
-    return (list(group) for restart, group in groupby(moves, key=lambda move: move.restart) if restart)
-
-
-def restart_jumps(moves: Sequence[Move]) -> list[bool]:
-    """Says of each move whether it is the jump of a restart (and not churn, nor a fall).
-
-    Every pass of a restart interval begins with the same jump, from its lowest level to its highest.
-    """
-    jumps: list[bool] = []
-    for restart, group in groupby(moves, key=lambda move: move.restart):
-        interval = list(group)
-        jumps += [restart and (move.now, move.then) == (interval[0].now, interval[0].then) for move in interval]
-    return jumps
-
-
-def _explain_restart(moves: list[Move], process: Process) -> Iterator[str]:
-    jumps = [place for place, jump in enumerate(restart_jumps(moves)) if jump]
-    one_pass = moves[: jumps[1]] if len(jumps) > 1 else moves
-    jump, *rest = one_pass
-    grid = [jump.then, *(move.then for move in rest if not move.rises)]
-    yield (
-        f"restart    {len(jumps)} x from {jump.now:.4g} up to {jump.then:.4g} with noise of std "
-        f"{process.rise(jump.now, jump.then)[1]:.4g}, then {len(grid) - 1} steps: {_numbers(grid)}"
-    )
-    if churn := [move for move in rest if move.rises]:
-        yield f"           with churn in each pass: {_rise_table(churn, process)}"
-
-
-def _rise_table(rises: Sequence[Move], process: Process) -> str:
-    return ", ".join(
-        f"{rise.now:.4g} to {rise.then:.4g} (std {process.rise(rise.now, rise.then)[1]:.4g})" for rise in rises
-    )
-
-
-def _numbers(levels: Sequence[float]) -> str:
-    return " ".join(f"{level:.4g}" for level in levels)
