@@ -15,9 +15,10 @@ import torch
 import restart_sampling as rs
 from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation import detectors
+from restart_sampling.evaluation.class_pairs import pair_classes
 from restart_sampling.evaluation.clip import load_clip
 from restart_sampling.evaluation.detectors import Detector, load_detector
-from restart_sampling.evaluation.metrics import check_metrics, notes_on, pair_classes
+from restart_sampling.evaluation.metrics import check_metrics, notes_on
 from restart_sampling.evaluation.reference import Reference, load_reference, save_reference
 from restart_sampling.evaluation.statistics import Statistics
 from tiny import detector_file, image_folder, pictures, torchscript_file

@@ -110,7 +110,7 @@ def evaluate(
     from restart_sampling.comparison.evaluate import finished, guidance_notes, plan_rows
     from restart_sampling.comparison.named_plans import row_of
     from restart_sampling.comparison.run import Comparison
-    from restart_sampling.evaluation.metrics import check_labels
+    from restart_sampling.evaluation.class_pairs import check_labels
     from restart_sampling.generation.pace import BLOCK
     from restart_sampling.generation.seeds import parse_seeds
 

@@ -21,8 +21,9 @@ from restart_sampling.base.meeting import HangingRankError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.comparable import SAMPLES, check_comparable, row_key
 from restart_sampling.comparison.rows import Outcome, Row, Watch
+from restart_sampling.evaluation.class_pairs import pair_classes
 from restart_sampling.evaluation.measure import Batches, image_batches, measure
-from restart_sampling.evaluation.metrics import check_count, notes_on, pair_classes
+from restart_sampling.evaluation.metrics import check_count, notes_on
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.results_file import append_result, read_results
 from restart_sampling.evaluation.setup import EvaluationSetup

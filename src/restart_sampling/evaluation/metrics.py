@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.errors import InputError
+from restart_sampling.evaluation.class_pairs import pair_classes, pairing_note
 from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.distances import (
     KID_SUBSET,
@@ -28,7 +29,7 @@ from restart_sampling.evaluation.statistics import Moments
 GROUPS = 10
 """Of the jackknife."""
 
-_LEAST = 4
+_LEAST = 4  # images of the reference: halves of them for KID, and three nearest neighbours
 _SILENT_SECONDS = 3.0
 
 T = TypeVar("T")
@@ -38,94 +39,29 @@ def check_metrics(metrics: Sequence[str], reference: Reference) -> None:
     """Makes sure that the reference has what the metrics need.
 
     Raises:
-        InputError: an unknown metric, or one that needs what the reference file does not keep.
+        InputError: an unknown metric, or one that needs what the reference file does not keep, or more images.
     """
-    for metric in metrics:
-        if metric not in METRICS:
-            raise InputError(f"there is no metric '{metric}'; allowed: {', '.join(METRICS)}")
-        if METRICS[metric].reference_features and reference.features is None:
-            raise InputError(
-                f"metric '{metric}' needs the features of the reference images; make it with 'reference --features'"
-            )
-        if METRICS[metric].classes and reference.labels is None:
-            raise InputError(f"metric '{metric}' needs a reference with classes, and this one has none")
-        if METRICS[metric].reference_features:
-            _check_enough(f"metric '{metric}'", reference, classes=METRICS[metric].classes)
-
-
-def _check_enough(what: str, reference: Reference, classes: bool) -> None:
-    """A covariance needs two images, halves of a set for KID and three nearest neighbours need four."""
-    assert reference.features is not None
-    if len(reference.features) < _LEAST:
-        raise InputError(
-            f"{what} needs at least {_LEAST} images of the reference, and it has {len(reference.features)}"
-        )
-    if classes and reference.labels is not None:
-        label, count = min(Counter(reference.labels.tolist()).items(), key=lambda item: item[1])
-        if count < 2:
-            raise InputError(f"{what} needs at least 2 images of each class of the reference, and class {label} has 1")
-
-
-def check_labels(labels: Tensor | None) -> Tensor:
-    """Returns the class of each image; raises InputError where they have none, for 'per-class'."""
-    if labels is None:
-        raise InputError("metric 'per-class' needs classes of the images, and they have none; leave it out")
-    return labels
-
-
-def pair_classes(labels: Tensor | None, classes: Sequence[str], reference: Reference) -> dict[str, tuple[int, int]]:
-    """Pairs the classes of images with those of the reference, for 'per-class': by name where both have names.
-
-    Args:
-        labels: class of each image, int64 [N]; None: they have none.
-        classes: their names; () where none are known.
-        reference: with classes, as `check_metrics` has checked.
-
-    Returns:
-        By the name of the class, or by its number where that pairs them, its number here and in the reference.
-
-    Raises:
-        InputError: the images have no classes, none of the reference's, one of a name that the reference does not have,
-            or too few images of one.
-    """
-    assert reference.labels is not None
-    counts = Counter(check_labels(labels).tolist())
-    there = sorted({*reference.labels.tolist()})
-    if _both_named(classes, reference.classes):
-        number_of = {reference.classes[number]: number for number in there}
-        pairs = {classes[label]: (label, number_of.get(classes[label], -1)) for label in sorted(counts)}
-        strange = next((name for name, (_, number) in pairs.items() if number < 0), None)
-        if strange is not None:
-            raise InputError(
-                f"metric 'per-class' pairs classes by name, and the reference has no images of class "
-                f"'{shorten(strange)}', but of {shorten(', '.join(number_of), 200)}; give classes the same names on "
-                "both sides, or leave it out"
-            )
-    else:
-        pairs = {str(label): (label, label) for label in there if label in counts}
-    if not pairs:
-        raise InputError(
-            f"metric 'per-class' needs classes that the reference has, and of those of the images, {min(counts)} to "
-            f"{max(counts)}, it has none"
-        )
-    for name, (label, _) in pairs.items():
-        if counts[label] < _LEAST:
-            raise InputError(
-                f"metric 'per-class' needs at least {_LEAST} images of each class, and class {shorten(name)} has "
-                f"{counts[label]}; give more images"
-            )
-    return pairs
-
-
-def _both_named(ours: Sequence[str], theirs: Sequence[str]) -> bool:
-    """Whether names say which classes are the same; 0, 1, ... are no more than numbers to those that have words."""
-    if _are_numbers(ours) != _are_numbers(theirs):
-        return bool(ours and theirs) and all(name.isdecimal() for name in (*ours, *theirs))
-    return bool(ours and theirs)
-
-
-def _are_numbers(classes: Sequence[str]) -> bool:
-    return all(name == str(number) for number, name in enumerate(classes))
+    features, labels = reference.features, reference.labels
+    for name in metrics:
+        if name not in METRICS:
+            raise InputError(f"there is no metric '{name}'; allowed: {', '.join(METRICS)}")
+        if METRICS[name].reference_features:
+            if features is None:
+                raise InputError(
+                    f"metric '{name}' needs the features of the reference images; make it with 'reference --features'"
+                )
+            if len(features) < _LEAST:
+                raise InputError(
+                    f"metric '{name}' needs at least {_LEAST} images of the reference, and it has {len(features)}"
+                )
+        if METRICS[name].classes:
+            if labels is None:
+                raise InputError(f"metric '{name}' needs a reference with classes, and this one has none")
+            label, count = min(Counter(labels.tolist()).items(), key=lambda item: item[1])
+            if count < 2:
+                raise InputError(
+                    f"metric '{name}' needs at least 2 images of each class of the reference, and class {label} has 1"
+                )
 
 
 def check_count(images: int, blocks: int) -> int:
@@ -171,15 +107,8 @@ def notes_on(
         for what, count in few.items()
         if count <= reference.width
     ]
-    if (
-        "per-class" in metrics
-        and _are_numbers(classes) != _are_numbers(reference.classes)
-        and not _both_named(classes, reference.classes)
-    ):
-        unnamed = "the images have" if _are_numbers(classes) else "the reference has"
-        notes.append(
-            f"classes are paired by number, for {unnamed} no names of them; make sure that the numbers mean the same"
-        )
+    if "per-class" in metrics and (note := pairing_note(classes, reference.classes)):
+        notes.append(note)
     if size and reference.size and tuple(size) != reference.size:
         own, other = (f"{width}x{height}" for height, width in (size, reference.size))
         notes.append(f"the images are {own} and those of the reference {other}, which moves all values")
