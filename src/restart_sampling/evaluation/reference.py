@@ -1,6 +1,7 @@
 """Reference statistics: EDM's npz format, plus detector and image hashes to check comparisons."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +127,22 @@ def load_reference(path: Path) -> Reference:
     Raises:
         InputError: not such a file, or what it holds is not finite or has shapes that do not fit.
     """
+    arrays = _read_arrays(path)
+    _check_arrays(path, arrays)
+    mu, sigma = (torch.from_numpy(arrays[key].astype(np.float64)) for key in ("mu", "sigma"))
+    features, labels, size, classes = (arrays.get(key) for key in ("features", "labels", "size", "classes"))
+    return Reference(
+        Statistics(int(arrays["images"]) if "images" in arrays else None, mu, sigma),
+        **{key: str(arrays[key]) for key in _TEXTS if key in arrays},
+        features=None if features is None else torch.from_numpy(features.astype(np.float32)),
+        labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
+        size=None if size is None else (int(size[0]), int(size[1])),
+        classes=() if classes is None else tuple(classes.tolist()),
+    )
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads what is ours in the file, of sizes that the file itself can have."""
     try:
         with np.load(path, allow_pickle=False) as file:
             sizes = {entry.filename: entry.file_size for entry in file.zip.infolist()}
@@ -137,7 +154,7 @@ def load_reference(path: Path) -> Reference:
                     shape, _, dtype = read_header(entry)
                 if math.prod(shape) * dtype.itemsize > sizes[name]:
                     raise ValueError(f"{name} is {dtype} {list(shape)} in {sizes[name]} bytes")
-            arrays = {key: np.asarray(file[key]) for key in known}  # bytes, where an entry is no array
+            return {key: np.asarray(file[key]) for key in known}  # bytes, where an entry is no array
     except InputError:
         raise
     except OSError as error:
@@ -149,6 +166,10 @@ def load_reference(path: Path) -> Reference:
         instead = stand_in(path)
         what = f": it is {instead}" if instead else "; make one with 'restart-sampling reference'"
         raise InputError(f"reference {path} cannot be read{what}") from error
+
+
+def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Makes sure that the arrays of a file fit one another."""
     missing = {"mu", "sigma"} - arrays.keys()
     if missing:
         raise InputError(f"reference {path} has no {' and no '.join(sorted(missing))}; it is not a file of statistics")
@@ -176,16 +197,3 @@ def load_reference(path: Path) -> Reference:
         raise InputError(f"reference {path}: the names of its classes do not fit its labels; make it again")
     if not all(np.isfinite(each).all() for each in (mu, sigma, features) if each is not None):
         raise InputError(f"reference {path}: its statistics are not finite; make it again")
-    statistics = Statistics(
-        int(arrays["images"]) if "images" in arrays else None,
-        torch.from_numpy(mu.astype(np.float64)),
-        torch.from_numpy(sigma.astype(np.float64)),
-    )
-    return Reference(
-        statistics,
-        **{key: str(arrays[key]) for key in _TEXTS if key in arrays},
-        features=None if features is None else torch.from_numpy(features.astype(np.float32)),
-        labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
-        size=None if size is None else (int(size[0]), int(size[1])),
-        classes=() if classes is None else tuple(classes.tolist()),
-    )

@@ -60,16 +60,10 @@ def guided(
         require_net(guide, "the guide")
     scale = real_number("the guidance scale", scale)
     truth_value("batched", batched)
-    if not isinstance(interval, (tuple, list)) or len(interval) != 2:
-        raise InputError(f"the interval of guidance is {interval!r}; give two levels (low, high)")
-    low, high = (real_number("a level of the interval of guidance", each) for each in interval)
     if not isfinite(scale):
         raise InputError(f"the guidance scale is {scale:g}; give a finite number, 1 for none")
-    if not (low < high and low < net.sigma_max and net.sigma_min <= high):
-        raise InputError(
-            f"guidance between the levels {low:g} and {high:g} is nowhere; give (low, high), low < high, among the "
-            f"net's levels, which go from {net.sigma_min:g} to {net.sigma_max:g}"
-        )
+    low, high = _ends(interval, net)
+    everywhere = low <= 0 and high >= net.sigma_max
     if guide is None and unconditional is None:
         raise InputError(
             "there is nothing to guide by; give the arguments of the unconditional call (unconditional={...}), or a "
@@ -94,17 +88,7 @@ def guided(
         if guide is not None or not batched:
             d_guide, d_net = (guide or net)(x, level, **without), net(x, level, **wanted)
         else:
-            pair = {**wanted, **without}
-            if alone := sorted(key for key in without.keys() ^ wanted.keys() if pair[key] is not None):
-                one, other = (
-                    ("unconditional", "conditional") if alone[0] in without else ("conditional", "unconditional")
-                )
-                raise InputError(
-                    f"the argument {alone[0]} is given to the {one} call alone; give the {other} one its own, or make "
-                    f"two calls (batched=False)"
-                )
-            both = {key: _joined(key, without.get(key), wanted.get(key), len(x)) for key in pair}
-            d_guide, d_net = net(torch.cat([x, x]), torch.cat([level, level]), **both).chunk(2)
+            d_guide, d_net = _in_one_batch(net, x, level, without, wanted)
         result = d_guide + scale * (d_net - d_guide)
         return torch.where(on.reshape(-1, *[1] * (x.ndim - 1)), result, d_net)
 
@@ -131,7 +115,6 @@ def guided(
             return None
         return by and f"{inner} guided by {by}, scale and interval {given}, with {arguments}"
 
-    everywhere = low <= 0 and high >= net.sigma_max
     return around(
         net,
         denoise,
@@ -143,6 +126,34 @@ def guided(
         # Classes that are bound here are not drawn.
         label_dim=0 if "class_labels" in (conditional or {}) else getattr(net, "label_dim", 0),
     )
+
+
+def _ends(interval: tuple[float, float], net: Net) -> tuple[float, float]:
+    """Returns the ends of an interval of levels, of which some are the net's."""
+    if not isinstance(interval, (tuple, list)) or len(interval) != 2:
+        raise InputError(f"the interval of guidance is {interval!r}; give two levels (low, high)")
+    low, high = (real_number("a level of the interval of guidance", each) for each in interval)
+    if not (low < high and low < net.sigma_max and net.sigma_min <= high):
+        raise InputError(
+            f"guidance between the levels {low:g} and {high:g} is nowhere; give (low, high), low < high, among the "
+            f"net's levels, which go from {net.sigma_min:g} to {net.sigma_max:g}"
+        )
+    return low, high
+
+
+def _in_one_batch(
+    net: Net, x: Tensor, level: Tensor, without: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> tuple[Tensor, ...]:
+    """Calls a net once, for its answers without and with the condition."""
+    pair = {**wanted, **without}
+    if alone := sorted(key for key in without.keys() ^ wanted.keys() if pair[key] is not None):
+        one, other = ("unconditional", "conditional") if alone[0] in without else ("conditional", "unconditional")
+        raise InputError(
+            f"the argument {alone[0]} is given to the {one} call alone; give the {other} one its own, or make "
+            f"two calls (batched=False)"
+        )
+    both = {key: _joined(key, without.get(key), wanted.get(key), len(x)) for key in pair}
+    return net(torch.cat([x, x]), torch.cat([level, level]), **both).chunk(2)
 
 
 def _content(value: Any) -> str:
