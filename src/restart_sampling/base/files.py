@@ -1,4 +1,4 @@
-"""Files that are never half-written, and their hashes."""
+"""Files that are never half-written, their hashes, and what is wrong with files of others."""
 
 import hashlib
 import json
@@ -19,18 +19,18 @@ LOCK = ".lock.partial"
 """The lock of a folder, in it; that of a file ends so. See `locked`."""
 
 
-class FullDiskError(InputError, OSError):
-    """There is no room for a file; the message says for which, and how many bytes it takes."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
 _FULL = {ENOSPC, EDQUOT, EFBIG}
 _FREE = 2**26  # unpacked bytes that are allowed whatever the size of the file
 _MAX_RATIO = 100
 _PARTIAL = "." + "[0-9a-f]" * 16 + ".partial"
 """How temporary names end, as a pattern."""
+
+
+class FullDiskError(InputError, OSError):
+    """There is no room for a file; the message says for which, and how many bytes it takes."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @contextmanager

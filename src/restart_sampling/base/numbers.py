@@ -1,5 +1,6 @@
 """Numbers of any type, of numpy and torch too, as Python's own, and with their errors; arguments of other kinds."""
 
+from collections.abc import Collection
 from math import inf
 from operator import index
 from sys import float_info
@@ -68,6 +69,16 @@ def require_kind(role: str, value: object, kinds: type | tuple[type, ...], give:
     """
     if not isinstance(value, kinds):
         raise InputError(f"{role} is of type {type(value).__name__}; give {give}")
+
+
+def require_one_of(name: str, value: object, allowed: Collection[str]) -> None:
+    """Makes sure that an argument is one of a few texts.
+
+    Raises:
+        InputError: it is another.
+    """
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}; it can be one of {', '.join(allowed)}")
 
 
 def rounded_to(value: float, error: float | None, sign: str = "") -> str:

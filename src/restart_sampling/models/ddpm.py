@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import require_one_of
 from restart_sampling.models.denoiser import Coefficients, Denoiser
 from restart_sampling.models.layers import ExactBuffers
 
@@ -126,12 +126,8 @@ class DDPMPrecond(_TablePrecond):
         model_type: str = "DhariwalUNet",
         **options: Any,
     ) -> None:
-        for option, given, allowed in (
-            ("schedule", schedule, tuple(BETAS)),
-            ("prediction", prediction, ("epsilon", "v_prediction", "sample")),
-        ):
-            if given not in allowed:
-                raise InputError(f"{option} is {given!r}; it can be one of {', '.join(allowed)}")
+        require_one_of("schedule", schedule, tuple(BETAS))
+        require_one_of("prediction", prediction, ("epsilon", "v_prediction", "sample"))
         betas = BETAS[schedule](M, beta_start, beta_end)
         u = [math.sqrt(1 / a - 1) for a in accumulate((1 - beta for beta in betas), lambda a, b: a * b)]
         super().__init__(

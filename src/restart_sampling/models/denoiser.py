@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import require_one_of
 from restart_sampling.models.dhariwal_unet import DhariwalUNet
 from restart_sampling.models.diffusers_unet import DiffusersUNet
 from restart_sampling.models.edm2_unet import EDM2UNet
@@ -90,8 +91,7 @@ class Denoiser(nn.Module):
         **network: Any,
     ) -> None:
         super().__init__()
-        if model_type not in NETWORKS:
-            raise InputError(f"model_type is {model_type!r}; it can be one of {', '.join(NETWORKS)}")
+        require_one_of("model_type", model_type, tuple(NETWORKS))
         self.resolution = img_resolution
         self.channels = img_channels
         self.label_dim = label_dim

@@ -26,7 +26,7 @@ ZIP_MAGIC = b"PK\x03\x04"
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
-_MAX_DIMENSIONS = 8
+_MAX_AXES = 8
 _DTYPES: Mapping[str, torch.dtype] = {
     "torch.FloatStorage": torch.float32,
     "torch.HalfStorage": torch.float16,
@@ -68,7 +68,7 @@ class Storage:
             UnreadableError: it is not within the storage, or empty.
         """
         integers = all(type(number) is int for number in (*size, *stride))
-        if integers and len(size) == len(stride) <= _MAX_DIMENSIONS and min((offset, *stride)) >= 0 < min((1, *size)):
+        if integers and len(size) == len(stride) <= _MAX_AXES and min((offset, *stride)) >= 0 < min((1, *size)):
             span = 1 + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
             start, end = offset * self.dtype.itemsize, (offset + span) * self.dtype.itemsize
             if math.prod(size) <= span and end <= self.numbers.nbytes:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import require_one_of
 from restart_sampling.models.layers import (
     ConvDownsample2d,
     FourierEmbedding,
@@ -77,13 +77,9 @@ class SongUNet(nn.Module):
         resample_filter: Sequence[float] = (1, 1),
     ) -> None:
         super().__init__()
-        for option, given, allowed in (
-            ("embedding_type", embedding_type, ("positional", "fourier")),
-            ("encoder_type", encoder_type, ("standard", "skip", "residual")),
-            ("decoder_type", decoder_type, ("standard", "skip")),
-        ):
-            if given not in allowed:
-                raise InputError(f"{option} is {given!r}; it can be one of {', '.join(allowed)}")
+        require_one_of("embedding_type", embedding_type, ("positional", "fourier"))
+        require_one_of("encoder_type", encoder_type, ("standard", "skip", "residual"))
+        require_one_of("decoder_type", decoder_type, ("standard", "skip"))
         self.label_dropout = label_dropout
         self.num_blocks = num_blocks
         self.encoder_type = encoder_type
