@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device with the name of its chip."""
+    """Names a device, with its chip."""
     import torch
 
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
@@ -35,7 +35,7 @@ def usable_device(device: str | torch.device) -> torch.device:
 
 
 def versions(*more: str) -> dict[str, str]:
-    """Of what makes a result, with more packages where they are used."""
+    """Names the versions of what makes a result, with more packages where they are used."""
     from restart_sampling import __version__
 
     return {

@@ -61,12 +61,12 @@ def torchs_own_defaults() -> Iterator[None]:
 
 
 def state_dtype(device: torch.device) -> torch.dtype:
-    """The dtype of a sampler's state and levels: float64, or float32 on devices that may have no float64 (MPS, XPU)."""
+    """Returns the dtype of a sampler's state and levels: float64, but float32 on MPS and XPU, which may have none."""
     return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device is a CPU that multiplies bfloat16 by instructions of its own (AVX512-BF16 or AMX)."""
+    """Tells whether a device is a CPU that multiplies bfloat16 by instructions of its own (AVX512-BF16 or AMX)."""
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # of torch 2.13
         return False
     able = torch.cpu.get_capabilities()

@@ -109,12 +109,12 @@ class Ranks:
             self.meeting.alive()
 
     def at_work(self) -> AbstractContextManager[None]:
-        """Around work that takes long and has no steps after which `alive` could be called."""
+        """Goes around work that takes long and has no steps after which `alive` could be called."""
         return self.meeting.at_work() if self.meeting else nullcontext()
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
-        """Around work that each process does for itself: on forgiving ranks it fails on all where it fails on one.
+        """Goes around work of each process for itself: on forgiving ranks it fails on all where it fails on one.
 
         Each of those waits at the end for the others, so that all can go on with something else. On others the process
         that fails ends, and torchrun ends the rest.
@@ -138,7 +138,7 @@ class Ranks:
 
     @contextmanager
     def one_goes_first(self) -> Iterator[None]:
-        """Rank 0 runs the body before the others: it downloads, they find the file.
+        """Has rank 0 run the body before the others: it downloads, they find the file.
 
         Where rank 0 fails, the others end without a word: one message is enough.
         """
@@ -158,7 +158,7 @@ class Ranks:
 
 @contextmanager
 def _together(meeting: Meeting) -> Iterator[None]:
-    """Around a collective operation: nobody waits in it for a process that is late."""
+    """Goes around a collective operation, so that nobody waits in it for a process that is late."""
     try:
         meeting.wait()
         yield
@@ -170,7 +170,7 @@ def _together(meeting: Meeting) -> Iterator[None]:
 
 @contextmanager
 def distributed(device: torch.device, rank_timeout: float = RANK_TIMEOUT) -> Iterator[Ranks]:
-    """The process group that torchrun's environment describes, or one process.
+    """Starts the process group that torchrun's environment describes, or one process.
 
     Args:
         device: cuda gives each process of a machine its own.

@@ -66,7 +66,7 @@ def doctor(as_json: bool) -> int:
 
 
 def _extras() -> dict[str, dict[str, str | None]]:
-    """Of each extra its packages, with their versions; None is missing."""
+    """Lists the packages of each extra, with their versions; None is missing."""
     extras: dict[str, dict[str, str | None]] = {}
     for package, extra in _needed():
         if extra != _FOR_DEVELOPERS and package != _NAME:
@@ -95,7 +95,7 @@ def _version(package: str) -> str | None:
 
 
 def _hub_cache() -> Path:
-    """Of huggingface_hub, which diffusers' pipelines and DINOv2 are kept in."""
+    """Finds the cache of huggingface_hub, which diffusers' pipelines and DINOv2 are kept in."""
     try:
         from huggingface_hub.constants import HF_HUB_CACHE
     except ImportError:

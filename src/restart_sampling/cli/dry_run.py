@@ -52,7 +52,7 @@ def leaving_no_folder(path: Path) -> Iterator[None]:
 
 
 def estimate_images(drawing: Drawing, store: BlockStore, processes: int) -> dict[str, Any]:
-    """What `print_estimate` needs of images that are written to a folder or a zip."""
+    """Estimates what `print_estimate` says of images that are written to a folder or a zip."""
     from restart_sampling.generation.timing import seconds_per_image
 
     left = sum(len(block) for number, block in enumerate(store.blocks) if not store.intact(number))
@@ -63,7 +63,7 @@ def estimate_images(drawing: Drawing, store: BlockStore, processes: int) -> dict
 
 
 def estimate_rows(rows: Sequence[Row], there: Mapping[str, Any], comparison: Comparison) -> dict[str, Any]:
-    """What `print_estimate` needs of rows that are measured, without those that the first process finds there.
+    """Estimates the same of rows that are measured, without those that the first process finds there.
 
     Their bytes are those of the sums of one at a time, and of the images of prompts.
     """
@@ -88,7 +88,7 @@ def estimate_rows(rows: Sequence[Row], there: Mapping[str, Any], comparison: Com
 
 
 def estimate_dataset(plan: Conversion, workers: int) -> dict[str, Any]:
-    """What `print_estimate` needs of a data set."""
+    """Estimates the same of a data set."""
     from restart_sampling.images.dataset import seconds_per_image
 
     size = plan.count * _bytes_of_png(plan.shape)
@@ -96,7 +96,7 @@ def estimate_dataset(plan: Conversion, workers: int) -> dict[str, Any]:
 
 
 def estimate_training(trainer: Trainer, progress: Progress) -> dict[str, Any]:
-    """What `print_estimate` needs of a training run, of which there may be a part already."""
+    """Estimates the same of a training run, of which there may be a part already."""
     from restart_sampling.training.timing import seconds_per_step
 
     pace = seconds_per_step(trainer)
@@ -118,7 +118,7 @@ def estimate_training(trainer: Trainer, progress: Progress) -> dict[str, Any]:
 def estimate_tuning(
     run: NetRun, first: NetDrawing, setups: Sequence[EvaluationSetup], nfes: Sequence[int], with_map: bool
 ) -> dict[str, Any]:
-    """What `print_estimate` needs of a run of tune.
+    """Estimates the same of a run of tune.
 
     Raises:
         InputError: the time does not suffice for one of the NFE, as the run would find out after a while.
@@ -173,7 +173,7 @@ def print_estimate(
 
 
 def _png_bytes(drawing: Drawing, images: int) -> int | None:
-    """At most: pixels that do not compress; None: the size of the images is not known."""
+    """Counts the bytes of images, at most, as pixels may not compress; None: their size is not known."""
     return None if drawing.shape is None else images * _bytes_of_png(drawing.shape)
 
 
@@ -182,7 +182,7 @@ def _bytes_of_png(shape: Sequence[int]) -> int:
 
 
 def _bytes_of_sums(comparison: Comparison, images: int) -> int:
-    """At most: what a row keeps until it is finished, the new beside the old while it is saved."""
+    """Counts the bytes, at most, that a row keeps until it is finished, the new beside the old while it is saved."""
     from restart_sampling.evaluation.metrics import GROUPS, NEED_FEATURES
 
     setup = comparison.setup
@@ -192,7 +192,7 @@ def _bytes_of_sums(comparison: Comparison, images: int) -> int:
 
 
 def _detector_seconds(setup: EvaluationSetup, drawing: Drawing) -> float:
-    """Of an image, in a batch."""
+    """Measures the detector's time of an image, in a batch."""
     import torch
 
     images = torch.zeros(drawing.batch, *(drawing.shape or (3, *(setup.reference.size or (64, 64)))), dtype=torch.uint8)

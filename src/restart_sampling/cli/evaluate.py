@@ -167,7 +167,7 @@ def _row_of_files(path: Path, max_images: int | None) -> Row:
 
 
 def _print_results(outcomes: Sequence[Outcome]) -> None:
-    """A table; of several plans, with differences to the first, paired by seed."""
+    """Prints a table; of several plans, with differences to the first, paired by seed."""
     results = [each.result for each in outcomes if each.result]
     columns = {
         "what": [describe_row(each.row) for each in outcomes],

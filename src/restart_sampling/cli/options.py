@@ -95,7 +95,7 @@ set_option = click.option(
 
 
 def as_one(name: str, kind: type, options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
-    """A decorator that adds options to a command, whose values come to it as one argument.
+    """Makes a decorator that adds options to a command, whose values come to it as one argument.
 
     Args:
         name: of the argument.
@@ -124,7 +124,7 @@ class ProcessOptions:
     rank_timeout: float
 
     def ranks(self) -> AbstractContextManager[Ranks]:
-        """The processes, as `distributed` starts them.
+        """Starts the processes, as `distributed` does.
 
         Raises:
             InputError: torch does not see such a device.
@@ -153,7 +153,7 @@ process_options = as_one(
 
 
 def given(names: Collection[str]) -> str | None:
-    """The first option of the parameters with these names that the user gave, whatever its value; None: there is none.
+    """Finds the first option of the parameters of these names that the user gave, whatever its value; None: none.
 
     Of flags that share a parameter it is the one that this names.
     """
@@ -167,7 +167,7 @@ def given(names: Collection[str]) -> str | None:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name; auto takes the fastest there is.
+    """Finds the device of this name; auto takes the fastest there is.
 
     Raises:
         InputError: torch does not see such a device.
@@ -185,7 +185,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def read_list(kind: Callable[[str], T], text: str) -> list[T]:
-    """Values with commas between; [] where one of them cannot be read."""
+    """Reads values with commas between; [] where one of them cannot be read."""
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError:
@@ -203,14 +203,14 @@ def check_suffix(out: Path, what: str, suffix: str) -> None:
 
 
 def print_settings(rows: dict[str, Any]) -> None:
-    """What a command will do, on standard error, so that standard output holds results only."""
+    """Prints what a command will do, on standard error, so that standard output holds results only."""
     width = max(map(len, rows), default=0) + 2
     for name, value in rows.items():
         click.echo(f"{name:{width}}{value}", err=True)
 
 
 def describe_source(source: Source, with_classes: bool = False) -> dict[str, Any]:
-    """Rows for `print_settings`: the classes of a source of images, what is there besides, and what looks wrong."""
+    """Makes rows for `print_settings` of a source of images: its classes, what else is there, and what looks wrong."""
     from restart_sampling.images.labels import class_notes
 
     rows = {"left out": source.left_out} if source.left_out else {}
@@ -224,5 +224,5 @@ def describe_source(source: Source, with_classes: bool = False) -> dict[str, Any
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """One JSON line on standard output."""
+    """Prints one JSON line on standard output."""
     click.echo(json.dumps(result))

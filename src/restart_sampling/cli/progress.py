@@ -21,7 +21,7 @@ SECONDS_OF_A_DAY = 86400.0
 
 
 def describe_seconds(seconds: float) -> str:
-    """A length of time, in its two largest units."""
+    """Writes a length of time in its two largest units."""
     whole = max(0, round(seconds))
     for size, unit, part_size, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
@@ -30,7 +30,7 @@ def describe_seconds(seconds: float) -> str:
 
 
 def days_note(seconds: float) -> str:
-    """What to say of a run that takes so long; nothing where that is less than a day."""
+    """Says what to know of a run that takes so long; nothing where that is less than a day."""
     if seconds < SECONDS_OF_A_DAY:
         return ""
     return (
@@ -100,7 +100,7 @@ class ProgressBar:
 
 
 def _describe_task(task: Task) -> str:
-    """How many are done, the rate and the time left, as far as they are known."""
+    """Says how many are done, the rate and the time left, as far as they are known."""
     state, speed = f"{int(task.completed + 1e-6)} of {task.total:.0f}", task.speed
     if not speed:
         return state

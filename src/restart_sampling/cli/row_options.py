@@ -69,7 +69,7 @@ setup_options = as_one(
 
 
 def describe_setup(comparison: Comparison, arithmetic: str = "") -> dict[str, Any]:
-    """What a comparison measures with, and where, for `print_settings`."""
+    """Describes what a comparison measures with, and where, for `print_settings`."""
     setup, about = comparison.setup, comparison.about()
     images = setup.reference.statistics.count or "unknown number of"
     return {
@@ -82,7 +82,7 @@ def describe_setup(comparison: Comparison, arithmetic: str = "") -> dict[str, An
 
 
 def print_notes(notes: Mapping[str, Sequence[str]]) -> None:
-    """What has to be known of the values, by the names of the rows; what is true of all rows is said once."""
+    """Prints what has to be known of the values, by the names of the rows; what is true of all rows is said once."""
     rows: dict[str, list[str]] = {}
     for name, own in notes.items():
         for note in own:
@@ -92,12 +92,12 @@ def print_notes(notes: Mapping[str, Sequence[str]]) -> None:
 
 
 def result_notes(outcomes: Sequence[Outcome]) -> dict[str, Sequence[str]]:
-    """The notes of rows that were measured, for `print_notes`."""
+    """Collects the notes of rows that were measured, for `print_notes`."""
     return {each.row.name: each.result.get("notes", ()) for each in outcomes if each.result}
 
 
 def describe_rows(rows: Sequence[Row], cost: str, there: Mapping[str, Any]) -> str:
-    """How many rows there are, what they cost, and how many are finished."""
+    """Says how many rows there are, what they cost, and how many are finished."""
     return f"{len(rows)}, {cost} in all" + f"; {len(there)} are there" * bool(there)
 
 
@@ -170,17 +170,17 @@ def watching(
 
 
 def describe_row(row: Row) -> str:
-    """A row, with its model and its cost where its images are drawn."""
+    """Names a row, with its model and its cost where its images are drawn."""
     return f"{row.name} on {row.about['model']}: NFE {row.cost}" if row.drawing else row.name
 
 
 def distance(result: Mapping[str, Any]) -> str:
-    """The Fréchet distance with its standard error."""
+    """Writes the Fréchet distance with its standard error."""
     return with_error(result["frechet_distance"], result["frechet_distance_error"])
 
 
 def metric_columns(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
-    """For each metric the value of each row with its spread, by its title, where rows have it."""
+    """Writes for each metric the value of each row with its spread, by its title, where rows have it."""
     from restart_sampling.evaluation.results_file import TITLES
 
     def value(key: str, result: Mapping[str, Any]) -> str:
@@ -196,7 +196,7 @@ def metric_columns(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
 
 
 def paired(outcomes: Sequence[Outcome]) -> list[str]:
-    """For each row its difference to the first, paired by seed, with its standard error."""
+    """Writes for each row its difference to the first, paired by seed, with its standard error."""
     from restart_sampling.evaluation.metrics import paired_difference
 
     base = outcomes[0].result
@@ -209,7 +209,7 @@ def paired(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def print_table(columns: Mapping[str, Sequence[str]], err: bool = False) -> None:
-    """A table on standard output, or on standard error.
+    """Prints a table on standard output, or on standard error.
 
     Words are never cut or divided: on a terminal that is too narrow for the longest of each column, it goes on beyond.
 
@@ -233,12 +233,12 @@ def print_table(columns: Mapping[str, Sequence[str]], err: bool = False) -> None
 
 
 def per_result(outcomes: Sequence[Outcome], cell: Callable[[Any], str], failed: str = "") -> list[str]:
-    """A cell of each row, made of its line, or what stands there where it failed."""
+    """Makes a cell of each row of its line, or puts what stands there where it failed."""
     return [failed if each.result is None else cell(each.result) for each in outcomes]
 
 
 def print_end(comparison: Comparison, outcomes: Sequence[Outcome], notes: Sequence[str] = ()) -> None:
-    """What is said after the table: notes, the rows that failed, where they are not overlooked, and the file."""
+    """Prints what is said after the table: notes, the rows that failed, where they are not overlooked, and the file."""
     print_notes(result_notes(outcomes))
     for note in notes:
         click.echo(note, err=True)

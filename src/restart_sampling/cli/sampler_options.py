@@ -85,7 +85,7 @@ class NamedNet:
     any_model: bool = False
 
     def drawing(self, plan: Plan) -> NetDrawing:
-        """What the user asks, with a plan.
+        """Makes a drawing of what the user asks, with a plan.
 
         Raises:
             InputError: it does not fit together.
@@ -116,7 +116,7 @@ class NamedNet:
 
 
 def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
-    """The plan that the user wrote, or the model's default, with settings over it.
+    """Reads the plan that the user wrote, or the model's default, with settings over it.
 
     Raises:
         InputError: not a plan, or none was given and the model has no default.
@@ -136,7 +136,7 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
 
 
 def preset_notes(plans: Iterable[Plan], model: str) -> list[str]:
-    """What has to be known of plans that are presets for other models than this one, a sentence for each of these."""
+    """Says what has to be known of plans that are presets for other models than this, a sentence for each of these."""
     from restart_sampling.sampling.presets import PRESETS, suits
 
     strange = {PRESETS[plan.preset].checkpoint for plan in plans if plan.preset}
@@ -232,7 +232,7 @@ sampler_options = as_one("asked", SamplerOptions, (set_option, *_NET_OPTIONS, an
 
 
 def open_net(name: str, device: torch.device | None = None, shown: bool = True) -> Net:
-    """A model as it is, or what the function in a user's file makes, after a word about that.
+    """Opens a model as it is, or what the function in a user's file makes, after a word about that.
 
     Raises:
         InputError: there is no such model, or the file fails.
@@ -251,12 +251,12 @@ def open_net(name: str, device: torch.device | None = None, shown: bool = True) 
 
 
 def is_net_file(name: str) -> bool:
-    """Whether a model is what a function in a Python file makes: `file.py:make`."""
+    """Tells whether a model is what a function in a Python file makes: `file.py:make`."""
     return re.fullmatch(r"(?!hf://).+\.py(:\w+)?", name) is not None
 
 
 def _class_number(text: str, classes: Sequence[str]) -> int:
-    """A class by number, or by name where the model has names.
+    """Finds a class by number, or by name where the model has names.
 
     Raises:
         InputError: there is no such name, several classes have it, or it is the number of another class.

@@ -163,7 +163,7 @@ def sweep(
 
 
 def _plans(sources: Sequence[str], paper: str | None, settings: Sequence[str]) -> list[NamedPlan]:
-    """All plans, with the settings over them. What can be wrong without the model comes first."""
+    """Reads all plans, with the settings over them. What can be wrong without the model comes first."""
     from restart_sampling.comparison.named_plans import check_different, read_rows
     from restart_sampling.comparison.published import paper_rows
 
@@ -191,7 +191,7 @@ def _log_row(log: Logbook, out: Path, outcome: Outcome) -> None:
 
 
 def _paper_notes(paper: str | None, model: str, images: int) -> list[str]:
-    """What keeps our values from being compared with the published ones; presets speak for themselves."""
+    """Says what keeps our values from being compared with the published ones; presets speak for themselves."""
     from restart_sampling.comparison.published import CHECKPOINTS, IMAGES
     from restart_sampling.sampling.presets import suits
 
@@ -208,7 +208,7 @@ def _paper_notes(paper: str | None, model: str, images: int) -> list[str]:
 
 
 def _print_table(plans: Sequence[NamedPlan], outcomes: Sequence[Outcome]) -> None:
-    """Every row, its values and its difference to the first row, paired by seed."""
+    """Prints every row, its values and its difference to the first row, paired by seed."""
     columns = {
         "row": [plan.name for plan in plans],
         "plan": [plan.plan.with_guidance for plan in plans],

@@ -94,7 +94,7 @@ class AestheticScore:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, texts: Sequence[str]) -> Tensor:
-        """float32 [B] of uint8 images [B, 3, side, side] that `preprocess` made; the texts do not matter."""
+        """Rates, float32 [B], uint8 images [B, 3, side, side] that `preprocess` made; the texts do not matter."""
         x = self.clip.image_features(images)
         with full_float32():
             x = F.linear(x, *self.layers[0])
@@ -114,7 +114,7 @@ class AestheticScore:
 
 
 def find_head(name: str) -> HeadFile:
-    """The published head of this name.
+    """Finds the published head of this name.
 
     Raises:
         InputError: there is none.
@@ -125,7 +125,7 @@ def find_head(name: str) -> HeadFile:
 
 
 def load_aesthetic(head: str, clip: Clip) -> AestheticScore:
-    """The score of a published head, which is downloaded at first use.
+    """Loads the score of a published head, which is downloaded at first use.
 
     Args:
         head: of `HEADS`.
@@ -148,7 +148,7 @@ def load_aesthetic(head: str, clip: Clip) -> AestheticScore:
 
 
 def read_head(path: Path) -> list[Layer]:
-    """The linear layers of a published head's file, in their order, float32 on the CPU. Nothing in the file is run."""
+    """Reads the linear layers of a published head, in their order, float32 on the CPU. Nothing in the file is run."""
     state = torch.load(path, map_location="cpu", weights_only=True)  # it holds CUDA tensors
     weights = sorted(
         (key for key in state if key.endswith("weight")),
@@ -158,7 +158,7 @@ def read_head(path: Path) -> list[Layer]:
 
 
 def fold(layers: Sequence[Layer]) -> Layer:
-    """The one linear map, float32, that linear layers without anything between them are; computed in float64."""
+    """Computes, in float64, the one linear map, float32, that linear layers without anything between them are."""
     weight, bias = (part.double() for part in layers[0])
     for next_weight, next_bias in layers[1:]:
         weight, bias = next_weight.double() @ weight, next_weight.double() @ bias + next_bias

@@ -71,7 +71,7 @@ def pairing_note(ours: Sequence[str], theirs: Sequence[str]) -> str | None:
 
 
 def _both_named(ours: Sequence[str], theirs: Sequence[str]) -> bool:
-    """Whether names say which classes are the same; 0, 1, ... are no more than numbers to those that have words."""
+    """Tells whether names say which classes are the same; 0, 1, ... are just numbers to those that have words."""
     if _are_numbers(ours) != _are_numbers(theirs):
         return bool(ours and theirs) and all(name.isdecimal() for name in (*ours, *theirs))
     return bool(ours and theirs)

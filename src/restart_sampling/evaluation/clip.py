@@ -55,7 +55,7 @@ class Clip:
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
-        """Features of length 1, float32 [B, d], of uint8 images [B, 3, side, side] that `preprocess` made."""
+        """Computes features of length 1, float32 [B, d], of uint8 images [B, 3, side, side] that `preprocess` made."""
         mean, std = (torch.tensor(value, device=self.device).view(3, 1, 1) for value in (_MEAN, _STD))
         with full_float32():
             pooled = self.network.vision_model((images.to(self.device) / 255 - mean) / std).pooler_output
@@ -63,7 +63,7 @@ class Clip:
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Features of length 1, float32 [B, d]. Of a text with more than 77 tokens the last ones are left out."""
+        """Computes features of length 1, float32 [B, d], of texts, of which the tokens beyond 77 are left out."""
         length = self.network.config.text_config.max_position_embeddings
         # All get the full length, so that the longest text of a batch does not change how the others are rounded.
         plain = [_plain(text) for text in texts]
@@ -86,7 +86,7 @@ class ClipScore:
     clip: Clip
 
     def __call__(self, images: Tensor, texts: Sequence[str]) -> Tensor:
-        """float32 [B], from -1 to 1, of uint8 images [B, 3, side, side] and as many texts."""
+        """Scores, float32 [B] from -1 to 1, uint8 images [B, 3, side, side] and as many texts."""
         return (self.clip.image_features(images) * self.clip.text_features(texts)).sum(dim=-1)
 
     @property
@@ -96,7 +96,7 @@ class ClipScore:
 
 
 def load_clip(name: str, device: torch.device | str = "cpu") -> Clip:
-    """A CLIP model of transformers.
+    """Loads a CLIP model of transformers.
 
     Args:
         name: `tiny-clip`, a name on the Hugging Face hub, or a folder with the model and its tokenizer.
@@ -135,7 +135,7 @@ def _read(name: str) -> tuple[Any, Any]:
 
 
 def preprocess(image: Image.Image, side: int) -> np.ndarray:
-    """A picture as CLIP wants it: bicubic to a short side of `side`, then the square in the middle; uint8 [3, S, S].
+    """Makes a picture as CLIP wants it: bicubic to a short side of `side`, the square in the middle; uint8 [3, S, S].
 
     Sizes and offsets are rounded as in torchvision's Resize and CenterCrop, which OpenAI's and LAION's code uses.
 
@@ -153,12 +153,12 @@ def preprocess(image: Image.Image, side: int) -> np.ndarray:
 
 
 def prepare_images(images: Tensor, side: int) -> Tensor:
-    """Pictures as CLIP wants them: `preprocess` of uint8 images [B, C, H, W], to uint8 [B, 3, S, S]."""
+    """Makes pictures as CLIP wants them: `preprocess` of uint8 images [B, C, H, W], to uint8 [B, 3, S, S]."""
     if images.shape[1:] == (3, side, side):
         return images
     return torch.from_numpy(np.stack([preprocess(as_picture(image), side) for image in images.cpu().numpy()]))
 
 
 def _plain(text: str) -> str:
-    """The text as OpenAI's tokenizer cleans it, but for ftfy's mending of Unicode that was decoded wrongly."""
+    """Cleans a text as OpenAI's tokenizer does, but for ftfy's mending of Unicode that was decoded wrongly."""
     return " ".join(html.unescape(html.unescape(text.translate(_STRAIGHT))).split())

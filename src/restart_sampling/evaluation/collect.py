@@ -39,7 +39,7 @@ class Features:
         return {}
 
     def part(self, step: int = 1, device: torch.device | None = None) -> "Features":
-        """Each `step`-th of the images, with features on a device: the same object each time, so they move once."""
+        """Takes each `step`-th of the images, with features on a device: one object each, so they move once."""
         if (step, device) not in self._parts:
             labels = None if self.labels is None else self.labels[::step]
             self._parts[step, device] = replace(self, values=self.values[::step].to(device), labels=labels)
@@ -104,7 +104,7 @@ class Collector:
                 self._labels.append(labels)
 
     def state(self) -> State:
-        """Everything so far; there must have been images."""
+        """Returns everything so far; there must have been images."""
         assert self.moments is not None
         lists = {
             "places": self._indices,
@@ -125,7 +125,7 @@ class Collector:
         )
 
     def reduced(self, all_reduce: Callable[[Tensor], None], gather: Gather) -> Moments:
-        """The sums of all processes, the same on each; a process may have had no images."""
+        """Adds up the sums of all processes, the same on each; a process may have had no images."""
         own = 0 if self.moments is None else self.moments.total.shape[1]
         width = max(int(each) for each in gather(torch.tensor(own)))
         moments = self.moments or Moments(width, self.groups, self.detector.device)
@@ -133,28 +133,28 @@ class Collector:
         return moments
 
     def features(self, gather: Gather, classes: tuple[str, ...] = ()) -> Features:
-        """Features of all processes, in the order of the set, with the names of their classes."""
+        """Gathers the features of all processes, in the order of the set, with the names of their classes."""
         labels = self._of_all(self._labels, gather)
         return Features(self._of_all(self._features, gather), labels if len(labels) else None, classes)
 
     def digest(self, gather: Gather) -> str:
-        """SHA-256 of the pixels of all images in their order: the same from a folder, a zip or the sampler itself."""
+        """Computes the SHA-256 of all pixels in the order of the set: the same from a folder, a zip or the sampler."""
         return hashlib.sha256(self._of_all(self._digests, gather).numpy().tobytes()).hexdigest()
 
     def size(self, gather: Gather) -> tuple[int, int] | None:
-        """Height and width of the images; None: all of them came with `restore`, of a version that did not keep it."""
+        """Finds height and width of the images; None: all came with `restore`, of a version that did not keep it."""
         known = torch.cat(gather(torch.cat([torch.empty(0, 2, dtype=torch.int64), *self._sizes])))
         return (int(known[0, 0]), int(known[0, 1])) if len(known) else None
 
     def _of_all(self, parts: list[Tensor], gather: Gather) -> Tensor:
-        """One row for each image, from all processes, in the order of the set."""
+        """Gathers one row for each image, from all processes, in the order of the set."""
         order = torch.cat(gather(torch.cat(self._indices or [torch.empty(0)]))).argsort()
         rows = [part for part in gather(torch.cat(parts or [torch.empty(0)])) if len(part)]
         return torch.cat(rows)[order] if rows else torch.empty(0)
 
 
 def merged(states: Sequence[State]) -> State:
-    """One of several processes' states, which share no image."""
+    """Makes one state of those of several processes, which share no image."""
     first, *others = states
     return {
         name: sum((state[name] for state in others), start=tensor.clone())
@@ -165,7 +165,7 @@ def merged(states: Sequence[State]) -> State:
 
 
 def _digests(images: Tensor) -> Tensor:
-    """SHA-256 of each image, uint8 [B, 32]."""
+    """Computes the SHA-256 of each image, uint8 [B, 32]."""
     rows = np.ascontiguousarray(images.cpu().numpy())
     digests = bytearray()
     begun = hashlib.sha256(bytes(str(rows.shape[1:]), "ascii"))

@@ -44,7 +44,7 @@ class Detector:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features float32 [B, d] of uint8 images [B, C, H, W] on any device; grey counts as RGB of equal channels.
+        """Computes features float32 [B, d] of uint8 images [B, C, H, W] on any device; grey is RGB of equal channels.
 
         Raises:
             InputError: the detector does not take such images, or gives no [B, d].
@@ -85,7 +85,7 @@ class Detector:
 
 
 def load_detector(name: str, device: torch.device | str = "cpu", *, trust: bool | str = False) -> Detector:
-    """A detector.
+    """Loads a detector.
 
     Args:
         name: `inception` (NVIDIA's file, the one that EDM's FIDs come from, downloaded once), `dinov2-hf` (DINOv2
@@ -183,13 +183,13 @@ def _check_trust(name: str, digest: str, trust: bool | str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong; TorchScript says it last, after its stack."""
+    """Says what went wrong; TorchScript does so last, after its stack."""
     first, _, last = str(error).strip().partition("\n")
     return shorten(last.rpartition("\n")[2] if "TorchScript" in first and last else one_line(error), 200)
 
 
 def _dinov2(name: str, device: torch.device) -> Detector:
-    """DINOv2's class token after the last normalisation, preprocessed as EDM2 does: bicubic with antialias to 224."""
+    """Loads DINOv2, for its class token after the last norm, preprocessed as in EDM2: bicubic with antialias to 224."""
     require_extra("transformers", "dinov2")
     from transformers import AutoModel
 

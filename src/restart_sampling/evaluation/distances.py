@@ -12,7 +12,7 @@ from restart_sampling.evaluation.statistics import Statistics, statistics_of
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """|mu_a - mu_b|² + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): the squared 2-Wasserstein distance of two Gaussians.
+    """Computes |mu_a - mu_b|² + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), the squared 2-Wasserstein distance of Gaussians.
 
     With S = F Fᵀ the trace of the root is the sum of the singular values of F_aᵀ F_b: no matrix root, nothing complex,
     and errors of 1e-16 of the largest singular value also where a covariance has not full rank.
@@ -34,7 +34,7 @@ _ALONE = 1024
 
 
 def frechet_distances(sets: Sequence[Statistics], reference: Statistics) -> list[float]:
-    """`frechet_distance` of each of the sets, as many at a time as torch has threads."""
+    """Computes `frechet_distance` of each of the sets, as many at a time as torch has threads."""
     threads = torch.get_num_threads()
     own = 1 if len(reference.mu) < _ALONE else max(1, threads // len(sets))
     _ = reference.factor  # once, before all of them want it
@@ -46,7 +46,7 @@ def frechet_distances(sets: Sequence[Statistics], reference: Statistics) -> list
 
 
 def frechet_distances_of_features(sets: Sequence[Tensor], reference: Tensor) -> list[float]:
-    """The same from features [N, d], of each set, and [M, d]; where there are few of them, without a d x d matrix."""
+    """Computes the same from features [N, d] of each set, and [M, d]; of few images without a d x d matrix."""
     if min(map(len, (*sets, reference))) > reference.shape[1]:
         return frechet_distances([statistics_of(each) for each in sets], statistics_of(reference))
     other = _centred(reference)
@@ -54,7 +54,7 @@ def frechet_distances_of_features(sets: Sequence[Tensor], reference: Tensor) -> 
 
 
 def _centred(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Their mean [d], their deviations from it over the root of N - 1, [N, d], and the sum of the squares of these."""
+    """Computes their mean [d], their deviations over sqrt(N - 1), [N, d], and the sum of the squares of these."""
     x = features.double()
     deviations = (x - x.mean(dim=0)) / (len(x) - 1) ** 0.5
     return x.mean(dim=0), deviations, deviations.square().sum()
@@ -72,7 +72,7 @@ KID_SUBSETS, KID_SUBSET = 100, 1000
 def kernel_distance(
     features: Tensor, reference: Tensor, subsets: int = KID_SUBSETS, size: int = KID_SUBSET
 ) -> tuple[float, float]:
-    """KID: the squared maximum mean discrepancy with the kernel (xᵀy / d + 1)³, unbiased.
+    """Computes KID: the squared maximum mean discrepancy with the kernel (xᵀy / d + 1)³, unbiased.
 
     Args:
         features: [N, d].
@@ -92,7 +92,7 @@ def kernel_distance(
 
 
 def kernel_distance_error(features: Tensor, reference: Tensor, subsets: int = KID_SUBSETS) -> float:
-    """Standard error of the KID of all images at once, from random halves of both sides: a delete-half jackknife.
+    """Estimates the standard error of the KID of all images by random halves of both sides: a delete-half jackknife.
 
     A half has twice the variance of the whole, so halves scatter about the whole as much as that does about the truth.
 
@@ -108,7 +108,7 @@ def kernel_distance_error(features: Tensor, reference: Tensor, subsets: int = KI
 
 
 def _of_subsets(features: Tensor, reference: Tensor, sizes: tuple[int, int], subsets: int) -> list[float]:
-    """KID of random subsets of these sizes, the same at every call."""
+    """Computes KID of random subsets of these sizes, the same at every call."""
     random = np.random.default_rng(0)
     values = []
     for _ in range(subsets):
@@ -121,7 +121,7 @@ def _of_subsets(features: Tensor, reference: Tensor, sizes: tuple[int, int], sub
 
 
 def _within(x: Tensor) -> Tensor:
-    """Mean of the kernel over pairs of different images."""
+    """Computes the mean of the kernel over pairs of different images."""
     pairs = _kernel(x, x)
     return (pairs.sum() - pairs.trace()) / (len(x) * (len(x) - 1))
 
@@ -131,7 +131,7 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def frechet_distance_infinity(features: Tensor, reference: Statistics) -> tuple[float, float]:
-    """FD-infinity: the distance falls like 1/N with the number of generated images, so a line gives its limit.
+    """Computes FD-infinity: the distance falls like 1/N with the generated images, so a line gives its limit.
 
     The line is through 15 random subsets, of sizes from min(5000, N / 10) to N.
 
@@ -154,7 +154,7 @@ def frechet_distance_infinity(features: Tensor, reference: Statistics) -> tuple[
 
 
 def jackknife(without: list[float]) -> float:
-    """Standard error of a value, from the same value without each of G equal groups: delete-a-group jackknife.
+    """Estimates a value's standard error by the value without each of G equal groups: delete-a-group jackknife.
 
     Unlike a bootstrap it draws no image twice, which would bias a Fréchet distance.
 

@@ -21,7 +21,7 @@ Batches = Iterator[tuple[Sequence[int], Tensor, Tensor | None]]
 
 
 def image_batches(images: ImageSet, ranks: Ranks, batch_size: int) -> Batches:
-    """This process's share of an image set."""
+    """Reads this process's share of an image set."""
     places = ranks.share(len(images), batch_size)
     own = images.take(places)
     labels = None if own.labels is None else torch.from_numpy(own.labels)
@@ -111,7 +111,7 @@ def make_reference(
     name: Callable[[int], str] = "image {}, counted from 0,".format,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Reference:
-    """Statistics of a set of images to compare others with; arguments as of `measure`.
+    """Makes the statistics of a set of images to compare others with; arguments as of `measure`.
 
     Args:
         keep_features: keep the features too, for the metrics that need them.

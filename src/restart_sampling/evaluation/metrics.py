@@ -65,7 +65,7 @@ def check_metrics(metrics: Sequence[str], reference: Reference) -> None:
 
 
 def check_count(images: int, blocks: int) -> int:
-    """The number of groups that images are cut into: the blocks, or those of the jackknife.
+    """Counts the groups that images are cut into: the blocks, or those of the jackknife.
 
     Raises:
         InputError: there are too few images.
@@ -86,7 +86,7 @@ def notes_on(
     reference: Reference,
     classes: Sequence[str] = (),
 ) -> list[str]:
-    """What has to be known of values beside their errors, a sentence each.
+    """Says what has to be known of values beside their errors, a sentence each.
 
     Args:
         images: how many there are.
@@ -180,7 +180,7 @@ def _said_late(say: Callable[[str], None], text: str) -> Iterator[None]:
 
 
 def _whole(moments: Moments, reference: Reference) -> dict[str, Any]:
-    """All images at once, and without each group in turn."""
+    """Measures all images at once, and without each group in turn."""
     groups = range(len(moments.count))
     parts = [groups, *([each for each in groups if each != group] for group in groups)]
     value, *without = frechet_distances([moments.statistics(part) for part in parts], reference.statistics)
@@ -192,7 +192,7 @@ def _whole(moments: Moments, reference: Reference) -> dict[str, Any]:
 
 
 def _blocks(moments: Moments, reference: Reference, blocks: int) -> dict[str, Any]:
-    """Each block by itself: the paper's protocol prints the minimum of three."""
+    """Measures each block by itself: the paper's protocol prints the minimum of three."""
     values = frechet_distances([moments.statistics([block]) for block in range(blocks)], reference.statistics)
     spread = torch.tensor(values, dtype=torch.float64)
     return {
@@ -243,7 +243,7 @@ def _per_class(features: Features, reference: Reference) -> dict[str, Any]:
 
 
 def _class_distance(features: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Distance of the images of one class, and its jackknife error."""
+    """Computes the distance of the images of one class, and its jackknife error."""
     count = min(GROUPS, len(features) // 2)
     group = torch.arange(len(features)) % count
     sets = [features, *(features[group != each] for each in range(count))]
@@ -252,7 +252,7 @@ def _class_distance(features: Tensor, reference: Tensor) -> tuple[float, float]:
 
 
 def _share_error(share: float, images: int) -> float:
-    """Standard error of a share of so many images."""
+    """Computes the standard error of a share of so many images."""
     return float((share * (1 - share) / images) ** 0.5)
 
 
@@ -286,7 +286,7 @@ NEED_FEATURES = frozenset(name for name, metric in METRICS.items() if metric.com
 
 
 def paired_difference(run: dict[str, Any], base: dict[str, Any]) -> tuple[float, float]:
-    """Fréchet distance of a run less that of another on the same seeds, and the standard error of the difference.
+    """Computes a run's Fréchet distance less that of another on the same seeds, and the difference's standard error.
 
     What the seeds have in common cancels: groups or blocks of the same seeds are compared with one another.
 

@@ -15,7 +15,7 @@ _ENTRIES = 2**24  # of a matrix of distances at a time, 128 MB
 
 
 def precision_recall(features: Tensor, reference: Tensor, reference_radii: Tensor | None = None) -> tuple[float, float]:
-    """Improved precision and recall, of 3 neighbours.
+    """Computes improved precision and recall, of 3 neighbours.
 
     Args:
         features: of the generated images, [N, d], N at least 4.
@@ -32,12 +32,12 @@ def precision_recall(features: Tensor, reference: Tensor, reference_radii: Tenso
 
 
 def recall(features: Tensor, reference: Tensor) -> float:
-    """The recall of `precision_recall` alone, which needs no distances within the reference."""
+    """Computes the recall of `precision_recall` alone, which needs no distances within the reference."""
     return _covered(reference, features, radii(features))
 
 
 def radii(centres: Tensor) -> Tensor:
-    """The distance of each of the centres [M, d] to its third nearest neighbour, float64 [M] on the CPU."""
+    """Computes the distance of each of the centres [M, d] to its third nearest neighbour, float64 [M] on the CPU."""
     found = []
     for rows, below, near in _nearest(centres, centres, torch.zeros(len(centres)), min(_CANDIDATES, len(centres))):
         # The nearest of all is the point itself.
@@ -61,7 +61,7 @@ def _covered(points: Tensor, centres: Tensor, radius: Tensor) -> float:
 
 
 def _nearest(points: Tensor, centres: Tensor, radius: Tensor, count: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """For some points at a time: the `count` centres of the least |x - c|² - r², by matrix products.
+    """Finds, for some points at a time, the `count` centres of the least |x - c|² - r², by matrix products.
 
     Yields:
         Which points; lower bounds of these values, ascending, [n, count] on the CPU; which centres, [n, count]. The
@@ -81,6 +81,6 @@ def _nearest(points: Tensor, centres: Tensor, radius: Tensor, count: int) -> Ite
 
 
 def _distances(points: Tensor, centres: Tensor) -> Tensor:
-    """Exact distances: without products, which cancel, and on the CPU, so that no device changes their last digits."""
+    """Computes exact distances: without products, which cancel, and on the CPU, so that no device changes a digit."""
     mode = "donot_use_mm_for_euclid_dist"
     return torch.cdist(points.cpu().double(), centres.cpu().double(), compute_mode=mode)

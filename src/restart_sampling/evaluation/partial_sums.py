@@ -94,7 +94,7 @@ class PartialSums:
 
 
 def _disjoint(states: Mapping[Path, State]) -> dict[Path, State]:
-    """Those that share no image, the largest first: one that holds the others makes them needless."""
+    """Chooses those that share no image, the largest first: one that holds the others makes them needless."""
     done: set[int] = set()
     chosen = {}
     for file, state in sorted(states.items(), key=lambda item: (-len(item[1]["places"]), item[0])):

@@ -25,7 +25,7 @@ def measure_scores(
     batch_size: int,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """The mean scores of images, in one pass.
+    """Computes the mean scores of images, in one pass.
 
     Args:
         images: all of them, with their prompts.

@@ -78,7 +78,7 @@ class Moments:
             all_reduce(getattr(self, name))
 
     def state(self) -> dict[str, Tensor]:
-        """The sums on the CPU, by name."""
+        """Returns the sums on the CPU, by name."""
         return {name: getattr(self, name).cpu() for name in SUMS}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -87,7 +87,7 @@ class Moments:
             getattr(self, name).copy_(state[name])
 
     def statistics(self, groups: Sequence[int] | None = None) -> Statistics:
-        """Mean and covariance of the images in these groups; default: of all.
+        """Computes mean and covariance of the images in these groups; default: of all.
 
         Raises:
             InputError: fewer than two images.
@@ -102,7 +102,7 @@ class Moments:
 
 
 def statistics_of(features: Tensor) -> Statistics:
-    """Mean and covariance of features [N, d]."""
+    """Computes mean and covariance of features [N, d]."""
     moments = Moments(features.shape[1], 1, features.device)
     moments.add(features, [0] * len(features))
     return moments.statistics()

@@ -56,11 +56,11 @@ class Batch:
         return paths
 
     def __getitem__(self, part: slice) -> "Batch":
-        """Some of them."""
+        """Takes some of them."""
         return Batch(self.seeds[part], None if self.labels is None else self.labels[part], self.images[part])
 
     def __add__(self, other: "Batch") -> "Batch":
-        """These and those of another batch of the same model."""
+        """Joins these and those of another batch of the same model."""
         labels = None
         if self.labels is not None and other.labels is not None:
             labels = torch.cat([self.labels, other.labels])

@@ -55,11 +55,11 @@ class Drawing(Protocol):
         ...
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
-        """Class of each of these seeds, int64 [N], on the CPU; None: there are no classes."""
+        """Returns the class of each of these seeds, int64 [N], on the CPU; None: there are no classes."""
         ...
 
     def draw(self, seeds: Sequence[int], advance: Advance = ...) -> Iterator[Batch]:
-        """Images of these seeds in batches, in their order; nothing is computed before it is asked for.
+        """Draws images of these seeds in batches, in their order; nothing is computed before it is asked for.
 
         Args:
             seeds: one for each image.

@@ -140,7 +140,7 @@ class NetDrawing:
         }
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
-        """Class of each of these seeds, int64 [N], on the CPU, as `draw` will have it; None: there are no classes."""
+        """Returns the class of each of these seeds, as of `draw`, int64 [N] on the CPU; None: there are no classes."""
         parts = []
         for chosen in cut(seeds, self.batch):
             noise = self._noise_of(chosen)
@@ -151,7 +151,7 @@ class NetDrawing:
         return torch.cat(known) if known else None
 
     def draw(self, seeds: Sequence[int], advance: Advance = lambda images: None) -> Iterator[Batch]:
-        """Images of these seeds in batches, in their order.
+        """Draws images of these seeds in batches, in their order.
 
         Nothing is computed before it is asked for; on an NVIDIA device the next batch is under way when one is given.
 
@@ -251,7 +251,7 @@ class NetDrawing:
         return torch.tensor(given).to(labels.device)
 
     def _start_reading(self, x: Tensor, labels: Tensor | None, seeds: Sequence[int]) -> "_Started":
-        """[-1, 1] to uint8 as EDM rounds it; a state that is not finite would become a black image without a word."""
+        """Turns [-1, 1] to uint8 as EDM rounds it; a state that is not finite would be a black image without a word."""
         finite = _start_copy(torch.isfinite(x).flatten(1).all(dim=1))
         images = _start_copy((x * 127.5 + 128).clip(0, 255).to(torch.uint8))
         classes = None if labels is None else _start_copy(labels)
@@ -308,7 +308,7 @@ def _shape(net: Net, shape: Sequence[int] | None) -> tuple[int, ...]:
 
 
 def _dtype(net: Net) -> str:
-    """In which the network computes, as far as the net says it."""
+    """Names the dtype in which the network computes, as far as the net says it."""
     weights = next(net.parameters(), None) if hasattr(net, "parameters") else None
     return "its own dtype" if weights is None else str(weights.dtype).removeprefix("torch.")
 

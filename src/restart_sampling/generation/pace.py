@@ -67,13 +67,13 @@ class Pace:
         return max(1, self.at_once // size)
 
     def halve(self) -> None:
-        """Half as many images from now on; says so."""
+        """Takes half as many images from now on, and says so."""
         _log.warning(f"{self.at_once} images do not fit in the device's memory at a time; going on with half as many")
         self.at_once //= 2
 
 
 def own_pace(batch: int | None, exact: bool = False) -> Pace:
-    """The pace of a user who asks for a batch, or leaves it to us; exact images have the bits of one batch size."""
+    """Makes the pace of a user who asks for a batch or leaves it to us; exact images have those of one batch size."""
     return Pace(BLOCK if batch is None else batch, automatic=batch is None and not exact)
 
 

@@ -61,7 +61,7 @@ def settle(
 
 
 def speed_of(drawing: Drawing) -> dict[str, Any]:
-    """JSON for the record, of what changes no more of the images than their rounding.
+    """Makes JSON for the record, of what changes no more of the images than their rounding.
 
     How many were drawn at a time, where that was not a batch, and whether the network was compiled without being asked.
     """
@@ -87,7 +87,7 @@ def images_to_pay_off(compile_seconds: float, image_seconds: float) -> int:
 
 
 def _seconds(drawing: NetDrawing, images: Sequence[int]) -> float:
-    """Seconds of a call for an image, in a batch of so many, after a call to warm up."""
+    """Measures the seconds of a call for an image, in a batch of so many, after a call to warm up."""
     drawing.call(len(images))
     torch.cuda.synchronize(drawing.net.device)
     start = time.perf_counter()

@@ -106,7 +106,7 @@ def _missing(store: BlockStore) -> list[int]:
 def manifest(
     drawing: Drawing, run: Mapping[str, Any], model: str, images: int, device: torch.device, versions: Mapping[str, str]
 ) -> dict[str, Any]:
-    """JSON that tells of written images what they are.
+    """Makes JSON that tells of written images what they are.
 
     Args:
         drawing: draws them.

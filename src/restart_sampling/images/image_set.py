@@ -128,7 +128,7 @@ def read_images(source: str | Path | Source, *, count: int | None = None, worker
 
 
 def _folder_names(names: Sequence[str], labels: np.ndarray) -> tuple[str, ...]:
-    """The folders, where each is one of the classes 0, 1, ...; folders with numbers are those of EDM's datasets."""
+    """Names the folders, where each is one of the classes 0, 1, ...; numbers are the folders of EDM's datasets."""
     start = len(root(names))
     pairs = sorted({(label, folder_of(name, start)) for label, name in zip(labels.tolist(), names, strict=True)})
     one_each = [label for label, _ in pairs] == list(range(len(pairs)))

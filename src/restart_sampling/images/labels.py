@@ -218,7 +218,7 @@ def _class_of(read: Callable[[str], bytes | None], file: str, where: str) -> int
 
 
 def _label_in(text: bytes | None, where: str) -> object:
-    """The label in a JSON file beside an image; None where there is none, as in a file of captions."""
+    """Reads the label in a JSON file beside an image; None where there is none, as in a file of captions."""
     try:
         content = None if text is None else parse_json(text)
     except ValueError as error:
@@ -315,7 +315,7 @@ def _objects(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def folder_of(name: str, start: int) -> str:
-    """The folder of an image, within the first characters that are the root; "" where it is in none."""
+    """Names the folder of an image, within the first characters that are the root; "" where it is in none."""
     return name[start:].partition("/")[0] if "/" in name[start:] else ""
 
 

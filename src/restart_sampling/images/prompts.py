@@ -121,7 +121,7 @@ def read_numbered_prompts(path: Path) -> dict[int, str]:
 
 
 def _numbers(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    """The numbers of the images that a table gives; none where it gives none.
+    """Reads the numbers of the images that a table gives; none where it gives none.
 
     Raises:
         InputError: a first column without a name numbers some of them, or two the same.
@@ -166,7 +166,7 @@ def _csv_rows(path: Path, text: str) -> list[list[str]]:
 
 
 def _whole_lines(text: str) -> list[list[str]]:
-    """The rows of a file of one column: no comma divides, and quotes count where they hold a whole line."""
+    """Reads the rows of a file of one column: no comma divides, and quotes count where they hold a whole line."""
     lines = (line.groups() for line in _LINE.finditer(text))
     return [[quoted.replace('""', '"') if plain is None else plain] for quoted, plain in lines if plain != ""]
 

@@ -63,7 +63,7 @@ class Checkpoint:
     known_source: bool = False
 
     def build(self, D: int | None = None, device: str | torch.device = "cpu") -> Denoiser:
-        """The model: float32, in eval mode, without gradients. The state of torch's random generator is left as it was.
+        """Builds the model: float32, in eval mode, without gradients. Torch's random generator is left as it was.
 
         Args:
             D: dimension of the augmented data, for a PFGM++ model whose file does not say it.
@@ -114,7 +114,7 @@ class Checkpoint:
         return unusable(self.path, reason)
 
     def _construct(self, D: int | None) -> Denoiser:
-        """The model without the numbers of its weights, which nothing draws, as those of the file follow."""
+        """Makes the model without the numbers of its weights, which nothing draws, as those of the file follow."""
         allowance = _Allowance(4 * sum(tensor.numel() for tensor in self.state.values()) + 10_000)
         try:
             with torchs_own_defaults(), torch.device("meta"), allowance:

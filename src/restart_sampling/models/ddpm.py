@@ -23,11 +23,11 @@ class _TablePrecond(ExactBuffers, Denoiser):
     u: Tensor
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """The nearest entries of the table `u`: shape and dtype as sigma."""
+        """Returns the nearest entries of the table `u`: shape and dtype as sigma."""
         return self.u[self._nearest(sigma)].to(sigma.dtype)
 
     def _nearest(self, sigma: Tensor) -> Tensor:
-        """The places in the table, as EDM finds them: near the middle of two levels cdist may take either."""
+        """Finds the places in the table, as EDM does: near the middle of two levels cdist may take either."""
         distances = torch.cdist(sigma.to(self.u.dtype).reshape(-1, 1), self.u.unsqueeze(-1))
         return distances.argmin(dim=1).reshape(sigma.shape)
 
@@ -75,7 +75,7 @@ class iDDPMPrecond(_TablePrecond):  # noqa: N801
         self.register_buffer("u", torch.tensor(u, dtype=torch.float32, device="cpu"))
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """c_skip = 1, c_out = -sigma, c_in = 1/sqrt(sigma²+1), c_noise = M - 1 - argmin_j |u_j - sigma|."""
+        """Returns c_skip = 1, c_out = -sigma, c_in = 1/sqrt(sigma²+1), c_noise = M - 1 - argmin_j |u_j - sigma|."""
         return Coefficients(
             c_skip=torch.ones_like(sigma),
             c_out=-sigma,
@@ -142,10 +142,10 @@ class DDPMPrecond(_TablePrecond):
         self.register_buffer("u", torch.tensor(u, dtype=torch.float32, device="cpu"), persistent=False)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """c_in = 1/sqrt(sigma²+1), c_noise = the nearest timestep times its scale; with what the network predicts:
+        """Returns c_in = 1/sqrt(sigma²+1), c_noise = the nearest timestep times its scale, c_skip and c_out.
 
-        the noise: c_skip = 1, c_out = -sigma; the data: c_skip = 0, c_out = 1; v [Salimans and Ho 2022, section 4]:
-        c_skip = 1/(sigma²+1), c_out = -sigma/sqrt(sigma²+1).
+        The last two go with what the network predicts. The noise: 1 and -sigma; the data: 0 and 1; v [Salimans and Ho
+        2022, section 4]: 1/(sigma²+1) and -sigma/sqrt(sigma²+1).
         """
         one, scale = torch.ones_like(sigma), (sigma**2 + 1).rsqrt()
         c_skip, c_out = {

@@ -107,15 +107,15 @@ class Denoiser(nn.Module):
         )
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """The preconditioning at noise levels sigma [B]."""
+        """Computes the preconditioning at noise levels sigma [B]."""
         raise NotImplementedError
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """The noise levels nearest to sigma that the model knows: shape and dtype as sigma."""
+        """Returns the noise levels nearest to sigma that the model knows: shape and dtype as sigma."""
         return sigma
 
     def round_level(self, level: float) -> float:
-        """The noise level nearest to this one that the model knows."""
+        """Returns the noise level nearest to this one that the model knows."""
         return self.round_sigma(torch.tensor([level], dtype=torch.float64, device=self.device)).item()
 
     def evaluations(self, level: float) -> int:
@@ -134,7 +134,7 @@ class Denoiser(nn.Module):
         class_labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
     ) -> Tensor:
-        """Estimate the clean images [EDM, equation 7].
+        """Estimates the clean images [EDM, equation 7].
 
         Args:
             x: noisy images [B, C, H, W], float32 or float64.
@@ -161,7 +161,7 @@ class Denoiser(nn.Module):
         return c_skip * x + c_out * out[:, : self.channels].to(x.dtype)
 
     def one_hot(self, class_labels: Tensor | None) -> Tensor | None:
-        """Class labels as one-hot [B, label_dim]; None stays None.
+        """Returns class labels as one-hot [B, label_dim]; None stays None.
 
         Raises:
             InputError: the class labels do not fit the model.
@@ -212,7 +212,7 @@ class EDMPrecond(Denoiser):
         self.sigma_data = sigma_data
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """With v = sigma² + sigma_data²: c_skip = sigma_data²/v, c_out = sigma sigma_data/sqrt(v), c_in = 1/sqrt(v).
+        """Returns c_skip = sigma_data²/v, c_out = sigma sigma_data/sqrt(v), c_in = 1/sqrt(v), v = sigma² + sigma_data².
 
         The noise label is c_noise = ln(sigma)/4.
         """
@@ -264,16 +264,16 @@ class VPPrecond(Denoiser):
         super().__init__(sigma_min=low, sigma_max=high, model_type=model_type, **options)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """sigma(t) = sqrt(exp(beta_d t²/2 + beta_min t) - 1), times t in [0, 1]; exact near 0 as well."""
+        """Returns sigma(t) = sqrt(exp(beta_d t²/2 + beta_min t) - 1), times t in [0, 1]; exact near 0 as well."""
         return torch.expm1(t * (self.beta_d / 2 * t + self.beta_min)).sqrt()
 
     def sigma_inv(self, sigma: Tensor) -> Tensor:
-        """The time t >= 0 at which the noise level is sigma; the root is written without its cancellation near 0."""
+        """Returns the time t >= 0 at which the level is sigma; the root is written without its cancellation near 0."""
         exponent = torch.log1p(sigma**2)
         return 2 * exponent / ((self.beta_min**2 + 2 * self.beta_d * exponent).sqrt() + self.beta_min)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """c_skip = 1, c_out = -sigma, c_in = 1/sqrt(sigma²+1), c_noise = (M-1) t(sigma)."""
+        """Returns c_skip = 1, c_out = -sigma, c_in = 1/sqrt(sigma²+1), c_noise = (M-1) t(sigma)."""
         return Coefficients(
             c_skip=torch.ones_like(sigma),
             c_out=-sigma,
@@ -298,6 +298,6 @@ class VEPrecond(Denoiser):
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, model_type=model_type, **options)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
-        """c_skip = 1, c_out = sigma, c_in = 1, c_noise = ln(sigma/2)."""
+        """Returns c_skip = 1, c_out = sigma, c_in = 1, c_noise = ln(sigma/2)."""
         one = torch.ones_like(sigma)
         return Coefficients(c_skip=one, c_out=sigma, c_in=one, c_noise=(sigma / 2).log())

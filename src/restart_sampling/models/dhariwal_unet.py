@@ -129,7 +129,7 @@ class DhariwalUNet(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Uniform of variance 1 / (3 fan-in), which is torch's default, but zero for what ends a residual branch."""
+        """Draws uniform, of variance 1 / (3 fan-in), as torch does by itself; what ends a residual branch is zero."""
         for name, module in self.named_modules():
             if name.endswith(("conv1", "proj", "out_conv", "map_augment")):
                 for parameter in module.parameters():
@@ -144,7 +144,7 @@ class DhariwalUNet(nn.Module):
         class_labels: Tensor,
         augment_labels: Tensor | None = None,
     ) -> Tensor:
-        """Run the network in the dtype of its parameters.
+        """Runs the network in the dtype of its parameters.
 
         Args:
             x: scaled noisy images [B, in_channels, H, W].

@@ -23,17 +23,17 @@ def _normalize(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 
 def _silu(x: Tensor) -> Tensor:
-    """SiLU that keeps the magnitude of normal numbers [equation 81]."""
+    """Computes the SiLU that keeps the magnitude of normal numbers [equation 81]."""
     return F.silu(x) / 0.596
 
 
 def _blend(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """(1 - t) a + t b, divided so that the magnitude stays [equation 88]."""
+    """Computes (1 - t) a + t b, divided so that the magnitude stays [equation 88]."""
     return a.lerp(b, t) / math.hypot(1 - t, t)
 
 
 def _concatenate(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Channels of a and b, which contribute as 1 - t and t whatever their numbers are [equation 103]."""
+    """Joins channels of a and b, which contribute as 1 - t and t whatever their numbers are [equation 103]."""
     n_a, n_b = a.shape[1], b.shape[1]
     scale = math.sqrt(n_a + n_b) / math.hypot(1 - t, t)
     return torch.cat([a * (scale * (1 - t) / math.sqrt(n_a)), b * (scale * t / math.sqrt(n_b))], dim=1)
@@ -51,7 +51,7 @@ class _Fourier(ExactBuffers):
         self.register_buffer("phases", 2 * math.pi * torch.rand(channels))
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Embed labels [B] of any dtype as float32 [B, channels]."""
+        """Embeds labels [B] of any dtype as float32 [B, channels]."""
         angles = labels.to(torch.float32).outer(self.freqs) + self.phases
         return angles.cos() * math.sqrt(2)
 
@@ -64,7 +64,7 @@ class _Layer(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, *([size, size] if size else [])))
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        """Transform x [B, in_channels] or [B, in_channels, H, W], times the gain."""
+        """Transforms x [B, in_channels] or [B, in_channels, H, W], times the gain."""
         weight = _normalize(self.weight.to(torch.float32), tuple(range(1, self.weight.ndim)))
         weight = (weight * (gain / math.sqrt(weight[0].numel()))).to(x.dtype)
         return F.linear(x, weight) if weight.ndim == 2 else F.conv2d(x, weight, padding=weight.shape[-1] // 2)
@@ -106,7 +106,7 @@ class _Block(nn.Module):
         self.attn_proj = _Layer(out_channels, out_channels, 1) if self.heads else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Transform x [B, in_channels, H, W] under the embedding emb [B, emb_channels]."""
+        """Transforms x [B, in_channels, H, W] under the embedding emb [B, emb_channels]."""
         if self.resample is not None:
             x = self.resample(x)
         if self.encodes:
@@ -231,7 +231,7 @@ class EDM2UNet(nn.Module):
     def forward(
         self, x: Tensor, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """Run the network in the dtype of its parameters.
+        """Runs the network in the dtype of its parameters.
 
         Args:
             x: scaled noisy images [B, in_channels, H, W].

@@ -100,7 +100,7 @@ def _keep_kernels() -> Path:
 
 @torch.no_grad()
 def _one_call(model: Denoiser) -> None:
-    """Of one image."""
+    """Evaluates one image."""
     x = torch.zeros(1, model.channels, model.resolution, model.resolution, device=model.device)
     model(x, x.new_ones(1))
 
@@ -222,7 +222,7 @@ class CompileTime:
 
 
 def _folder() -> Path:
-    """Where torch keeps what it compiles: where the user says, or in the package's folder for caches."""
+    """Finds where torch keeps what it compiles: where the user says, or in the package's folder for caches."""
     return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or cache_folder() / "compiled")
 
 

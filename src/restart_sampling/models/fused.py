@@ -41,12 +41,12 @@ def _norm(norm: GroupNorm, x: Tensor) -> Tensor:
 
 
 def _plainly(x: Tensor) -> bool:
-    """Whether the kernels do not serve: they have no gradients, and the network may have been moved to the CPU."""
+    """Tells whether the kernels do not serve: they have no gradients, and the network may be on the CPU by now."""
     return x.requires_grad or not x.is_cuda
 
 
 def _pair(x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-    """What `joined` joins, for `_block`."""
+    """Keeps apart what `joined` joins, for `_block`."""
     return x, skip
 
 
@@ -76,7 +76,7 @@ def _block(block: UNetBlock, inputs: Tensor | tuple[Tensor, Tensor], emb: Tensor
 
 
 def _attended(block: UNetBlock, x: Tensor) -> Tensor:
-    """Self-attention without the last bias, and without a copy: its weights are sorted, which are small."""
+    """Computes the self-attention without its last bias, and without a copy: it sorts the weights, which are small."""
     batch, channels, height, width = x.shape
     pixels = kernels.normalize(x, block.norm2).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
     weight, bias = (
@@ -90,7 +90,7 @@ def _attended(block: UNetBlock, x: Tensor) -> Tensor:
 
 
 def _convolved(conv: nn.Conv2d, x: Tensor, *more: Tensor) -> Tensor:
-    """A convolution without its bias, which the next kernel adds; one of 1 x 1 also of channels in two tensors."""
+    """Computes a convolution without its bias, which the next kernel adds; of 1 x 1 also of channels in two tensors."""
     if more:
         rows, more_rows = (each.permute(0, 2, 3, 1).flatten(0, 2) for each in (x, *more))
         weight, own = conv.weight.flatten(1), x.shape[1]

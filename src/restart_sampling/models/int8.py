@@ -41,7 +41,7 @@ def quantized(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def dequantized(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that `quantized` has rounded: those of 8 bits in float32, others as they are.
+    """Restores the tensors that `quantized` has rounded: those of 8 bits in float32, others as they are.
 
     Raises:
         UnreadableError: a tensor of 8 bits has no scale for each of its channels, or a scale has no tensor.

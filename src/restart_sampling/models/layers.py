@@ -42,7 +42,7 @@ class PositionalEmbedding(nn.Module):
         self.endpoint = endpoint
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Embed labels [B] of any dtype as float32 [B, channels]: the cosines, then the sines."""
+        """Embeds labels [B] of any dtype as float32 [B, channels]: the cosines, then the sines."""
         count = self.channels // 2
         steps = torch.arange(count, dtype=torch.float32, device=labels.device)
         frequencies = (1 / 10_000) ** (steps / (count - self.endpoint))
@@ -64,7 +64,7 @@ class FourierEmbedding(ExactBuffers):
         self.register_buffer("freqs", scale * torch.randn(channels // 2))
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Embed labels [B] of any dtype as float32 [B, channels]: the cosines, then the sines."""
+        """Embeds labels [B] of any dtype as float32 [B, channels]: the cosines, then the sines."""
         return _cos_sin(labels, 2 * math.pi * self.freqs)
 
 
@@ -74,7 +74,7 @@ def _cos_sin(labels: Tensor, frequencies: Tensor) -> Tensor:
 
 
 def drop_labels(class_labels: Tensor, probability: float) -> Tensor:
-    """Zero each row of one-hot labels [B, label_dim], so that it means no class, with this probability."""
+    """Zeroes each row of one-hot labels [B, label_dim], so that it means no class, with this probability."""
     keep = torch.rand(class_labels.shape[0], 1, device=class_labels.device) >= probability
     return class_labels * keep
 
@@ -86,7 +86,7 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise x [B, C, H, W]; written out, the result is float32."""
+        """Normalises x [B, C, H, W]; written out, the result is float32."""
         if not (self.training and torch.compiler.is_compiling()):
             return super().forward(x)
         x = x.float()
@@ -101,23 +101,23 @@ class GroupNorm(nn.GroupNorm):
 
 
 def group_norm(channels: int, eps: float) -> GroupNorm:
-    """Group normalisation with 32 groups, or fewer so that each has at least 4 channels."""
+    """Makes a group normalisation with 32 groups, or fewer so that each has at least 4 channels."""
     return GroupNorm(min(32, channels // 4), channels, eps=eps)
 
 
 def joined(x: Tensor, skip: Tensor) -> Tensor:
-    """The input of a block on the way up: both [B, C, H, W], by channels."""
+    """Makes the input of a block on the way up: both [B, C, H, W], by channels."""
     return torch.cat([x, skip], dim=1)
 
 
 def low_pass(taps: Sequence[float]) -> Tensor:
-    """The 2-D filter [1, 1, n, n] of sum 1 whose rows and columns are both proportional to `taps` [n]."""
+    """Makes the 2-D filter [1, 1, n, n] of sum 1 whose rows and columns are both proportional to `taps` [n]."""
     line = torch.tensor(taps, dtype=torch.float32, device="cpu")
     return (line.outer(line) / line.sum() ** 2)[None, None]
 
 
 def _resample(x: Tensor, kernel: Tensor, direction: Direction, box: bool) -> Tensor:
-    """Double or halve height and width of x [B, C, H, W], each channel filtered by itself with kernel [1, 1, n, n]."""
+    """Doubles or halves height and width of x [B, C, H, W], each channel filtered by itself by kernel [1, 1, n, n]."""
     if box:  # the same numbers, far sooner than by a convolution of each channel
         return _doubled(x) if direction == "up" else F.avg_pool2d(x, 2)
     channels, padding = x.shape[1], (kernel.shape[-1] - 1) // 2
@@ -129,7 +129,7 @@ def _resample(x: Tensor, kernel: Tensor, direction: Direction, box: bool) -> Ten
 
 
 def _doubled(x: Tensor) -> Tensor:
-    """Make each pixel of x [B, C, H, W] two by two."""
+    """Makes each pixel of x [B, C, H, W] two by two."""
     if not torch.compiler.is_compiling():
         return F.interpolate(x, scale_factor=2, mode="nearest")
     # The same numbers, but the gradient is a sum, which fuses; that of `interpolate` is compiled to atomic additions.
@@ -149,7 +149,7 @@ class Resample(nn.Module):
         self.register_buffer("resample_filter", low_pass(taps), persistent=saved)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resample x [B, C, H, W]."""
+        """Resamples x [B, C, H, W]."""
         return _resample(x, self.resample_filter, self.direction, self.box)
 
 
@@ -167,11 +167,11 @@ class ResampleConv2d(nn.Conv2d):
         self.register_buffer("resample_filter", low_pass(taps))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resample and convolve x [B, in_channels, H, W]."""
+        """Resamples and convolves x [B, in_channels, H, W]."""
         return super().forward(self.resampled(x))
 
     def resampled(self, x: Tensor) -> Tensor:
-        """Resample alone."""
+        """Resamples alone."""
         return _resample(x, self.resample_filter, self.direction, self.box)
 
 
@@ -185,7 +185,7 @@ class ConvDownsample2d(nn.Conv2d):
         self.register_buffer("resample_filter", low_pass(taps))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve x [B, in_channels, H, W] and halve it."""
+        """Convolves x [B, in_channels, H, W] and halves it."""
         x = super().forward(x)
         return F.conv2d(x, self.resample_filter.expand(x.shape[1], -1, -1, -1), stride=2, groups=x.shape[1])
 
@@ -250,7 +250,7 @@ class UNetBlock(nn.Module):
             self.proj = nn.Conv2d(out_channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Transform x [B, in_channels, H, W] under the embedding emb [B, emb_channels]."""
+        """Transforms x [B, in_channels, H, W] under the embedding emb [B, emb_channels]."""
         h = self.conv0(F.silu(self.norm0(x)))
         shift = self.affine(emb)[:, :, None, None]
         if self.adaptive_scale:

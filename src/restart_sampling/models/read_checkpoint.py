@@ -46,7 +46,7 @@ _MAX_HEADER = 100_000_000  # bytes, as the library of safetensors has it
 
 
 def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: str | torch.device = "cpu") -> Denoiser:
-    """A model: float32, in eval mode, without gradients.
+    """Loads a model: float32, in eval mode, without gradients.
 
     Args:
         source: a bundled or published name ("cifar10-small", "edm-cifar10-32x32-uncond-vp"), an https:// URL, or the
@@ -63,7 +63,7 @@ def load_model(source: str | os.PathLike[str], *, D: int | None = None, device: 
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a model file, or a folder. The first bytes of a file say what it is, whatever its name. Nothing is run.
+    """Reads a model file, or a folder. The first bytes of a file say what it is, whatever its name. Nothing is run.
 
     Raises:
         InputError: the file is missing, damaged, or of another kind.
@@ -193,7 +193,7 @@ def _of_foreign(path: Path, found: Found, identity: str | None = None) -> Checkp
 
 
 def _split_kwargs(stated: object) -> tuple[dict[str, Any], dict[str, object]]:
-    """Checked init_kwargs of EDM's classes, and those that PFGM++ has added."""
+    """Checks the init_kwargs of EDM's classes, and splits off those that PFGM++ has added."""
     if not isinstance(stated, dict):
         raise UnreadableError(f"its init_kwargs are a {type(stated).__name__}, and have to be a dictionary")
     augmented = {key: stated[key] for key in ("D", "pfgmpp") if key in stated}
@@ -202,7 +202,7 @@ def _split_kwargs(stated: object) -> tuple[dict[str, Any], dict[str, object]]:
 
 
 def _plain(value: object, places: Iterator[int], depth: int = 0) -> Any:
-    """A copy of a value that JSON can hold; bounded, as a list of a pickle can hold another, or itself, many times."""
+    """Copies a value that JSON can hold; bounded, as a list of a pickle can hold another, or itself, many times."""
     if depth > _MAX_DEPTH or next(places, None) is None:
         raise UnreadableError(f"its init_kwargs are nested too deep, or hold more than {_MAX_ITEMS} values")
     match value:
@@ -223,7 +223,7 @@ def _plain(value: object, places: Iterator[int], depth: int = 0) -> Any:
 
 
 def _dimension(stated: Mapping[Any, object]) -> int | None:
-    """D of PFGM++; None is Gaussian noise, which PFGM++ writes as D = inf or pfgmpp = False."""
+    """Reads D of PFGM++; None is Gaussian noise, which PFGM++ writes as D = inf or pfgmpp = False."""
     D = stated.get("D")
     if D in (None, math.inf) or not stated.get("pfgmpp", True):
         return None

@@ -18,7 +18,7 @@ _MAX_PLAN = 10_000  # bytes
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
-    """The local file of a model, or its folder, as diffusers has; what is not here yet is downloaded.
+    """Finds the local file of a model, or its folder, as diffusers has; what is not here yet is downloaded.
 
     Args:
         source: a name in `BUNDLED`, `PUBLISHED` or `BY_HAND`, hf://owner/name (see `fetch_model`), an https:// URL
@@ -58,7 +58,7 @@ def resolve(source: str | os.PathLike[str]) -> Path:
 
 
 def default_plan(path: Path) -> str | None:
-    """The plan of a model that comes with the package, by its file, or the one in its repository; None of others.
+    """Finds the plan of a model of the package, by its file, or the one in its repository; None of others.
 
     Raises:
         InputError: the repository's `plan.txt` holds no plan.
@@ -81,7 +81,7 @@ def default_plan(path: Path) -> str | None:
 
 
 def default_plan_of(source: str) -> str | None:
-    """The same by the name of a model; only one of the hub is downloaded for it.
+    """Finds the same by the name of a model; only one of the hub is downloaded for it.
 
     Raises:
         InputError: as `resolve` and `default_plan`.

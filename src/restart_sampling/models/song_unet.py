@@ -151,7 +151,7 @@ class SongUNet(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Xavier-uniform; what ends a residual branch starts near zero, and so do the logits of the attention."""
+        """Draws Xavier-uniform; what ends a residual branch starts near zero, and so do the logits of the attention."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 ends_branch = name.endswith(("conv1", "proj", "aux_conv"))
@@ -167,7 +167,7 @@ class SongUNet(nn.Module):
         class_labels: Tensor,
         augment_labels: Tensor | None = None,
     ) -> Tensor:
-        """Run the network in the dtype of its parameters.
+        """Runs the network in the dtype of its parameters.
 
         Args:
             x: scaled noisy images [B, in_channels, H, W].

@@ -93,7 +93,7 @@ class _FileNet:
 
 
 def _run(path: Path) -> ModuleType:
-    """The file as a module, with what lies beside it."""
+    """Runs the file as a module, with what lies beside it."""
     spec = spec_from_file_location(f"net_file_{path.stem}", path.absolute())
     assert spec is not None
     assert spec.loader is not None

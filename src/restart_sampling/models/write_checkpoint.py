@@ -19,7 +19,7 @@ from restart_sampling.models.int8 import quantized
 def write_safetensors(
     checkpoint: Checkpoint, path: str | os.PathLike[str], *, int8: bool = False, overwrite: bool = False
 ) -> None:
-    """Write a checkpoint in our format; `read_checkpoint` gives back the same values and dtypes.
+    """Writes a checkpoint in our format; `read_checkpoint` gives back the same values and dtypes.
 
     Args:
         checkpoint: what to write.
@@ -60,7 +60,7 @@ def write_safetensors(
 
 
 def _in_order(file: bytes) -> bytes:
-    """A safetensors file with a sorted header: the library writes the metadata in a random order."""
+    """Sorts the header of a safetensors file: the library writes the metadata in a random order."""
     start = 8 + int.from_bytes(file[:8], "little")
     header = json.dumps(json.loads(file[8:start]), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
     header = header.ljust(-(-len(header) // 8) * 8)  # the tensors begin at a multiple of 8 bytes
@@ -68,7 +68,7 @@ def _in_order(file: bytes) -> bytes:
 
 
 def jsonable(value: Any) -> Any:
-    """A value with its infinities as the texts "Infinity" and "-Infinity", which JSON has no numbers for."""
+    """Makes texts, "Infinity" and "-Infinity", of the infinities in a value, which JSON has no numbers for."""
     match value:
         case dict():
             return {key: jsonable(item) for key, item in value.items()}

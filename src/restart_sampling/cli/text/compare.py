@@ -207,7 +207,7 @@ def _scales(text: str) -> list[float]:
 
 
 def _print_table(outcomes: Sequence[Outcome], scores: Sequence[str]) -> None:
-    """Every row with its values, and the paper's beside them."""
+    """Prints every row with its values, and the paper's beside them."""
     from restart_sampling.evaluation.results_file import SCORES
 
     abouts = [each.row.about for each in outcomes]

@@ -129,7 +129,7 @@ class PipelineOptions:
         return self.model_name == TINY
 
     def scale(self, guidance: float | None, sampler: Sampler | None = None) -> float:
-        """The guidance scale: what the user wrote, what goes with the sampler, or what suits the pipeline."""
+        """Finds the guidance scale: what the user wrote, what goes with the sampler, or what suits the pipeline."""
         if guidance is not None:
             return guidance
         if sampler is not None and sampler.guidance is not None:
@@ -137,7 +137,7 @@ class PipelineOptions:
         return usual_guidance(self.model_name)
 
     def captions(self, path: Path | None) -> Path:
-        """Where the prompts are: the file of the user, or that of the pipeline.
+        """Finds the prompts: in the file of the user, or that of the pipeline.
 
         Raises:
             InputError: neither is there.
@@ -176,7 +176,7 @@ drawing_options = as_one("asked", PipelineOptions, (*_OPTIONS, _any_model_option
 def pick_samplers(
     texts: Sequence[str], model: TextToImage, default: Sequence[str], guidances: Sequence[float]
 ) -> list[Sampler]:
-    """The samplers that the user wrote; else the default, or that of flow models.
+    """Reads the samplers that the user wrote; else takes the default, or that of flow models.
 
     Raises:
         InputError: a text is not a sampler, two are the same, or one does not fit the model at one of the guidances.
@@ -194,7 +194,7 @@ def pick_samplers(
 
 
 def measure_with(asked: PipelineOptions, reference: str | None, detector: str | None) -> tuple[str, str]:
-    """Reference and detector: what the user wrote, or what comes with the pipeline.
+    """Finds reference and detector: what the user wrote, or what comes with the pipeline.
 
     Raises:
         InputError: neither is there.
@@ -212,7 +212,7 @@ def measure_with(asked: PipelineOptions, reference: str | None, detector: str | 
 
 
 def read_captions(path: Path, count: int | None) -> list[str]:
-    """The first so many prompts of a CSV, or all.
+    """Reads the first so many prompts of a CSV, or all.
 
     Raises:
         InputError: they cannot be read, or there are fewer.
@@ -245,7 +245,7 @@ def describe_model(model: TextToImage) -> str:
 
 
 def describe_notes(drawings: Sequence[TextDrawing]) -> dict[str, str]:
-    """What the user should know of the guidance and the samplers of these drawings, before a run."""
+    """Says what the user should know of the guidance and the samplers of these drawings, before a run."""
     (interval, guide), notes = (drawings[0].request.interval, drawings[0].model.guide), {}
     if interval is not None:
         notes["guidance interval"] = f"{interval[0]:g} < level <= {interval[1]:g}"

@@ -28,7 +28,7 @@ class ScoreModels:
     head_clip: str | None
 
     def metrics(self, text: str, more: Sequence[str] = ()) -> tuple[str, ...]:
-        """The metrics in the text: the scores, and more that the command allows.
+        """Reads the metrics in the text: the scores, and more that the command allows.
 
         Raises:
             InputError: there is no such metric, or a model was given for one that is left out.
@@ -50,7 +50,7 @@ class ScoreModels:
     def load(
         self, metrics: Sequence[str], device: torch.device, tiny: bool = False
     ) -> dict[str, ClipScore | AestheticScore]:
-        """The scores among the metrics, by name.
+        """Loads the scores among the metrics, by name.
 
         Args:
             metrics: some of which are scores.
@@ -102,7 +102,7 @@ score_options = as_one(
 
 
 def describe_score(about: dict[str, Any]) -> str:
-    """What a score is made with, for the user."""
+    """Says what a score is made with, for the user."""
     scale = f", scale {about['scale']} (mean cosine)" if "scale" in about else ""
     head = f"{about['head']} on " if "head" in about else ""
     return f"{head}{about['model']}{scale}"

@@ -106,7 +106,7 @@ def read(state: State, averages: Sequence[Tensor] | None, path: Path) -> Found |
 
 @cache
 def _published(folders: tuple[str, ...]) -> tuple[dict[str, Size], dict[str, list[str]]]:
-    """The shapes of a network's tensors by their names in the file, and those names by ours; [] for a filter.
+    """Finds the shapes of a network's tensors by their names in the file, and those names by ours; [] for a filter.
 
     It is a network of `PUBLISHED`.
     """
