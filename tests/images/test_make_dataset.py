@@ -41,7 +41,7 @@ def test_the_layout_is_edms(tmp_path):
         labels = json.loads(archive.read("dataset.json"))
         assert labels.pop("classes") == ["a", "b"]
         assert labels == {"labels": [[name, int(place >= 10)] for place, name in enumerate(names)]}
-    assert dataset.image_name(12_345_678) == "12345/img12345678.png"
+    assert dataset.file_name(12_345_678) == "12345/img12345678.png"
     assert np.array_equal(*(np.concatenate(list(read_images(path))) for path in (source, tmp_path / "out.zip")))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.zip"]
 

@@ -12,10 +12,10 @@ from image_files import encoded, picture, png, write_folder, write_tar, write_zi
 from PIL import Image
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.images.class_notes import class_notes
 from restart_sampling.images.dataset import make_dataset, plan_dataset
 from restart_sampling.images.decode import decode
 from restart_sampling.images.image_set import read_images
-from restart_sampling.images.labels import class_notes
 from restart_sampling.images.png import decode_alike, decode_plain
 from restart_sampling.images.sources import open_source
 from restart_sampling.images.transforms import Transform

@@ -18,9 +18,9 @@ from restart_sampling.cli.options import (
     pick_device,
     print_json,
     print_settings,
+    print_table,
 )
 from restart_sampling.cli.progress import ProgressBar
-from restart_sampling.cli.row_options import print_table
 from restart_sampling.models.default_plans import DEFAULT_PLANS
 
 # All of 40 evaluations (Heun's method: 39). SDE and Restart are the finalists of a search by `tune` for

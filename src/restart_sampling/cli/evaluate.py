@@ -22,6 +22,7 @@ from restart_sampling.cli.options import (
     json_option,
     print_json,
     print_settings,
+    print_table,
     process_options,
 )
 from restart_sampling.cli.row_options import (
@@ -32,7 +33,6 @@ from restart_sampling.cli.row_options import (
     metric_columns,
     paired,
     print_notes,
-    print_table,
     result_notes,
     setup_options,
     watching,

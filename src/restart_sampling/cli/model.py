@@ -8,7 +8,7 @@ import click
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.cli import Group
-from restart_sampling.cli.options import device_option, pick_device, print_json, set_option
+from restart_sampling.cli.options import device_option, pick_device, print_json, print_table, set_option
 from restart_sampling.cli.sampler_options import pick_plan
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ def model() -> None:
 def list_models(as_json: bool) -> None:
     """List the models that have names, and say where each is."""
     from restart_sampling.base.download import cache_folder
-    from restart_sampling.cli.row_options import print_table
     from restart_sampling.models.by_name import BUNDLED, BY_HAND, PUBLISHED
     from restart_sampling.models.default_plans import DEFAULT_PLANS
 

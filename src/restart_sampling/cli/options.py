@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import wraps
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -211,7 +213,7 @@ def print_settings(rows: dict[str, Any]) -> None:
 
 def describe_source(source: Source, with_classes: bool = False) -> dict[str, Any]:
     """Makes rows for `print_settings` of a source of images: its classes, what else is there, and what looks wrong."""
-    from restart_sampling.images.labels import class_notes
+    from restart_sampling.images.class_notes import class_notes
 
     rows = {"left out": source.left_out} if source.left_out else {}
     if with_classes and source.classes:
@@ -226,3 +228,27 @@ def describe_source(source: Source, with_classes: bool = False) -> dict[str, Any
 def print_json(result: dict[str, Any]) -> None:
     """Prints one JSON line on standard output."""
     click.echo(json.dumps(result))
+
+
+def print_table(columns: Mapping[str, Sequence[str]], err: bool = False) -> None:
+    """Prints a table on standard output, or on standard error.
+
+    Words are never cut or divided: on a terminal that is too narrow for the longest of each column, it goes on beyond.
+
+    Args:
+        columns: titles, and the cells below them.
+        err: whether it is for standard error.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    longest = [max(map(len, chain(*(cell.split() for cell in (title, *cells))))) for title, cells in columns.items()]
+    table = Table(box=None, pad_edge=False)
+    for title, width in zip(columns, longest, strict=True):
+        table.add_column(title, min_width=width)
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*map(escape, cells))
+    least = sum(longest) + 2 * len(longest)
+    on_terminal = (sys.stderr if err else sys.stdout).isatty()
+    Console(stderr=err, width=max(Console().width, least) if on_terminal else 240).print(table, crop=False)

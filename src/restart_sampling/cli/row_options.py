@@ -1,14 +1,12 @@
-"""Options, progress and tables shared by the commands that measure rows."""
+"""Options, progress and columns shared by the commands that measure rows."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,30 +204,6 @@ def paired(outcomes: Sequence[Outcome]) -> list[str]:
         else ""
         for each in outcomes
     ]
-
-
-def print_table(columns: Mapping[str, Sequence[str]], err: bool = False) -> None:
-    """Prints a table on standard output, or on standard error.
-
-    Words are never cut or divided: on a terminal that is too narrow for the longest of each column, it goes on beyond.
-
-    Args:
-        columns: titles, and the cells below them.
-        err: whether it is for standard error.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    longest = [max(map(len, chain(*(cell.split() for cell in (title, *cells))))) for title, cells in columns.items()]
-    table = Table(box=None, pad_edge=False)
-    for title, width in zip(columns, longest, strict=True):
-        table.add_column(title, min_width=width)
-    for cells in zip(*columns.values(), strict=True):
-        table.add_row(*map(escape, cells))
-    least = sum(longest) + 2 * len(longest)
-    on_terminal = (sys.stderr if err else sys.stdout).isatty()
-    Console(stderr=err, width=max(Console().width, least) if on_terminal else 240).print(table, crop=False)
 
 
 def per_result(outcomes: Sequence[Outcome], cell: Callable[[Any], str], failed: str = "") -> list[str]:

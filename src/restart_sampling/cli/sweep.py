@@ -23,6 +23,7 @@ from restart_sampling.cli.options import (
     log_option,
     print_json,
     print_settings,
+    print_table,
     process_options,
 )
 from restart_sampling.cli.row_options import (
@@ -35,7 +36,6 @@ from restart_sampling.cli.row_options import (
     per_result,
     print_end,
     print_notes,
-    print_table,
     setup_options,
     watching,
 )

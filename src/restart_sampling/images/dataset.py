@@ -59,7 +59,7 @@ class Conversion:
     shape: tuple[int, int, int]
 
 
-def image_name(place: int) -> str:
+def file_name(place: int) -> str:
     """Makes EDM's name of the image at this place of the source, a thousand a folder."""
     return f"{place // 1000:05d}/img{place:08d}.png"
 
@@ -117,11 +117,11 @@ def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], No
             for results in chunks:
                 for place, png in results:
                     if png is not None:
-                        add(image_name(place), [png])
+                        add(file_name(place), [png])
                         count += 1
                         if labels is not None:
                             classes.add(int(labels[place]))
-                            pairs.write(f'["{image_name(place)}", {labels[place]}], '.encode())
+                            pairs.write(f'["{file_name(place)}", {labels[place]}], '.encode())
                 advance(len(results))
         if not count:
             raise InputError(f"{plan.source.path}: all {plan.count} images are smaller than the --resolution")

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from restart_sampling.base.errors import InputError, require_extra, shorten
+from restart_sampling.images.class_notes import SPLITS
 from restart_sampling.images.dataset_cards import as_names, stated_names
 from restart_sampling.images.decode import check_file
-from restart_sampling.images.labels import SPLITS, number_classes
+from restart_sampling.images.labels import number_classes
 
 SUFFIX = ".parquet"
 _IMAGES = ("image", "img")

@@ -21,6 +21,7 @@ from restart_sampling.cli.options import (
     json_option,
     print_json,
     print_settings,
+    print_table,
     process_options,
     read_list,
     trust_option,
@@ -33,7 +34,6 @@ from restart_sampling.cli.row_options import (
     per_result,
     print_end,
     print_notes,
-    print_table,
     watching,
 )
 from restart_sampling.cli.text.pipeline_options import (

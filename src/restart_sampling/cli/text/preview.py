@@ -19,9 +19,9 @@ from restart_sampling.cli.options import (
     pick_device,
     print_json,
     print_settings,
+    print_table,
 )
 from restart_sampling.cli.progress import ProgressBar
-from restart_sampling.cli.row_options import print_table
 from restart_sampling.cli.text.pipeline_options import (
     SAMPLER_HELP,
     PipelineOptions,
