@@ -48,8 +48,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import restart_sampling as rs
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.models.by_name import BUNDLED
+from restart_sampling.models.compiled import keep_compiled
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.models.fast import keep_compiled
 from restart_sampling.models.layers import UNetBlock
 from throughput import build, ceiling, milliseconds, one_call, print_kernels
 

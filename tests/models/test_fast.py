@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.models.fast import CompiledNetwork, CompileTime, uncompiled
+from restart_sampling.models.compiled import CompiledNetwork, CompileTime, uncompiled
 from restart_sampling.models.graphed import GraphedNetwork
 from restart_sampling.models.song_unet import SongUNet
 

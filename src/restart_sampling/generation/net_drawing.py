@@ -19,8 +19,8 @@ from restart_sampling.generation.batch import Batch
 from restart_sampling.generation.drawing import Advance
 from restart_sampling.generation.pace import BLOCK, Pace, fitting, in_batches, own_pace
 from restart_sampling.generation.seeds import cut
+from restart_sampling.models.compiled import CompiledNetwork, uncompiled
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.models.fast import CompiledNetwork, uncompiled
 from restart_sampling.models.guidance import guided_by_class
 from restart_sampling.sampling.edm_noise import EDMNoise
 from restart_sampling.sampling.follow import follow

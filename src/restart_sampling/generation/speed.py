@@ -11,8 +11,8 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.generation.drawing import Drawing
 from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.generation.pace import fitting
+from restart_sampling.models.compiled import CompiledNetwork, CompileTime, compile_network
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.models.fast import CompiledNetwork, CompileTime, compile_network
 from restart_sampling.models.graphed import GraphedNetwork
 
 _SAVED = 0.45  # of the time of a large batch, by compiling: 0.43 to 0.52 were measured, of three networks

@@ -1,6 +1,7 @@
 """A network as EDM's persistence stores it: where it is in a file, and its records of modules."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from restart_sampling.base.errors import shorten
@@ -16,47 +17,59 @@ _WITH_NETWORK = (
 )
 
 
+@dataclass(frozen=True, eq=False)
 class NetworkRecord:
-    """A network's modules, itself first; tensors and numbers by their keys, in the order of torch's state dicts.
+    """What is stored of a network.
 
-    The numbers are the attributes that are such, but for those which training and PFGM++ have added. Raises
-    UnreadableError where something is no module or no tensor, or a module stands in two places.
+    Attributes:
+        modules: all, itself first.
+        tensors: by their keys, in the order of torch's state dicts.
+        scalars: by their keys, the attributes that are numbers, but for those which training and PFGM++ have added.
     """
 
-    def __init__(self, network: Blank) -> None:
-        self.modules: list[Blank] = []
-        self.tensors: dict[str, StoredTensor] = {}
-        self.scalars: dict[str, float] = {}
-        waiting: list[tuple[str, object]] = [("", network)]
-        seen: set[int] = set()
-        entries = 0
-        while waiting:
-            prefix, module = waiting.pop()
-            if not isinstance(module, Blank) or id(module) in seen:
-                raise UnreadableError(f"its module {shorten(prefix)!r} is no module, or occurs twice")
-            seen.add(id(module))
-            self.modules.append(module)
-            attributes = module.state if isinstance(module.state, dict) else {}
-            parameters, buffers, children = (
-                _table(attributes, prefix, kind) for kind in ("_parameters", "_buffers", "_modules")
-            )
-            left_out = attributes.get("_non_persistent_buffers_set")
-            left_out = left_out if isinstance(left_out, list) else []
-            entries += sum(map(len, (attributes, parameters, buffers, children, left_out)))
-            if entries > _MAX_ENTRIES:
-                raise UnreadableError(f"its modules have more than {_MAX_ENTRIES:,} attributes, which no network's do")
-            for name in left_out:
-                if isinstance(name, str):
-                    buffers.pop(name, None)
-            for name, tensor in [*parameters.items(), *buffers.items()]:
-                if isinstance(tensor, StoredTensor):
-                    self.tensors[prefix + name] = tensor
-                elif tensor is not None:
-                    raise UnreadableError(f"its tensor {shorten(prefix + name)} is a {type(tensor).__name__}")
-            for name, value in attributes.items():
-                if _is_scalar(name, value) and len(prefix) + len(name) <= _MAX_KEY:
-                    self.scalars[prefix + name] = float(value)
-            waiting += [(f"{prefix}{name}.", child) for name, child in reversed(children.items()) if child is not None]
+    modules: list[Blank]
+    tensors: dict[str, StoredTensor]
+    scalars: dict[str, float]
+
+
+def read_network(network: Blank) -> NetworkRecord:
+    """Reads the modules of a network.
+
+    Raises:
+        UnreadableError: something is no module or no tensor, a module stands in two places, or there are too many.
+    """
+    record = NetworkRecord([], {}, {})
+    waiting: list[tuple[str, object]] = [("", network)]
+    seen: set[int] = set()
+    entries = 0
+    while waiting:
+        prefix, module = waiting.pop()
+        if not isinstance(module, Blank) or id(module) in seen:
+            raise UnreadableError(f"its module {shorten(prefix)!r} is no module, or occurs twice")
+        seen.add(id(module))
+        record.modules.append(module)
+        attributes = module.state if isinstance(module.state, dict) else {}
+        parameters, buffers, children = (
+            _table(attributes, prefix, kind) for kind in ("_parameters", "_buffers", "_modules")
+        )
+        left_out = attributes.get("_non_persistent_buffers_set")
+        left_out = left_out if isinstance(left_out, list) else []
+        entries += sum(map(len, (attributes, parameters, buffers, children, left_out)))
+        if entries > _MAX_ENTRIES:
+            raise UnreadableError(f"its modules have more than {_MAX_ENTRIES:,} attributes, which no network's do")
+        for name in left_out:
+            if isinstance(name, str):
+                buffers.pop(name, None)
+        for name, tensor in [*parameters.items(), *buffers.items()]:
+            if isinstance(tensor, StoredTensor):
+                record.tensors[prefix + name] = tensor
+            elif tensor is not None:
+                raise UnreadableError(f"its tensor {shorten(prefix + name)} is a {type(tensor).__name__}")
+        for name, value in attributes.items():
+            if _is_scalar(name, value) and len(prefix) + len(name) <= _MAX_KEY:
+                record.scalars[prefix + name] = float(value)
+        waiting += [(f"{prefix}{name}.", child) for name, child in reversed(children.items()) if child is not None]
+    return record
 
 
 def _is_scalar(name: object, value: object) -> bool:

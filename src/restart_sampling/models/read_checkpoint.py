@@ -16,7 +16,7 @@ from restart_sampling.base.machine import usable_device
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.checkpoint import FORMAT, Checkpoint, unusable
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.models.edm_network import NetworkRecord, bare_state, network_in
+from restart_sampling.models.edm_network import bare_state, network_in, read_network
 from restart_sampling.models.edm_pickle import PICKLE_MAGIC, ZIP_MAGIC, Record, unpickled
 from restart_sampling.models.foreign import adm, diffusers_folder, edm2, score_sde
 from restart_sampling.models.foreign.find import find, find_pickled
@@ -149,7 +149,7 @@ def _read_pickled(path: Path, kind: str) -> Checkpoint:
             "the arguments of its class were not saved (_init_kwargs is None, or some were given by position), so the "
             "model cannot be rebuilt; use a file that EDM's own training wrote"
         )
-    record = NetworkRecord(network)
+    record = read_network(network)
     tensors = average or record.tensors
     if sum(tensor.numbers.nbytes for tensor in tensors.values()) > path.stat().st_size:
         raise UnreadableError("its tensors share memory, which no network's do")
