@@ -50,6 +50,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="End with one
 detector_option = click.option(
     "--detector", "detector_name", default="inception", show_default=True, help=DETECTOR_HELP
 )
+log_option = click.option(
+    "--log",
+    "log_kind",
+    type=click.Choice(LOGBOOKS),
+    help="Also write what is measured on the way to event files in RUN/tensorboard, or to a run of Weights & Biases.",
+)
 
 
 def _hash_or_any(_context: click.Context, _option: click.Parameter, text: str | None) -> bool | str:
@@ -62,12 +68,6 @@ def _hash_or_any(_context: click.Context, _option: click.Parameter, text: str | 
     return text
 
 
-log_option = click.option(
-    "--log",
-    "log_kind",
-    type=click.Choice(LOGBOOKS),
-    help="Also write what is measured on the way to event files in RUN/tensorboard, or to a run of Weights & Biases.",
-)
 trust_option = click.option(
     "--trust-detector",
     "trust",

@@ -77,20 +77,7 @@ class Checkpoint:
         """
         if self.class_name not in DENOISERS:
             raise self._error(f"its class is {shorten(self.class_name)}, and can be {', '.join(DENOISERS)}")
-        D = None if D is None else augmented_dimensions(D)
-        if None not in (D, self.D) and D != self.D:
-            raise self._error(f"it was trained with D={self.D}, but D={D} was given; leave D out")
-        if D is not None and self.D is None and "training" in self.metadata:  # by `train`, which keeps D
-            raise self._error(f"it was trained without a D, but D={D} was given; leave D out")
-        if self.D is not None and DENOISERS[self.class_name] is not EDMPrecond:
-            raise self._error(
-                f"it is a PFGM++ model (D={self.D}) with {self.class_name}, and such are read with EDMPrecond only"
-            )
-        D = self.D if D is None else D
-        if D is not None and DENOISERS[self.class_name] is not EDMPrecond:
-            raise self._error(f"D={D} was given, but a {self.class_name} model has none; leave D out")
-
-        model = self._construct(D).eval()
+        model = self._construct(self._dimensions(D)).eval()
         expected = model.state_dict()
         self._check_state(expected)
         state = {key: tensor.to(device, expected[key].dtype, copy=True) for key, tensor in self.state.items()}
@@ -112,6 +99,23 @@ class Checkpoint:
 
     def _error(self, reason: str) -> InputError:
         return unusable(self.path, reason)
+
+    def _dimensions(self, given: int | None) -> int | None:
+        """Returns D of the file, or the one that is given for a file that does not say it."""
+        if given is not None:
+            given = augmented_dimensions(given)
+            if self.D not in (None, given):
+                raise self._error(f"it was trained with D={self.D}, but D={given} was given; leave D out")
+            if self.D is None and "training" in self.metadata:  # by `train`, which keeps D
+                raise self._error(f"it was trained without a D, but D={given} was given; leave D out")
+        if DENOISERS[self.class_name] is not EDMPrecond:
+            if self.D is not None:
+                raise self._error(
+                    f"it is a PFGM++ model (D={self.D}) with {self.class_name}, and such are read with EDMPrecond only"
+                )
+            if given is not None:
+                raise self._error(f"D={given} was given, but a {self.class_name} model has none; leave D out")
+        return self.D if given is None else given
 
     def _construct(self, D: int | None) -> Denoiser:
         """Makes the model without the numbers of its weights, which nothing draws, as those of the file follow."""

@@ -73,7 +73,6 @@ def score(
     scaled (bicubic) and cropped to what CLIP takes; prompts are cut at its 77 tokens. All is float32 without TF32; the
     original's is float16 in part.
     """
-
     from restart_sampling.base.files import check_writable, sha256
     from restart_sampling.base.machine import versions
     from restart_sampling.evaluation.results_file import append_result
