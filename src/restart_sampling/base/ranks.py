@@ -81,7 +81,7 @@ class Ranks:
         self.gather(None)
 
     def agree(self, *abouts: Mapping[str, object]) -> None:
-        """Makes sure that all processes have the same, as a model: a file on another machine may be another.
+        """Makes sure that all processes work on the same: a model's file may differ on another machine.
 
         Args:
             *abouts: what they should have, such as each row of a comparison.
@@ -109,12 +109,12 @@ class Ranks:
             self.meeting.alive()
 
     def at_work(self) -> AbstractContextManager[None]:
-        """Goes around work that takes long and has no steps after which `alive` could be called."""
+        """Says so all the time, through a long body without steps after which `alive` could be called."""
         return self.meeting.at_work() if self.meeting else nullcontext()
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
-        """Goes around work of each process for itself: on forgiving ranks it fails on all where it fails on one.
+        """Runs a body that each process does for itself: on forgiving ranks it fails on all where it fails on one.
 
         Each of those waits at the end for the others, so that all can go on with something else. On others the process
         that fails ends, and torchrun ends the rest.
@@ -158,7 +158,7 @@ class Ranks:
 
 @contextmanager
 def _together(meeting: Meeting) -> Iterator[None]:
-    """Goes around a collective operation, so that nobody waits in it for a process that is late."""
+    """Runs a collective operation when all are there, so that nobody waits in it for one that is late."""
     try:
         meeting.wait()
         yield

@@ -73,7 +73,7 @@ def _check_once(given: list[click.Option]) -> None:
 
 
 class Group(click.Group):
-    """Whose commands are of that class."""
+    """A group whose commands are of that class."""
 
     command_class = Command
 

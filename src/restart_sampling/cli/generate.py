@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +83,7 @@ def generate(
             check_identity(run)
             check_channels(drawing)
             store = BlockStore(out, cut(seeds, drawing.batch), run)
-            if dry_run:
-                with leaving_no_folder(out):
-                    store.check(drawing.batch)
-            elif ranks.first:
-                held.enter_context(store.claimed(drawing.batch))
+            held.enter_context(claimed(store, drawing.batch, ranks, dry_run))
         missing = len(seeds) - ranks.gather(store.recorded() if ranks.first else 0)[0]
         speed = model.settle(drawing, ranks, calls=missing * drawing.nfe, dry_run=dry_run)
         if ranks.first:
@@ -121,6 +117,18 @@ def check_images_place(out: Path) -> None:
     """
     if out.name.lower().endswith(_NOT_FOLDERS) and not out.is_dir():
         raise InputError(f"--out {out}: images go to a folder or a .zip file; give a name without {out.suffix}")
+
+
+def claimed(store: BlockStore, batch: int, ranks: Ranks, dry_run: bool) -> AbstractContextManager[None]:
+    """Keeps other runs from the place of the images, on the first process; a dry run only makes the same checks.
+
+    Raises:
+        InputError: as `BlockStore.claimed`.
+    """
+    if dry_run:
+        with leaving_no_folder(store.out):
+            store.check(batch)
+    return nullcontext() if dry_run or not ranks.first else store.claimed(batch)
 
 
 def describe_nfe(drawing: Drawing, guidance: float) -> str:

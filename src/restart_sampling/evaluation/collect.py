@@ -39,7 +39,7 @@ class Features:
         return {}
 
     def part(self, step: int = 1, device: torch.device | None = None) -> "Features":
-        """Takes each `step`-th of the images, with features on a device: one object each, so they move once."""
+        """Takes each `step`-th of the images, with features on a device, and keeps them there for later calls."""
         if (step, device) not in self._parts:
             labels = None if self.labels is None else self.labels[::step]
             self._parts[step, device] = replace(self, values=self.values[::step].to(device), labels=labels)

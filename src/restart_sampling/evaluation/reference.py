@@ -57,7 +57,7 @@ class Reference:
         return {}
 
     def part(self, step: int = 1, device: torch.device | None = None) -> "Reference":
-        """Takes each `step`-th of its images, with features on a device: one object each, which keeps its radii."""
+        """Takes each `step`-th of its images, features on a device; later calls get the same object and its radii."""
         if (step == 1 and device is None) or self.features is None:
             return self
         if (step, device) not in self._parts:

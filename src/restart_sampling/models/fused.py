@@ -15,13 +15,13 @@ from restart_sampling.models.song_unet import SongUNet
 
 
 def fuse(network: nn.Module) -> bool:
-    """Has the blocks and norms of a network run so, in place: the same numbers but for their rounding.
+    """Has the blocks and norms of a network run in few passes, in place: the same numbers but for their rounding.
 
     Args:
         network: in float16 or bfloat16, on an NVIDIA device, for inference.
 
     Returns:
-        Whether it has such.
+        Whether it has any.
     """
     ways: list[tuple[type[nn.Module], Callable[..., Tensor]]] = [(UNetBlock, _block), (GroupNorm, _norm)]
     found = [(module, way) for module in network.modules() for kind, way in ways if isinstance(module, kind)]

@@ -11,8 +11,8 @@ import click
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
-from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
-from restart_sampling.cli.generate import check_images_place, describe_nfe, write_images
+from restart_sampling.cli.dry_run import dry_run_option, estimate_images, print_estimate
+from restart_sampling.cli.generate import check_images_place, claimed, describe_nfe, write_images
 from restart_sampling.cli.options import ProcessOptions, json_option, print_json, print_settings, process_options
 from restart_sampling.cli.text.pipeline_options import (
     PACKAGES,
@@ -91,11 +91,7 @@ def generate(
             prompts = read_captions(prompts_path, count) if prompts_path else check_texts(prompt_texts, count)
             drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, asked.batch)
             store = BlockStore(out, cut(range(len(prompts)), drawing.batch), drawing.about)
-            if dry_run:
-                with leaving_no_folder(out):
-                    store.check(drawing.batch)
-            elif ranks.first:
-                held.enter_context(store.claimed(drawing.batch))
+            held.enter_context(claimed(store, drawing.batch, ranks, dry_run))
         model = drawing.model
         if ranks.first:
             print_settings(
