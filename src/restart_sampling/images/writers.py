@@ -4,7 +4,6 @@ Folders and zips have the layout of EDM's datasets: `000000/000123.png` for each
 """
 
 import io
-import zipfile
 
 import numpy as np
 from PIL import Image
@@ -50,8 +49,3 @@ def picture_png(picture: Image.Image, compress_level: int = -1) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="png", compress_level=compress_level)
     return buffer.getvalue()
-
-
-def new_entry(name: str) -> zipfile.ZipInfo:
-    """Makes the record of a file in a zip: a fixed date and no compression (PNG has its own), so the same bytes."""
-    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))

@@ -15,7 +15,6 @@ from typing import BinaryIO
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.images.decode import check_file
 from restart_sampling.images.file_index import FileIndex
-from restart_sampling.images.writers import new_entry
 
 _END = struct.Struct("<4s4H2LH")  # of the directory: signature, two disks, two counts, size, offset, length of comment
 _END64 = struct.Struct("<4sQ2H2L4Q")  # signature, its size, two versions, two disks, two counts, size, offset
@@ -47,7 +46,7 @@ class ZipWriter:
         self._records.file.close()
 
     def _add(self, name: str, parts: Iterable[bytes]) -> None:
-        with self._archive.open(new_entry(name), "w") as file:
+        with self._archive.open(_new_entry(name), "w") as file:
             for part in parts:
                 file.write(part)
         self._archive.NameToInfo.clear()
@@ -71,10 +70,15 @@ class _Records(list[zipfile.ZipInfo]):
         self.file.seek(0)
         for line in self.file:
             *numbers, name = line.rstrip("\n").split(" ", 4)
-            info = new_entry(name)
+            info = _new_entry(name)
             info.header_offset, info.file_size, info.CRC, info.external_attr = map(int, numbers)
             info.compress_size = info.file_size
             yield info
+
+
+def _new_entry(name: str) -> zipfile.ZipInfo:
+    """Makes the record of a file in a zip: a fixed date and no compression (PNG has its own), so the same bytes."""
+    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
 
 
 class ZipFiles:

@@ -25,6 +25,13 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "EDM2UNet": EDM2UNet,
     "UNet2DModel": DiffusersUNet,
 }
+"""Networks by name, called as network(x, noise_labels, class_labels, augment_labels=None) -> [B, out_channels, H, W]:
+
+    x                 scaled noisy images [B, in_channels, H, W], in the dtype of the parameters
+    noise_labels      c_noise [B], of any floating dtype
+    class_labels      one-hot [B, label_dim]; zeros are no class
+    augment_labels    [B, augment_dim]; None is no augmentation, the only choice of some
+"""
 
 
 class Coefficients(NamedTuple):

@@ -231,17 +231,7 @@ class EDM2UNet(nn.Module):
     def forward(
         self, x: Tensor, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor | None = None
     ) -> Tensor:
-        """Runs the network in the dtype of its parameters.
-
-        Args:
-            x: scaled noisy images [B, in_channels, H, W].
-            noise_labels: c_noise [B], any floating dtype.
-            class_labels: one-hot [B, label_dim], zeros for no class.
-            augment_labels: not used.
-
-        Returns:
-            [B, out_channels, H, W].
-        """
+        """Runs the network in the dtype of its parameters; called as `denoiser.NETWORKS` says."""
         emb = self.emb_noise(self.emb_fourier(noise_labels).to(x.dtype))
         if self.emb_label is not None:
             # A one-hot vector of n entries times sqrt(n) has unit mean square, like the other inputs.

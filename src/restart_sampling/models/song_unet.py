@@ -167,17 +167,7 @@ class SongUNet(nn.Module):
         class_labels: Tensor,
         augment_labels: Tensor | None = None,
     ) -> Tensor:
-        """Runs the network in the dtype of its parameters.
-
-        Args:
-            x: scaled noisy images [B, in_channels, H, W].
-            noise_labels: c_noise [B], any floating dtype.
-            class_labels: one-hot [B, label_dim], zeros for no class.
-            augment_labels: [B, augment_dim]; None for no augmentation.
-
-        Returns:
-            [B, out_channels, H, W].
-        """
+        """Runs the network in the dtype of its parameters; called as `denoiser.NETWORKS` says."""
         emb = self._embed(noise_labels, class_labels, augment_labels)
         return self._decode(self._encode(x, emb), emb)
 
