@@ -177,9 +177,13 @@ class NetDrawing:
         Returns:
             Their denoiser (with their classes and the guidance), their noise, and their states at the first level.
         """
+        noise, x, labels = self._begin(seeds)
+        return self._denoise(labels), noise, x
+
+    def _begin(self, seeds: Sequence[int]) -> tuple[Noise, Tensor, Tensor | None]:
+        """Makes the noise, the states at the first level and the classes of seeds: EDM draws them in this order."""
         noise = self._noise_of(seeds)
-        x = noise.start(self.shape, self.path.levels[0])
-        return self._denoise(self._labels(seeds, noise)), noise, x
+        return noise, noise.start(self.shape, self.path.levels[0]), self._labels(seeds, noise)
 
     def _check_classes(self) -> None:
         given = self._classes
@@ -208,9 +212,7 @@ class NetDrawing:
     def _start_batch(self, advance: Advance, seeds: Sequence[int]) -> "_Started":
         calls = 0
         solver, restart_solver = self.plan.solvers
-        noise = self._noise_of(seeds)
-        x = noise.start(self.shape, self.path.levels[0])
-        labels = self._labels(seeds, noise)
+        noise, x, labels = self._begin(seeds)
         denoise = self._denoise(labels)
 
         def counted(x: Tensor, level: Tensor) -> Tensor:
