@@ -174,8 +174,6 @@ class SamplerOptions:
             InputError: the model is unknown or cannot be read, or what is asked is not for it.
         """
         from restart_sampling.generation.pace import own_pace
-        from restart_sampling.models.read_checkpoint import read_checkpoint
-        from restart_sampling.models.resolve import resolve
 
         if device.type == "cuda":
             from restart_sampling.models.fast import start_device
@@ -184,29 +182,37 @@ class SamplerOptions:
         options: dict[str, Any] = {"guidance": self.guidance, "noise": self.noise, "exact": self.exact}
         options |= {"batch": batch, "pace": own_pace(batch, self.exact)}
         dtype = self._dtype(device)
-        classes: Sequence[str] = ()
+        classes: tuple[str, ...] = ()
         if is_net_file(name):
             given = ("--D" if self.D is not None else None, "--dtype" if self.dtype != "auto" else None, self.compiled)
             for option in filter(None, given):
                 raise InputError(f"{option} is for checkpoints; the function in {name} decides that itself")
             net, description = open_net(name, device, shown), name
         else:
-            checkpoint = read_checkpoint(resolve(name))
-            classes = checkpoint.classes
-            net = model = checkpoint.build(self.D, device)
-            if shown and model.weights:
-                click.echo(f"--model {name}: its weights are {model.weights}", err=True)
-            if dtype != "float32" or self._compiling:
-                import torch
-
-                from restart_sampling.models.fast import fast
-
-                fast(model, getattr(torch, dtype), compiled=self._compiling, autotuned=self.compiled == "--autotune")
-            description = f"{name} ({checkpoint.class_name}, sha256 {checkpoint.sha256[:12]})"
+            net, description, classes = self._load_checkpoint(name, device, dtype, shown)
         if self.class_text is not None:
             options["classes"] = _class_number(self.class_text, classes)
         may_compile = self.compiled is None and not self.exact and not is_net_file(name)
         return NamedNet(name, net, description, options, may_compile, self.any_model)
+
+    def _load_checkpoint(
+        self, name: str, device: torch.device, dtype: str, shown: bool
+    ) -> tuple[Net, str, tuple[str, ...]]:
+        """Builds a model and makes it fast; returns it with its description and the names of its classes."""
+        from restart_sampling.models.read_checkpoint import read_checkpoint
+        from restart_sampling.models.resolve import resolve
+
+        checkpoint = read_checkpoint(resolve(name))
+        model = checkpoint.build(self.D, device)
+        if shown and model.weights:
+            click.echo(f"--model {name}: its weights are {model.weights}", err=True)
+        if dtype != "float32" or self._compiling:
+            import torch
+
+            from restart_sampling.models.fast import fast
+
+            fast(model, getattr(torch, dtype), compiled=self._compiling, autotuned=self.compiled == "--autotune")
+        return model, f"{name} ({checkpoint.class_name}, sha256 {checkpoint.sha256[:12]})", checkpoint.classes
 
     @property
     def _compiling(self) -> bool:

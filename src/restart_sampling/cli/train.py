@@ -225,17 +225,8 @@ def train(
             state = "is finished, and nothing is left to do" if run.progress.finished else "goes on"
             click.echo(f"{out} {state}: it has trained on {run.trainer.images} images", err=True)
         kind, begin = log_kind if ranks.first else None, run.trainer.images
-        with open_logbook(kind, out, "images", settings.run(), begin) as log, _logged(run, log) as write:
-            note = ""
-
-            def report(how: Report) -> None:
-                nonlocal note
-                _print_report(how)
-                if how.seconds_left is not None and not note and (note := days_note(how.seconds_left)):
-                    click.echo(note, err=True)
-                write()
-
-            run.train(60 * save_minutes, report)
+        with open_logbook(kind, out, "images", settings.run(), begin) as log:
+            _train(run, log, 60 * save_minutes)
         if ranks.first:
             click.echo(f"model: {folder.model}", err=True)
             if as_json:
@@ -274,6 +265,21 @@ def _describe(pictures: ImageSet, settings: Settings) -> str:
     augmented = f", augmentation {settings.augment:g} falling to 0" if settings.augment else ""
     shape = f"{len(pictures)} images of {side}x{side}, {colours}{classes}"
     return f"{pictures.source.path.name}, {shape}, random flips{augmented}"
+
+
+def _train(run: Run, log: Logbook, save_seconds: float) -> None:
+    """Trains, and tells the user and the logbook how it goes on."""
+    note = ""
+    with _logged(run, log) as write:
+
+        def report(how: Report) -> None:
+            nonlocal note
+            _print_report(how)
+            if how.seconds_left is not None and not note and (note := days_note(how.seconds_left)):
+                click.echo(note, err=True)
+            write()
+
+        run.train(save_seconds, report)
 
 
 @contextmanager
