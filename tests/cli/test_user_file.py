@@ -208,6 +208,11 @@ def test_what_is_wrong_with_a_file_is_one_sentence(name, net_file, run):
     assert not list(Path().glob("images/*/*.png"))
 
 
+def test_a_net_has_no_default_plan(net_file, run):
+    code, _, err = run("generate", "--model", "net.py:make", "--seeds", "0", "--out", "images")
+    assert (code, err.count("--plan is missing: a plan suits a model, and 'net.py:make' has no default")) == (2, 1)
+
+
 @pytest.mark.parametrize("option", [("--D", "128"), ("--dtype", "float16")])
 def test_options_of_checkpoints_are_refused(option, net_file, run):
     words = ("generate", "--model", "net.py:make", "--plan", "2", "--seeds", "0", "--out", "images")

@@ -124,7 +124,7 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
     from restart_sampling.models.resolve import default_plan_of
     from restart_sampling.sampling.plan import Plan
 
-    text = text or default_plan_of(model)
+    text = text or (None if is_net_file(model) else default_plan_of(model))
     if text is None:
         raise InputError(
             f"--plan is missing: a plan suits a model, and '{model}' has no default; "
