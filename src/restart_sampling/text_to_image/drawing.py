@@ -28,11 +28,9 @@ from restart_sampling.text_to_image.guiding import (
     rows_on,
     testing,
 )
-from restart_sampling.text_to_image.pipeline import TextToImage, quiet
+from restart_sampling.text_to_image.pipeline import TEXT_BLOCK, TextToImage, quiet
 from restart_sampling.text_to_image.samplers import Sampler, check_pipeline, make_scheduler
 
-TEXT_BLOCK = 16
-"""As `generation.pace.BLOCK`, of images that are larger."""
 _LATER = {"snr_shift_scale": 1.0, "sigma_data": None, "sigma_schedule": "karras", "rho": 7.0}
 """Settings that schedulers got after 0.1.0, at values that change nothing: files of that version go on."""
 
@@ -147,6 +145,7 @@ class TextDrawing:
                 *model.evaluated, evaluated=lambda images: advance(images / self.network_evaluations)
             ) as count,
             guided,
+            self.pace.watching(model.device, len(numbers)),
         ):
             images = _call(model, request, self.scheduler, prompts, numbers)
         what = f"{type(model.pipe).__name__} with sampler '{request.sampler}'"
@@ -193,7 +192,8 @@ def prepare(
         model: the pipeline.
         request: what is asked of it.
         prompts: of `TextDrawing`.
-        batch: images at a time; None: 16, or fewer where they do not fit in the device's memory.
+        batch: images at a time; None: 16 at first, and then as many as pay on an NVIDIA device, which the first batch
+            shows; fewer where they do not fit in the device's memory.
 
     Raises:
         InputError: the sampler, its plan or what else is asked does not fit the pipeline.
@@ -229,8 +229,9 @@ def prepare(
     path = _path(scheduler, levels)
     on = rows_on(levels[:nfe], request.interval) if guided else None
     evaluations = nfe * row_evaluations if on is None else nfe + sum(on)
-    pace = Pace(TEXT_BLOCK if batch is None else batch, automatic=batch is None)
-    return TextDrawing(model, request, prompts, pace.at_once, pace, scheduler, nfe, on, evaluations, path, note)
+    pace = model.pace if batch is None else Pace(batch)
+    block = TEXT_BLOCK if batch is None else batch
+    return TextDrawing(model, request, prompts, block, pace, scheduler, nfe, on, evaluations, path, note)
 
 
 def _check_made_for(model: TextToImage, request: Request) -> str | None:
