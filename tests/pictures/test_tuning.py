@@ -7,7 +7,7 @@ import pytest
 from restart_sampling.base.errors import InputError
 from restart_sampling.pictures.restart_map import plot_map, plot_maps
 from restart_sampling.pictures.tune_report import make_tune_report
-from restart_sampling.pictures.tuning import plot_trials
+from restart_sampling.pictures.tuning import plot_confirmed, plot_trials
 from restart_sampling.sampling.plan_file import PLAN_FORMAT
 from restart_sampling.tuning.bench import Key, Measured
 from restart_sampling.tuning.score import Score
@@ -79,6 +79,14 @@ def test_maps_of_several_models_have_one_scale():
 
 def confirmed(value):
     return {"values": [value] * 3, "without": [[value + 0.001 * group for group in range(10)]] * 3}
+
+
+def test_the_paths_of_the_page_are_those_on_the_models_own_levels():
+    plan = "5 [2,1,0.2,0.4] [2,1,0.6,0.9]"  # whose restarts would begin at one level on the sigmas of a VE model
+    (axes,) = plot_confirmed({"scores": {plan: {"a": confirmed(0.2)}}}, [0.0, 1.0]).axes
+    assert max(axes.lines[0].get_ydata()) == 1.0
+    (axes,) = plot_confirmed({"scores": {USUAL: {"a": confirmed(0.2)}}}, [None, None]).axes  # of earlier versions
+    assert max(axes.lines[0].get_ydata()) == 80.0
 
 
 def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_path):

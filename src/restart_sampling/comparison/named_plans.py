@@ -187,8 +187,7 @@ def _read(place: str, entries: Entries) -> NamedPlan:
     base = given.get("plan") or f"{given['steps']} {given.get('intervals', '')}"
     try:
         plan = Plan.parse(base).set(*(f"{key}={given[key]}" for key in SETTINGS if key in given))
-        nfe = plan.path().nfe(*plan.solvers)
-        if "nfe" in given and _number("nfe", given["nfe"]) != nfe:
+        if "nfe" in given and _number("nfe", given["nfe"]) != (nfe := plan.path().nfe(*plan.solvers)):
             raise InputError(f"nfe is {given['nfe']}, but the plan '{plan}' takes {nfe}; correct one of them")
         published = _number("fid_paper", given["fid_paper"]) if "fid_paper" in given else None
     except InputError as error:
