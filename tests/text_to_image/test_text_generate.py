@@ -160,6 +160,12 @@ def test_noise_without_a_seed_is_refused(model, monkeypatch):
         images(drawing)
 
 
+def test_a_setting_that_fails_in_a_step_is_told(model):
+    drawing = prepare(model(), asked("ddpm:2 variance_type=learned"))
+    with pytest.raises(InputError, match="with sampler 'ddpm:2 variance_type=learned': TypeError: unsupported operand"):
+        images(drawing)
+
+
 def test_evaluations_that_were_not_announced_are_refused(model, monkeypatch):
     drawing = prepare(model(), asked("ddim:5"))
     twice = type(model().network).forward

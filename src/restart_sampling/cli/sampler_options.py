@@ -131,7 +131,8 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
             f"write one such as '18 [3,2,0.06,0.30]', or a preset ('restart-sampling plan --list' shows all)"
         )
     plan = Plan.parse(text).set(*settings)
-    plan.path()  # what can be wrong with it without the model comes before the model
+    if not is_net_file(model):  # whose levels may be others, such as those of a flow
+        plan.path()  # what can be wrong with it without the model comes before the model
     return plan
 
 

@@ -130,8 +130,8 @@ class TextDrawing:
         Nothing is computed before it is asked for.
 
         Raises:
-            InputError: an image is not finite or of another size, or the pipeline draws noise without a seed, or
-                evaluates its network another number of times than it was to.
+            InputError: an image is not finite or of another size, a step of the scheduler fails, or the pipeline draws
+                noise without a seed, or evaluates its network another number of times than it was to.
         """
         return in_batches(fitting(seeds, self.pace, partial(self._draw_batch, advance)), self.batch)
 
@@ -140,6 +140,7 @@ class TextDrawing:
         prompts = [self.prompts if isinstance(self.prompts, str) else self.prompts[number] for number in numbers]
         noise = _unseeded_noise(model.device)
         guided = nullcontext() if self.on is None else guiding(model.network, self.on, model.guide)
+        what = f"{type(model.pipe).__name__} with sampler '{request.sampler}'"
         with (
             counted_images(
                 *model.evaluated, evaluated=lambda images: advance(images / self.network_evaluations)
@@ -147,8 +148,10 @@ class TextDrawing:
             guided,
             self.pace.watching(model.device, len(numbers)),
         ):
-            images = _call(model, request, self.scheduler, prompts, numbers)
-        what = f"{type(model.pipe).__name__} with sampler '{request.sampler}'"
+            try:
+                images = _call(model, request, self.scheduler, prompts, numbers)
+            except (ValueError, TypeError) as error:  # of a setting that its scheduler looks at in a step
+                raise InputError(f"{what}: {one_line(error)}") from error
         if count() != self.network_evaluations * len(numbers):
             raise InputError(
                 f"{what} took {count()} network evaluations for {len(numbers)} images, and "
