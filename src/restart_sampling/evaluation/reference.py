@@ -99,6 +99,7 @@ _FORMS = {
     "classes": ("U", [1]),
 }
 _TEXTS = ("detector", "detector_name", "source")
+_DTYPES = {"mu": np.float64, "sigma": np.float64, "features": np.float32, "labels": np.int64}
 
 
 def save_reference(reference: Reference, path: Path) -> None:
@@ -128,14 +129,18 @@ def load_reference(path: Path) -> Reference:
         InputError: not such a file, or what it holds is not finite or has shapes that do not fit.
     """
     arrays = _read_arrays(path)
-    _check_arrays(path, arrays)
-    mu, sigma = (torch.from_numpy(arrays[key].astype(np.float64)) for key in ("mu", "sigma"))
-    features, labels, size, classes = (arrays.get(key) for key in ("features", "labels", "size", "classes"))
+    _check_forms(path, arrays)
+    with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused
+        arrays |= {key: arrays[key].astype(dtype) for key, dtype in _DTYPES.items() if key in arrays}
+    _check_fit(path, arrays)
+    size, classes = arrays.get("size"), arrays.get("classes")
+    tensors = {key: torch.from_numpy(arrays[key]) for key in _DTYPES if key in arrays}
+    count = int(arrays["images"]) if "images" in arrays else None
     return Reference(
-        Statistics(int(arrays["images"]) if "images" in arrays else None, mu, sigma),
+        Statistics(count, tensors["mu"], tensors["sigma"]),
         **{key: str(arrays[key]) for key in _TEXTS if key in arrays},
-        features=None if features is None else torch.from_numpy(features.astype(np.float32)),
-        labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
+        features=tensors.get("features"),
+        labels=tensors.get("labels"),
         size=None if size is None else (int(size[0]), int(size[1])),
         classes=() if classes is None else tuple(classes.tolist()),
     )
@@ -168,8 +173,8 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"reference {path} cannot be read{what}") from error
 
 
-def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Makes sure that the arrays of a file fit one another."""
+def _check_forms(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Makes sure that there are statistics, and that the arrays are of the kinds that they have to be."""
     missing = {"mu", "sigma"} - arrays.keys()
     if missing:
         raise InputError(f"reference {path} has no {' and no '.join(sorted(missing))}; it is not a file of statistics")
@@ -182,13 +187,21 @@ def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         raise InputError(
             f"reference {path}: mu has shape {mu.shape} and sigma {sigma.shape}; they must be [d] and [d, d]"
         )
-    features, labels, size, classes = (arrays.get(key) for key in ("features", "labels", "size", "classes"))
+
+
+def _check_fit(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Makes sure that the arrays of a file fit one another."""
+    mu, sigma = arrays["mu"], arrays["sigma"]
+    count, features, labels, size, classes = map(arrays.get, ("images", "features", "labels", "size", "classes"))
     if (
         (features is not None and features.shape[1] != len(mu))
         or (labels is not None and (features is None or len(labels) != len(features)))
-        or (size is not None and len(size) != 2)
+        or (size is not None and (len(size) != 2 or size.min() < 1))
+        or (count is not None and (count < 2 or (features is not None and len(features) != count)))
     ):
-        raise InputError(f"reference {path}: its features, labels and size do not fit its statistics; make it again")
+        raise InputError(
+            f"reference {path}: its features, labels, size and images do not fit its statistics; make it again"
+        )
     if labels is not None and labels.min(initial=0) < 0:
         raise InputError(f"reference {path}: it has the class {labels.min()}, and a class is 0, 1, ...; make it again")
     if classes is not None and (
@@ -197,3 +210,22 @@ def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         raise InputError(f"reference {path}: the names of its classes do not fit its labels; make it again")
     if not all(np.isfinite(each).all() for each in (mu, sigma, features) if each is not None):
         raise InputError(f"reference {path}: its statistics are not finite; make it again")
+    _check_moments(path, mu, sigma, features)
+
+
+def _check_moments(path: Path, mu: np.ndarray, sigma: np.ndarray, features: np.ndarray | None) -> None:
+    """Makes sure that sigma can be a covariance, and mu the mean of the features, but for rounding.
+
+    Raises:
+        InputError: they cannot.
+    """
+    spread = np.sqrt(sigma.diagonal().clip(min=0))
+    with np.errstate(over="ignore"):
+        rounding = 1e-6 * np.abs(sigma).max() + 1e-9 * np.square(mu).max()
+    most = 1.001 * np.outer(spread, spread) + rounding  # Cauchy and Schwarz
+    if (np.abs(sigma) > most).any() or (np.abs(sigma - sigma.T) > 1e-3 * most).any():
+        raise InputError(f"reference {path}: sigma is no covariance (symmetric, |s_ij|² <= s_ii s_jj); make it again")
+    if features is not None and len(features):
+        off = np.abs(features.mean(axis=0, dtype=np.float64) - mu)
+        if (off > 1e-3 * spread + 1e-6 * np.abs(mu).max()).any():
+            raise InputError(f"reference {path}: mu is not the mean of its features; make it again")

@@ -11,7 +11,7 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import write_json
 from restart_sampling.base.numbers import with_error
-from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net import Net, known_levels
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.budget import main_steps
@@ -58,7 +58,8 @@ class NetRun(Run):
     def form(self, plan: str) -> dict[str, Any]:
         """JSON, what the file of a plan says first."""
         scale = Plan.parse_found(plan).guidance
-        return {**super().form(plan), **({} if scale is None else {"guidance": scale})}
+        own = {} if scale is None else {"guidance": scale}
+        return {**super().form(plan), "levels": known_levels(self.net), **own}
 
     def tune_plan(self, nfe: int, grids: Grids) -> dict[str, Any]:
         """Finds the plan of an NFE, as `tune` does, beginning with known plans and the best intervals of a map.
