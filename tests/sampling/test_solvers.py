@@ -54,7 +54,7 @@ def exact_states(process, high, low, steps):
     denoise, grid = mixture(process), rs.power_grid(steps + 1, high, low)
     states = [denoise.draw(64, high, torch.Generator().manual_seed(0))]
     for now, then in pairwise(grid):
-        fine = (now, math.sqrt(now * then), then)  # of order 4, whose error is a thousandth of any solver's here
+        fine = (now, math.sqrt(now * then), then)  # of order 4, with less than a 400th of any solver's error
         states.append(rs.follow(denoise, states[-1], rs.ode_path(fine), RungeKutta4(), process=process))
     return grid, states
 
