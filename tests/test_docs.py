@@ -1,11 +1,8 @@
 """The documentation: its examples run, its commands are commands, its links lead somewhere, and the site builds."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -13,6 +10,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
+from copies import start
 from restart_sampling.cli import cli
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.text_to_image.samplers import Sampler
@@ -110,17 +108,18 @@ def test_make_release_looks_for_what_contributing_says_that_the_owner_fills_in()
             assert "OWNER" not in line or line.startswith(known), f"{file}: {line}"
 
 
-def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
+def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path, monkeypatch):
     """Strict: a link or an anchor that leads nowhere, or a page that is in no menu, is an error. Runs the notebooks."""
-    words = [sys.executable, "-m", "mkdocs", "build", "--site-dir", tmp_path / "site"]
-    environment = {
-        **os.environ,
-        "NO_MKDOCS_2_WARNING": "1",
-        "http_proxy": "http://nowhere",
-        "https_proxy": "http://nowhere",
-    }
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    for name, value in (
+        ("NO_MKDOCS_2_WARNING", "1"),
+        ("http_proxy", "http://nowhere"),
+        ("https_proxy", "http://nowhere"),
+    ):
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(ROOT)
+    process = start("-m", "mkdocs", "build", "--site-dir", tmp_path / "site")
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
     pages = {path.name: path.read_text() for path in (tmp_path / "site").rglob("*.html") if path.name != "report.html"}
     assert pages.keys() >= {Path(name).with_suffix(".html").name for name in PAGES if name != "README.md"}
     for name, page in pages.items():

@@ -53,7 +53,7 @@ def drawn():
     """Images of the same seeds by both unconditional models, -1 to 1."""
     images = {}
     for name in ("cifar10-vp-small", "cifar10-pfgmpp-small"):
-        batches = rs.generate(rs.load_model(name), "8 solver=unipc:p=3", range(6), batch_size=6)
+        batches = rs.generate(rs.load_model(name), "8 solver=unipc:p=3", range(4), batch_size=4)
         images[name] = torch.cat([batch.images for batch in batches]).double() / 127.5 - 1
     return images
 

@@ -54,7 +54,7 @@ def exact_states(process, high, low, steps):
     denoise, grid = mixture(process), rs.power_grid(steps + 1, high, low)
     states = [denoise.draw(64, high, torch.Generator().manual_seed(0))]
     for now, then in pairwise(grid):
-        fine = rs.power_grid(max(3, 1024 // steps), now, then)
+        fine = (now, math.sqrt(now * then), then)  # of order 4, with less than a 400th of any solver's error
         states.append(rs.follow(denoise, states[-1], rs.ode_path(fine), RungeKutta4(), process=process))
     return grid, states
 
@@ -105,8 +105,8 @@ def test_ipndm_has_order_4_on_levels_with_equal_gaps():
         x, memory, solver = exact[0], None, rs.make_solver("ipndm")
         for index, (now, then) in enumerate(pairwise(grid)):
             if 1 <= index <= 3:
-                fine = rs.power_grid(200, 1.0, now)
-                x = rs.follow(denoise, exact[0], rs.ode_path(fine), rs.make_solver("dpm3"))
+                fine = rs.power_grid(4, 1.0, now)
+                x = rs.follow(denoise, exact[0], rs.ode_path(fine), RungeKutta4())
             x, memory = solver.step(denoise, x, rs.Move(now, then), memory)
         errors.append((x - exact[-1]).norm().item())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.2)
@@ -192,23 +192,26 @@ def test_a_single_step_to_0_is_the_expected_data(name, process):
     torch.testing.assert_close(out, denoise(top * x, torch.full((4,), top, dtype=torch.float64)))
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_flows_start_at_pure_noise(name):
-    """At t = 1 there is no data in the state and lambda is not finite: the answer converges all the same."""
+@cache
+def fall_of_pure_noise(steps, solver):
+    """Where a flow leads from t = 1; the state there is left as it was."""
+    torch.manual_seed(0)
     denoise = mixture(rs.FLOW)
     x = denoise.draw(64, 1.0, torch.Generator().manual_seed(0))
     start = x.clone()
-
-    def run(steps, solver):
-        torch.manual_seed(0)
-        path = rs.ode_path(rs.power_grid(steps + 1, 1.0, 0.0, rho=2.0))
-        return rs.follow(denoise, x, path, solver, process=rs.FLOW)
-
-    out = run(100, rs.make_solver(name))
-    assert torch.isfinite(out).all()
+    path = rs.ode_path(rs.power_grid(steps + 1, 1.0, 0.0, rho=2.0))
+    out = rs.follow(denoise, x, path, solver, process=rs.FLOW)
     assert torch.equal(x, start)
+    return out
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_flows_start_at_pure_noise(name):
+    """At t = 1 there is no data in the state and lambda is not finite: the answer converges all the same."""
+    out = fall_of_pure_noise(100, rs.make_solver(name))
+    assert torch.isfinite(out).all()
     if name in ORDERS:
-        exact = run(2000, rs.Heun())
+        exact = fall_of_pure_noise(2000, rs.Heun())
         assert (out - exact).abs().mean() < (0.02 if ORDERS[name][0] == 1 else 2e-3)
 
 
@@ -295,10 +298,10 @@ def test_stochastic_solvers_keep_the_distribution(name, process):
     """From exact samples of a Gaussian at one level to another: mean 0 and the exact variance; no noise at level 0."""
     denoise = gaussian(process=process)
     high, low = (3.0, 0.3) if process is rs.VE else (0.9, 0.2)
-    x = denoise.draw(20_000, high, torch.Generator().manual_seed(1))
+    x = denoise.draw(8000, high, torch.Generator().manual_seed(1))
     solver = rs.make_solver(f"{name}:high=5" if name == "sa" else name)
     path = rs.ode_path(rs.power_grid(161, high, low))
-    out = rs.follow(denoise, x, path, solver, process=process, perturb=rs.GaussianNoise(range(20_000), process=process))
+    out = rs.follow(denoise, x, path, solver, process=process, perturb=rs.GaussianNoise(range(8000), process=process))
     variance = (process.alpha(low) * 0.5) ** 2 + process.std(low) ** 2
     assert out.pow(2).mean().item() == pytest.approx(variance, rel=0.03)
     assert abs(out.mean().item()) < 4 * math.sqrt(variance / out.numel())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from exact import gaussian, mixture
+from exact import RungeKutta4, gaussian, mixture
 from restart_sampling.sampling.levels import power_grid
 
 DATA_STD = 0.5
@@ -22,7 +22,7 @@ def test_convergence_order_between_two_positive_levels(solver, process, high, lo
         path = rs.ode_path(power_grid(steps + 1, high, low, rho=3.0))
         return rs.follow(denoise, x, path, with_solver, process=process)
 
-    exact = fall(4096, rs.Heun())
+    exact = fall(512, RungeKutta4())
     counts = (64, 128, 256)
     errors = [(fall(steps, solver) - exact).norm().item() for steps in counts]
     order = math.log(errors[0] / errors[-1]) / math.log(counts[-1] / counts[0])

@@ -1,6 +1,7 @@
 """Tiny pipelines, in folders and loaded; diffusers warns of its own ways."""
 
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,29 @@ def model(folder):
         return loaded[kind]
 
     return model
+
+
+@pytest.fixture(scope="session")
+def read_before():
+    """Pipelines as they were read, by folder and dtype."""
+    return {}
+
+
+@pytest.fixture
+def read_once(folder, read_before, monkeypatch):
+    """The tiny Stable Diffusion is read from its folder once; each command that loads it gets a copy."""
+    from restart_sampling.text_to_image import pipeline
+
+    read, known = pipeline._read, folder().resolve()
+
+    def copied(name, dtype):
+        if Path(name).resolve() != known:
+            return read(name, dtype)
+        if dtype not in read_before:
+            read_before[dtype] = read(name, dtype)
+        return deepcopy(read_before[dtype])
+
+    monkeypatch.setattr(pipeline, "_read", copied)
 
 
 @pytest.fixture

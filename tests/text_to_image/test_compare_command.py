@@ -47,7 +47,7 @@ COMPARE = (
 ROWS = ("--guidance", "2,5", "--sampler", "ddim:3", "--sampler", "ddpm:2")
 NAMES = ["ddim:3 at 2", "ddpm:2 at 2", "ddim:3 at 5", "ddpm:2 at 5"]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "read_once")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tiny_clip import clip_folder
 
 PROMPTS = ["a cat", "two dogs, running", 'a "red" bus', "the sea\nat night", "x", "rain", "an old man"]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "read_once")
 
 
 @pytest.fixture

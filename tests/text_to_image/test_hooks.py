@@ -135,7 +135,7 @@ def test_an_adapter_is_that_of_its_merged_weights_in_every_row():
 
 def test_perturbed_attention_is_scaled_by_the_timestep_of_the_row(monkeypatch):
     """PAG."""
-    pipe = diffusers.AutoPipelineForText2Image.from_pipe(pipeline("sd"), enable_pag=True, pag_applied_layers=["mid"])
+    pipe = diffusers.AutoPipelineForText2Image.from_pipe(pipeline("sd"), enable_pag=True, pag_applied_layers=["down"])
     with_scheduler(quiet(pipe), restart=plan("sd"), restart_budget="extra")
     times = []
     scale = type(pipe)._get_pag_scale

@@ -15,6 +15,7 @@ from diffusers import (
 from scheduler_runs import PLAN, start
 from tiny_pipelines import SD, generators
 
+import restart_sampling as rs
 from restart_sampling import text_to_image
 from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler, guidance_preset
@@ -209,8 +210,6 @@ assert rs.text_to_image.guidance_preset(3.0) == rs.guidance_preset(3.0)
 assert 'torch' not in sys.modules
 from restart_sampling import *
 assert 'diffusers' not in sys.modules
-assert rs.FlowMatchRestartScheduler.__module__ == 'restart_sampling.text_to_image'
-assert rs.text_to_image.RestartScheduler is rs.RestartScheduler
 """,
 ]
 
@@ -218,6 +217,11 @@ assert rs.text_to_image.RestartScheduler is rs.RestartScheduler
 @pytest.mark.parametrize("code", IMPORTS)
 def test_names_are_loaded_when_they_are_used(code):
     subprocess.run([sys.executable, "-c", f"import sys; {code}"], check=True)
+
+
+def test_schedulers_have_one_name():
+    assert rs.FlowMatchRestartScheduler.__module__ == "restart_sampling.text_to_image"
+    assert rs.text_to_image.RestartScheduler is rs.RestartScheduler
 
 
 def test_a_missing_diffusers_names_the_extra(monkeypatch):

@@ -29,7 +29,7 @@ from restart_sampling.tuning.text_run import Again, TextRun
 from restart_sampling.tuning.text_space import TextSpace
 from tiny import detector_file
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "read_once")
 MEASURED = Path("run/measured.jsonl")
 TUNE = (
     *("text", "tune", "--model", "sd", "--prompts", "prompts.csv", "--reference", "ref.npz", "--detector", "tiny.pt"),

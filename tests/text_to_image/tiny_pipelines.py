@@ -19,13 +19,14 @@ def unet(**settings):
     torch.manual_seed(0)
     return UNet2DConditionModel(
         **{
-            "block_out_channels": (4, 8),
+            "block_out_channels": (4,),
             "layers_per_block": 1,
             "sample_size": 8,
             "in_channels": 4,
             "out_channels": 4,
-            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "down_block_types": ("CrossAttnDownBlock2D",),
+            "mid_block_type": None,
+            "up_block_types": ("CrossAttnUpBlock2D",),
             "cross_attention_dim": 8,
             "attention_head_dim": 2,
             "norm_num_groups": 2,
@@ -67,10 +68,10 @@ def stable_diffusion(kind="StableDiffusionPipeline"):
 def stable_diffusion_with_controlnet():
     torch.manual_seed(0)
     controlnet = ControlNetModel(
-        block_out_channels=(4, 8),
+        block_out_channels=(4,),
         layers_per_block=1,
         in_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        down_block_types=("CrossAttnDownBlock2D",),
         cross_attention_dim=8,
         attention_head_dim=2,
         norm_num_groups=2,

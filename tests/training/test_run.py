@@ -18,6 +18,12 @@ from restart_sampling.training.trainer import Trainer
 
 
 @pytest.fixture
+def settings(settings):
+    """20 steps of it."""
+    return replace(settings, images=640)
+
+
+@pytest.fixture
 def run(settings, data, tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.check(settings.run())
@@ -35,7 +41,7 @@ def test_it_trains_with_cudnn(run, monkeypatch):
     before = torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark
     monkeypatch.setattr(Trainer, "step", spy)
     run.train(3600, lambda report: None)
-    assert seen == [(True, True)] * 100
+    assert seen == [(True, True)] * 20
     assert (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark) == before
 
 
@@ -56,11 +62,11 @@ def test_the_curve_of_the_loss_takes_no_lock_that_a_kill_could_leave(run, monkey
 def test_it_reports_its_first_step_and_its_end_also_without_saves_between(run):
     reports = []
     run.train(3600, reports.append)
-    assert [reports[0].images, reports[-1].images] == [32, 3200]
+    assert [reports[0].images, reports[-1].images] == [32, 640]
     assert reports[0].loss == run.history[0]["loss"]
     assert run.folder.model.exists()
     (picture,) = run.folder.path.glob("samples-*.png")
-    assert picture.name == "samples-3200.png"
+    assert picture.name == "samples-640.png"
     content = picture.read_bytes()
     picture.unlink()  # as where it was ended between its last state and its pictures
     run.train(3600, reports.append)
@@ -90,7 +96,7 @@ def test_a_picture_that_fails_costs_neither_the_state_nor_the_run(run, settings,
     again = Run(settings, data, "pictures", (), run.folder, Ranks(0, 1, torch.device("cpu")))
     assert again.progress.finished
     assert again.history == run.history
-    assert run.history[-1]["images"] == 3200
+    assert run.history[-1]["images"] == 640
 
 
 def test_the_state_is_never_ahead_of_the_model_and_the_losses(run, monkeypatch):

@@ -384,8 +384,9 @@ def test_a_pipeline_of_diffusers_is_tuned_from_end_to_end(place, run):
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
     torch.manual_seed(0)
-    settings = {"block_out_channels": [32], "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
-    pipe = DDPMPipeline(UNet2DModel(sample_size=8, layers_per_block=1, **settings).eval(), DDPMScheduler())
+    settings = {"block_out_channels": [8], "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    unet = UNet2DModel(sample_size=8, layers_per_block=1, norm_num_groups=4, mid_block_type=None, **settings)
+    pipe = DDPMPipeline(unet.eval(), DDPMScheduler())
     net = rs.from_eps(pipe.unet, pipe.scheduler.alphas_cumprod, clip=True, identity="a" * 64)
     plan = rs.tune(
         net,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -34,12 +35,15 @@ def usable_device(device: str | torch.device) -> torch.device:
         raise InputError(f"device '{device}': torch cannot use it here ({reason}); give another or 'cpu'") from error
 
 
+_version = cache(version)  # which reads files, and a sweep asks at each row
+
+
 def versions(*more: str) -> dict[str, str]:
     """Names the versions of what makes a result, with more packages where they are used."""
     from restart_sampling import __version__
 
     return {
         "restart-sampling": __version__,  # also where the package is used from its folder
-        **{name: version(name) for name in ("torch", "numpy", "pillow", *more)},
+        **{name: _version(name) for name in ("torch", "numpy", "pillow", *more)},
         "python": platform.python_version(),
     }
