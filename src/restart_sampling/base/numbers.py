@@ -1,4 +1,4 @@
-"""Numbers of any type, of numpy and torch too, as Python's own, and with their errors; arguments of other kinds."""
+"""Numbers of any type, of numpy and torch too, as Python's own, with errors and of things; arguments of other kinds."""
 
 from math import inf
 from operator import index
@@ -68,6 +68,17 @@ def require_kind(role: str, value: object, kinds: type | tuple[type, ...], give:
     """
     if not isinstance(value, kinds):
         raise InputError(f"{role} is of type {type(value).__name__}; give {give}")
+
+
+def counted(count: float, noun: str, form: str = "") -> str:
+    """Writes how many of something there are, such as 1 image or 2 classes.
+
+    Args:
+        count: how many.
+        noun: the name of one.
+        form: of the number, as of `format`.
+    """
+    return f"{count:{form}} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def rounded_to(value: float, error: float | None, sign: str = "") -> str:

@@ -10,7 +10,8 @@ from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 from restart_sampling.sampling.sample import net_path
 from restart_sampling.sampling.solvers.by_name import SOLVERS
-from restart_sampling.tuning.budget import LEAST_STEPS, main_steps, restart_calls
+from restart_sampling.tuning.allowed import LEAST_STEPS
+from restart_sampling.tuning.budget import main_steps, restart_calls
 
 _FOUND = {name for name in PRESETS if "-tuned-" in name}
 _PUBLISHED = [name for name in PRESETS if name not in _FOUND]
