@@ -6,7 +6,7 @@ from itertools import groupby, pairwise
 from math import inf, isfinite, sqrt
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, require_kind, whole_number
+from restart_sampling.base.numbers import counted, real_number, require_kind, whole_number
 from restart_sampling.sampling.levels import HIGHEST, Grid, power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
@@ -192,7 +192,7 @@ class NoisePath:
         """
         self.check_levels(process)
         main = [self.levels[0], *(move.then for move in self.moves if not move.restart and not move.rises)]
-        lines = [f"main grid  {len(main) - 1} steps: {_numbers(main)}"]
+        lines = [f"main grid  {counted(len(main) - 1, 'step')}: {_numbers(main)}"]
         for moves in _restarts(self.moves):
             lines += _explain_restart(moves, process)
         churn = [move for move in self.moves if move.rises and not move.restart]
@@ -366,7 +366,7 @@ def _explain_restart(moves: list[Move], process: Process) -> Iterator[str]:
     grid = [jump.then, *(move.then for move in rest if not move.rises)]
     yield (
         f"restart    {len(jumps)} x from {jump.now:.4g} up to {jump.then:.4g} with noise of std "
-        f"{process.rise(jump.now, jump.then)[1]:.4g}, then {len(grid) - 1} steps: {_numbers(grid)}"
+        f"{process.rise(jump.now, jump.then)[1]:.4g}, then {counted(len(grid) - 1, 'step')}: {_numbers(grid)}"
     )
     if churn := [move for move in rest if move.rises]:
         yield f"           with churn in each pass: {_rise_table(churn, process)}"
