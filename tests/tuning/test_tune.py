@@ -28,6 +28,7 @@ from restart_sampling.sampling.sample import net_noise
 from restart_sampling.tuning import teacher
 from restart_sampling.tuning.bench import Bench, Measured, read_measured
 from restart_sampling.tuning.budget import main_steps
+from restart_sampling.tuning.clock import least_evaluations
 from restart_sampling.tuning.given_trial import GIVEN, GivenTrial
 from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.of_samples import OfSamples
@@ -44,7 +45,7 @@ from restart_sampling.tuning.search import (
 )
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import Space
-from restart_sampling.tuning.stages import Stages, least_evaluations
+from restart_sampling.tuning.stages import Stages
 from restart_sampling.tuning.teacher import Teacher
 from restart_sampling.tuning.tune import begin_net
 from restart_sampling.tuning.usual import usual_plans

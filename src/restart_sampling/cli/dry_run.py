@@ -125,8 +125,8 @@ def estimate_tuning(
         InputError: the time does not suffice for one of the NFE, as the run would find out after a while.
     """
     from restart_sampling.generation.timing import seconds_per_image
+    from restart_sampling.tuning.clock import FEW, check_time, least_evaluations
     from restart_sampling.tuning.restart_map import count_map_evaluations
-    from restart_sampling.tuning.stages import FEW, check_time, least_evaluations
 
     settings = run.settings
     second = seconds_per_image(first, range(FEW)) / first.nfe

@@ -157,7 +157,7 @@ def tune(
                 folder=out,
                 tell=told_by(ranks),
                 net=model.net,
-                begin=begin_drawing(draw),
+                begin=begin_drawing(first),
                 batch=first.batch,
                 guidance=first.guidance,
             )

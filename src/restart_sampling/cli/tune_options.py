@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,17 +67,8 @@ class SearchOptions:
         """
         from restart_sampling.tuning.settings import Settings
 
-        return Settings(
-            self.minutes,
-            self.trials,
-            self.images,
-            self.race,
-            self.confirm,
-            self.sampler,
-            self.start,
-            not self.no_rises,
-            not self.no_restarts,
-        )
+        own = {each.name: getattr(self, each.name) for each in fields(Settings) if hasattr(self, each.name)}
+        return Settings(**own, rises=not self.no_rises, restarts=not self.no_restarts)
 
     def setups(self, detector: str, reference: str | None, device: torch.device) -> list[EvaluationSetup]:
         """Loads the detectors with their references, that of the search first; None: there is none.

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
-from math import ceil, inf, isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,17 @@ from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.base.numbers import counted
 from restart_sampling.tuning.allowed import GROUPS, ROUNDS
 from restart_sampling.tuning.bench import LOOK, Bench, Key, Measured
+from restart_sampling.tuning.clock import (
+    FEW,
+    FINALISTS,
+    FOUND,
+    THIRD,
+    USUAL,
+    Clock,
+    check_time,
+    least_evaluations,
+    seeds_later,
+)
 from restart_sampling.tuning.distance import NEIGHBOURS
 from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.objective import Scores
@@ -32,11 +43,6 @@ from restart_sampling.tuning.settings import BLOCKS, Settings
 from restart_sampling.tuning.sizes import Sizes, too_few
 from restart_sampling.tuning.verdict import Verdict, judge, must_not_fall
 
-FOUND, USUAL, FINALISTS = 10, 5, 2
-"""Plans of the search and usual ones that race, and found ones that are confirmed."""
-FEW = 250
-"""Images with which all usual plans are measured; the best third of them is measured as a trial is."""
-THIRD = 3
 CHECKED = 5
 """Found plans of which those are confirmed whose recall holds, at most."""
 SHARE = 0.5
@@ -44,25 +50,6 @@ SHARE = 0.5
 POLISH = 0.4
 """Of the time of the search, or of its trials, what the polish has."""
 SECONDS_BETWEEN_WORDS = 30.0
-
-
-@dataclass
-class Clock:
-    """The time of an NFE.
-
-    Attributes:
-        minutes: that it has.
-        spent: seconds of earlier starts.
-    """
-
-    minutes: float
-    spent: float
-    start: float = field(default_factory=lambda: time.monotonic())
-
-    @property
-    def left(self) -> float:
-        """Seconds; inf where it has no end."""
-        return 60 * self.minutes - self.spent - (time.monotonic() - self.start)
 
 
 @dataclass
@@ -302,7 +289,7 @@ class Stages:
 
     def _later(self, sizes: Sizes) -> float:
         """Seconds that a race and a confirmation of these sizes need."""
-        seeds = _seeds_later(sizes) + self._checked * min(sizes.race, NEIGHBOURS)
+        seeds = seeds_later(sizes) + self._checked * min(sizes.race, NEIGHBOURS)
         return seeds * self.nfe / self._speed_later + (1 + FINALISTS + self._checked) * self._extra
 
     @property
@@ -356,41 +343,3 @@ class Stages:
 def strip_name(nfe: int, plan: str) -> str:
     """Names the file of the first images of a plan: another start may confirm other plans, in another order."""
     return f"{nfe}-{sha256(plan.encode()).hexdigest()[:8]}.png"
-
-
-def least_evaluations(settings: Settings, nfe: int, plans: int) -> float:
-    """Counts the evaluations of all stages but the search, with the fewest images for race and confirmation.
-
-    Args:
-        settings: how a plan is looked for.
-        nfe: of the plans.
-        plans: how many usual ones there are.
-    """
-    usual = plans * min(FEW, settings.images) + (plans / THIRD + 4 * USUAL) * settings.images
-    return nfe * (usual + _seeds_later(Sizes(settings.race, settings.confirm).cut(0)))
-
-
-def check_time(settings: Settings, nfe: int, speed: float, missing: float) -> None:
-    """Makes sure that time is left for a search.
-
-    Args:
-        settings: how a plan is looked for.
-        nfe: of the plans.
-        speed: evaluations a second, of all processes.
-        missing: seconds that the other stages need beyond those there are.
-
-    Raises:
-        InputError: there is none.
-    """
-    if missing > 0:
-        raise InputError(
-            f"no time is left for a search in {counted(settings.minutes, 'minute', 'g')} for NFE {nfe}: at {speed:.0f} "
-            f"evaluations a second the usual plans, the race and the confirmation need "
-            f"{counted(ceil(missing / 60), 'minute', ',')} more, even where they are cut; give them, and some for the "
-            f"search, fewer images for each, or a GPU, for which the defaults are made"
-        )
-
-
-def _seeds_later(sizes: Sizes) -> int:
-    """Counts the seeds of race and confirmation, of all plans."""
-    return (FOUND + USUAL) * sizes.race + (1 + FINALISTS) * BLOCKS * sizes.confirm

@@ -154,7 +154,7 @@ def tune(
         assert reference is not None
         setups = open_setups([(detector, reference), *confirm_with], net.device, trust_detector)
         scale = first.guidance
-        judge, begin = Distance(draw, by_name(setups, first.shape), images=of_all(first)), begin_drawing(draw)
+        judge, begin = Distance(draw, by_name(setups, first.shape), images=of_all(first)), begin_drawing(first)
     else:
         if settings.tune_guidance:
             raise InputError("tune_guidance is for images that a reference judges; leave it out")
@@ -195,9 +195,8 @@ def of_all(drawing: NetDrawing) -> dict[str, Any]:
     return {key: value for key, value in drawing.about.items() if key not in ("model_sha256", "plan")}
 
 
-def begin_drawing(draw: Callable[[str], NetDrawing]) -> Begin:
+def begin_drawing(drawing: NetDrawing) -> Begin:
     """Starts seeds as a drawing does, with its classes and its guidance."""
-    drawing = draw(f"{LEAST_NFE} solver=euler")
 
     def begin(seeds: Sequence[int]) -> Any:
         denoise, noise, _ = drawing.begin(seeds)
