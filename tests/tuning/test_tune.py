@@ -312,14 +312,17 @@ def winners(runs, tmp_path, trials):
 
 
 def test_the_usual_plans_are_told_while_they_are_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr("restart_sampling.tuning.stages.SECONDS_BETWEEN_WORDS", 0.0)
+    for name, value in (("SECONDS_BETWEEN_WORDS", 0.0), ("FEW", 10)):
+        monkeypatch.setattr(f"restart_sampling.tuning.stages.{name}", value)
     said = []
     verdict_of(AllAlike(0), tmp_path / "run", 1, said.append)
     count = len(usual_plans(ANY, 6))
-    told = [each for each in said if each.startswith("NFE 6, usual plans: ")]
-    words = [f"{done} of {count} measured on 20 images" for done in range(1, count + 1)]
-    assert told[: count + 1] == [f"NFE 6, usual plans: {each}" for each in (f"{count} of them", *words)]
-    assert told[count + 1].startswith("NFE 6, usual plans: best so far ")
+    told = [each.removeprefix("NFE 6, usual plans: ") for each in said if each.startswith("NFE 6, usual plans: ")]
+    few = [f"{done} of {count} measured on 10 images" for done in range(1, count + 1)]
+    more = [f"{done} of {count // 3} measured on 20 images" for done in range(1, count // 3 + 1)]
+    expected = [f"{count} of them", *few, *more]
+    assert told[: len(expected)] == expected
+    assert told[len(expected)].startswith("best so far ")
     monkeypatch.undo()  # now and then, not of each
     verdict_of(AllAlike(0), tmp_path / "quiet", 1, said.clear() or said.append)
     assert not any("measured on" in each for each in said)
@@ -338,6 +341,7 @@ def test_the_best_so_far_is_of_the_nfe_that_is_searched(tmp_path, monkeypatch):
     other, said = Bench(Low(0), Ranks(0, 1, torch.device("cpu")), tmp_path / "measured.jsonl", search=7), []
     for plan in ("6 solver=euler", "2"):  # of which one is a usual plan here too
         other.together("search", plan, Settings(images=20).seeds[1])
+        other.together("rehearsal", plan, Settings(images=20).seeds[1], groups=10, confirm=True)
     monkeypatch.setattr("restart_sampling.tuning.stages.SECONDS_BETWEEN_WORDS", 0.0)
     verdict_of(Low(0), tmp_path, 2, said.append)
     assert {each for each in said if each.startswith("NFE 6, search: best")} == {
@@ -862,6 +866,10 @@ def test_a_search_of_a_flow_begins_with_a_known_plan_of_its_own_levels(tmp_path,
         ("trials.journal", lambda text: text.replace('"op_code": 4', '"op_code": -4', 1)),
         ("trials.journal", lambda text: "".join(line for line in text.splitlines(True) if '{"plan"' not in line)),
         ("trials.journal", lambda text: re.sub('"system_attrs": {.*?}', '"system_attrs": 5', text)),
+        ("trials.journal", lambda text: re.sub('"fixed_params": {.*?}', '"fixed_params": null', text)),
+        ("trials.journal", lambda text: re.sub(r'"values": \[.+?\]', '"values": []', text)),
+        ("trials.journal", lambda text: re.sub(r'"datetime_complete": ".+?"', '"datetime_complete": 5', text)),
+        ("trials.journal", lambda text: re.sub(r'("polish in [^"]*": )\d+', r'\1"x"', text)),
         ("measured.jsonl", lambda text: text.replace('"values": [', '"values": ["a", ', 1)),
         ("measured.jsonl", lambda text: text.replace('"nfe": 5', '"nfe": "a"', 1)),
     ],

@@ -80,11 +80,17 @@ def open_study(path: Path, name: str) -> Any:
     with _quiet():
         storage = JournalStorage(Journal(path))
         study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    for name, kept in study.user_attrs.items():
+        if not all(isinstance(each, int) for each in (kept if isinstance(kept, list) else [kept])):
+            raise ValueError(f"{name} is no number")
     for trial in study.get_trials(deepcopy=False):
-        if not isinstance(trial.system_attrs, dict):
+        own, state = trial.system_attrs, trial.state.name
+        if not (isinstance(own, dict) and isinstance(own.get("fixed_params", {}), dict)):
             raise ValueError(f"trial {trial.number} has no settings of its sampler")
-        if not isinstance(trial.user_attrs.get("plan"), str) and trial.state.name in ("COMPLETE", "PRUNED"):
+        if not isinstance(trial.user_attrs.get("plan"), str) and state in ("COMPLETE", "PRUNED"):
             raise ValueError(f"trial {trial.number} has no plan")
+        if not trial.values and state == "COMPLETE":
+            raise ValueError(f"trial {trial.number} has no value")
     return study
 
 

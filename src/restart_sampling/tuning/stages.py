@@ -198,10 +198,11 @@ class Stages:
         plans = self.space.usual()
         self._say("usual plans", f"{len(plans)} of them")
         self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
-        self._asked, few, some = plans, first[:FEW], plans[: 3 * self.bench.ranks.size]
-        if any(each.score for each in self.bench.each("usual", some, few)):
-            # How long the race takes is not seen where most of the time is what a plan takes beside its images.
-            self.bench.each("usual", some, range(max(len(few), min(FEW, self.settings.race // ROUNDS))))
+        self._asked, few, many = plans, first[:FEW], range(min(FEW, self.settings.race // ROUNDS))
+        size = self.bench.ranks.size
+        if any(each.score for each in self.bench.each("usual", plans[: 3 * size], few)):  # to see how long that takes
+            if len(many) > 2 * len(few):  # of which most of the time may be what a plan takes beside its images
+                self.bench.each("usual", plans[:size], many)
             self._check_time(len(plans))
         good = self._ranked(plans, self.bench.each("usual", plans, few))
         self._asked = good = good[: max(2 * USUAL, len(plans) // THIRD)]
