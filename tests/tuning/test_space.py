@@ -105,6 +105,19 @@ def test_an_interval_begins_where_it_was_asked_for():
     assert (interval.repeats, interval.points) == (2, 5)  # two passes of four steps are 40 % of 20
 
 
+def test_one_restart_begins_where_a_trial_may_begin_one():
+    seen = {}
+
+    class Seen(Drawn):
+        def suggest_float(self, name, low, high, log=False):
+            seen[name] = (low, high)
+            return super().suggest_float(name, low, high, log)
+
+    space = Space(NETS["any level"], 20)
+    space.suggest(Seen(0, intervals=1))
+    assert seen["level_0"] == tuple(space.one_restart(t_min, 80)["level_0"] for t_min in (0.002, 79)) == (0.03, 40)
+
+
 def test_levels_of_its_own():
     own = {"deis": {12: (80.0, *(1.7**-k for k in range(10)), 0.00200012345, 0.0)}, "euler": {}}
     trial = Drawn(0, intervals=0, churn=False, solver="deis", grid=OWN)

@@ -290,7 +290,8 @@ def test_a_plan_of_a_net_file_is_one_of_its_net_too(tmp_path, monkeypatch):
     del content["net_sha256"]  # as of earlier versions
     Path("old.json").write_text(json.dumps(content))
     assert torch.equal(drawn(own, "old.json"), drawn(own))
-    for other, file in ((net("other"), "run/plan-4.json"), (net(None), "run/plan-4.json"), (net(), "old.json")):
+    others = ((net("other"), "run/plan-4.json"), (net(None), "run/plan-4.json"), (net(), "old.json"))
+    for other, file in (*others, (net(None), "old.json")):
         with pytest.raises(InputError, match="was found for another model"):
             drawn(other, file)
 
