@@ -79,6 +79,8 @@ def test_sliders_stay_between_their_ends():
 def test_a_slider_cannot_make_what_is_no_plan():
     with pytest.raises(InputError, match="0 <= t_min < t_max"):
         moved("18 [3,2,0.06,0.3]", "t_min", positions(t_min=1))
+    with pytest.raises(InputError, match="the page reads no files; write the plan itself"):
+        moved("/etc/plan.json", "steps", positions(steps=5))
     with pytest.raises(InputError, match="4 steps, but the plan has 5"):
         moved("4 grid=80/20/5/1/0", "steps", positions(steps=5))
 
@@ -166,8 +168,8 @@ def test_what_was_tuned_is_shown_with_its_model(model, net, tmp_path):
         (folder / "run.json").write_text(
             json.dumps({"format": "restart-sampling-tune/1", "model_sha256": identity, "model": name})
         )
-        for nfe in (20, 10):
-            (folder / f"plan-{nfe}.json").write_text(json.dumps({"plan": str(nfe // 2), "nfe": nfe}))
+        for nfe, scale in ((20, {"guidance": 1.0}), (10, {}), (30, {"guidance": 1.7})):
+            (folder / f"plan-{nfe}.json").write_text(json.dumps({"plan": str(nfe // 2), "nfe": nfe, **scale}))
         (folder / "map.json").write_text(json.dumps({"base": "18", "cells": [], "of": name}))
         return folder
 

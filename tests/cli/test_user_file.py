@@ -181,6 +181,23 @@ def test_plan_explains_the_noise_of_a_flow(net_file, run):
     assert "noise      in 2 falls, by the solver" in out
 
 
+def test_a_plan_of_a_flow_is_checked_on_its_own_levels(net_file, run):
+    """On the sigmas of a VE model both restarts would begin at one level."""
+    Path("flow.py").write_text(
+        "import restart_sampling as rs\ndef make():\n    return rs.from_flow(lambda x, t: x, identity='f'), (3, 8, 8)\n"
+    )
+    plan, drawn = "5 [2,1,0.2,0.4] [2,1,0.6,0.9]", ("--model", "flow.py:make", "--dry-run")
+    code, _, err = run("generate", *drawn, "--plan", plan, "--seeds", "0", "--out", "a")
+    assert code == 0, err
+    Path("plans.txt").write_text(f"{plan}\n18 [3,1,0.5,2]\n")
+    measured = ("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "any", "--out", "s")
+    code, _, err = run("sweep", *drawn, *measured, "--plans", "plans.txt", "--images", "20")
+    assert (code, err.splitlines()[-1].partition(": t_max")[0]) == (
+        2,
+        "restart-sampling: row '18 [3,1,0.5,2]': restart interval [3,1,0.5,2]",
+    )
+
+
 BAD = {
     "net.py:broken": "net.py, line 9: KeyError: 'no weights'",
     "net.py:failing": "net.py, line 48: RuntimeError: The size of tensor",
@@ -206,6 +223,11 @@ def test_what_is_wrong_with_a_file_is_one_sentence(name, net_file, run):
     assert BAD[name] in err.splitlines()[-1]
     assert "Traceback" not in err
     assert not list(Path().glob("images/*/*.png"))
+
+
+def test_a_net_has_no_default_plan(net_file, run):
+    code, _, err = run("generate", "--model", "net.py:make", "--seeds", "0", "--out", "images")
+    assert (code, err.count("--plan is missing: a plan suits a model, and 'net.py:make' has no default")) == (2, 1)
 
 
 @pytest.mark.parametrize("option", [("--D", "128"), ("--dtype", "float16")])

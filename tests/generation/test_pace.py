@@ -50,6 +50,36 @@ def test_blocks_are_the_same_however_many_images_are_drawn_at_a_time(at_once):
         assert torch.equal(one.labels, other.labels)
 
 
+@pytest.mark.parametrize(
+    ("pace", "images", "expected"),
+    [
+        (Pace(16, automatic=True), 16, 256),  # which take half of the 40 GiB that are free; 16 took one
+        (Pace(16, automatic=True), 9, 16),  # says nothing of more
+        (Pace(16), 16, 16),  # the user's
+        (Pace(16, automatic=True, measured=True), 16, 16),
+    ],
+)
+def test_a_first_batch_shows_how_many_images_pay(monkeypatch, pace, images, expected):
+    taken = {"now": 2 * GIB, "peak": 9 * GIB}
+
+    def reset(device):
+        taken["peak"] = taken["now"]
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: taken["now"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: taken["peak"])
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 4 * GIB)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (38 * GIB, 80 * GIB))
+    device = torch.device("cuda")
+    with pytest.raises(torch.OutOfMemoryError), pace.watching(device, images):
+        raise torch.OutOfMemoryError
+    for _ in range(2):
+        with pace.watching(device, images):
+            taken["peak"] = 3 * GIB
+    assert pace.at_once == expected
+
+
 def test_a_batch_that_does_not_fit_is_halved_and_the_drawings_of_a_net_learn_it(caplog):
     pace = Pace(128, automatic=True, measured=True)
     with caplog.at_level(logging.WARNING):

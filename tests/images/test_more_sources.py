@@ -220,6 +220,13 @@ def test_files_that_do_not_fit_their_names(tmp_path):
         ("metadata.csv", "label,file_name\n007,1.png\nx,a/0.png\n", [0, 1], ("007", "x")),
         ("metadata.jsonl", '{"file_name": "1.png", "label": 3}\n{"file_name": "a/0.png", "label": 0}\n\n', [3, 0], ()),
         ("metadata.jsonl", '{"file_name": "1.png", "text": "x"}', [0, 1], ("", "a")),
+        (
+            "metadata.jsonl",
+            '{"file_name": "1.png", "text": "a\u2028b", "label": 3}\r\n{"file_name": "a/0.png", "label": 0}',
+            [3, 0],
+            (),
+        ),
+        ("metadata.csv", "file_name,text,label\r1.png,a\x85b,3\ra/0.png,c,0\r", [3, 0], ()),
         ("metadata.csv", "", [0, 1], ("", "a")),
     ],
 )

@@ -225,7 +225,7 @@ def test_the_papers_figures_and_notes(tmp_path, run):
 def test_a_folder_without_a_sweep(tmp_path, run):
     code, _, err = run("report", tmp_path, "--out", tmp_path / "r.html")
     assert code == 2
-    assert "results.jsonl cannot be read" in err
+    assert "neither the results.jsonl of a sweep nor the run.json of a run of tune; give what was their --out" in err
 
 
 # Clicks as a reader would, and leaves what it saw in the page.

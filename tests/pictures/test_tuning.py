@@ -7,12 +7,14 @@ import pytest
 from restart_sampling.base.errors import InputError
 from restart_sampling.pictures.restart_map import plot_map, plot_maps
 from restart_sampling.pictures.tune_report import make_tune_report
-from restart_sampling.pictures.tuning import plot_trials
+from restart_sampling.pictures.tuning import plot_confirmed, plot_trials
 from restart_sampling.sampling.plan_file import PLAN_FORMAT
 from restart_sampling.tuning.bench import Key, Measured
 from restart_sampling.tuning.score import Score
 
 USUAL, FOUND = "18", "16 [3,2,0.3,1.1]"
+OF_A_FLOW = "5 [2,1,0.2,0.4] [2,1,0.6,0.9]"
+"""Its restarts would begin at one level on the sigmas of a VE model."""
 
 
 def test_the_map_tells_gains_apart_beside_harm_that_is_a_hundred_times_larger():
@@ -81,6 +83,13 @@ def confirmed(value):
     return {"values": [value] * 3, "without": [[value + 0.001 * group for group in range(10)]] * 3}
 
 
+def test_the_paths_of_the_page_are_those_on_the_models_own_levels():
+    (axes,) = plot_confirmed({"scores": {OF_A_FLOW: {"a": confirmed(0.2)}}}, [0.0, 1.0]).axes
+    assert max(axes.lines[0].get_ydata()) == 1.0
+    (axes,) = plot_confirmed({"scores": {USUAL: {"a": confirmed(0.2)}}}, [None, None]).axes  # of earlier versions
+    assert max(axes.lines[0].get_ydata()) == 80.0
+
+
 def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_path):
     scores = {
         USUAL: {"a": confirmed(0.25), "b": confirmed(0.5)},
@@ -98,6 +107,9 @@ def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_
     assert "1,234,567 evaluations, 62 seconds" in page
     assert "0 plans searched, 7 polished." in page
     assert page.count("-0.05 ± 0") == 2
+    of_a_flow = json.dumps({**plan, "levels": [0.0, 1.0]}).replace(FOUND, OF_A_FLOW)
+    (tmp_path / "plan-19.json").write_text(of_a_flow)
+    assert f"<code>{OF_A_FLOW}</code>" in make_tune_report(tmp_path)[1]
     for verdict in ({}, {"verdict": 3}):
         damaged = {key: value for key, value in evidence.items() if key != "verdict"} | verdict
         (tmp_path / "plan-19.json").write_text(json.dumps({**plan, "evidence": damaged}))

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -118,6 +119,9 @@ def test_seeds_are_whole_numbers_of_any_kind():
     assert torch.equal(source.start((2,), 1.0), rs.GaussianNoise([0, 1, 2]).start((2,), 1.0))
     with pytest.raises(rs.InputError, match=r"seed = 1.5; give a whole number"):
         rs.GaussianNoise([1.5])
+    for mask in (torch.tensor([True, False]), np.array([True]), [True]):
+        with pytest.raises(rs.InputError, match=r"seed = .*True.*; give a whole number"):
+            rs.GaussianNoise(mask)
 
 
 def test_pfgmpp_needs_an_augmented_dimension():

@@ -113,6 +113,7 @@ def test_other_forms_are_read_too(text, same):
         (f'18 {{"0": [3,2,0.06,{"9" * 5000}]}}', "as JSON"),
         ("cifar10-vp-43 s_noise=1 s_noise=1.01", "it has s_noise twice; give it once"),
         ("18 churn=20 s_min=1 churn=30", "it has churn twice; give it once"),
+        ("18 steps=20", "it has the number of steps twice; give it once"),
         ("18 solver=unipc:p=2:p=3", "solver unipc has p twice; give it once"),
         ("18 colour=3", "unknown key 'colour'.*allowed: steps, churn"),
         ("18 churn=many", "'churn=many' is not a number"),
@@ -148,6 +149,13 @@ def test_bad_plans_are_one_sentence(text, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_an_editor_may_have_marked_the_encoding_of_a_plan_file(encoding, tmp_path):
+    file = tmp_path / "plan.json"
+    file.write_text('{"format": "restart-sampling-plan/1", "plan": "18", "model_sha256": null}', encoding)
+    assert str(rs.Plan.parse(str(file))) == "18"
+
+
 def test_numbers_and_intervals_of_other_types_are_pythons_own():
     plan = rs.Plan(np.int64(18), [(3, np.int32(2), np.float64(0.06), 0.3), [4, 1, 1, 2]], s_noise=np.float64(1.003))
     assert str(plan) == "18 [3,2,0.06,0.3] [4,1,1,2] s_noise=1.003"
@@ -165,6 +173,7 @@ def test_numbers_and_intervals_of_other_types_are_pythons_own():
         (lambda: rs.Plan("18"), "steps = '18'; give a whole number"),
         (lambda: rs.Plan(18, s_noise="1"), "s_noise = '1'; give a number"),
         (lambda: rs.Plan(18, churn=True), "churn = True; give a number"),
+        (lambda: rs.Plan(18, churn=np.True_), "churn = np.True_; give a number"),
         (lambda: rs.Plan(18, rho=np.ones(2)), r"rho = array.*; give a number"),
         (lambda: rs.Plan(18, (3, 2, 0.06, 0.3)), r"intervals = \(3, 2, 0.06, 0.3\); give a list"),
         (lambda: rs.Plan(18, ((3, 2, 0.06),)), r"intervals = .*; give a list with \[N_restart, K, t_min, t_max\]"),

@@ -101,6 +101,17 @@ def test_a_picture_in_a_batch_is_that_of_a_batch_of_its_own(sampler, device, dty
     assert difference.double().mean() < mean
 
 
+@pytest.mark.parametrize("device", [CUDA])
+def test_as_many_pictures_are_drawn_at_a_time_as_pay(device):
+    model = load_pipeline("tiny-text-to-image", torch.device(device), torch.float32)
+    drawing = prepare(model, Request(Sampler.parse("ddim:4"), 3.0), "a red truck")
+    found = torch.cat([batch.images for batch in drawing.draw(range(600))]).int()
+    assert model.pace.at_once == 512
+    few = prepare(model, Request(Sampler.parse("ddim:4"), 3.0), "a red truck", 16)
+    own = torch.cat([batch.images for batch in few.draw(range(600))]).int()
+    assert (found - own).abs().double().mean() < 0.1
+
+
 @pytest.mark.filterwarnings("ignore")  # of torch.compile's own
 @pytest.mark.parametrize(
     ("device", "dtype", "backend"),

@@ -32,7 +32,9 @@ def test_what_samplers_cost_and_what_is_wrong_with_them_is_said(model):
     assert "there is no sampler &#39;&lt;b&gt;&#39;" in first
     assert second == "<p><b>NFE 4</b></p>"
     assert panels(paths) == 1
-    assert "the page at most 500" in describe(model(), ["ddim:501", "x"], 1.0)[0]
+    first, second, _ = describe(model(), ["ddim:501", " /etc/sampler.json"], 1.0)
+    assert "the page at most 500" in first
+    assert "the page reads no files; write the sampler itself" in second
 
 
 @pytest.mark.parametrize("kind", ["sd", "sd3"])

@@ -56,7 +56,7 @@ def test_none(form):
         ({"restart": True}, "restart is True"),
         ({"restart": 3}, "restart is 3"),
         ({"restart": ["1234"]}, "the entry 1234"),
-        ({"restart": "10,2,0.1,2.0"}, "restart is '10,2,0.1,2.0'"),
+        ({"restart": "10,2,0.1,2.0"}, "restart is '10,2,0.1,2.0'; give lists [points, repeats, t_min, t_max]"),
         ({"restart": "[10,2,0.1]"}, "has 3 entries"),
         ({"solver": None}, f"solver None does not exist; give one of {', '.join(SOLVERS)}, or with a setting"),
         ({"solver": "dpmpp"}, "solver 'dpmpp' does not exist; give one of euler, heun"),

@@ -203,6 +203,7 @@ def test_a_plan_that_the_pipeline_came_with_is_not_taken_over():
         ("restart-dpmpp [4,1,0.3,0.6]", SD3, "'restart-dpmpp:25 [4,1,0.3,0.6]' is not for flow models"),
         ("restart restart_budget=free", SD15, "restart_budget is 'free'"),
         ("dpmpp algorithm_type=magic", SD15, "magic"),
+        ("restart trained_betas=0.1", SD15, "RuntimeError: zero-dimensional tensor"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_sentence(text, config, said):

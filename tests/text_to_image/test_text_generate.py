@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.generation import pace as pace_module
 from restart_sampling.generation.pace import Pace
+from restart_sampling.text_to_image import drawing as drawing_module
+from restart_sampling.text_to_image import pipeline as pipeline_module
 from restart_sampling.text_to_image.drawing import Request, prepare
 from restart_sampling.text_to_image.guiding import counted_images
 from restart_sampling.text_to_image.pipeline import load_pipeline
@@ -57,6 +60,25 @@ def test_an_image_depends_on_its_number_and_prompt_alone(kind, sampler, model):
     assert difference(other_prompt[1:], whole[1:]) <= 1
     other_number = images(drawing, numbers=[5, *NUMBERS[1:]])
     assert difference(other_number[0], whole[0]) > 20
+
+
+def test_the_first_batch_shows_how_many_images_are_drawn_at_a_time(model, monkeypatch):
+    """Blocks and images stay what they were, and the next drawing of the pipeline begins with what pays."""
+    monkeypatch.setattr(Pace, "finds_more", lambda pace, device: pace.automatic and not pace.measured)
+    monkeypatch.setattr(pace_module, "_allocated", lambda device: 0)
+    monkeypatch.setattr(Pace, "_learn", lambda pace, before, device: setattr(pace, "at_once", 4))
+    monkeypatch.setattr(pipeline_module, "TEXT_BLOCK", 2)
+    monkeypatch.setattr(drawing_module, "TEXT_BLOCK", 2)
+    call, sizes = drawing_module._call, []
+    monkeypatch.setattr(drawing_module, "_call", lambda *given: sizes.append(len(given[-1])) or call(*given))
+    pipe = replace(model("sd"))
+    found = list(prepare(pipe, asked("ddim:2"), "a cat").draw(range(7)))
+    assert [batch.seeds for batch in found] == [(0, 1), (2, 3), (4, 5), (6,)]
+    assert sizes == [1, 2, 4, 1]  # the first finds out what an image costs
+    list(prepare(pipe, asked("ddim:3"), "a cat").draw(range(5)))
+    assert sizes[4:] == [1, 4, 1]
+    pixels = torch.cat([batch.images for batch in found])
+    assert difference(pixels, images(prepare(pipe, asked("ddim:2"), "a cat"), ["a cat"] * 7, range(7), 7)) <= 1
 
 
 @pytest.mark.parametrize("sampler", ["heun:3", "restart:6 [3,2,0.1,2.0]"])
@@ -135,6 +157,12 @@ def test_noise_without_a_seed_is_refused(model, monkeypatch):
     monkeypatch.setattr(diffusers.DDPMScheduler, "step", unseeded)
     drawing = prepare(model(), asked("ddpm:5"))
     with pytest.raises(InputError, match="StableDiffusionPipeline with sampler 'ddpm:5' draws noise without a seed"):
+        images(drawing)
+
+
+def test_a_setting_that_fails_in_a_step_is_told(model):
+    drawing = prepare(model(), asked("ddpm:2 variance_type=learned"))
+    with pytest.raises(InputError, match="with sampler 'ddpm:2 variance_type=learned': TypeError: unsupported operand"):
         images(drawing)
 
 

@@ -191,7 +191,7 @@ def test_a_plan_of_another_pipeline(place, run, model):
     assert "was found for another pipeline, of identity abababababab and not" in err
     assert not Path("a").exists()
     assert run(*draw, "plan-5.json", "--any-model", "--dry-run")[0] == 0
-    Path("plan-5.json").write_text(json.dumps({**written, "model_sha256": model().identity}))
+    Path("plan-5.json").write_text(json.dumps({**written, "model_sha256": model().identity}), "utf-8-sig")
     code, _, err = run(*draw, "plan-5.json", "--dry-run")
     assert code == 0, err
     assert "note     the sampler was found at guidance 3, and this is 5" in err

@@ -231,6 +231,7 @@ def save(path: Path, size, mode="RGB"):
         (("--images", "64", "--minutes", "1"), "give either --minutes or --images: how long to train"),
         (("--images", "0"), "--images"),
         (("--minutes", "-1"), "--minutes"),
+        (("--minutes", "inf"), "'--minutes': inf is no finite number"),
         (("--images", "64", "--D", "8"), "--D 8 is for --parametrization pfgmpp; edm has no augmented dimensions"),
         (("--images", "64", "--parametrization", "pfgmpp", "--D", "0"), "--D"),
         (("--images", "64", "--parametrization", "ddpm"), "'ddpm' is not one of 'edm', 'vp', 'pfgmpp'"),
@@ -242,6 +243,8 @@ def save(path: Path, size, mode="RGB"):
         (("--images", "64", "--augment", "1.5"), "--augment"),
         (("--images", "64", "--ema-images", "0"), "--ema-images"),
         (("--images", "64", "--lr", "0"), "--lr"),
+        (("--images", "64", "--lr", "nan"), "'--lr': nan is no finite number"),
+        (("--images", "64", "--rank-timeout", "nan"), "'--rank-timeout': nan is no finite number"),
         (("--images", "64", "--batch", "0"), "--batch"),
     ],
 )

@@ -498,6 +498,7 @@ def test_a_pipeline_of_diffusers_is_tuned_from_end_to_end(place, run):
     )
     assert plan.path(net.sigma_min, net.sigma_max, net.round_level).nfe(*plan.solvers) in (3, 4)
     written = json.loads(Path("run/plan-4.json").read_text())
+    assert written["levels"] == [net.sigma_min, net.sigma_max]
     assert (written["plan"], written["model_sha256"], written["nfe"]) == (str(plan), net.identity, 4)
     assert rs.sample(net, "run/plan-4.json", [0], (3, 8, 8)).isfinite().all()
     other = rs.from_eps(pipe.unet, pipe.scheduler.alphas_cumprod, identity="b" * 64)

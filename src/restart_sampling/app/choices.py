@@ -63,7 +63,11 @@ def load_choice(name: str, tuned: Sequence[Path], device: torch.device) -> Choic
             files = sorted(
                 (json.loads(path.read_text()) for path in folder.glob("plan-*.json")), key=lambda each: each["nfe"]
             )
-            plans |= {f"tuned, NFE {content['nfe']} ({folder.name})": content["plan"] for content in files}
+            plans |= {
+                f"tuned, NFE {content['nfe']} ({folder.name})": content["plan"]
+                for content in files
+                if content.get("guidance", 1.0) == 1  # at which the page draws
+            }
             if (folder / MAP).exists():
                 found_map = json.loads((folder / MAP).read_text())
     numbers = tuple(str(number) for number in range(net.label_dim))

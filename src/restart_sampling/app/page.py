@@ -15,12 +15,11 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from restart_sampling.app.choices import Choice, load_choice
-from restart_sampling.app.plans import SLIDERS, explain, moved, plot_plans, read_plan, sliders_of, wrong
+from restart_sampling.app.plans import SLIDERS, explain, moved, parse_plan, plot_plans, read_plan, sliders_of, wrong
 from restart_sampling.app.samples import BETWEEN, on_the_way, show, side_by_side
 from restart_sampling.base.errors import InputError
 from restart_sampling.pictures.page import svg
 from restart_sampling.pictures.restart_map import plot_map
-from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.solvers.by_name import SOLVERS
 
 MAX_IMAGES = 16
@@ -242,7 +241,7 @@ def _refresh(net: Any, texts: Sequence[str]) -> list[Markup]:
 def _follow(text: str) -> list[Any]:
     """Moves the sliders to where a plan is; a text that is none leaves them."""
     try:
-        positions = sliders_of(Plan.parse(text))
+        positions = sliders_of(parse_plan(text))
     except InputError:
         return [gr.skip()] * len(SLIDERS)
     return [gr.skip() if position is None else position for position in positions]

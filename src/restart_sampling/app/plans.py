@@ -42,13 +42,31 @@ def read_plan(text: str, net: Denoiser) -> Plan:
     Raises:
         InputError: it is none, does not fit the net, or takes too many evaluations.
     """
-    if text.strip().endswith(".json"):
-        raise InputError("the page reads no files; write the plan itself, such as 18 [3,2,0.06,0.30]")
-    plan = Plan.parse(text)
+    plan = parse_plan(text)
     nfe = net_path(net, plan).nfe(*plan.solvers)
     if nfe > MAX_NFE:
         raise InputError(f"the plan takes {nfe} evaluations, and the page at most {MAX_NFE}; use fewer steps")
     return plan
+
+
+def parse_plan(text: str) -> Plan:
+    """Reads a plan.
+
+    Raises:
+        InputError: it is none, or a file.
+    """
+    require_no_file(text, "the plan itself, such as 18 [3,2,0.06,0.30]")
+    return Plan.parse(text)
+
+
+def require_no_file(text: str, instead: str) -> None:
+    """Makes sure that a text of the page, which others may write, names no file of this machine.
+
+    Raises:
+        InputError: it does.
+    """
+    if text.strip().endswith(".json"):
+        raise InputError(f"the page reads no files; write {instead}")
 
 
 def sliders_of(plan: Plan) -> tuple[float | str | None, ...]:
@@ -75,7 +93,7 @@ def moved(text: str, name: str, positions: Sequence[float | str]) -> str:
     Raises:
         InputError: the text is no plan, or would be none.
     """
-    plan = Plan.parse(text)
+    plan = parse_plan(text)
     at = dict(zip(SLIDERS, positions, strict=True))
     if name in ("steps", "solver", "churn"):
         value = at[name]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from markupsafe import Markup
 
-from restart_sampling.app.plans import MAX_NFE, plot_schedules_of, wrong
+from restart_sampling.app.plans import MAX_NFE, plot_schedules_of, require_no_file, wrong
 from restart_sampling.app.samples import COLUMNS, picture
 from restart_sampling.app.text_samples import on_the_way
 from restart_sampling.base.errors import InputError
@@ -32,6 +32,7 @@ def prepare_sampler(model: TextToImage, text: str, guidance: float, prompt: str)
     Raises:
         InputError: it is no sampler, does not fit the pipeline, or takes too many evaluations for the page.
     """
+    require_no_file(text, "the sampler itself, such as restart:30 [10,2,0.1,2.0]")
     drawing = prepare(model, Request(Sampler.parse(text), guidance), prompt, COLUMNS)
     if drawing.nfe > MAX_NFE:
         raise InputError(

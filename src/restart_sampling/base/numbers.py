@@ -17,7 +17,7 @@ def whole_number(name: str, value: SupportsIndex) -> int:
         InputError: it is another number, a bool or no number.
     """
     try:
-        if not isinstance(value, bool):
+        if not _is_bool(value):
             return index(value)
     except TypeError:
         pass
@@ -31,11 +31,16 @@ def real_number(name: str, value: SupportsFloat) -> float:
         InputError: it is a bool, a text or no number.
     """
     try:
-        if isinstance(value, SupportsFloat) and not isinstance(value, bool):
+        if isinstance(value, SupportsFloat) and not _is_bool(value):
             return float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):  # such as an array of several numbers
         pass
     raise InputError(f"{name} = {value!r}; give a number")
+
+
+def _is_bool(value: object) -> bool:
+    """Tells a bool of any type, which Python, numpy and torch take for the numbers 0 and 1."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 
 def is_finite(value: object) -> TypeGuard[float]:

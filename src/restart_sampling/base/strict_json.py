@@ -8,7 +8,7 @@ from restart_sampling.base.errors import shorten
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parses a text in UTF-8.
+    """Parses a text; bytes are in UTF-8, with or without its mark, or in UTF-16.
 
     Raises:
         ValueError: it is no JSON, it is nested too deeply, or an object has a key twice, of which Python would take the

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import wraps
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +31,18 @@ _MAX_CLASSES = 12  # that are listed
 PAPER = ("cifar10-vp", "cifar10-edm", "cifar10-pfgmpp", "imagenet64")
 """Settings of the paper: the keys of `comparison.published.CHECKPOINTS`."""
 DETECTOR_HELP = "inception, dinov2-hf, tiny-clip (for pictures like CIFAR-10's), or the path of a TorchScript file."
+
+
+class FiniteRange(click.FloatRange):
+    """Numbers within a range; of click's own, nan is in all of them, and inf in those without an upper end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Reads a number."""
+        number = float(super().convert(value, param, ctx))
+        if not isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
 
 device_option = click.option(
     "--device",
@@ -143,7 +156,7 @@ process_options = as_one(
             "--rank-timeout",
             default=30.0,
             show_default=True,
-            type=click.FloatRange(0, min_open=True),
+            type=FiniteRange(0, min_open=True),
             metavar="MINUTES",
             help="Under torchrun: end the run where a process does nothing for so long while others wait for it.",
         ),

@@ -124,14 +124,15 @@ def pick_plan(text: str | None, settings: Iterable[str], model: str) -> Plan:
     from restart_sampling.models.resolve import default_plan_of
     from restart_sampling.sampling.plan import Plan
 
-    text = text or default_plan_of(model)
+    text = text or (None if is_net_file(model) else default_plan_of(model))
     if text is None:
         raise InputError(
             f"--plan is missing: a plan suits a model, and '{model}' has no default; "
             f"write one such as '18 [3,2,0.06,0.30]', or a preset ('restart-sampling plan --list' shows all)"
         )
     plan = Plan.parse(text).set(*settings)
-    plan.path()  # what can be wrong with it without the model comes before the model
+    if not is_net_file(model):  # whose levels may be others, such as those of a flow
+        plan.path()  # what can be wrong with it without the model comes before the model
     return plan
 
 

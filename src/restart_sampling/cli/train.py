@@ -17,6 +17,7 @@ from restart_sampling.base.numbers import counted
 from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_training, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
+    FiniteRange,
     ProcessOptions,
     describe_source,
     json_option,
@@ -51,7 +52,7 @@ _D = 2048  # of PFGM++ where the user gives none
 @click.option("--D", "D", type=click.IntRange(1), metavar="D", help=f"Augmented dimensions of pfgmpp; default: {_D}.")
 @click.option("--cond", is_flag=True, help="Train on the classes too.")
 @click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), metavar="N", help="Train for so long, without the saves."
+    "--minutes", type=FiniteRange(0, min_open=True), metavar="N", help="Train for so long, without the saves."
 )
 @click.option("--images", type=click.IntRange(1), metavar="N", help="Train on so many, counted with repetitions.")
 @click.option(
@@ -65,7 +66,7 @@ _D = 2048  # of PFGM++ where the user gives none
     "--lr",
     default=1e-3,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     help="Highest learning rate of Adam.",
 )
 @click.option(
@@ -80,7 +81,7 @@ _D = 2048  # of PFGM++ where the user gives none
     "--augment",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     metavar="P",
     help="Turn, scale, stretch and shift images, each with this probability, falling to 0 along the run; the network "
     "is told, and draws plain images. For few images and long runs; EDM has 0.12. 0 is flips only.",
@@ -98,7 +99,7 @@ _D = 2048  # of PFGM++ where the user gives none
     "--save-minutes",
     default=2.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Between two saves.",
 )
 @click.option("--channels", default=64, show_default=True, type=click.IntRange(4), help="Width of the network.")
@@ -109,7 +110,7 @@ _D = 2048  # of PFGM++ where the user gives none
 @click.option(
     "--attention", "attention_text", metavar="SIZES", help="Resolutions with attention, or none; default: 16 if there."
 )
-@click.option("--dropout", default=0.05, show_default=True, type=click.FloatRange(0, 1, max_open=True))
+@click.option("--dropout", default=0.05, show_default=True, type=FiniteRange(0, 1, max_open=True))
 @log_option
 @process_options
 @dry_run_option

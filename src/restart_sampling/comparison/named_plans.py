@@ -1,12 +1,15 @@
 """Named plans to compare, read from text, CSV, TOML or presets."""
 
 import csv
+import io
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +144,7 @@ def _lines(source: str, text: str) -> Iterable[tuple[str, Entries]]:
 
 
 def _csv_rows(source: str, text: str) -> Iterable[tuple[str, Entries]]:
-    reader = csv.DictReader(text.splitlines(), restkey="", strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
     try:
         _check_columns(source, reader.fieldnames or ())
         for entries in reader:
@@ -168,22 +171,23 @@ def _toml_rows(source: str, text: str) -> Iterable[tuple[str, Entries]]:
         yield f"row {number}", {key: value if isinstance(value, str) else repr(value) for key, value in entries.items()}
 
 
-def _check_columns(source: str, columns: Iterable[str]) -> None:
+def _check_columns(source: str, columns: Collection[str]) -> None:
     for column in columns:
         if column not in COLUMNS:
             raise InputError(f"--plans {source}: unknown column '{shorten(column)}'; allowed: {', '.join(COLUMNS)}")
+    if twice := [column for column, count in Counter([*columns]).items() if count > 1]:
+        raise InputError(f"--plans {source} has the column {twice[0]} twice; keep one")
 
 
 def _read(place: str, entries: Entries) -> NamedPlan:
-    """A row of any of the files. An empty cell is one that is not there."""
-    given = {key: value.strip() for key, value in entries.items() if value and value.strip()}
+    """A row of any of the files. An empty cell is one that is not there; a line break in one is a space."""
+    given = {key: " ".join(value.split()) for key, value in entries.items() if value and value.strip()}
     if ("plan" in given) == ("steps" in given):
         raise InputError(f"--plans {place}: give either plan, or steps with intervals")
     base = given.get("plan") or f"{given['steps']} {given.get('intervals', '')}"
     try:
         plan = Plan.parse(base).set(*(f"{key}={given[key]}" for key in SETTINGS if key in given))
-        nfe = plan.path().nfe(*plan.solvers)
-        if "nfe" in given and _number("nfe", given["nfe"]) != nfe:
+        if "nfe" in given and _number("nfe", given["nfe"]) != (nfe := plan.path().nfe(*plan.solvers)):
             raise InputError(f"nfe is {given['nfe']}, but the plan '{plan}' takes {nfe}; correct one of them")
         published = _number("fid_paper", given["fid_paper"]) if "fid_paper" in given else None
     except InputError as error:
@@ -192,7 +196,7 @@ def _read(place: str, entries: Entries) -> NamedPlan:
 
 
 def _number(column: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{column} is '{shorten(text)}', which is not a number") from None
+    with suppress(ValueError):
+        if isfinite(number := float(text)):
+            return number
+    raise InputError(f"{column} is '{shorten(text)}', which is no finite number")

@@ -161,13 +161,20 @@ def load_reference(path: Path) -> Reference:
         raise InputError(
             f"reference {path}: mu has shape {mu.shape} and sigma {sigma.shape}; they must be [d] and [d, d]"
         )
+    mu, sigma, count = mu.astype(np.float64), sigma.astype(np.float64), arrays.get("images")
     features, labels, size, classes = (arrays.get(key) for key in ("features", "labels", "size", "classes"))
+    with np.errstate(over="ignore"):  # what is too large becomes inf, and is refused
+        features = None if features is None else features.astype(np.float32)
+    labels = None if labels is None else labels.astype(np.int64)
     if (
         (features is not None and features.shape[1] != len(mu))
         or (labels is not None and (features is None or len(labels) != len(features)))
-        or (size is not None and len(size) != 2)
+        or (size is not None and (len(size) != 2 or size.min() < 1))
+        or (count is not None and (count < 2 or (features is not None and len(features) != count)))
     ):
-        raise InputError(f"reference {path}: its features, labels and size do not fit its statistics; make it again")
+        raise InputError(
+            f"reference {path}: its features, labels, size and images do not fit its statistics; make it again"
+        )
     if labels is not None and labels.min(initial=0) < 0:
         raise InputError(f"reference {path}: it has the class {labels.min()}, and a class is 0, 1, ...; make it again")
     if classes is not None and (
@@ -176,16 +183,31 @@ def load_reference(path: Path) -> Reference:
         raise InputError(f"reference {path}: the names of its classes do not fit its labels; make it again")
     if not all(np.isfinite(each).all() for each in (mu, sigma, features) if each is not None):
         raise InputError(f"reference {path}: its statistics are not finite; make it again")
-    statistics = Statistics(
-        int(arrays["images"]) if "images" in arrays else None,
-        torch.from_numpy(mu.astype(np.float64)),
-        torch.from_numpy(sigma.astype(np.float64)),
-    )
+    _check_moments(path, mu, sigma, features)
+    statistics = Statistics(None if count is None else int(count), torch.from_numpy(mu), torch.from_numpy(sigma))
     return Reference(
         statistics,
         **{key: str(arrays[key]) for key in _TEXTS if key in arrays},
-        features=None if features is None else torch.from_numpy(features.astype(np.float32)),
-        labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
+        features=None if features is None else torch.from_numpy(features),
+        labels=None if labels is None else torch.from_numpy(labels),
         size=None if size is None else (int(size[0]), int(size[1])),
         classes=() if classes is None else tuple(classes.tolist()),
     )
+
+
+def _check_moments(path: Path, mu: np.ndarray, sigma: np.ndarray, features: np.ndarray | None) -> None:
+    """Makes sure that sigma can be a covariance, and mu the mean of the features, but for rounding.
+
+    Raises:
+        InputError: they cannot.
+    """
+    spread = np.sqrt(sigma.diagonal().clip(min=0))
+    with np.errstate(over="ignore"):
+        rounding = 1e-6 * np.abs(sigma).max() + 1e-9 * np.square(mu).max()
+    most = 1.001 * np.outer(spread, spread) + rounding  # Cauchy and Schwarz
+    if (np.abs(sigma) > most).any() or (np.abs(sigma - sigma.T) > 1e-3 * most).any():
+        raise InputError(f"reference {path}: sigma is no covariance (symmetric, |s_ij|² <= s_ii s_jj); make it again")
+    if features is not None and len(features):
+        off = np.abs(features.mean(axis=0, dtype=np.float64) - mu)
+        if (off > 1e-3 * spread + 1e-6 * np.abs(mu).max()).any():
+            raise InputError(f"reference {path}: mu is not the mean of its features; make it again")

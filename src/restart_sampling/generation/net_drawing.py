@@ -24,7 +24,7 @@ from restart_sampling.models.fast import CompiledNetwork, uncompiled
 from restart_sampling.models.guidance import guided_by_class
 from restart_sampling.sampling.edm_noise import EDMNoise
 from restart_sampling.sampling.follow import follow
-from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net import Net, known_levels
 from restart_sampling.sampling.noise import Noise
 from restart_sampling.sampling.plan import Plan, as_plan
 from restart_sampling.sampling.process import VE
@@ -122,7 +122,6 @@ class NetDrawing:
         compiled = ", compiled" * (isinstance(network, CompiledNetwork) and network.asked_for)
         # The file of a checkpoint says what else there is to know, unless a shape was given.
         known = isinstance(net, Denoiser) and self.shape == _shape(net, None)
-        levels = [float(level) if isfinite(level) else None for level in (net.sigma_min, net.sigma_max)]
         classes: int | dict[str, int] | None
         if isinstance(self._classes, Mapping):  # with keys of JSON, so that a run that was read again is equal
             classes = {str(seed): label for seed, label in self._classes.items()}
@@ -136,7 +135,11 @@ class NetDrawing:
             "guidance": self.guidance,
             "noise": self._noise,
             "arithmetic": f"{self._dtype}{compiled}{', exact' * self._exact}",
-            **({} if known else {"process": list(astuple(net.process)), "levels": levels, "shape": list(self.shape)}),
+            **(
+                {}
+                if known
+                else {"process": list(astuple(net.process)), "levels": known_levels(net), "shape": list(self.shape)}
+            ),
         }
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -53,11 +54,33 @@ class Pace:
             self.at_once = min(self.at_once, _ON_THE_CPU)
         if device.type != "cuda":
             return
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
+        before = _allocated(device)
         for _ in fitting(range(self.at_once), self, lambda images: call(len(images))):
             break
+        self._learn(before, device)
+
+    @contextmanager
+    def watching(self, device: torch.device, images: int) -> Iterator[None]:
+        """Finds the same, once, from a batch that is drawn within.
+
+        Args:
+            device: where.
+            images: of the batch; one that is not full says nothing.
+        """
+        if not self.finds_more(device) or images < self.at_once:
+            yield
+            return
+        before = _allocated(device)
+        yield
+        self.measured = True
+        self._learn(before, device)
+
+    def finds_more(self, device: torch.device) -> bool:
+        """Says whether the next full batch will show how many images pay."""
+        return self.automatic and not self.measured and device.type == "cuda"
+
+    def _learn(self, before: int, device: torch.device) -> None:
+        """Takes the memory that a batch of `at_once` images took."""
         taken = torch.cuda.max_memory_allocated(device) - before
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - before
         self.at_once = images_that_pay(self.at_once, taken, free)
@@ -70,6 +93,13 @@ class Pace:
         """Half as many images from now on; says so."""
         _log.warning(f"{self.at_once} images do not fit in the device's memory at a time; going on with half as many")
         self.at_once //= 2
+
+
+def _allocated(device: torch.device) -> int:
+    """Bytes of memory that are taken now, from when on the peak is counted."""
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
 
 
 def own_pace(batch: int | None, exact: bool = False) -> Pace:

@@ -1,6 +1,7 @@
 """Labels of an image set: from EDM's dataset.json, or from the folders of the classes."""
 
 import csv
+import io
 import posixpath
 import re
 from collections import Counter
@@ -126,7 +127,7 @@ def metadata_labels(
         InputError: it is no such file, leaves out an image or its class, or lists one twice.
     """
     try:
-        lines = text.decode("utf-8-sig").splitlines()
+        lines = list(io.StringIO(text.decode("utf-8-sig"), newline=None))  # which end at \n alone, not at \u2028 too
         rows = _table(lines, where) if where.endswith(".csv") else _objects(lines)
         pairs = [(posixpath.normpath(f"{folder}{row['file_name']}"), row["label"]) for row in rows]
     except KeyError as error:

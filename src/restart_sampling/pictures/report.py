@@ -61,6 +61,10 @@ def report(folder: str | Path, out: str | Path, paper: str | None = None) -> int
         if paper is not None:
             raise InputError(f"the values of the paper ({paper}) are for a sweep, and {folder} is a run of tune")
         count, page = make_tune_report(Path(folder))
+    elif not (Path(folder) / RESULTS).exists():
+        raise InputError(
+            f"{folder} has neither the {RESULTS} of a sweep nor the {RUN} of a run of tune; give what was their --out"
+        )
     else:
         results = read_sweep(Path(folder) / RESULTS)
         count, page = len(results), make_report(Path(folder), results, paper)

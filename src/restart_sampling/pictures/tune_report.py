@@ -67,7 +67,7 @@ def _parts(folder: Path, content: Mapping[str, Any], results: Mapping[Key, Measu
         "paths": "Noise paths of the plans that were confirmed, the best usual one on top.",
         "importances": "What decides whether a plan is among the best, over all plans that were searched.",
     }
-    plots = {} if _of_pipeline(content) else {"paths": plot_confirmed(evidence)}
+    plots = {} if _of_pipeline(content) else {"paths": plot_confirmed(evidence, content.get("levels", (None, None)))}
     if any(each.stage == "search" and nfe - each.nfe in (0, 1) for each in results.values()):
         plots = {"trials": plot_trials(results, nfe), **plots}
     if evidence["cost"]["importances"]:

@@ -1,7 +1,8 @@
 """Figures of a run of `tune`: distance by trial, what mattered, the paths of its plan and of the best usual one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from math import inf
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -74,12 +75,18 @@ def plot_importances(importances: Mapping[str, float]) -> Figure:
     return figure
 
 
-def plot_confirmed(evidence: Mapping[str, Any]) -> Figure:
-    """Plots the noise paths of the plans that were confirmed, the best usual one first."""
+def plot_confirmed(evidence: Mapping[str, Any], levels: Sequence[float | None]) -> Figure:
+    """Plots the noise paths of the plans that were confirmed, the best usual one first.
+
+    Args:
+        evidence: of the file of a plan.
+        levels: the lowest and the highest that the model knows; None: there is no limit.
+    """
     points = []
+    low, high = (limit if level is None else level for level, limit in zip(levels, (0.0, inf), strict=True))
     for text, scores in evidence["scores"].items():
         plan, (first, *_) = Plan.parse_found(text), scores.values()
         values = first["values"]
-        nfe = plan.path().nfe(*plan.solvers)
-        points.append(Point(text, text, family_of(plan), plan, nfe, sum(values) / len(values), 0.0))
+        nfe = plan.path(low, high).nfe(*plan.solvers)
+        points.append(Point(text, text, family_of(plan), plan, nfe, sum(values) / len(values), 0.0, low, high))
     return plot_paths(points)

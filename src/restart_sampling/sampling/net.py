@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any, Protocol
 
 import torch
@@ -60,6 +61,11 @@ class Net(Protocol):
     def __call__(self, x: Tensor, level: Tensor, /, *args: Any, **kwargs: Any) -> Tensor:
         """Returns the expected data, like x, of states x [B, ...] at levels [B]; keywords go to the network."""
         ...
+
+
+def known_levels(net: Net) -> list[float | None]:
+    """Lists the lowest and the highest level that a net knows, as JSON; null: there is no limit."""
+    return [float(level) if isfinite(level) else None for level in (net.sigma_min, net.sigma_max)]
 
 
 _OF_IMAGES = (

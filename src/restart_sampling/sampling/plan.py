@@ -141,6 +141,8 @@ class Plan:
             if name:
                 _, more, over = split_plan(f"{steps} {text[name.end() :]}")
                 intervals, settings = intervals + more, settings + over
+            elif text[0] not in "[{" and any(setting.startswith("steps=") for setting in settings):
+                raise InputError("it has the number of steps twice; give it once")
             preset = name.group() if name else None
             return cls(**{"steps": steps, "intervals": intervals, "preset": preset, **dict(map(_convert, settings))})
         except InputError as error:

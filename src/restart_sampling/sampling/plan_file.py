@@ -18,7 +18,7 @@ def read_plan_file(path: Path) -> tuple[str, dict[str, Any]]:
         InputError: no such file, or it is damaged or of another kind.
     """
     try:
-        content = parse_json(path.read_text("utf-8"))
+        content = parse_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"plan {path} cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -28,11 +28,9 @@ from restart_sampling.text_to_image.guiding import (
     rows_on,
     testing,
 )
-from restart_sampling.text_to_image.pipeline import TextToImage, quiet
+from restart_sampling.text_to_image.pipeline import TEXT_BLOCK, TextToImage, quiet
 from restart_sampling.text_to_image.samplers import Sampler, check_pipeline, make_scheduler
 
-TEXT_BLOCK = 16
-"""As `generation.pace.BLOCK`, of images that are larger."""
 _LATER = {"snr_shift_scale": 1.0, "sigma_data": None, "sigma_schedule": "karras", "rho": 7.0}
 """Settings that schedulers got after 0.1.0, at values that change nothing: files of that version go on."""
 
@@ -132,8 +130,8 @@ class TextDrawing:
         Nothing is computed before it is asked for.
 
         Raises:
-            InputError: an image is not finite or of another size, or the pipeline draws noise without a seed, or
-                evaluates its network another number of times than it was to.
+            InputError: an image is not finite or of another size, a step of the scheduler fails, or the pipeline draws
+                noise without a seed, or evaluates its network another number of times than it was to.
         """
         return in_batches(fitting(seeds, self.pace, partial(self._draw_batch, advance)), self.batch)
 
@@ -142,14 +140,18 @@ class TextDrawing:
         prompts = [self.prompts if isinstance(self.prompts, str) else self.prompts[number] for number in numbers]
         noise = _unseeded_noise(model.device)
         guided = nullcontext() if self.on is None else guiding(model.network, self.on, model.guide)
+        what = f"{type(model.pipe).__name__} with sampler '{request.sampler}'"
         with (
             counted_images(
                 *model.evaluated, evaluated=lambda images: advance(images / self.network_evaluations)
             ) as count,
             guided,
+            self.pace.watching(model.device, len(numbers)),
         ):
-            images = _call(model, request, self.scheduler, prompts, numbers)
-        what = f"{type(model.pipe).__name__} with sampler '{request.sampler}'"
+            try:
+                images = _call(model, request, self.scheduler, prompts, numbers)
+            except (ValueError, TypeError) as error:  # of a setting that its scheduler looks at in a step
+                raise InputError(f"{what}: {one_line(error)}") from error
         if count() != self.network_evaluations * len(numbers):
             raise InputError(
                 f"{what} took {count()} network evaluations for {len(numbers)} images, and "
@@ -193,7 +195,8 @@ def prepare(
         model: the pipeline.
         request: what is asked of it.
         prompts: of `TextDrawing`.
-        batch: images at a time; None: 16, or fewer where they do not fit in the device's memory.
+        batch: images at a time; None: 16 at first, and then as many as pay on an NVIDIA device, which the first batch
+            shows; fewer where they do not fit in the device's memory.
 
     Raises:
         InputError: the sampler, its plan or what else is asked does not fit the pipeline.
@@ -229,8 +232,9 @@ def prepare(
     path = _path(scheduler, levels)
     on = rows_on(levels[:nfe], request.interval) if guided else None
     evaluations = nfe * row_evaluations if on is None else nfe + sum(on)
-    pace = Pace(TEXT_BLOCK if batch is None else batch, automatic=batch is None)
-    return TextDrawing(model, request, prompts, pace.at_once, pace, scheduler, nfe, on, evaluations, path, note)
+    pace = model.pace if batch is None else Pace(batch)
+    block = TEXT_BLOCK if batch is None else batch
+    return TextDrawing(model, request, prompts, block, pace, scheduler, nfe, on, evaluations, path, note)
 
 
 def _check_made_for(model: TextToImage, request: Request) -> str | None:

@@ -47,11 +47,13 @@ def as_lists(intervals: Iterable[RestartInterval]) -> list[list[float]]:
 def _parse(text: str) -> tuple[RestartInterval, ...]:
     if not text.strip():
         return ()
+    if not text.lstrip().startswith(("[", "{")):
+        raise InputError(f"restart is {text!r}; {_FORM}")
     try:
         _, intervals, settings = split_plan(text)
     except InputError as error:
         raise InputError(f"restart is {text!r}: {error}") from None
-    if not intervals or settings or not text.lstrip().startswith(("[", "{")):
+    if not intervals or settings:
         raise InputError(f"restart is {text!r}; {_FORM}")
     return intervals
 

@@ -13,8 +13,12 @@ import torch
 
 from restart_sampling.base.errors import InputError, one_line, require_extra, shorten
 from restart_sampling.base.numerics import weights_sha256
+from restart_sampling.generation.pace import Pace
 from restart_sampling.text_to_image.bundled import TINY, build_pipeline
 from restart_sampling.text_to_image.guiding import Guide
+
+TEXT_BLOCK = 16
+"""As `generation.pace.BLOCK`, of images that are larger."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,11 @@ class TextToImage:
     def identity(self) -> str:
         """SHA-256 of the weights of all its networks in float16: the same where it computes in float32."""
         return weights_sha256(_networks(self.pipe), torch.float16)
+
+    @cached_property
+    def pace(self) -> Pace:
+        """How many images are drawn at a time where the user does not say."""
+        return Pace(TEXT_BLOCK, automatic=True)
 
     @property
     def dtype(self) -> str:

@@ -210,7 +210,7 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], guidance: float)
     try:
         settings = own_settings(sampler, flow, guidance) | dict(_typed(scheduler, *each) for each in sampler.settings)
         return scheduler.from_config(config, **settings)
-    except (InputError, ValueError, TypeError, NotImplementedError, ImportError) as error:
+    except (InputError, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise InputError(f"sampler '{sampler}': {one_line(error)}") from error
 
 
@@ -328,7 +328,7 @@ def _read_file(path: Path) -> tuple[str, MadeFor]:
     """Reads the text of a sampler, and what it was found for, from a file that `text tune` wrote."""
     advice = "give a file that 'restart-sampling text tune' wrote"
     try:
-        content = parse_json(path.read_text("utf-8"))
+        content = parse_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"sampler {path} cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -11,7 +11,7 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import write_json
 from restart_sampling.base.numbers import counted, with_error
-from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net import Net, known_levels
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.budget import main_steps
@@ -59,7 +59,8 @@ class NetRun(Run):
         """JSON, what the file of a plan says first."""
         scale, own = Plan.parse_found(plan).guidance, getattr(self.net, "own_identity", None)
         more = {"guidance": scale, "net_sha256": own}
-        return {**super().form(plan), **{key: value for key, value in more.items() if value is not None}}
+        kept = {key: value for key, value in more.items() if value is not None}
+        return {**super().form(plan), "levels": known_levels(self.net), **kept}
 
     def tune_plan(self, nfe: int, grids: Grids) -> dict[str, Any]:
         """Finds the plan of an NFE, as `tune` does, beginning with known plans and the best intervals of a map.

@@ -105,7 +105,8 @@ def generate(
                     "sampler": f"{sampler}, guidance {guidance:g}",
                     "NFE": describe_nfe(drawing, guidance),
                     "images": f"{len(prompts)} of {prompts_path or '--prompt'} "
-                    f"(seeds {seed}-{seed + len(prompts) - 1}), {drawing.batch} at a time",
+                    f"(seeds {seed}-{seed + len(prompts) - 1}), {drawing.batch} at a time"
+                    f"{', then as many as pay' if drawing.pace.finds_more(ranks.device) else ''}",
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {model.dtype}",
                     "out": out,
                 }

@@ -76,7 +76,7 @@ _OPTIONS = (
     click.option(
         "--batch",
         type=click.IntRange(1),
-        help="Images at a time; default: 16, or fewer where the device has no memory.",
+        help="Images at a time; default: 16, as many as pay on NVIDIA devices, or fewer for lack of memory.",
     ),
 )
 guidance_option = click.option(
