@@ -35,7 +35,8 @@ from restart_sampling.evaluation.results_file import read_results
 from restart_sampling.pictures.restart_map import plot_maps
 from restart_sampling.pictures.style import save_figure
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.tuning.budget import LEAST_STEPS, main_steps, restart_calls
+from restart_sampling.tuning.allowed import LEAST_STEPS
+from restart_sampling.tuning.budget import main_steps, restart_calls
 from restart_sampling.tuning.own_levels import with_levels
 from tune_tables import CHURN, CONTROL, RIVAL, ROLES, TRANSFER, TUNED, UNTUNED, USUAL, gather, print_tables
 

@@ -58,7 +58,7 @@ from .text_to_image import FlowMatchRestartScheduler as FlowMatchRestartSchedule
 from .text_to_image import RestartScheduler as RestartScheduler
 from .text_to_image import guidance_preset as guidance_preset
 from .text_to_image import steps_preset as steps_preset
-from .tuning.objective import sliced_wasserstein as sliced_wasserstein
+from .tuning.of_samples import sliced_wasserstein as sliced_wasserstein
 from .tuning.tune import tune as tune
 
 __version__: str

@@ -88,7 +88,7 @@ def test_dry_runs_refuse_what_the_runs_refuse(place, run):
     assert (code, "images exists and is not a run of train" in err) == (2, True)
     tune = ("tune", *MODEL, "--nfe", "5", "--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector")
     code, _, err = run(*tune, "--out", "tuned", "--minutes", "0.0001", "--dry-run")
-    assert (code, "leave no time for a search" in err, "or a GPU" in err) == (2, True, True)
+    assert (code, "no time is left for a search" in err, "or a GPU" in err) == (2, True, True)
     code, _, err = run(*tune, "--out", "images", "--dry-run")
     assert (code, "images holds something else than a run of tune" in err) == (2, True)
     code, _, err = run(*tune[:5], "--without-reference", "--out", "tuned", "--dry-run")

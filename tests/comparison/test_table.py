@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import rounded_to, with_error
+from restart_sampling.base.numbers import counted, rounded_to, with_error
 from restart_sampling.comparison.table import results_table, write_csv, write_latex, write_markdown
 from restart_sampling.comparison.verdict import verdict
 from sweeps import lines, result, results_file
@@ -37,6 +37,13 @@ def test_a_number_has_as_many_digits_as_its_error(value, error, written):
     assert with_error(value, error) == written
     assert rounded_to(value, error) == written.partition(" +- ")[0]
     assert with_error(abs(value), error, sign="+", between=" ± ") == "+" + written.lstrip("-").replace("+-", "±")
+
+
+def test_what_is_one_is_not_many():
+    assert [counted(each, "image") for each in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert [counted(each, "class") for each in (1, 2)] == ["1 class", "2 classes"]
+    assert [counted(each, "minute", "g") for each in (0.5, 1.0, 10.0)] == ["0.5 minutes", "1 minute", "10 minutes"]
+    assert counted(2000, "trial", ",") == "2,000 trials"
 
 
 def test_markdown_has_as_many_digits_as_the_error():

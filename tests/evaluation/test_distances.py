@@ -190,5 +190,5 @@ def test_moments_do_not_depend_on_batches(batches, groups, seed):
 def test_two_images_are_the_least():
     moments = Moments(3, 2)
     moments.add(torch.ones(1, 3), [0])
-    with pytest.raises(InputError, match="1 images, and a covariance needs at least 2"):
+    with pytest.raises(InputError, match="a covariance needs at least 2 images, and there is 1"):
         moments.statistics()

@@ -92,7 +92,7 @@ def bomb(name, folder):
         ("train-images-idx3-ubyte", "2,147,483,648 bytes are announced, and 0 are there"),
         ("train-images-idx3-ubyte.gz", "over 100 times its size"),
         ("a.npz", "over 100 times its size"),
-        ("json.zip", "dataset.json has 50,331,672 bytes for 1 images"),
+        ("json.zip", "dataset.json has 50,331,672 bytes for 1 image"),
     ],
 )
 def test_a_bomb_is_refused_within_a_gibibyte(name, message, tmp_path):

@@ -133,7 +133,7 @@ def test_labels_of_dataset_json(name, prefix, stated, labels, tmp_path):
         ('{"labels": [["./a.png", 0]]}', r"no class for a.png, but one for \./a.png"),
         (r'{"labels": [["x\\a.png", 0], ["y", 1]]}', r"no class for a.png, but one for x\\a.png"),
         ('{"labels": [["a.png", 0]], "classes": "cat"}', "has to be a list of names"),
-        ('{"labels": [["a.png", 1]], "classes": ["cat"]}', "names 1 classes, and has a class 1"),
+        ('{"labels": [["a.png", 1]], "classes": ["cat"]}', "names 1 class, and has a class 1"),
         ('{"labels": [["a.png", 1]], "classes": ["cat", "cat"]}', "names two classes 'cat'; give each a name"),
         ('{"labels": [["a.png", 1]], "labels": []}', "not of the form .* has the key 'labels' twice"),
     ],

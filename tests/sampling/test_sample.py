@@ -212,8 +212,8 @@ def conditional(tmp_path_factory):
 
 
 LABELS = {
-    "one for all": (torch.tensor([1]), "class labels of 1 samples are given for 2 seeds"),
-    "one row for all": (torch.eye(4)[:1], "class labels of 1 samples are given for 2 seeds"),
+    "one for all": (torch.tensor([1]), "class labels of 1 sample are given for 2 seeds"),
+    "one row for all": (torch.eye(4)[:1], "class labels of 1 sample are given for 2 seeds"),
     "a row too many": (torch.eye(4)[:3], "class labels of 3 samples are given for 2 seeds"),
     "a scalar": (torch.tensor(1), r"the shape \[\]; it can be \[B\]"),
     "rows of another width": (torch.eye(5)[:2], r"the shape \[2, 5\]; it can be \[B\]"),

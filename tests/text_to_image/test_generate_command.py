@@ -161,7 +161,7 @@ def test_a_finished_run_is_checked_and_a_damaged_image_made_again(there, run):
     whole = contents(Path("images"))
     code, _, stderr = run(*words())
     assert code == 0
-    assert "images is complete: all 7 images were there already" in stderr
+    assert "images is complete: 7 images, there already and intact" in stderr
     Path("images/000000/000005.png").write_bytes(b"")
     assert generate(run)["drawn"] == 2
     assert contents(Path("images")) == whole

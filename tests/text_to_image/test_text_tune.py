@@ -21,9 +21,10 @@ from restart_sampling.evaluation.clip import ClipScore, load_clip, prepare_image
 from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
 from restart_sampling.text_to_image.pipeline import load_pipeline
 from restart_sampling.text_to_image.samplers import Sampler
-from restart_sampling.tuning import objective, text_space
+from restart_sampling.tuning import distance, text_space
+from restart_sampling.tuning.distance import Captions
 from restart_sampling.tuning.given_trial import GivenTrial
-from restart_sampling.tuning.objective import CLIP_SCORE, Captions
+from restart_sampling.tuning.objective import CLIP_SCORE
 from restart_sampling.tuning.search import open_study
 from restart_sampling.tuning.text_run import Again, TextRun
 from restart_sampling.tuning.text_space import TextSpace
@@ -79,7 +80,7 @@ def test_a_run_its_kill_and_its_plan_in_the_text_commands(place, run, monkeypatc
     assert confirmed == [[140, 200]] * len(content["evidence"]["scores"])  # after all others, the same for all
 
     shutil.rmtree("run")
-    measure, count = objective.Distance.measure, 0
+    measure, count = distance.Distance.measure, 0
 
     def dies(*arguments, **asked):
         nonlocal count
@@ -89,7 +90,7 @@ def test_a_run_its_kill_and_its_plan_in_the_text_commands(place, run, monkeypatc
         return measure(*arguments, **asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(objective.Distance, "measure", dies)
+        patch.setattr(distance.Distance, "measure", dies)
         assert run(*TUNE)[0] != 0
     before = MEASURED.read_text()
     assert 0 < len(lines()) < len(whole)
@@ -119,11 +120,11 @@ def test_the_guidance_scale_is_searched_too(place, run, monkeypatch):
         found = score(moments, reference, blocks, groups, metrics)
         return replace(found, values=tuple(value - 9 * asked[-1] for value in found.values))
 
-    score, draw, asked = objective._score, TextDrawing.draw, []
+    score, draw, asked = distance._score, TextDrawing.draw, []
     monkeypatch.setattr(TextSpace, "_usual", lambda space: iter(["ddim:5", space._plain("dpm2", "karras", 3)]))
     monkeypatch.setattr(TextDrawing, "draw", lambda own, *each: asked.append(own.request.guidance) or draw(own, *each))
     monkeypatch.setattr(Captions, "__call__", fits)
-    monkeypatch.setattr(objective, "_score", nearer)
+    monkeypatch.setattr(distance, "_score", nearer)
     few = ("--trials", "6", "--start", "3", "--json")
     code, out, err = run(*instead(TUNE, "--tune-guidance", *few))
     assert code == 0, err
@@ -273,6 +274,21 @@ def test_bad_input_is_one_sentence_before_any_image(arguments, said, place, run)
     assert code == 2
     assert said in err.splitlines()[-1]
     assert not MEASURED.exists()
+
+
+def test_what_it_will_do_is_said_before_anything_is_loaded(place, run):
+    code, _, err = run(*instead(TUNE, "--model", "./none"))
+    assert (code, err.splitlines()[:6]) == (
+        2,
+        [
+            "NFE        5, guidance 3",
+            "prompts    24 (prompts.csv), by seed",
+            "judged by  tiny.pt, CLIP score by clip",
+            "time       inf minutes for each NFE, at most 4 trials",
+            "out        run",
+            "loading ./none and what judges it",
+        ],
+    )
 
 
 @pytest.mark.parametrize(("kind", "nfe"), [("sd", 20), ("sd3", 9)])

@@ -267,7 +267,7 @@ def test_bad_data(tmp_path, capsys):
         tmp_path / "clear", *options, capsys=capsys
     )
     (tmp_path / "plain" / "dataset.json").write_text('{"labels": [["a.png", 5]]}')
-    assert "has 1 images, and a class 5" in answer(tmp_path / "plain", *options, "--cond", capsys=capsys)
+    assert "has 1 image, and a class 5" in answer(tmp_path / "plain", *options, "--cond", capsys=capsys)
     assert not (tmp_path / "run").exists()
 
 

@@ -24,7 +24,7 @@ from restart_sampling.tuning import stages
 from restart_sampling.tuning.bench import Bench, Key, read_measured
 from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.numbers import FACTOR, KNOTS, NOISE, SPACING, Numbers, PlanNumbers
-from restart_sampling.tuning.objective import OfSamples
+from restart_sampling.tuning.of_samples import OfSamples
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.score import Score
 from restart_sampling.tuning.search import begun, best_plans, open_study

@@ -13,10 +13,11 @@ from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.neighbours import precision_recall
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.statistics import Statistics
-from restart_sampling.tuning import objective
+from restart_sampling.tuning import distance
 from restart_sampling.tuning.bench import Measured
+from restart_sampling.tuning.distance import _more, _recall
 from restart_sampling.tuning.limits import Limits
-from restart_sampling.tuning.objective import CLIP_SCORE, _more, _recall
+from restart_sampling.tuning.objective import CLIP_SCORE
 from restart_sampling.tuning.score import Score, difference, student
 from restart_sampling.tuning.sizes import too_few
 from restart_sampling.tuning.space import Space
@@ -181,10 +182,10 @@ def reference_of(real):
 
 @pytest.mark.parametrize("trust", [True, "0" * 64])
 def test_of_several_detectors_those_that_are_files_are_trusted(trust, monkeypatch):
-    monkeypatch.setattr(objective, "open_setup", lambda *asked, trust_detector: trust_detector)
+    monkeypatch.setattr(distance, "open_setup", lambda *asked, trust_detector: trust_detector)
 
     def seen(*names):
-        return objective.open_setups([(name, "ref.npz") for name in names], torch.device("cpu"), trust)
+        return distance.open_setups([(name, "ref.npz") for name in names], torch.device("cpu"), trust)
 
     assert seen("tiny-clip", "own.pt") == [False, trust]
     assert seen("tiny-clip", "dinov2-hf") == [trust, trust]  # where it is refused
@@ -195,7 +196,7 @@ def test_recall_has_no_more_images_of_the_reference_than_generated_ones(monkeypa
     found = _more(Features(drawn, None), reference_of(real), real.device)
     share = found["recall"] * (1 - found["recall"])
     assert share / found["recall_error"] ** 2 == pytest.approx(24)  # each third of 70
-    monkeypatch.setattr(objective, "NEIGHBOURS", 10)
+    monkeypatch.setattr(distance, "NEIGHBOURS", 10)
     found = _more(Features(drawn, None), reference_of(real), real.device)
     assert (found["precision"], found["recall"]) == precision_recall(drawn[::3], real[::7])
 
@@ -214,7 +215,7 @@ def test_the_error_of_the_recall_of_few_images_says_how_it_scatters():
 def test_recall_of_a_trial_has_as_many_images_of_the_reference_as_are_affordable(monkeypatch):
     real, drawn = torch.randn(130, 4, generator=torch.Generator().manual_seed(0)).split([100, 30])
     for most, used in ((5000, 100), (40, 34)):  # each third of 100
-        monkeypatch.setattr(objective, "NEIGHBOURS", most)
+        monkeypatch.setattr(distance, "NEIGHBOURS", most)
         found = _recall(Features(drawn, None), reference_of(real), real.device)
         share = found["recall"] * (1 - found["recall"])
         assert found["recall_error"] ** 2 / share == pytest.approx(1 / used + 1 / 60)

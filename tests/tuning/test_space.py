@@ -11,8 +11,8 @@ from drawn_trial import Drawn
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
-from restart_sampling.tuning.budget import LEAST_NFE
-from restart_sampling.tuning.given_trial import GivenTrial
+from restart_sampling.tuning.allowed import LEAST_NFE
+from restart_sampling.tuning.given_trial import GIVEN, GivenTrial
 from restart_sampling.tuning.space import OWN, Space
 from restart_sampling.tuning.usual import usual_plans
 
@@ -105,6 +105,19 @@ def test_an_interval_begins_where_it_was_asked_for():
     assert (interval.repeats, interval.points) == (2, 5)  # two passes of four steps are 40 % of 20
 
 
+def test_one_restart_begins_where_a_trial_may_begin_one():
+    seen = {}
+
+    class Seen(Drawn):
+        def suggest_float(self, name, low, high, log=False):
+            seen[name] = (low, high)
+            return super().suggest_float(name, low, high, log)
+
+    space = Space(NETS["any level"], 20)
+    space.suggest(Seen(0, intervals=1))
+    assert seen["level_0"] == tuple(space.one_restart(t_min, 80)["level_0"] for t_min in (0.002, 79)) == (0.03, 40)
+
+
 def test_levels_of_its_own():
     own = {"deis": {12: (80.0, *(1.7**-k for k in range(10)), 0.00200012345, 0.0)}, "euler": {}}
     trial = Drawn(0, intervals=0, churn=False, solver="deis", grid=OWN)
@@ -181,9 +194,25 @@ def test_a_suggestion_for_a_usual_plan_gives_that_plan(net, nfe):
 def test_known_plans_are_of_the_evaluations_asked_for(net, nfe):
     space = Space(net, nfe)
     plans = [space.suggest(GivenTrial(each)) for each in space.known_plans()]
-    assert len(plans) >= (3 if net.process.highest == inf else 1)  # few levels of sigma are levels of a flow
+    assert len(plans) >= (7 if net.process.highest == inf else 6)
     assert all(net_path(net, plan).nfe(*plan.solvers) in (nfe - 1, nfe) for plan in plans)
     assert Space(net, nfe, known=False).known_plans() == []
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+def test_a_known_plan_with_levels_of_its_own_is_given_as_it_is(net):
+    def given(nfe, **asked):
+        return [each[GIVEN] for each in Space(net, nfe, **asked).known_plans() if GIVEN in each]
+
+    (text,) = given(40)
+    plan, found = Plan.parse(text), Plan.parse("cifar10-pfgmpp-small-tuned-40")
+    assert net_path(net, plan).nfe(*plan.solvers) == 40
+    net_path(net, plan).check_levels(net.process)  # does not raise
+    assert (plan == found) == (net.process.highest == inf)
+    assert len(plan.own_levels) == len(found.own_levels)
+    assert given(41) == [text]
+    assert given(39) == given(42) == given(40, rises=False) == given(40, restarts=False) == []
+    assert given(40, guidance=2.0) == [f"{text} guidance=2"]
 
 
 def test_known_plans_are_those_found_for_other_models_and_keep_the_shares_of_their_intervals():

@@ -7,6 +7,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 from math import inf
 from pathlib import Path
 from shutil import copytree
@@ -22,19 +23,29 @@ from in_thread import InThread
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.presets import PRESETS
 from restart_sampling.sampling.sample import net_noise
 from restart_sampling.tuning import teacher
 from restart_sampling.tuning.bench import Bench, Measured, read_measured
 from restart_sampling.tuning.budget import main_steps
-from restart_sampling.tuning.given_trial import GivenTrial
+from restart_sampling.tuning.clock import least_evaluations
+from restart_sampling.tuning.given_trial import GIVEN, GivenTrial
 from restart_sampling.tuning.limits import Limits
-from restart_sampling.tuning.objective import OfSamples
+from restart_sampling.tuning.of_samples import OfSamples
 from restart_sampling.tuning.own_levels import with_levels
 from restart_sampling.tuning.score import Score
-from restart_sampling.tuning.search import begin_with, best_plans, beyond_limits, open_study, search
+from restart_sampling.tuning.search import (
+    _goes_on,
+    _report,
+    begin_with,
+    best_plans,
+    beyond_limits,
+    open_study,
+    search,
+)
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import Space
-from restart_sampling.tuning.stages import Stages, least_evaluations
+from restart_sampling.tuning.stages import Stages
 from restart_sampling.tuning.teacher import Teacher
 from restart_sampling.tuning.tune import begin_net
 from restart_sampling.tuning.usual import usual_plans
@@ -56,6 +67,13 @@ def spread(samples):
     """How far samples are from the mixture's nearest mean, compared with what is right: no noise of its own."""
     distances = (samples[:, None] - mixture().means).square().sum(-1).min(dim=1).values
     return abs(distances.mean().item() - 2 * 0.05**2) + abs(distances.std().item() - 2 * 0.05**2)
+
+
+def load_module(path):
+    spec = spec_from_file_location("judge", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def objective():
@@ -106,6 +124,7 @@ def test_a_killed_run_goes_on_with_the_trials_that_it_would_have_had(tmp_path):
     asked = {"objective": spread, "shape": (2,), **LIMIT, "trials": 14}
     whole = rs.tune(mixture(), 5, out=tmp_path / "whole", **asked)
     calls, limit = [], []
+    own = OfSamples(mixture(), (2,), spread).about
 
     def dies(samples):
         calls.append(len(samples))
@@ -113,7 +132,7 @@ def test_a_killed_run_goes_on_with_the_trials_that_it_would_have_had(tmp_path):
             raise KeyboardInterrupt
         return spread(samples)
 
-    dies.__qualname__ = spread.__qualname__
+    dies.__qualname__, dies.identity = own["objective"], own["objective_sha256"]
     lines = (tmp_path / "whole/measured.jsonl").read_text().splitlines()
     stages = [json.loads(line)["stage"] for line in lines]
     for later in (4, 9):
@@ -152,6 +171,7 @@ def test_a_search_that_was_killed_at_any_moment_goes_on_to_the_same_trials(
     }
     limits = Limits(known)
 
+    given = {**space.suggestion("5 solver=ab"), GIVEN: "5 solver=ab grid=68/20/5/1/0.1/0"}
     bench = SimpleNamespace(
         ranks=Ranks(0, processes, torch.device("cpu")),
         each=lambda stage, plans, seeds: [measured(plan) for plan in plans],
@@ -161,17 +181,53 @@ def test_a_search_that_was_killed_at_any_moment_goes_on_to_the_same_trials(
     def searched(content):
         journal.write_bytes(content)
         study = open_study(journal, "NFE 5")
-        begin_with(study, [space.suggestion("5 solver=euler")])
+        begin_with(study, [space.suggestion("5 solver=euler"), given])
         search(space, bench, study, (range(1), range(2)), limits=limits, until=lambda count: count >= trials)
         return trials_of(tmp_path, 5)
 
     whole = searched(b"")
     lines = journal.read_bytes().splitlines(keepends=True)
     assert len(whole) == -(-trials // processes) * processes
+    assert [text for _, text, *_ in whole[:2]] == ["5 solver=euler", given[GIVEN]]
     assert {state for *_, state, _ in whole} >= {"COMPLETE", "PRUNED"}
     assert bool(beyond_limits(open_study(journal, "NFE 5"))) == recall
     for kept in range(len(lines)):
         assert searched(b"".join(lines[:kept])) == whole, lines[kept - 1]
+
+
+class Trials:
+    """A study of which trials 0 to 3 have the values 4, 2, 3 and 1 on the first seeds, and trial 5 has 0."""
+
+    def get_trials(self, deepcopy):
+        values = {0: 4.0, 1: 2.0, 2: 3.0, 3: 1.0, 5: 0.0}
+        return [
+            SimpleNamespace(number=each, intermediate_values={1: values[each]} if each in values else {})
+            for each in range(7)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("number", "value", "on"),
+    [
+        *((0, 9.0, True), (1, 9.0, False), (1, 4.0, True)),  # of none before it the best; of one that is better not
+        *((3, 2.5, True), (3, 3.0, True), (3, 3.5, False)),  # a third of three
+        *((4, 1.5, True), (4, 2.0, True), (4, 2.5, False)),  # of four one; an equal one is not better
+        *((6, 1.0, True), (6, 1.5, False), (4, None, False), (0, None, False)),
+    ],
+)
+def test_a_trial_goes_on_that_is_among_the_best_third_of_those_before_it(number, value, on):
+    result = Measured("search", 6, None if value is None else {"": Score((value,))}, "", 1.0)
+    assert _goes_on(Trials(), SimpleNamespace(number=number), result) is on
+
+
+def test_a_value_on_the_first_seeds_is_reported_once_and_only_where_there_is_one():
+    def reported(number, value):
+        said = []
+        result = Measured("search", 6, None if value is None else {"": Score((value,))}, "", 1.0)
+        _report(Trials(), SimpleNamespace(number=number, report=lambda *each: said.append(each)), result)
+        return said
+
+    assert (reported(4, 2.5), reported(4, None), reported(3, 2.5)) == ([(2.5, 1)], [], [])
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -224,7 +280,7 @@ class AllAlike:
 
 
 def verdict_of(objective, folder, trials, tell=lambda text: None):
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     bench = Bench(objective, Ranks(0, 1, torch.device("cpu")), folder / "measured.jsonl")
     sizes = {"images": 20, "race": 80, "confirm": 20}
     settings = Settings(minutes=inf, trials=trials, sampler="random", start=objective.seed, **sizes)
@@ -253,6 +309,44 @@ def test_a_search_ends_on_both_of_two_processes_of_which_one_has_the_study(tmp_p
 
 def winners(runs, tmp_path, trials):
     return sum(verdict_of(AllAlike(seed), tmp_path / f"{seed}", trials).better for seed in runs)
+
+
+def test_the_usual_plans_are_told_while_they_are_measured(tmp_path, monkeypatch):
+    for name, value in (("SECONDS_BETWEEN_WORDS", 0.0), ("FEW", 10)):
+        monkeypatch.setattr(f"restart_sampling.tuning.stages.{name}", value)
+    said = []
+    verdict_of(AllAlike(0), tmp_path / "run", 1, said.append)
+    count = len(usual_plans(ANY, 6))
+    told = [each.removeprefix("NFE 6, usual plans: ") for each in said if each.startswith("NFE 6, usual plans: ")]
+    few = [f"{done} of {count} measured on 10 images" for done in range(1, count + 1)]
+    more = [f"{done} of {count // 3} measured on 20 images" for done in range(1, count // 3 + 1)]
+    expected = [f"{count} of them", *few, *more]
+    assert told[: len(expected)] == expected
+    assert told[len(expected)].startswith("best so far ")
+    monkeypatch.undo()  # now and then, not of each
+    verdict_of(AllAlike(0), tmp_path / "quiet", 1, said.clear() or said.append)
+    assert not any("measured on" in each for each in said)
+
+
+class Low(AllAlike):
+    """All alike, but two."""
+
+    def measure(self, plan, seeds, ranks, **asked):
+        ((name, score),) = super().measure(plan, seeds, ranks, **asked).items()
+        low = {"6 solver=euler": -8.0, "2": -9.0}.get(plan, score.value)
+        return {name: replace(score, values=(low,) * len(score.values))}
+
+
+def test_the_best_so_far_is_of_the_nfe_that_is_searched(tmp_path, monkeypatch):
+    other, said = Bench(Low(0), Ranks(0, 1, torch.device("cpu")), tmp_path / "measured.jsonl", search=7), []
+    for plan in ("6 solver=euler", "2"):  # of which one is a usual plan here too
+        other.together("search", plan, Settings(images=20).seeds[1])
+        other.together("rehearsal", plan, Settings(images=20).seeds[1], groups=10, confirm=True)
+    monkeypatch.setattr("restart_sampling.tuning.stages.SECONDS_BETWEEN_WORDS", 0.0)
+    verdict_of(Low(0), tmp_path, 2, said.append)
+    assert {each for each in said if each.startswith("NFE 6, search: best")} == {
+        "NFE 6, search: best so far -8 `6 solver=euler`"
+    }
 
 
 def test_plans_that_are_all_alike_have_no_winner(tmp_path):
@@ -465,7 +559,9 @@ def test_an_objective_of_a_net_with_classes():
 
 
 def test_no_time_left_for_a_stage():
-    with pytest.raises(InputError, match=r"^0.001 minutes for NFE 5 leave no time for a search: at .* minutes more"):
+    with pytest.raises(
+        InputError, match=r"^no time is left for a search in 0.001 minutes for NFE 5: at .* minutes? more"
+    ):
         rs.tune(mixture(), 5, objective=spread, shape=(2,), **{**LIMIT, "minutes": 0.001})
 
 
@@ -523,6 +619,16 @@ def test_another_run_in_the_same_folder(tmp_path):
     for (name, (net, function)), folder in zip(others.items(), ("run", "data"), strict=True):
         with pytest.raises(InputError, match=f"holds another run, with {name}"):
             rs.tune(net, 5, out=tmp_path / folder, **{**asked, "objective": function})
+    for number in "12":
+        Path(tmp_path / f"{number}.py").write_text(f"def distance(samples):\n    return {number}.0\n")
+    one, two = (load_module(tmp_path / f"{number}.py").distance for number in "12")
+    rs.tune(mixture(), 5, out=tmp_path / "one", **{**asked, "objective": one})
+    rs.tune(mixture(), 5, out=tmp_path / "one", **{**asked, "objective": load_module(tmp_path / "1.py").distance})
+    with pytest.raises(InputError, match=r'holds another run, with objective_sha256 "\w+", not "'):
+        rs.tune(mixture(), 5, out=tmp_path / "one", **{**asked, "objective": two})
+    of_one = json.loads((tmp_path / "one/run.json").read_text())
+    (tmp_path / "one/run.json").write_text(json.dumps({**of_one, "objective_sha256": None}))  # of an earlier version
+    rs.tune(mixture(), 5, out=tmp_path / "one", **{**asked, "objective": one})
     unknown = rs.from_edm(lambda x, sigma: x, 0.002, 80)
     inner = lambda samples: 0.0  # noqa: E731
     for made in (inner, partial(spread)):
@@ -605,16 +711,17 @@ def test_sliced_wasserstein_of_shifted_data_is_the_shift():
 
 
 class Paced(AllAlike):
-    """An objective whose samples and metrics take so much time on a clock of its own, and no other."""
+    """An objective whose samples, plans and metrics take so much time on a clock of its own, and no other."""
 
-    def __init__(self, monkeypatch, speed, metrics=0.0, begins=0.0):
+    def __init__(self, monkeypatch, speed, metrics=0.0, begins=0.0, each=0.0):
         super().__init__(0)
         self.now, self.speed, self.metrics, self.begins, self.seen = 1000.0, speed, metrics, begins, []
+        self.each = each
         for name in ("monotonic", "perf_counter"):
             monkeypatch.setattr(time, name, lambda: self.now)
 
     def measure(self, plan, seeds, ranks, **asked):
-        self.now += self.begins + len(seeds) * 6 / self.speed + self.metrics * asked.get("confirm", False)
+        self.now += self.begins + self.each + len(seeds) * 6 / self.speed + self.metrics * asked.get("confirm", False)
         self.begins = 0.0
         self.seen.append(len(seeds))
         scores = super().measure(plan, seeds, ranks, **asked)
@@ -650,6 +757,20 @@ def test_race_and_confirmation_are_cut_to_the_minutes(minutes, metrics, sizes, t
     measured = len(objective.seen)
     again.run()
     assert (len(objective.seen), again.sizes) == (measured, sizes)
+
+
+def test_what_a_plan_takes_beside_few_images_is_not_taken_for_the_time_of_many(tmp_path, monkeypatch):
+    """3 minutes suffice, which they would not if all images took as long as 20 do with all that is beside them."""
+    objective, told = Paced(monkeypatch, 12_000, each=0.5), []
+    start = objective.now
+    bench = Bench(objective, Ranks(0, 1, torch.device("cpu")), tmp_path / "measured.jsonl")
+    study = open_study(tmp_path / "trials.journal", "NFE 6")
+    settings = Settings(minutes=3, images=20, sampler="random")
+    stages = Stages(Space(ANY, 6), bench, study, settings, tmp_path, told.append)
+    stages.run()
+    assert objective.now - start < 60 * 3 + 5
+    assert bench.speed(20) == pytest.approx(120 / 0.51)
+    assert bench.speed(5000) == pytest.approx(1500 / 0.625)
 
 
 def test_the_time_of_an_nfe_is_not_that_of_the_next_one(tmp_path):
@@ -720,6 +841,21 @@ def test_a_search_begins_with_the_plans_found_for_other_models(tmp_path):
     assert [text for _, text, *_ in trials_of(tmp_path, 8)] == known
 
 
+def test_a_search_of_a_flow_begins_with_a_known_plan_of_its_own_levels(tmp_path, monkeypatch):
+    """The levels of the model that it was found for, at the same noise-to-data ratios."""
+    name = "cifar10-pfgmpp-small-tuned-40"
+    monkeypatch.setattr("restart_sampling.tuning.space.found_plans", lambda nfe: [PRESETS[name].plan])
+    rs.tune(rs.from_flow(lambda x, t: x / 2, identity="flow"), 40, objective=spread, out=tmp_path, **ONE)
+    [(_, text, *_)] = trials_of(tmp_path, 40)
+    plan, found = Plan.parse(text), Plan.parse(name)
+    ratios = [level / (1 - level) for level in plan.own_levels[1:]]
+    assert (plan.own_levels[0], ratios) == (1, pytest.approx(found.own_levels[1:], rel=2e-3))
+    assert [(each.points, each.repeats) for each in plan.intervals] == [(4, 1), (8, 1)]
+    ends = [end / (1 - end) for each in plan.intervals for end in (each.t_min, each.t_max)]
+    assert ends == pytest.approx([3.599, 12.9, 0.8087, 2.441], rel=2e-3)
+    assert plan.s_min / (1 - plan.s_min) == pytest.approx(1.702, rel=2e-3)
+
+
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
@@ -732,6 +868,10 @@ def test_a_search_begins_with_the_plans_found_for_other_models(tmp_path):
         ("trials.journal", lambda text: text.replace('"op_code": 4', '"op_code": -4', 1)),
         ("trials.journal", lambda text: "".join(line for line in text.splitlines(True) if '{"plan"' not in line)),
         ("trials.journal", lambda text: re.sub('"system_attrs": {.*?}', '"system_attrs": 5', text)),
+        ("trials.journal", lambda text: re.sub('"fixed_params": {.*?}', '"fixed_params": null', text)),
+        ("trials.journal", lambda text: re.sub(r'"values": \[.+?\]', '"values": []', text)),
+        ("trials.journal", lambda text: re.sub(r'"datetime_complete": ".+?"', '"datetime_complete": 5', text)),
+        ("trials.journal", lambda text: re.sub(r'("polish in [^"]*": )\d+', r'\1"x"', text)),
         ("measured.jsonl", lambda text: text.replace('"values": [', '"values": ["a", ', 1)),
         ("measured.jsonl", lambda text: text.replace('"nfe": 5', '"nfe": "a"', 1)),
     ],

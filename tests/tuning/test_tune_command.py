@@ -21,9 +21,11 @@ from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import make_reference
 from restart_sampling.evaluation.reference import save_reference
 from restart_sampling.generation.net_drawing import NetDrawing
+from restart_sampling.models.user_file import load_net_file
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.tuning import objective, space
+from restart_sampling.tuning import distance, space
 from restart_sampling.tuning.restart_map import map_restarts
+from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.stages import strip_name
 from tiny import detector_file, image_folder, pictures
 
@@ -177,11 +179,11 @@ def test_the_guidance_scale_is_searched_too(place, run, monkeypatch):
     save_reference(
         plain, Path("plain.npz")
     )  # without features, so without recall, by which what is nearer could be left out
-    score, draw, drawn = objective._score, NetDrawing.draw, []
+    score, draw, drawn = distance._score, NetDrawing.draw, []
     net = rs.load_model("tiny.safetensors")
     monkeypatch.setattr(space, "usual_plans", lambda *_: ["2", "4 solver=euler"])
     monkeypatch.setattr(NetDrawing, "draw", lambda own, *each: drawn.append(own.guidance) or draw(own, *each))
-    monkeypatch.setattr(objective, "_score", nearer)
+    monkeypatch.setattr(distance, "_score", nearer)
     more = ("--minutes", "inf", "--guidance", "2", "--tune-guidance", "--reference", "plain.npz", "--trials", "5")
     code, out, err = run(*instead(TUNE, *more, "--json"))
     assert code == 0, err
@@ -265,6 +267,39 @@ def test_a_plan_with_a_guidance_scale_of_its_own(place, run):
         Plan.parse("2 guidance=2")
 
 
+def test_a_plan_of_a_net_file_is_one_of_its_net_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def net(identity="own"):
+        return rs.from_edm(lambda x, sigma: x / 2, 0.002, 80.0, identity=identity)
+
+    def drawn(net, plan="run/plan-4.json"):
+        return rs.sample(net, plan, [0], (2,))
+
+    Path("net.py").write_text(
+        "import restart_sampling as rs\n\ndef make():\n"
+        "    return rs.from_edm(lambda x, sigma: x / 2, 0.002, 80.0, identity='own')\n"
+    )
+    own = load_net_file("net.py:make", torch.device("cpu"))
+    sizes = {"trials": 1, "minutes": inf, "images": 20, "race": 80, "confirm": 20}
+    found = rs.tune(own, 4, objective=spread, shape=(2,), out="run", **sizes)
+    content = json.loads(Path("run/plan-4.json").read_text())
+    assert (content["model_sha256"], content["net_sha256"]) == (own.identity, net().identity)
+    for plan in (found, "run/plan-4.json"):
+        assert torch.equal(drawn(net(), plan), drawn(own, plan))
+    del content["net_sha256"]  # as of earlier versions
+    Path("old.json").write_text(json.dumps(content))
+    assert torch.equal(drawn(own, "old.json"), drawn(own))
+    others = ((net("other"), "run/plan-4.json"), (net(None), "run/plan-4.json"), (net(), "old.json"))
+    for other, file in (*others, (net(None), "old.json")):
+        with pytest.raises(InputError, match="was found for another model"):
+            drawn(other, file)
+
+
+def spread(samples):
+    return samples.std().item()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -275,6 +310,7 @@ def test_a_plan_with_a_guidance_scale_of_its_own(place, run):
         ('{"format": "restart-sampling-plan/1", "plan": "plan-4.json", "model_sha256": null}', "there is no preset"),
         ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": "2"}', "guidance has to be a finite number"),
         ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": 1e999}', "guidance has to be a finite number"),
+        ('{"format": "restart-sampling-plan/1", "plan": "2", "net_sha256": 5}', "its net_sha256 have to be texts"),
         (f'{{"format": "restart-sampling-plan/1", "plan": "2", "guidance": {10**400}}}', "has to be a finite number"),
         ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": true}', "guidance has to be a finite number"),
         ("[" * 5000 + "]" * 5000, "is not JSON (it is nested too deeply)"),
@@ -308,7 +344,7 @@ def without(option):
         ((*TUNE, "--confirm-detector", "tiny.pt", "--confirm-reference", "ref.npz"), "is there twice"),
         ((*TUNE, "--without-reference"), "give either --reference"),
         (without("--reference"), "give either --reference"),
-        ((*GRID, "--minutes", "1e-6"), "are too few: 8 seeds need about"),
+        ((*GRID, "--minutes", "1e-6"), "is too little: 8 seeds need about"),
         *(
             ((*GRID, *option.split()), f"{option.split()[0]} needs --reference, by which plans are judged")
             for option in (
@@ -330,7 +366,7 @@ def without(option):
         ((*without("--model"), "--model", "cifar10-vp-small", "--tune-guidance"), "the model is unconditional"),
         (instead(TUNE, "--guidance", "0.5", "--tune-guidance"), "searched around 0.5, which is none"),
         (instead(TUNE, "--minutes", "0"), "minutes is 0; give a number above 0"),
-        (instead(TUNE, "--minutes", "0.0001"), "leave no time for a search"),
+        (instead(TUNE, "--minutes", "0.0001"), "no time is left for a search in 0.0001 minutes for NFE 4: at"),
     ],
 )
 def test_bad_input(words, said, place, run):
@@ -338,8 +374,21 @@ def test_bad_input(words, said, place, run):
     code, _, err = run(*words)
     assert code == 2
     assert said in err.splitlines()[-1]
-    if "leave no time" not in said:
+    if "no time is left" not in said:
         assert not Path("run/measured.jsonl").exists()  # nothing was drawn
+
+
+def test_help_says_how_many_images_and_evaluations_are_allowed(run):
+    for words in (("tune",), ("text", "tune")):
+        out = " ".join(run(*words, "--help")[1].split())
+        for option, multiple in (("--images", 10), ("--race-images", 40), ("--confirm-images", 10)):
+            own = out.rpartition(f" {option} ")[2].partition(" --")[0]
+            assert f"a multiple of {multiple}, at least {2 * multiple}" in own
+        assert "at least 4, such as 2" in out
+    Settings(images=20, race=80, confirm=20)
+    for few in ({"images": 10}, {"images": 25}, {"race": 40}, {"race": 100}, {"confirm": 10}, {"confirm": 25}):
+        with pytest.raises(InputError, match="give a multiple of"):
+            Settings(**few)
 
 
 def test_a_detector_that_does_not_fit_its_reference_is_told_before_any_image(place, run):
@@ -372,7 +421,7 @@ def test_what_cannot_be_confirmed_is_told_before_the_search(place, run, monkeypa
     def fails(features, reference, device):
         raise InputError("of these it is not defined")
 
-    monkeypatch.setattr(objective, "_more", fails)
+    monkeypatch.setattr(distance, "_more", fails)
     code, _, err = run(*TUNE)
     assert (code, err.splitlines()[-1]) == (
         2,
@@ -449,7 +498,7 @@ def test_the_page_of_a_run_with_a_map(place, run, monkeypatch):
     assert content["detector"] == "tiny.pt"
     assert "map: most is gained at" in err
     code, _, err = run("report", "run", "--out", "page.html")
-    assert code == 0, err
+    assert (code, err.startswith("page.html: 1 row, ")) == (0, True), err
     page = Path("page.html").read_text()
     plan = json.loads(Path("run/plan-4.json").read_text())
     assert page.count("<svg") == 3  # the map, the trials, the paths

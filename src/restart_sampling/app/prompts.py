@@ -11,6 +11,7 @@ from restart_sampling.app.plans import MAX_NFE, plot_schedules_of, require_no_fi
 from restart_sampling.app.samples import COLUMNS, picture
 from restart_sampling.app.text_samples import on_the_way
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
 from restart_sampling.text_to_image.pipeline import TextToImage
 from restart_sampling.text_to_image.samplers import Sampler, is_flow
@@ -75,7 +76,7 @@ class _Side:
     def show(self, count: int, evaluations: int = 0, images: Sequence[np.ndarray] = ()) -> Markup:
         """Writes what there is of `count` images into the page: those done, and after them those on the way."""
         far = [f"{len(self.done)} of {count} images"] if self.done and len(self.done) < count else []
-        far += [f"{evaluations} of {self.drawing.nfe} evaluations"] if evaluations else []
+        far += [f"{evaluations} of {counted(self.drawing.nfe, 'evaluation')}"] if evaluations else []
         caption = f"{self.drawing.request.sampler}, NFE {self.drawing.nfe}: {' and '.join(far) or 'done'}"
         pictures = [*self.done, *images]
         return picture(self.name, np.stack(pictures), caption) if pictures else Markup("<p>{}</p>").format(caption)

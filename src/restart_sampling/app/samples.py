@@ -11,6 +11,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 from restart_sampling.images.writers import encode_png, image_grid
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.sampling.plan import Plan
@@ -96,7 +97,7 @@ def pixels(x: Tensor) -> np.ndarray:
 def show(name: str, progress: Progress) -> Markup:
     """Writes the images of a sampler into the page, with how far it is."""
     place = f"sigma {progress.level:.3g}" if progress.evaluations < progress.nfe else "done"
-    return picture(name, progress.images, f"{progress.evaluations} of {progress.nfe} evaluations, {place}")
+    return picture(name, progress.images, f"{progress.evaluations} of {counted(progress.nfe, 'evaluation')}, {place}")
 
 
 def picture(name: str, images: np.ndarray, caption: str) -> Markup:

@@ -9,6 +9,7 @@ from threading import Event
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 
 _SIGN = 1.0  # seconds between two signs of life, and between two looks at those of the others
 _POLL = 0.02  # seconds, at most, between two questions whether all are here
@@ -100,8 +101,9 @@ class Meeting:
                 raise SystemExit(2)
             if int(sign.split()[0]) < self._met and signs.are_old(rank, sign):
                 raise HangingRankError(
-                    f"rank {rank} of this run has done nothing for {self._patience / 60:g} minutes while others wait "
-                    "for it; give the same command again, with a longer --rank-timeout if it was only slow"
+                    f"rank {rank} of this run has done nothing for {counted(self._patience / 60, 'minute', 'g')} "
+                    "while others wait for it; give the same command again, with a longer --rank-timeout if it was "
+                    "only slow"
                 )
 
     def _say(self) -> None:

@@ -1,4 +1,4 @@
-"""Numbers of any type, of numpy and torch too, as Python's own, and with their errors; arguments of other kinds."""
+"""Numbers of any type, of numpy and torch too, as Python's own, with errors and of things; arguments of other kinds."""
 
 from collections.abc import Collection
 from math import inf
@@ -84,6 +84,17 @@ def require_one_of(name: str, value: object, allowed: Collection[str]) -> None:
     """
     if value not in allowed:
         raise InputError(f"{name} is {value!r}; it can be one of {', '.join(allowed)}")
+
+
+def counted(count: float, noun: str, form: str = "") -> str:
+    """Writes how many of something there are, such as 1 image or 2 classes.
+
+    Args:
+        count: how many.
+        noun: the name of one.
+        form: of the number, as of `format`.
+    """
+    return f"{count:{form}} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def rounded_to(value: float, error: float | None, sign: str = "") -> str:

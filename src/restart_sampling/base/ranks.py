@@ -16,6 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from restart_sampling.base.errors import InputError, one_line, shorten
 from restart_sampling.base.meeting import HangingRankError, Meeting
+from restart_sampling.base.numbers import counted
 
 T = TypeVar("T")
 
@@ -191,7 +192,9 @@ def distributed(device: torch.device, rank_timeout: float = RANK_TIMEOUT) -> Ite
     if device.type == "cuda":
         place, count = _variable("LOCAL_RANK", 0), torch.cuda.device_count()
         if place >= count:
-            raise InputError(f"LOCAL_RANK is {place}, and torch sees {count} GPUs here; start a process for each GPU")
+            raise InputError(
+                f"LOCAL_RANK is {place}, and torch sees {counted(count, 'GPU')} here; start a process for each GPU"
+            )
         device = torch.device("cuda", place)
         torch.cuda.set_device(device)
     # Other parts of torch import this later, and its functions keep the group of that moment as a default: then

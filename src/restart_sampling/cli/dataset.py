@@ -11,6 +11,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_writable
+from restart_sampling.base.numbers import counted
 from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_dataset, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import describe_source, json_option, print_json, print_settings
@@ -85,7 +86,7 @@ def dataset(
         only = f", of {_classes(opened.labels[: plan.count])}, for they are the first by name"
     print_settings(
         {
-            "source": f"{source} ({len(opened)} images, {_classes(opened.labels)})",
+            "source": f"{source} ({counted(len(opened), 'image')}, {_classes(opened.labels)})",
             **describe_source(opened, with_classes=True),
             "images": f"{plan.count} of {width}x{height}, {'grey' if channels == 1 else 'RGB'}{only}",
             "transform": transform or ("none" if size is None else "scaled"),
@@ -104,7 +105,7 @@ def dataset(
     seconds = time.perf_counter() - start
     skipped = f", {made.skipped} too small and left out" if made.skipped else ""
     rate = plan.count / seconds
-    click.echo(f"{made.images} images in {seconds:.1f} s ({rate:.0f} a second){skipped}: {out}", err=True)
+    click.echo(f"{counted(made.images, 'image')} in {seconds:.1f} s ({rate:.0f} a second){skipped}: {out}", err=True)
     if as_json:
         print_json(
             {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from restart_sampling.base.numbers import counted
 from restart_sampling.cli.options import print_json, print_settings
 from restart_sampling.cli.progress import days_note, describe_seconds
 
@@ -124,8 +125,8 @@ def estimate_tuning(
         InputError: the time does not suffice for one of the NFE, as the run would find out after a while.
     """
     from restart_sampling.generation.timing import seconds_per_image
+    from restart_sampling.tuning.clock import FEW, check_time, least_evaluations
     from restart_sampling.tuning.restart_map import count_map_evaluations
-    from restart_sampling.tuning.stages import FEW, check_time, least_evaluations
 
     settings = run.settings
     second = seconds_per_image(first, range(FEW)) / first.nfe
@@ -159,7 +160,7 @@ def print_estimate(
     print_settings(
         {
             "time": f"about {describe_seconds(estimate['seconds'])}"
-            + (f" for {estimate['images']} images, from the first {by}" if "images" in estimate else ""),
+            + (f" for {counted(estimate['images'], 'image')}, from the first {by}" if "images" in estimate else ""),
             "disk": f"{needed}; {_describe_bytes(free)} are free",
         }
     )

@@ -11,6 +11,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.machine import describe_device, versions
+from restart_sampling.base.numbers import counted
 from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_images, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
@@ -169,6 +170,6 @@ def write_images(
 
 def _summary(images: int, drawn: int, seconds: float, out: Path) -> str:
     if drawn == 0:
-        return f"{out} is complete: all {images} images were there already, and are intact"
+        return f"{out} is complete: {counted(images, 'image')}, there already and intact"
     before = f", {images - drawn} were there before" if drawn < images else ""
-    return f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.2f} a second){before}: {out}"
+    return f"{counted(drawn, 'image')} in {seconds:.1f} s ({drawn / seconds:.2f} a second){before}: {out}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.numbers import counted
 from restart_sampling.cli import Group
 from restart_sampling.cli.options import device_option, pick_device, print_json, print_table, set_option
 from restart_sampling.cli.sampler_options import pick_plan
@@ -86,7 +87,9 @@ def convert(file: str, out: Path, int8: bool, force: bool) -> None:
     with alone(out, "OUT"):
         write_safetensors(checkpoint, out, int8=int8, overwrite=force)
     weights = f", whose weights are {model.weights}" if model.weights else ""
-    click.echo(f"{out}: {checkpoint.class_name}, {len(checkpoint.state)} tensors from {checkpoint.path}{weights}")
+    click.echo(
+        f"{out}: {checkpoint.class_name}, {counted(len(checkpoint.state), 'tensor')} from {checkpoint.path}{weights}"
+    )
 
 
 @model.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.machine import describe_device
+from restart_sampling.base.numbers import counted
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import (
     ProcessOptions,
@@ -92,7 +93,8 @@ def reference(
             with alone(out):
                 save_reference(made, out)
             click.echo(
-                f"{len(images)} images in {seconds:.1f} s ({len(images) / seconds:.1f} a second): {out}", err=True
+                f"{counted(len(images), 'image')} in {seconds:.1f} s ({len(images) / seconds:.1f} a second): {out}",
+                err=True,
             )
             if as_json:
                 print_json(

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from restart_sampling.base.errors import require_extra
+from restart_sampling.base.numbers import counted
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import PAPER
 
@@ -26,4 +27,4 @@ def report(folder: Path, out: Path, paper: str | None) -> None:
     from restart_sampling.pictures.report import report as write_report
 
     rows = write_report(folder, out, paper)
-    click.echo(f"{out}: {rows} rows, {out.stat().st_size / 1e6:.1f} MB", err=True)
+    click.echo(f"{out}: {counted(rows, 'row')}, {out.stat().st_size / 1e6:.1f} MB", err=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.base.numbers import rounded_to, with_error
+from restart_sampling.base.numbers import counted, rounded_to, with_error
 from restart_sampling.cli.dry_run import leaving_no_folder
 from restart_sampling.cli.options import as_one, detector_option, trust_option
 from restart_sampling.cli.progress import ProgressBar, describe_seconds
@@ -142,9 +142,9 @@ def watching(
 
         def begin(self, row: Row, there: int) -> None:
             if shown and announced:
-                click.echo(f"{describe_row(row)}, {row.images} images", err=True)
+                click.echo(f"{describe_row(row)}, {counted(row.images, 'image')}", err=True)
             if shown and there:
-                click.echo(f"{there} images from an earlier start", err=True)
+                click.echo(f"{counted(there, 'image')} from an earlier start", err=True)
 
         def advance(self, row: Row, images: float) -> None:
             advance(images * row.cost)

@@ -13,6 +13,7 @@ import click
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import Logbook, open_logbook, require_logbook
 from restart_sampling.base.machine import describe_device
+from restart_sampling.base.numbers import counted
 from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_training, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import (
@@ -224,7 +225,7 @@ def train(
         run = Run(settings, data, dataset, pictures.classes if cond else (), folder, ranks, compiled=compiled)
         if ranks.first and run.trainer.steps:
             state = "is finished, and nothing is left to do" if run.progress.finished else "goes on"
-            click.echo(f"{out} {state}: it has trained on {run.trainer.images} images", err=True)
+            click.echo(f"{out} {state}: it has trained on {counted(run.trainer.images, 'image')}", err=True)
         kind, begin = log_kind if ranks.first else None, run.trainer.images
         with open_logbook(kind, out, "images", settings.run(), begin) as log:
             _train(run, log, 60 * save_minutes)
@@ -262,9 +263,9 @@ def _dtype(name: str, device: torch.device) -> str:
 def _describe(pictures: ImageSet, settings: Settings) -> str:
     side = settings.resolution
     colours = "grey" if settings.image_channels == 1 else "RGB"
-    classes = f", {settings.label_dim} classes" if settings.label_dim else ""
+    classes = f", {counted(settings.label_dim, 'class')}" if settings.label_dim else ""
     augmented = f", augmentation {settings.augment:g} falling to 0" if settings.augment else ""
-    shape = f"{len(pictures)} images of {side}x{side}, {colours}{classes}"
+    shape = f"{counted(len(pictures), 'image')} of {side}x{side}, {colours}{classes}"
     return f"{pictures.source.path.name}, {shape}, random flips{augmented}"
 
 
@@ -310,4 +311,4 @@ def _logged(run: Run, log: Logbook) -> Iterator[Callable[[], None]]:
 def _print_report(report: Report) -> None:
     speed = "" if report.images_per_second is None else f", {report.images_per_second:.0f} images a second"
     left = "" if report.seconds_left is None else f", {describe_seconds(report.seconds_left)} left"
-    click.echo(f"{report.images} images, loss {report.loss:.4f}{speed}{left}", err=True)
+    click.echo(f"{counted(report.images, 'image')}, loss {report.loss:.4f}{speed}{left}", err=True)

@@ -27,6 +27,7 @@ from restart_sampling.cli.options import (
 )
 from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, net_options
 from restart_sampling.cli.tune_options import SearchOptions, read_nfes, search_options, told_by
+from restart_sampling.tuning.allowed import LEAST_NFE
 
 if TYPE_CHECKING:
     from restart_sampling.generation.net_drawing import NetDrawing
@@ -39,7 +40,10 @@ _JUDGED |= {each.name for each in fields(SearchOptions)} - {"out", "minutes"}
 @click.command(cls=Command)
 @click.option("--model", "name", required=True, metavar="MODEL", help=MODEL_HELP)
 @click.option(
-    "--nfe", "nfe_text", metavar="NFE", help="Evaluations of an image, such as 20 or 10,20,40; with --map, none at all."
+    "--nfe",
+    "nfe_text",
+    metavar="NFE",
+    help=f"Evaluations of an image, at least {LEAST_NFE}, such as 20 or 10,20,40; with --map, none at all.",
 )
 @click.option("--reference", metavar="NPZ", help="Statistics that plans are judged by: a file or an https URL.")
 @detector_option
@@ -114,9 +118,8 @@ def tune(
     from restart_sampling.generation.net_drawing import check_channels, check_identity
     from restart_sampling.images.image_set import read_images
     from restart_sampling.sampling.plan import Plan
-    from restart_sampling.tuning.budget import LEAST_NFE
+    from restart_sampling.tuning.distance import Distance, by_name
     from restart_sampling.tuning.net_run import NetRun
-    from restart_sampling.tuning.objective import Distance, by_name
     from restart_sampling.tuning.restart_map import BASE, Marginals
     from restart_sampling.tuning.tune import begin_drawing, of_all
 
@@ -154,7 +157,7 @@ def tune(
                 folder=out,
                 tell=told_by(ranks),
                 net=model.net,
-                begin=begin_drawing(draw),
+                begin=begin_drawing(first),
                 batch=first.batch,
                 guidance=first.guidance,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,9 @@ import click
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import require_logbook
+from restart_sampling.base.numbers import counted
 from restart_sampling.cli.options import as_one, log_option, print_json, read_list, trust_option
+from restart_sampling.tuning.allowed import MOST_START, SEARCHES, allowed_images
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +55,8 @@ class SearchOptions:
             raise InputError("--no-rises is without restarts too; leave --no-restarts out")
         if len(self.confirm_detectors) != len(self.confirm_references):
             raise InputError(
-                f"--confirm-detector is given {len(self.confirm_detectors)} times and --confirm-reference "
-                f"{len(self.confirm_references)} times; give a reference for each detector"
+                f"--confirm-detector is given {counted(len(self.confirm_detectors), 'time')} and --confirm-reference "
+                f"{counted(len(self.confirm_references), 'time')}; give a reference for each detector"
             )
 
     def settings(self) -> Settings:
@@ -65,17 +67,8 @@ class SearchOptions:
         """
         from restart_sampling.tuning.settings import Settings
 
-        return Settings(
-            self.minutes,
-            self.trials,
-            self.images,
-            self.race,
-            self.confirm,
-            self.sampler,
-            self.start,
-            not self.no_rises,
-            not self.no_restarts,
-        )
+        own = {each.name: getattr(self, each.name) for each in fields(Settings) if hasattr(self, each.name)}
+        return Settings(**own, rises=not self.no_rises, restarts=not self.no_restarts)
 
     def setups(self, detector: str, reference: str | None, device: torch.device) -> list[EvaluationSetup]:
         """Loads the detectors with their references, that of the search first; None: there is none.
@@ -83,7 +76,7 @@ class SearchOptions:
         Raises:
             InputError: they do not fit together.
         """
-        from restart_sampling.tuning.objective import open_setups
+        from restart_sampling.tuning.distance import open_setups
 
         own = [] if reference is None else [(detector, reference)]
         others = zip(self.confirm_detectors, self.confirm_references, strict=True)
@@ -92,7 +85,8 @@ class SearchOptions:
     @property
     def time(self) -> str:
         """What the user gives it, in words."""
-        return f"{self.minutes:g} minutes for each NFE" + (f", at most {self.trials} trials" if self.trials else "")
+        trials = f", at most {counted(self.trials, 'trial')}" if self.trials else ""
+        return f"{counted(self.minutes, 'minute', 'g')} for each NFE{trials}"
 
     def print_found(self, found: Mapping[int, Mapping[str, Any]], as_json: bool) -> None:
         """Prints what was found, by NFE."""
@@ -122,26 +116,39 @@ search_options = as_one(
             help="At most so many plans are searched for each NFE; the polish is beside them.",
         ),
         click.option(
-            "--images", default=1000, show_default=True, help="Of a trial; twice as many more for a good one."
+            "--images",
+            default=1000,
+            show_default=True,
+            help=f"Of a trial, {allowed_images('images')}; twice as many more for a good one.",
         ),
-        click.option("--race-images", "race", default=10_000, show_default=True, help="Of each plan of the race."),
+        click.option(
+            "--race-images",
+            "race",
+            default=10_000,
+            show_default=True,
+            help=f"Of each plan of the race, {allowed_images('race')}.",
+        ),
         click.option(
             "--confirm-images",
             "confirm",
             default=10_000,
             show_default=True,
-            help="Of each of the three blocks of the confirmation.",
+            help=f"Of each of the three blocks of the confirmation, {allowed_images('confirm')}.",
         ),
         click.option(
             "--search",
             "sampler",
             default="tpe",
             show_default=True,
-            type=click.Choice(["tpe", "cma-es", "random"]),
+            type=click.Choice(SEARCHES),
             help="Who suggests plans; random is for comparison.",
         ),
         click.option(
-            "--start", default=0, show_default=True, type=click.IntRange(0), help="Another one is another search."
+            "--start",
+            default=0,
+            show_default=True,
+            type=click.IntRange(0, MOST_START),
+            help="Another one is another search.",
         ),
         click.option("--no-rises", is_flag=True, help="Without restarts and other noise, for comparison."),
         click.option("--no-restarts", is_flag=True, help="With other noise and no restarts, for comparison."),

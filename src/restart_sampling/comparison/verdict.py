@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from restart_sampling.base.errors import shorten
-from restart_sampling.base.numbers import with_error
+from restart_sampling.base.numbers import counted, with_error
 from restart_sampling.comparison.comparable import row_name
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.results_file import Result
@@ -80,7 +80,7 @@ def _distance(row: Result) -> float:
 
 
 def _named(row: Result) -> str:
-    return f"'{shorten(row_name(row))}' ({row['nfe']} evaluations)"
+    return f"'{shorten(row_name(row))}' ({counted(row['nfe'], 'evaluation')})"
 
 
 def _are(rows: Sequence[Result]) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 from restart_sampling.evaluation.class_pairs import pair_classes, pairing_note
 from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.distances import (
@@ -73,7 +74,7 @@ def check_count(images: int, blocks: int) -> int:
     groups = blocks if blocks > 1 else GROUPS
     if images < 2 * groups:
         raise InputError(
-            f"{images} images cannot be cut into {groups} groups of at least 2; give at least {2 * groups}"
+            f"{counted(images, 'image')} cannot be cut into {groups} groups of at least 2; give at least {2 * groups}"
         )
     return groups
 
@@ -144,7 +145,7 @@ def compute_metrics(
         say: is told what takes longer than a few seconds, from another thread.
     """
     against = f" against {reference.statistics.count}" if reference.statistics.count else ""
-    sets = f"of {int(moments.count.sum())} images{against}"
+    sets = f"of {counted(int(moments.count.sum()), 'image')}{against}"
     with _said_late(say, f"{METRICS['fd'].title} {sets}"):
         result: dict[str, Any] = _blocks(moments, reference, blocks) if blocks > 1 else _whole(moments, reference)
     for metric in (METRICS[name] for name in metrics):

@@ -95,7 +95,7 @@ class Moments:
         chosen = list(range(len(self.count)) if groups is None else groups)
         count = int(self.count[chosen].sum().item())
         if count < 2:
-            raise InputError(f"there are {count} images, and a covariance needs at least 2")
+            raise InputError(f"a covariance needs at least 2 images, and there {'is' if count == 1 else 'are'} {count}")
         mu = self.total[chosen].sum(dim=0) / count
         sigma = (self.outer[chosen].sum(dim=0) - count * mu.outer(mu)) / (count - 1)
         return Statistics(count, mu.cpu(), sigma.cpu())

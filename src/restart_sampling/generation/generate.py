@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import whole_number
+from restart_sampling.base.numbers import counted, whole_number
 from restart_sampling.generation.batch import Batch
 from restart_sampling.generation.net_drawing import NetDrawing, NoiseKind
 from restart_sampling.generation.seeds import as_integers
@@ -81,6 +81,6 @@ def classes_of_seeds(
     labels = [whole_number("class", label) for label in classes]
     if len(labels) != len(seeds):
         raise InputError(
-            f"{len(labels)} classes were given for {len(seeds)} seeds; give one class, or one for each seed"
+            f"{len(labels)} classes were given for {counted(len(seeds), 'seed')}; give one class, or one for each seed"
         )
     return dict(zip(seeds, labels, strict=True))

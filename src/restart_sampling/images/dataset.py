@@ -124,7 +124,7 @@ def make_dataset(plan: Conversion, workers: int = 1, advance: Callable[[int], No
                             pairs.write(f'["{file_name(place)}", {labels[place]}], '.encode())
                 advance(len(results))
         if not count:
-            raise InputError(f"{plan.source.path}: all {plan.count} images are smaller than the --resolution")
+            raise InputError(f"{plan.source.path}: no image is as large as the --resolution")
         add(LABELS, _labels_json(pairs, plan.source.classes))
     return Dataset(count, plan.count - count, plan.shape, None if labels is None else len(classes))
 

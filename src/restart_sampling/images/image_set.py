@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.images.decode import Raw, decode, describe, pixels
 from restart_sampling.images.labels import folder_of, root
@@ -119,7 +120,9 @@ def read_images(source: str | Path | Source, *, count: int | None = None, worker
     indices = np.arange(len(source))
     if count is not None:
         if count > len(source):
-            raise InputError(f"{source.path} holds {len(source)} images, and {count} are asked for; ask for fewer")
+            raise InputError(
+                f"{source.path} holds {counted(len(source), 'image')}, and {count} are asked for; ask for fewer"
+            )
         np.random.RandomState(0).shuffle(indices)
         indices = np.sort(indices[:count])
     first = int(indices[0])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.numbers import counted
 from restart_sampling.base.strict_json import parse_json
 
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -97,7 +98,9 @@ def listed_labels(
         raise InputError(f"{where} names two classes '{shorten(twice)}'; give each a name of its own")
     labels_of = np.fromiter((labels[name] for name in names), np.int64, len(names))
     if classes and labels_of.max() >= len(classes):
-        raise InputError(f"{where} names {len(classes)} classes, and has a class {labels_of.max()}; name all or none")
+        raise InputError(
+            f"{where} names {counted(len(classes), 'class')}, and has a class {labels_of.max()}; name all or none"
+        )
     return labels_of, tuple(classes)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import check_ratio
+from restart_sampling.base.numbers import counted
 
 _IMAGES = re.compile(r"images([-.])idx3-ubyte(\.gz)?$")
 
@@ -36,7 +37,10 @@ def read_mnist(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         return images, None
     labels = _read_idx(beside, 1)
     if len(labels) != len(images):
-        raise InputError(f"{beside} has {len(labels)} labels, and {path.name} has {len(images)} images; get both again")
+        raise InputError(
+            f"{beside} has {counted(len(labels), 'label')}, and {path.name} has {counted(len(images), 'image')}; "
+            f"get both again"
+        )
     return images, labels.astype(np.int64)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from restart_sampling.base.errors import InputError, require_extra, shorten
+from restart_sampling.base.numbers import counted
 from restart_sampling.images.class_notes import SPLITS
 from restart_sampling.images.dataset_cards import as_names, stated_names
 from restart_sampling.images.decode import check_file
@@ -88,7 +89,9 @@ class ParquetFiles:
         self.labels, texts = _numbered(path, np.concatenate(known)) if known else (None, ())
         self.classes = self.classes or texts
         if self.labels is not None and 0 < len(self.classes) <= self.labels.max(initial=0):
-            raise InputError(f"{path} names {len(self.classes)} classes, and has a class {self.labels.max()}; mend it")
+            raise InputError(
+                f"{path} names {counted(len(self.classes), 'class')}, and has a class {self.labels.max()}; mend it"
+            )
 
     def __len__(self) -> int:
         return int(self._starts[-1])

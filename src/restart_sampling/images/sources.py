@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.numbers import counted
 from restart_sampling.images.arrays import read_samples
 from restart_sampling.images.cifar import cifar_batches, read_cifar
 from restart_sampling.images.dataset_cards import as_names
@@ -216,7 +217,7 @@ def _left_out(index: FileIndex) -> str:
         return ""
     count = kinds.total()
     named = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common(_MAX_KINDS))
-    return f"{count} file{'s' * (count > 1)} of other kinds ({named}{', ...' * (len(kinds) > _MAX_KINDS)})"
+    return f"{counted(count, 'file')} of other kinds ({named}{', ...' * (len(kinds) > _MAX_KINDS)})"
 
 
 def _labels(path: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -224,7 +225,9 @@ def _labels(path: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray 
         place = files.index.find(name)
         content = None if place is None else files.read(name, place)
         if content is not None and len(content) > _MAX_JSON + _MAX_JSON_EACH * len(names):
-            raise InputError(f"{path}: {name} has {len(content):,} bytes for {len(names)} images; take it out")
+            raise InputError(
+                f"{path}: {name} has {len(content):,} bytes for {counted(len(names), 'image')}; take it out"
+            )
         return content
 
     parts = root(names).split("/")

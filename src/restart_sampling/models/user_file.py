@@ -77,9 +77,14 @@ class _FileNet:
             self.shape = shape
 
     @property
+    def own_identity(self) -> str | None:
+        """That of the net itself, by which it is known where Python code makes it without this file."""
+        return getattr(self._net, "identity", None)
+
+    @property
     def identity(self) -> str | None:
         """SHA-256 of the code and of the weights; None: the weights are not known."""
-        own = getattr(self._net, "identity", None)
+        own = self.own_identity
         if own is None and isinstance(self._net, torch.nn.Module):
             own = weights_sha256(self._net)
         return own and hashlib.sha256(f"{self._code_sha256} {own}".encode()).hexdigest()

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from restart_sampling.base.files import atomic
 from restart_sampling.base.lock import alone
+from restart_sampling.base.numbers import counted
 from restart_sampling.generation.batch import Batch
 from restart_sampling.generation.drawing import Advance
 from restart_sampling.generation.net_drawing import NetDrawing
@@ -74,7 +75,7 @@ def draw_sampled(
     """
     taken = take_images(drawing.draw(seeds, advance))
     schedule = drawing.path.schedule(*drawing.plan.solvers)
-    return Sampled(name, name, f"{drawing.nfe} evaluations", drawing.nfe, schedule, *taken)
+    return Sampled(name, name, counted(drawing.nfe, "evaluation"), drawing.nfe, schedule, *taken)
 
 
 @style()

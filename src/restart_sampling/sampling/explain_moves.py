@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from restart_sampling.base.numbers import counted
 from restart_sampling.sampling.move import Move, restart_jumps
 from restart_sampling.sampling.process import Process
 
@@ -10,12 +11,12 @@ from restart_sampling.sampling.process import Process
 def explain_moves(moves: Sequence[Move], process: Process) -> str:
     """Says what moves are: main grid, restarts, and the std of the noise of each rise."""
     main = [moves[0].now, *(move.then for move in moves if not move.restart and not move.rises)]
-    lines = [f"main grid  {len(main) - 1} steps: {describe_levels(main)}"]
+    lines = [f"main grid  {counted(len(main) - 1, 'step')}: {describe_levels(main)}"]
     for restart, group in groupby(moves, key=lambda move: move.restart):
         if restart:
             lines += _explain_restart(list(group), process)
     if churn := [move for move in moves if move.rises and not move.restart]:
-        lines.append(f"churn      {len(churn)} rises in the main grid: {_rise_table(churn, process)}")
+        lines.append(f"churn      {counted(len(churn), 'rise')} in the main grid: {_rise_table(churn, process)}")
     return "\n".join(lines)
 
 
@@ -30,7 +31,7 @@ def _explain_restart(moves: Sequence[Move], process: Process) -> Iterator[str]:
     grid = [jump.then, *(move.then for move in rest if not move.rises)]
     yield (
         f"restart    {len(jumps)} x from {jump.now:.4g} up to {jump.then:.4g} with noise of std "
-        f"{process.rise(jump.now, jump.then)[1]:.4g}, then {len(grid) - 1} steps: {describe_levels(grid)}"
+        f"{process.rise(jump.now, jump.then)[1]:.4g}, then {counted(len(grid) - 1, 'step')}: {describe_levels(grid)}"
     )
     if churn := [move for move in rest if move.rises]:
         yield f"           with churn in each pass: {_rise_table(churn, process)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, require_kind, whole_number
+from restart_sampling.base.numbers import counted, real_number, require_kind, whole_number
 from restart_sampling.sampling.explain import explain_sampler
 from restart_sampling.sampling.levels import GRIDS, HIGHEST, Grid, levels_to_zero, power_grid
 from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, cap, format_number, restart_path
@@ -45,6 +45,7 @@ class Plan:
         sigma_min: last level before 0, raised to the model's own where that is higher.
         sigma_max: first level, lowered to the model's own where that is lower.
         made_for: identity of the only net that may have it, from the file of a plan that was found for one; None: any.
+        or_made_for: identity of that net by itself, where `made_for` is of a file whose function makes it; None: none.
         guidance: scale of classifier-free guidance that goes with it, where `tune` chose that too; None: any does.
         found_at: guidance scale that it was found at, from the file of a plan that was found; None: not known.
         preset: name of the preset that it began as; None: of none.
@@ -67,6 +68,7 @@ class Plan:
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     made_for: str | None = field(default=None, compare=False, repr=False)
+    or_made_for: str | None = field(default=None, compare=False, repr=False)
     guidance: float | None = field(default=None, compare=False, repr=False)
     found_at: float | None = field(default=None, compare=False, repr=False)
     preset: str | None = field(default=None, compare=False, repr=False)
@@ -93,7 +95,7 @@ class Plan:
         self.solvers  # noqa: B018  raises for an unknown name
         if self.own_levels and self.steps != len(self.own_levels) - 1:
             raise InputError(
-                f"grid={self.grid} has {len(self.own_levels) - 1} steps, but the plan has {self.steps}; "
+                f"grid={self.grid} has {counted(len(self.own_levels) - 1, 'step')}, but the plan has {self.steps}; "
                 f"write {len(self.own_levels) - 1} grid={self.grid}"
             )
 
@@ -110,8 +112,8 @@ class Plan:
         require_kind("the plan", text, str, "its text, such as '18 [3,1,0.1,0.3]'")
         text = text.strip()
         if text.endswith(".json"):
-            found, made_for, found_at = read_plan_file(Path(text))
-            return replace(cls.parse_found(found), made_for=made_for, found_at=found_at)
+            found, made_for = read_plan_file(Path(text))
+            return replace(cls.parse_found(found), **made_for)
         return cls._parse(text)
 
     @classmethod

@@ -1,6 +1,8 @@
 """Files that `tune` writes, which are plans too."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import is_finite
@@ -9,8 +11,8 @@ from restart_sampling.base.strict_json import parse_json
 PLAN_FORMAT = "restart-sampling-plan/1"
 
 
-def read_plan_file(path: Path) -> tuple[str, str | None, float | None]:
-    """Reads the text of a plan, the identity of the net that it was found for, and the guidance scale of the search.
+def read_plan_file(path: Path) -> tuple[str, dict[str, Any]]:
+    """Reads the text of a plan, and what `Plan` has of the nets and the guidance scale that it was found for.
 
     Raises:
         InputError: no such file, or it is damaged or of another kind.
@@ -28,9 +30,17 @@ def read_plan_file(path: Path) -> tuple[str, str | None, float | None]:
             f"plan {path} has no format {PLAN_FORMAT}; give a file that 'restart-sampling tune' wrote (those of 'text "
             f"tune' are samplers for the text commands)"
         )
-    plan, made_for, found_at = (content.get(key) for key in ("plan", "model_sha256", "guidance"))
-    if not isinstance(plan, str) or not isinstance(made_for, str | None):
-        raise InputError(f"plan {path} is damaged: its plan and its model_sha256 have to be texts; tune again")
-    if not (found_at is None or is_finite(found_at)):
+    plan, found = content.get("plan"), made_for_of(content)
+    if not isinstance(plan, str) or not all(isinstance(found[key], str | None) for key in ("made_for", "or_made_for")):
+        raise InputError(
+            f"plan {path} is damaged: its plan, its model_sha256 and its net_sha256 have to be texts; tune again"
+        )
+    if not (found["found_at"] is None or is_finite(found["found_at"])):
         raise InputError(f"plan {path} is damaged: its guidance has to be a finite number; tune again")
-    return plan, made_for, found_at
+    return plan, found
+
+
+def made_for_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `Plan` has of the content of a file beside the plan itself."""
+    keys = {"made_for": "model_sha256", "or_made_for": "net_sha256", "found_at": "guidance"}
+    return {name: content.get(key) for name, key in keys.items()}

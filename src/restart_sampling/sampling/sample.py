@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.sampling.follow import follow, walk
 from restart_sampling.sampling.move import Move
@@ -103,7 +104,10 @@ def _check_labels(one_hot: Callable[[Tensor | None], Tensor | None], labels: Any
     if rows is None:
         return
     if len(rows) != count:
-        raise InputError(f"class labels of {len(rows)} samples are given for {count} seeds; give one for each seed")
+        raise InputError(
+            f"class labels of {counted(len(rows), 'sample')} are given for {counted(count, 'seed')}; give one for each "
+            f"seed"
+        )
     if not ((rows >= 0) & (rows <= 1)).all():
         raise InputError(
             f"class labels are rows of values from {rows.min():g} to {rows.max():g}; give one-hot rows, of values from "
@@ -177,10 +181,13 @@ def check_made_for(net: Net, plan: Plan) -> None:
     Raises:
         InputError: it was found for another.
     """
-    if plan.made_for is not None and plan.made_for != net.identity:
+    if plan.made_for is None:
+        return
+    identity = net.identity
+    if identity is None or identity not in (plan.made_for, plan.or_made_for):
         raise InputError(
             f"the plan '{plan}' was found for another model, of identity {plan.made_for[:12]} and not "
-            f"{(net.identity or 'unknown')[:12]}, and one that helps a model can harm another; give --any-model, or in "
+            f"{(identity or 'unknown')[:12]}, and one that helps a model can harm another; give --any-model, or in "
             f"Python the text of the plan, to use it all the same"
         )
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.noise import noise
 
@@ -21,8 +22,8 @@ def check_generators(generators: Generators, sample: Tensor) -> None:
         raise InputError(f"the generator is {generators!r}; give a torch.Generator, or a list of one for each image")
     if isinstance(generators, list) and len(generators) != (images := sample.shape[0]):
         raise InputError(
-            f"{len(generators)} generators for {images} images; give one, or one for each image (also in the "
-            f"attribute scheduler.generator, which is that of the call before until it is set anew)"
+            f"{len(generators)} generators for {counted(images, 'image')}; give one, or one for each image (also in "
+            f"the attribute scheduler.generator, which is that of the call before until it is set anew)"
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 from restart_sampling.images.image_set import ImageSet
 
 
@@ -90,7 +91,7 @@ def count_classes(images: ImageSet) -> int:
     classes = int(images.labels.max()) + 1
     if classes > len(images):
         raise InputError(
-            f"--cond: {images.source.path} has {len(images)} images, and a class {classes - 1}; "
+            f"--cond: {images.source.path} has {counted(len(images), 'image')}, and a class {classes - 1}; "
             "number the classes 0, 1, ..."
         )
     return classes

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from json import JSONDecodeError
-from math import inf
+from math import inf, log
 from operator import index
 from pathlib import Path
 from statistics import median
@@ -149,12 +149,17 @@ class Bench:
         """Sums up the evaluations that the plans of an NFE took."""
         return sum(each.nfe * (key.seeds[1] - key.seeds[0]) for key, each in self.found.items() if each.is_of(nfe))
 
-    @property
-    def speed(self) -> float:
-        """Evaluations a second of all processes; the median, so that a compilation does not count."""
-        return median(
-            each.nfe * (key.seeds[1] - key.seeds[0]) / each.seconds for key, each in self.found.items() if each.scores
-        )
+    def speed(self, images: int) -> float:
+        """Evaluations a second of all processes, of plans on about so many images: what is beside them counts too.
+
+        The median, so that a compilation does not count.
+        """
+        speeds: dict[int, list[float]] = {}
+        for key, each in self.found.items():
+            if each.scores and not (key.groups or key.confirm):
+                seeds = key.seeds[1] - key.seeds[0]
+                speeds.setdefault(seeds, []).append(each.nfe * seeds / each.seconds)
+        return median(speeds[min(speeds, key=lambda seeds: abs(log(seeds / images)))])
 
     def _measure(self, stage: str, key: Key, ranks: Ranks, keep: Path | None = None) -> Measured:
         start = time.perf_counter()

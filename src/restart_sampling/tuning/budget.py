@@ -11,10 +11,8 @@ from restart_sampling.base.numbers import whole_number
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import RestartInterval, ode_path
 from restart_sampling.sampling.solvers.by_name import make_solver
+from restart_sampling.tuning.allowed import LEAST_NFE, LEAST_STEPS
 
-LEAST_NFE = 4
-"""Three steps, and a step of a restart."""
-LEAST_STEPS = 3
 MOST_INTERVALS = 3
 WIDTHS = 1.3, 30.0
 """The least and the most that the noise-to-data ratio of an interval grows by."""
@@ -69,6 +67,11 @@ def as_nfes(nfe: int | Sequence[int]) -> list[int]:
     return nfes
 
 
+def level_range(low: float, high: float) -> tuple[float, float]:
+    """Returns the lowest and the highest ratio at which an interval may begin, of those from `low` to `high`."""
+    return low, max(low, high / 2)
+
+
 def suggest_intervals(trial: Any, low: float, high: float) -> list[Wanted]:
     """Takes intervals from an Optuna trial, in the log of the noise-to-data ratio.
 
@@ -79,7 +82,7 @@ def suggest_intervals(trial: Any, low: float, high: float) -> list[Wanted]:
     """
     return [
         Wanted(
-            level=trial.suggest_float(f"level_{place}", low, max(low, high / 2), log=True),
+            level=trial.suggest_float(f"level_{place}", *level_range(low, high), log=True),
             width=trial.suggest_float(f"width_{place}", *WIDTHS, log=True),
             repeats=trial.suggest_int(f"K_{place}", 1, 4),
             share=trial.suggest_float(f"share_{place}", 0.05, 0.7),

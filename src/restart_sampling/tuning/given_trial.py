@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+GIVEN = "given"
+"""Beside a suggestion, the text of the plan that the trial takes in place of what it suggests."""
+
 
 @dataclass(frozen=True)
 class GivenTrial:

@@ -10,7 +10,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import write_json
-from restart_sampling.base.numbers import with_error
+from restart_sampling.base.numbers import counted, with_error
 from restart_sampling.sampling.net import Net, known_levels
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.bench import Bench
@@ -57,9 +57,10 @@ class NetRun(Run):
 
     def form(self, plan: str) -> dict[str, Any]:
         """JSON, what the file of a plan says first."""
-        scale = Plan.parse_found(plan).guidance
-        own = {} if scale is None else {"guidance": scale}
-        return {**super().form(plan), "levels": known_levels(self.net), **own}
+        scale, own = Plan.parse_found(plan).guidance, getattr(self.net, "own_identity", None)
+        more = {"guidance": scale, "net_sha256": own}
+        kept = {key: value for key, value in more.items() if value is not None}
+        return {**super().form(plan), "levels": known_levels(self.net), **kept}
 
     def tune_plan(self, nfe: int, grids: Grids) -> dict[str, Any]:
         """Finds the plan of an NFE, as `tune` does, beginning with known plans and the best intervals of a map.
@@ -101,8 +102,8 @@ class NetRun(Run):
         seeds, needed = self.ranks.gather((len(judge.seeds), len(judge.seeds) * judge.seed_seconds))[0]
         if needed > seconds:
             raise InputError(
-                f"{self.settings.minutes:g} minutes for NFE {nfe} are too few: {seeds} seeds need about "
-                f"{ceil(needed / 60)} minutes on this device; give them, or a GPU"
+                f"{counted(self.settings.minutes, 'minute', 'g')} for NFE {nfe} is too little: {seeds} seeds need "
+                f"about {counted(ceil(needed / 60), 'minute')} on this device; give them, or a GPU"
             )
         self.tell(f"NFE {nfe}: {len(plain)} solvers, of {seeds} seeds; about {max(needed / 60, 0.1):.1f} minutes")
         distances = self.ranks.gather(self._distances(plain, judge) if self.ranks.first else {})[0]

@@ -1,11 +1,14 @@
-"""Levels as plans that are found have them: of four digits, within a net's range."""
+"""Levels as plans that are found have them: of four digits, within a net's range, and in another process's levels."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
+from math import inf
+from typing import Any
 
 from restart_sampling.sampling.path import format_number
 from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.process import VE, Process
 
 
 def rounded(value: float, rounding: str = ROUND_HALF_EVEN) -> float:
@@ -19,3 +22,18 @@ def with_levels(plan: Plan, levels: Sequence[float]) -> Plan:
     first, *between, last, end = levels
     short = [rounded(first, ROUND_FLOOR), *map(rounded, between), rounded(last, ROUND_CEILING), end]
     return replace(plan, steps=len(levels) - 1, grid="/".join(map(format_number, short)), **plain)
+
+
+def in_levels_of(process: Process, plan: Plan) -> Plan:
+    """Returns a plan of levels sigma, with the same noise-to-data ratios in the levels of a process."""
+    if process == VE:
+        return plan
+
+    def level(ratio: float) -> float:
+        return ratio if ratio == inf else rounded(process.level(ratio))
+
+    ends: dict[str, Any] = {name: level(getattr(plan, name)) for name in ("s_min", "s_max", "sigma_min", "sigma_max")}
+    intervals = tuple(replace(each, t_min=level(each.t_min), t_max=level(each.t_max)) for each in plan.intervals)
+    found = replace(plan, intervals=intervals, **ends)
+    # A grid of its own begins where no data is left, as those of rules do.
+    return with_levels(found, [process.highest, *map(level, plan.own_levels[1:])]) if plan.own_levels else found

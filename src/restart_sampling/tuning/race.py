@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from restart_sampling.generation.seeds import cut
+from restart_sampling.tuning.allowed import GROUPS, ROUNDS
 from restart_sampling.tuning.bench import Bench
-from restart_sampling.tuning.objective import GROUPS
 from restart_sampling.tuning.score import Score, difference
 
-ROUNDS = 4
 ALPHA = 0.05
 """Level of all tests of a race, and of a confirmation, together."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 from restart_sampling.evaluation.distances import frechet_distances
 from restart_sampling.evaluation.setup import EvaluationSetup
 from restart_sampling.evaluation.statistics import statistics_of
@@ -24,8 +25,8 @@ from restart_sampling.sampling.path import format_number, ode_path
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.solvers.protocol import Denoise
 from restart_sampling.sampling.solvers.single_step import Heun
+from restart_sampling.tuning.allowed import GROUPS
 from restart_sampling.tuning.bench import LOOK, Bench
-from restart_sampling.tuning.objective import GROUPS
 from restart_sampling.tuning.score import difference
 
 BASE = "18"
@@ -114,7 +115,7 @@ class Marginals:
         """
         places = np.random.RandomState(0).permutation(len(self.data))[: 2 * self.count].tolist()
         if len(places) < 2 * self.count:
-            raise InputError(f"the data has {len(self.data)} images; give {2 * self.count} or more")
+            raise InputError(f"the data has {counted(len(self.data), 'image')}; give {2 * self.count} or more")
         truth, other = places[: self.count], places[self.count :]
         true = self._features(truth, lambda denoise, noise, x0: ((t, noise(x0, 0.0, t)) for t in levels))
         floor = self._features(other, lambda denoise, noise, x0: ((t, noise(x0, 0.0, t)) for t in levels))

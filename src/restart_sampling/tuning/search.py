@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.tuning.bench import Bench, Measured
+from restart_sampling.tuning.given_trial import GIVEN
 from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.numbers import Numbers
 
-SAMPLERS = ("tpe", "cma-es", "random")
 RANDOM_TRIALS = 25
 """Trials before a sampler goes by what was found: the best usual plans, and random ones."""
 PROMOTED = 3
@@ -80,11 +80,17 @@ def open_study(path: Path, name: str) -> Any:
     with _quiet():
         storage = JournalStorage(Journal(path))
         study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    for name, kept in study.user_attrs.items():
+        if not all(isinstance(each, int) for each in (kept if isinstance(kept, list) else [kept])):
+            raise ValueError(f"{name} is no number")
     for trial in study.get_trials(deepcopy=False):
-        if not isinstance(trial.system_attrs, dict):
+        own, state = trial.system_attrs, trial.state.name
+        if not (isinstance(own, dict) and isinstance(own.get("fixed_params", {}), dict)):
             raise ValueError(f"trial {trial.number} has no settings of its sampler")
-        if not isinstance(trial.user_attrs.get("plan"), str) and trial.state.name in ("COMPLETE", "PRUNED"):
+        if not isinstance(trial.user_attrs.get("plan"), str) and state in ("COMPLETE", "PRUNED"):
             raise ValueError(f"trial {trial.number} has no plan")
+        if not trial.values and state == "COMPLETE":
+            raise ValueError(f"trial {trial.number} has no value")
     return study
 
 
@@ -110,7 +116,7 @@ def search(
         bench: measures them.
         study: of `open_study`, of the first process; None on the others.
         seeds: of all trials, and of those that go on.
-        sampler: of `SAMPLERS`.
+        sampler: of `SEARCHES`.
         start: another one makes another search.
         limits: a trial that lies beyond them is not among the best, whatever its value, and tells the sampler so.
         until: says whether it is time to stop, given the number of trials; the first process is asked.
@@ -145,7 +151,9 @@ def begin_with(study: Any, suggestions: Sequence[Mapping[str, Any]]) -> None:
     """Has the first trials take settings that are known to be good; those of an earlier start are not asked again."""
     with _quiet():
         for suggestion in suggestions:
-            study.enqueue_trial(dict(suggestion), skip_if_exists=True)
+            given = {key: value for key, value in suggestion.items() if key == GIVEN}
+            settings = {key: value for key, value in suggestion.items() if key != GIVEN}
+            study.enqueue_trial(settings, given, skip_if_exists=True)
 
 
 def best_plans(study: Any, count: int) -> list[str]:
@@ -195,12 +203,13 @@ def _rounds(
             with _quiet():
                 trial = Trial(study, unfinished.pop(0)._trial_id) if unfinished else study.ask()
                 try:
-                    plan = space.text(space.suggest(trial))
+                    suggested = space.text(space.suggest(trial))
                 except InputError:
                     study.tell(trial, state=TrialState.FAIL)
                     if not unfinished and until(begun(study)):  # or nothing that is suggested could be a plan
                         break
                     continue
+            plan = trial.user_attrs.get(GIVEN, suggested)
             trial.set_user_attr("plan", plan)
             dealt.append((trial, plan))
         missing = size

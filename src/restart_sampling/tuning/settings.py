@@ -8,14 +8,10 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, truth_value, whole_number
 from restart_sampling.generation.seeds import MAX_SEEDS
-from restart_sampling.tuning.objective import GROUPS
-from restart_sampling.tuning.race import ROUNDS
-from restart_sampling.tuning.search import SAMPLERS
+from restart_sampling.tuning.allowed import MOST_START, MULTIPLES, ROUNDS, SEARCHES, allowed_images
 
 BLOCKS = 3
 """Of the confirmation."""
-MOST_START = 4293
-"""NumPy's seeds, of 32 bits, have room for a million trials of each."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Settings:
         images: seeds of each trial; twice as many more for one that goes on.
         race: seeds of each plan of the race.
         confirm: seeds of each of the three blocks of the confirmation.
-        sampler: of `SAMPLERS`.
+        sampler: of `SEARCHES`.
         start: another one makes another search.
         rises: whether there may be restarts, churn and stochastic solvers.
         restarts: whether there may be restarts among these.
@@ -60,18 +56,17 @@ class Settings:
             raise InputError(f"minutes is {self.minutes:g}; give a number above 0")
         if self.minutes == inf and self.trials is None:
             raise InputError("a search without end; give minutes, trials or both")
-        if self.sampler not in SAMPLERS:
-            raise InputError(f"there is no search '{self.sampler}'; give one of {', '.join(SAMPLERS)}")
+        if self.sampler not in SEARCHES:
+            raise InputError(f"there is no search '{self.sampler}'; give one of {', '.join(SEARCHES)}")
         if self.trials is not None and self.trials < 1:
             raise InputError(f"trials is {self.trials}; give at least 1")
         if not 0 <= self.start <= MOST_START:
             raise InputError(f"start is {self.start}; give a number from 0 to {MOST_START:,}")
-        for name, parts in (("images", GROUPS), ("race", ROUNDS * GROUPS), ("confirm", GROUPS)):
+        for name, parts in MULTIPLES.items():
             if not 2 * parts <= getattr(self, name) <= MAX_SEEDS or getattr(self, name) % parts:
                 option = "" if name == "images" else f" (--{name}-images)"
                 raise InputError(
-                    f"{name}{option} is {getattr(self, name)}; give a multiple of {parts}, at least {2 * parts} and at "
-                    f"most {MAX_SEEDS:,}"
+                    f"{name}{option} is {getattr(self, name)}; give {allowed_images(name)} and at most {MAX_SEEDS:,}"
                 )
 
     @property

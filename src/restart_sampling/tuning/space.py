@@ -20,12 +20,13 @@ from restart_sampling.tuning.budget import (
     Wanted,
     check_nfe,
     given_intervals,
+    level_range,
     share_out,
     suggest_intervals,
 )
-from restart_sampling.tuning.given_trial import GivenTrial
+from restart_sampling.tuning.given_trial import GIVEN, GivenTrial
 from restart_sampling.tuning.numbers import Numbers, PlanNumbers, adds_noise
-from restart_sampling.tuning.own_levels import rounded, with_levels
+from restart_sampling.tuning.own_levels import in_levels_of, rounded, with_levels
 from restart_sampling.tuning.usual import found_plans, usual_plans
 
 ODE_SOLVERS = (
@@ -119,8 +120,8 @@ class Space:
 
     def one_restart(self, t_min: float, t_max: float) -> dict[str, Any]:
         """Returns what a trial has to suggest for a plan with this interval; the rest of the plan is left open."""
-        low, high = self._ratios
-        level = min(max(self.net.process.ratio(t_min), low), max(low, high / 2))
+        low, high = level_range(*self._ratios)
+        level = min(max(self.net.process.ratio(t_min), low), high)
         width = min(max(self.net.process.ratio(t_max) / level, WIDTHS[0]), WIDTHS[1])
         own = {"level_0": level, "width_0": width, "K_0": 1, "restart_solver": "the same"}
         return {"intervals": 1, "churn": False, **own}
@@ -128,14 +129,23 @@ class Space:
     def known_plans(self) -> list[dict[str, Any]]:
         """Returns what trials have to suggest for the plans that were found for the models of the package.
 
-        Plans carry over to other models at times; those of another NFE keep their intervals and the shares of them.
+        Plans carry over to other models at times, by their noise-to-data ratios; those of another NFE keep their
+        intervals and the shares of them. One with levels of its own, which no trial suggests, is given as it is beside
+        the nearest suggestion, and only where it has this NFE.
         """
-        fitting = []
+        found = []
         for text in found_plans(self.nfe) if self.known else ():
             with suppress(InputError):
-                net_path(self.net, Plan.parse(text))
-                fitting.append(self.suggestion(text))
-        return [each for each in fitting if each]
+                plan = in_levels_of(self.net.process, Plan.parse(text))
+                nfe, own = net_path(self.net, plan).nfe(*plan.solvers), plan.own_levels
+                rule = replace(plan, grid="karras", sigma_min=own[-2], sigma_max=own[0]) if own else plan
+                suggestion = self.suggestion(str(rule))
+                if suggestion and not own:
+                    found.append(suggestion)
+                elif suggestion and self.rises and self.restarts and self.nfe - nfe in (0, 1):
+                    plan = self._plain(self._below_the_highest(replace(plan, guidance=self.guidance)))
+                    found.append({**suggestion, GIVEN: self.text(plan)})
+        return found
 
     def suggestion(self, text: str) -> dict[str, Any] | None:
         """Returns what a trial has to suggest for a plan, as near as it comes; None: it has what no trial suggests."""

@@ -2,17 +2,31 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
-from math import ceil, inf, isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import NOWHERE, Logbook
+from restart_sampling.base.numbers import counted
+from restart_sampling.tuning.allowed import GROUPS, ROUNDS
 from restart_sampling.tuning.bench import LOOK, Bench, Key, Measured
+from restart_sampling.tuning.clock import (
+    FEW,
+    FINALISTS,
+    FOUND,
+    THIRD,
+    USUAL,
+    Clock,
+    check_time,
+    least_evaluations,
+    seeds_later,
+)
+from restart_sampling.tuning.distance import NEIGHBOURS
 from restart_sampling.tuning.limits import Limits
-from restart_sampling.tuning.objective import GROUPS, NEIGHBOURS, Scores
+from restart_sampling.tuning.objective import Scores
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.race import ALPHA, race
 from restart_sampling.tuning.search import (
@@ -29,11 +43,6 @@ from restart_sampling.tuning.settings import BLOCKS, Settings
 from restart_sampling.tuning.sizes import Sizes, too_few
 from restart_sampling.tuning.verdict import Verdict, judge, must_not_fall
 
-FOUND, USUAL, FINALISTS = 10, 5, 2
-"""Plans of the search and usual ones that race, and found ones that are confirmed."""
-FEW = 250
-"""Images with which all usual plans are measured; the best third of them is measured as a trial is."""
-THIRD = 3
 CHECKED = 5
 """Found plans of which those are confirmed whose recall holds, at most."""
 SHARE = 0.5
@@ -41,25 +50,6 @@ SHARE = 0.5
 POLISH = 0.4
 """Of the time of the search, or of its trials, what the polish has."""
 SECONDS_BETWEEN_WORDS = 30.0
-
-
-@dataclass
-class Clock:
-    """The time of an NFE.
-
-    Attributes:
-        minutes: that it has.
-        spent: seconds of earlier starts.
-    """
-
-    minutes: float
-    spent: float
-    start: float = field(default_factory=lambda: time.monotonic())
-
-    @property
-    def left(self) -> float:
-        """Seconds; inf where it has no end."""
-        return 60 * self.minutes - self.spent - (time.monotonic() - self.start)
 
 
 @dataclass
@@ -93,6 +83,7 @@ class Stages:
         self._generations = 0  # of the polish
         self.bench.told = self._told
         self._best, self._next_word = (inf, ""), 0.0
+        self._asked: Sequence[str] = ()  # the usual plans that are measured now
         self.limits = Limits()
 
     def run(self) -> Verdict:
@@ -105,7 +96,7 @@ class Stages:
         usual = self._usual(first, second)
         self.limits = Limits.of(self.bench, usual[0], first, second)
         for key, result in self.bench.found.items():
-            if self.nfe - result.nfe in (0, 1):
+            if result.is_of(self.nfe) or key.plan in usual:  # which another NFE may have measured first
                 self._take(key, result)
         self._rehearse(usual[0], second)
         if self.settings.minutes < inf:
@@ -132,12 +123,18 @@ class Stages:
         )
         found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
         if beyond := self.bench.ranks.gather(beyond_limits(self.study) if self.study else 0)[0]:
-            self._say("search", f"{beyond:,} trials left out, worse by recall or CLIP score than the best usual plan")
+            self._say(
+                "search",
+                f"{counted(beyond, 'trial', ',')} left out, worse by recall or CLIP score than the best usual plan",
+            )
         found = [*self._polish([*found, *usual], usual[0], second, both), *found]
         ways = {self.space.way(plan): plan for plan in (*reversed(found), *usual)}  # of those of one way the best
         found = [plan for plan in dict.fromkeys(found) if ways[self.space.way(plan)] == plan and plan not in usual]
         found = found[:FOUND]
-        self._say("race", f"of {len(found)} found plans, and of {len(usual)} usual ones, on {len(third):,} fresh seeds")
+        self._say(
+            "race",
+            f"of {counted(len(found), 'found plan')} and {len(usual)} of the usual ones, on {len(third):,} fresh seeds",
+        )
         found, usual = (race(self.bench, plans, third) for plans in (found, usual))
         return self._confirm(self._finalists(found, usual[0], third) if usual else [], usual, last, few)
 
@@ -145,7 +142,7 @@ class Stages:
         """Counts the generations of the polish, which fit into its part of the search."""
         if not any(map(self.space.numbers, usual)):
             return 0
-        searched = (1 - POLISH) * (self.clock.left - self._later(self.sizes)) * self.bench.speed / self.nfe
+        searched = (1 - POLISH) * (self.clock.left - self._later(self.sizes)) * self.bench.speed(len(seeds)) / self.nfe
         if self.settings.trials is not None:
             searched = min(searched, self.settings.trials * (1 + 2 / PROMOTED) * self.settings.images)
         generations = int(POLISH / (1 - POLISH) * searched / (POPULATION * len(seeds)))
@@ -161,7 +158,7 @@ class Stages:
         self._kept(self._name("searched"), begun(self.study) if self.study else 0)
         self._say(
             "polish",
-            f"of the best plans, {self._generations} generation{'s' * (self._generations > 1)} of {POPULATION}",
+            f"of the best plans, {counted(self._generations, 'generation')} of {POPULATION}",
         )
         return polish(
             self.space,
@@ -200,12 +197,15 @@ class Stages:
         """Measures the usual plans, the better ones on more seeds; returns the best."""
         plans = self.space.usual()
         self._say("usual plans", f"{len(plans)} of them")
-        few = first[:FEW]
-        some = self.bench.each("usual", plans[: 3 * self.bench.ranks.size], few)  # to see how long that takes
-        if any(each.score for each in some):
+        self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
+        self._asked, few, many = plans, first[:FEW], range(min(FEW, self.settings.race // ROUNDS))
+        size = self.bench.ranks.size
+        if any(each.score for each in self.bench.each("usual", plans[: 3 * size], few)):  # to see how long that takes
+            if len(many) > 2 * len(few):  # of which most of the time may be what a plan takes beside its images
+                self.bench.each("usual", plans[:size], many)
             self._check_time(len(plans))
         good = self._ranked(plans, self.bench.each("usual", plans, few))
-        good = good[: max(2 * USUAL, len(plans) // THIRD)]
+        self._asked = good = good[: max(2 * USUAL, len(plans) // THIRD)]
         good = self._ranked(good, self.bench.each("usual", good, first))[: 2 * USUAL]
         return self._ranked(good, [self.bench.together("usual", plan, second) for plan in good])[:USUAL]
 
@@ -228,7 +228,7 @@ class Stages:
         tried = self.bench.together("rehearsal", usual, seeds, groups=GROUPS, confirm=True)
         if tried.score is None:  # its images are those that it was measured on
             raise InputError(f"the confirmation cannot be measured: {tried.error}")
-        self._extra = max(0.0, tried.seconds - len(seeds) * self.nfe / self.bench.speed)
+        self._extra = max(0.0, tried.seconds - len(seeds) * self.nfe / self.bench.speed(len(seeds)))
         self._checked = 1 + CHECKED if must_not_fall(tried.score, tried.score) else 0
 
     def _fit(self) -> None:
@@ -285,20 +285,25 @@ class Stages:
         if trials is None:
             return f"about {max(seconds, 0):.0f} s"
         seeds = (1 + 2 / PROMOTED) * self.settings.images * (trials - (begun(self.study) if self.study else 0))
-        seconds = min(seconds, seeds * self.nfe / self.bench.speed)
-        return f"about {max(seconds, 0):.0f} s, at most {trials:,} trial{'s' * (trials > 1)}"
+        seconds = min(seconds, seeds * self.nfe / self.bench.speed(self.settings.images))
+        return f"about {max(seconds, 0):.0f} s, at most {counted(trials, 'trial', ',')}"
 
     def _later(self, sizes: Sizes) -> float:
         """Seconds that a race and a confirmation of these sizes need."""
-        seeds = _seeds_later(sizes) + self._checked * min(sizes.race, NEIGHBOURS)
-        return seeds * self.nfe / self.bench.speed + (1 + FINALISTS + self._checked) * self._extra
+        seeds = seeds_later(sizes) + self._checked * min(sizes.race, NEIGHBOURS)
+        return seeds * self.nfe / self._speed_later + (1 + FINALISTS + self._checked) * self._extra
+
+    @property
+    def _speed_later(self) -> float:
+        """Evaluations a second in race and confirmation."""
+        return self.bench.speed(self.settings.race // ROUNDS)
 
     def _check_time(self, plans: int) -> None:
         """Makes sure, while nothing is lost, that there is time for all stages, with the fewest images for the last."""
         searched = self.bench.ranks.gather(bool(self.study and begun(self.study)))[0]
-        missing = least_evaluations(self.settings, self.nfe, plans) / self.bench.speed - self.clock.left
+        missing = least_evaluations(self.settings, self.nfe, plans) / self._speed_later - self.clock.left
         if not searched:
-            check_time(self.settings, self.nfe, self.bench.speed, self.bench.ranks.gather(missing)[0])
+            check_time(self.settings, self.nfe, self._speed_later, self.bench.ranks.gather(missing)[0])
 
     def _is_over(self, trials: int) -> bool:
         most = inf if self.settings.trials is None else self.settings.trials
@@ -307,7 +312,8 @@ class Stages:
 
     def _polished(self) -> float:
         """Seconds that the polish needs."""
-        return self._generations * POPULATION * 3 * self.settings.images * self.nfe / self.bench.speed
+        images = 3 * self.settings.images
+        return self._generations * POPULATION * images * self.nfe / self.bench.speed(images)
 
     def _say(self, stage: str, more: str) -> None:
         self.tell(f"NFE {self.nfe}, {stage}{': ' * bool(more)}{more}")
@@ -324,50 +330,17 @@ class Stages:
         self._take(key, result)
         values = {f"{result.stage}/nfe-{self.nfe}": result.value, f"best/nfe-{self.nfe}": self._best[0]}
         self.log.values(len(self.bench.found), {name: value for name, value in values.items() if isfinite(value)})
-        if self._best[1] and time.monotonic() >= self._next_word and result.stage in ("usual", "search", "polish"):
-            self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
-            left = f"; {max(self.clock.left, 0) / 60:.1f} minutes left" if self.settings.minutes < inf else ""
-            self._say(result.stage, f"best so far {self._best[0]:.4g} `{self._best[1]}`{left}")
+        if time.monotonic() < self._next_word or result.stage not in ("usual", "search", "polish"):
+            return
+        self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
+        far = f"best so far {self._best[0]:.4g} `{self._best[1]}`"
+        if not self._best[1]:
+            done = {each.plan for each in self.bench.found if each.seeds == key.seeds}.intersection(self._asked)
+            far = f"{len(done)} of {len(self._asked)} measured on {key.seeds[1] - key.seeds[0]:,} images"
+        left = f"; {max(self.clock.left, 0) / 60:.1f} minutes left" if self.settings.minutes < inf else ""
+        self._say("usual plans" if result.stage == "usual" else result.stage, far + left)
 
 
 def strip_name(nfe: int, plan: str) -> str:
     """Names the file of the first images of a plan: another start may confirm other plans, in another order."""
     return f"{nfe}-{sha256(plan.encode()).hexdigest()[:8]}.png"
-
-
-def least_evaluations(settings: Settings, nfe: int, plans: int) -> float:
-    """Counts the evaluations of all stages but the search, with the fewest images for race and confirmation.
-
-    Args:
-        settings: how a plan is looked for.
-        nfe: of the plans.
-        plans: how many usual ones there are.
-    """
-    usual = plans * min(FEW, settings.images) + (plans / THIRD + 4 * USUAL) * settings.images
-    return nfe * (usual + _seeds_later(Sizes(settings.race, settings.confirm).cut(0)))
-
-
-def check_time(settings: Settings, nfe: int, speed: float, missing: float) -> None:
-    """Makes sure that time is left for a search.
-
-    Args:
-        settings: how a plan is looked for.
-        nfe: of the plans.
-        speed: evaluations a second, of all processes.
-        missing: seconds that the other stages need beyond those there are.
-
-    Raises:
-        InputError: there is none.
-    """
-    if missing > 0:
-        raise InputError(
-            f"{settings.minutes:g} minutes for NFE {nfe} leave no time for a search: at {speed:.0f} evaluations a "
-            f"second the usual plans, the race and the confirmation need {ceil(missing / 60):,} minutes more, even "
-            f"where they are cut; give them, and some for the search, fewer images for each, or a GPU, for which the "
-            f"defaults are made"
-        )
-
-
-def _seeds_later(sizes: Sizes) -> int:
-    """Counts the seeds of race and confirmation, of all plans."""
-    return (FOUND + USUAL) * sizes.race + (1 + FINALISTS) * BLOCKS * sizes.confirm

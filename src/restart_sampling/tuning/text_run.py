@@ -13,7 +13,7 @@ from restart_sampling.evaluation.setup import EvaluationSetup
 from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
 from restart_sampling.text_to_image.pipeline import TextToImage
 from restart_sampling.text_to_image.samplers import SAMPLER_FORMAT, Sampler, is_flow
-from restart_sampling.tuning.objective import Captions, Distance, by_name
+from restart_sampling.tuning.distance import Captions, Distance, by_name
 from restart_sampling.tuning.run import Run
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import check_scale

@@ -15,11 +15,15 @@ from restart_sampling.generation.net_drawing import NetDrawing, check_channels, 
 from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.plan_file import made_for_of
 from restart_sampling.sampling.sample import as_shape, drawn_classes, net_noise, require_net
-from restart_sampling.tuning.budget import LEAST_NFE, as_nfes
+from restart_sampling.tuning.allowed import LEAST_NFE
+from restart_sampling.tuning.budget import as_nfes
+from restart_sampling.tuning.distance import Distance, by_name, open_setups
 from restart_sampling.tuning.found import Found
 from restart_sampling.tuning.net_run import NetRun
-from restart_sampling.tuning.objective import Distance, Objective, OfSamples, by_name, open_setups
+from restart_sampling.tuning.objective import Objective
+from restart_sampling.tuning.of_samples import OfSamples
 from restart_sampling.tuning.run import claimed_folder
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.teacher import Begin
@@ -37,14 +41,7 @@ class TunedPlan(Found, Plan):
     def of(cls, content: Mapping[str, Any]) -> "TunedPlan":
         """Makes one of what `tune` wrote."""
         plan = Plan.parse_found(content["plan"])
-        return cls(
-            **{
-                **vars(plan),
-                "made_for": content["model_sha256"],
-                "found_at": content.get("guidance"),
-                "evidence": content["evidence"],
-            }
-        )
+        return cls(**{**vars(plan), **made_for_of(content), "evidence": content["evidence"]})
 
 
 @overload
@@ -157,7 +154,7 @@ def tune(
         assert reference is not None
         setups = open_setups([(detector, reference), *confirm_with], net.device, trust_detector)
         scale = first.guidance
-        judge, begin = Distance(draw, by_name(setups, first.shape), images=of_all(first)), begin_drawing(draw)
+        judge, begin = Distance(draw, by_name(setups, first.shape), images=of_all(first)), begin_drawing(first)
     else:
         if settings.tune_guidance:
             raise InputError("tune_guidance is for images that a reference judges; leave it out")
@@ -198,9 +195,8 @@ def of_all(drawing: NetDrawing) -> dict[str, Any]:
     return {key: value for key, value in drawing.about.items() if key not in ("model_sha256", "plan")}
 
 
-def begin_drawing(draw: Callable[[str], NetDrawing]) -> Begin:
+def begin_drawing(drawing: NetDrawing) -> Begin:
     """Starts seeds as a drawing does, with its classes and its guidance."""
-    drawing = draw(f"{LEAST_NFE} solver=euler")
 
     def begin(seeds: Sequence[int]) -> Any:
         denoise, noise, _ = drawing.begin(seeds)

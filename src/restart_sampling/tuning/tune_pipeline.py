@@ -13,8 +13,8 @@ from restart_sampling.images.prompts import read_prompts
 from restart_sampling.text_to_image.drawing import Request
 from restart_sampling.text_to_image.pipeline import as_model, scheduler_config
 from restart_sampling.text_to_image.samplers import MadeFor, Sampler, make_scheduler
+from restart_sampling.tuning.distance import open_setups
 from restart_sampling.tuning.found import Found
-from restart_sampling.tuning.objective import open_setups
 from restart_sampling.tuning.run import claimed_folder
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.text_run import any_sampler, make_text_run

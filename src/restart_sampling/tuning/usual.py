@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.net import Net
@@ -10,7 +9,9 @@ from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 from restart_sampling.sampling.sample import net_path
 from restart_sampling.sampling.solvers.by_name import SOLVERS
-from restart_sampling.tuning.budget import LEAST_STEPS, main_steps, restart_calls
+from restart_sampling.tuning.allowed import LEAST_STEPS
+from restart_sampling.tuning.budget import main_steps, restart_calls
+from restart_sampling.tuning.numbers import adds_noise
 
 _FOUND = {name for name in PRESETS if "-tuned-" in name}
 _PUBLISHED = [name for name in PRESETS if name not in _FOUND]
@@ -35,7 +36,7 @@ def usual_plans(net: Net, nfe: int, rises: bool = True, restarts: bool = True, k
         with suppress(InputError):
             path = net_path(net, plan)
             path.check_levels(net.process)  # churn may rise above them, where it is EDM's and the model a flow
-            allowed = (rises or _falls_only(plan)) and (restarts or not plan.intervals)
+            allowed = (rises or not (plan.churn or adds_noise(net, plan))) and (restarts or not plan.intervals)
             if path.nfe(*plan.solvers) in (nfe - 1, nfe) and allowed:
                 found[str(plan)] = None
     return list(found)
@@ -68,9 +69,3 @@ def _plans(net: Net, nfe: int, known: bool) -> Iterator[Plan]:
         for churn, s_min, s_max, s_noise in churns:
             if (steps := main_steps(solver, nfe)) is not None:
                 yield Plan(steps, solver=solver, churn=churn, s_min=s_min, s_max=s_max, s_noise=s_noise)
-
-
-def _falls_only(plan: Plan) -> bool:
-    landing = plan.solvers[0].landing
-    falls = replace(plan, intervals=(), churn=0.0).path().moves
-    return not plan.intervals and not plan.churn and all(landing(move) == move.then for move in falls)

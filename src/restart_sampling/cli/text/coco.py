@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import json_option, print_json, print_settings
 from restart_sampling.cli.progress import ProgressBar
@@ -95,7 +96,8 @@ def coco(
     check_writable(table)
     print_settings(
         {
-            "captions": f"{about['captions']} of {about['images']} images, drawn with seed {SEED} from {annotations}",
+            "captions": f"{about['captions']} of {counted(about['images'], 'image')}, drawn with seed {SEED} from "
+            f"{annotations}",
             "images": f"{about['transform']}, from {source_path}" if plan else "not written: no --source",
             "out": out,
         }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import with_error
+from restart_sampling.base.numbers import counted, with_error
 from restart_sampling.cli import Command
 from restart_sampling.cli.dry_run import dry_run_option, estimate_rows, print_estimate
 from restart_sampling.cli.options import (
@@ -153,7 +153,7 @@ def compare(
             prompts = read_captions(prompts_path, count)
             if len(prompts) < 2 * GROUPS:
                 raise InputError(
-                    f"{prompts_path} gives {len(prompts)} prompts, too few for a distance with its spread; "
+                    f"{prompts_path} gives {counted(len(prompts), 'prompt')}, too few for a distance with its spread; "
                     f"give at least {2 * GROUPS}"
                 )
             own = [each for each in METRICS if each in (*metrics, "fd")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 from restart_sampling.cli.options import as_one, read_list
 from restart_sampling.text_to_image.bundled import GUIDANCE, PROMPTS, TINY, usual_guidance
 
@@ -221,7 +222,7 @@ def read_captions(path: Path, count: int | None) -> list[str]:
 
     prompts = read_prompts(path)
     if count is not None and count > len(prompts):
-        raise InputError(f"--images {count}: {path} holds {len(prompts)} prompts; ask for as many or fewer")
+        raise InputError(f"--images {count}: {path} holds {counted(len(prompts), 'prompt')}; ask for as many or fewer")
     return prompts[:count]
 
 

@@ -24,12 +24,17 @@ from restart_sampling.cli.text.pipeline_options import (
 )
 from restart_sampling.cli.tune_options import SearchOptions, read_nfes, search_options, told_by
 from restart_sampling.text_to_image.bundled import TINY
+from restart_sampling.tuning.allowed import LEAST_NFE
 
 
 @click.command(cls=Command)
 @prompts_option
 @click.option(
-    "--nfe", "nfe_text", required=True, metavar="NFE", help="Rows of the scheduler for an image, such as 25 or 20,25."
+    "--nfe",
+    "nfe_text",
+    required=True,
+    metavar="NFE",
+    help=f"Rows of the scheduler for an image, at least {LEAST_NFE}, such as 25 or 20,25.",
 )
 @click.option(
     "--reference",
@@ -97,9 +102,23 @@ def tune(
     for nfe in nfes:
         check_nfe(nfe)
     clip_name = clip_name or (TINY_CLIP if asked.tiny else None)
+    prompts = read_captions(prompts_path, None)
     with processes.ranks() as ranks, ExitStack() as held:
+        tell = told_by(ranks)
+        if ranks.first:
+            judges = [detector_name, *search.confirm_detectors, *([f"CLIP score by {clip_name}"] if clip_name else [])]
+            print_settings(
+                {
+                    "NFE": f"{', '.join(map(str, nfes))}, guidance {guidance:g}"
+                    + ", and searched around it" * tune_guidance,
+                    "prompts": f"{len(prompts)} ({prompts_path}), by seed",
+                    "judged by": ", ".join(judges),
+                    "time": search.time,
+                    "out": out,
+                }
+            )
+        tell(f"loading {asked.model_name} and what judges it")
         with ranks.one_goes_first():
-            prompts = read_captions(prompts_path, None)
             setups = search.setups(detector_name, reference_name, ranks.device)
             clip = ClipScore(load_clip(clip_name, ranks.device)) if clip_name else None
             model = asked.load(ranks.device)
@@ -113,25 +132,19 @@ def tune(
                 ranks=ranks,
                 folder=out,
                 batch=None if asked.batch is None else settings.even(asked.batch),
-                tell=told_by(ranks),
+                tell=tell,
             )
+            tell("trying the usual samplers, with one evaluation of the network each")
             if ranks.first:
                 held.enter_context(locked(lock_in(out), str(out)))
                 run.begin_folder([run.space(nfe) for nfe in nfes])
         if ranks.first:
             notes = [setup.note for setup in setups if setup.note]
-            judges = [*run.objective.about["detectors"], *([f"CLIP score by {clip_name}"] if clip else [])]
             print_settings(
                 {
                     "model": describe_model(model),
                     **describe_notes([run.first]),
-                    "NFE": f"{', '.join(map(str, nfes))}, guidance {guidance:g}"
-                    + ", and searched around it" * tune_guidance,
-                    "prompts": f"{len(prompts)} ({prompts_path}), by seed",
-                    "judged by": ", ".join(judges),
-                    "time": search.time,
                     "device": f"{ranks.size} x {describe_device(ranks.device)}, networks in {model.dtype}",
-                    "out": out,
                     **({"note": notes[0]} if notes else {}),
                 }
             )

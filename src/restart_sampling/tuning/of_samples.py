@@ -1,0 +1,175 @@
+"""`OfSamples`: gives plans their scores by a function of the user's on samples, such as `sliced_wasserstein(data)`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from inspect import getsource
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import real_number, require_kind
+from restart_sampling.base.ranks import Ranks
+from restart_sampling.generation.seeds import cut
+from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.sample import drawn_classes, net_path, sample
+from restart_sampling.tuning.objective import ObjectiveError, Scores
+from restart_sampling.tuning.score import Score
+
+MOST = 1e100
+"""Of what a function of the user's returns, and one by it the least: squares of it have to be floats."""
+
+
+@dataclass(frozen=True)
+class OfSamples:
+    """A function of the user's on samples, such as `sliced_wasserstein(data)`.
+
+    Attributes:
+        net: draws the samples.
+        shape: of one sample.
+        function: of samples [n, *shape], float, on the net's device; lower is better. It is called for each group of
+            seeds, of which all that are compared have the same size.
+        batch: samples at a time.
+    """
+
+    net: Net
+    shape: Sequence[int]
+    function: Callable[[Tensor], float]
+    batch: int = 1024
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The name of the function, and its identity (that of `sliced_wasserstein` is of its data) or its code's."""
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        identity = getattr(self.function, "identity", None)
+        own = _source_sha256(self.function) if identity is None else identity
+        return {"objective": name, "objective_sha256": own, "shape": self.shape}
+
+    def check_identity(self) -> None:
+        """Makes sure that a later start can tell whether its function is this one.
+
+        Raises:
+            InputError: it was made by other code, as a lambda, `functools.partial` or a function in a function, each of
+                which may have other data, and has no identity.
+        """
+        unnamed = "<" in getattr(self.function, "__qualname__", "<")
+        if unnamed and getattr(self.function, "identity", None) is None:
+            raise InputError(
+                f"a folder is kept of an objective that can be told apart from others, and {self.about['objective']} "
+                f"has no name of its own; give it an identity (objective.identity = 'distance to set 1'), give a "
+                f"function that a module defines by name, or leave out out"
+            )
+
+    @property
+    def features(self) -> dict[str, int]:
+        """There is no detector."""
+        return {}
+
+    def nfe(self, plan: str) -> int:
+        """Returns the calls of the denoiser for a sample."""
+        parsed = Plan.parse(plan)
+        return net_path(self.net, parsed).nfe(*parsed.solvers)
+
+    def measure(
+        self,
+        plan: str,
+        seeds: Sequence[int],
+        ranks: Ranks,
+        *,
+        blocks: int = 1,
+        groups: int = 0,
+        confirm: bool = False,
+        keep: Path | None = None,
+    ) -> Scores:
+        """Measures as `Objective.measure` says; there are no images to keep.
+
+        Raises:
+            ObjectiveError: the function returned what is no finite number.
+        """
+        size = len(seeds) // (blocks * max(groups, 1))
+        parts, own = cut(seeds, size), []
+        with ranks.failing_together():
+            for places in cut(ranks.deal(range(len(parts))), max(1, self.batch // size)):
+                samples = self._draw(plan, [seed for place in places for seed in parts[place]])
+                own += [
+                    (place, self._value(plan, part))
+                    for place, part in zip(places, torch.split(samples, size), strict=True)
+                ]
+        values = [value for _, value in sorted(pair for pairs in ranks.gather(own) for pair in pairs)]
+        return {"objective": Score.of_means(values, blocks, groups)}
+
+    def _draw(self, plan: str, seeds: Sequence[int]) -> Tensor:
+        drawn = [
+            sample(self.net, plan, each, self.shape, **drawn_classes(self.net, each)) for each in cut(seeds, self.batch)
+        ]
+        return torch.cat(drawn)
+
+    def _value(self, plan: str, samples: Tensor) -> float:
+        try:
+            value = self.function(samples)
+        except InputError as failure:  # the function's, and not one of the plan
+            raise ObjectiveError(f"the objective failed: {failure}") from failure
+        try:
+            number = real_number("the objective", value)
+        except InputError:  # such as a text, or a complex tensor
+            number = nan
+        if number and not 1 / MOST <= abs(number) <= MOST:
+            raise ObjectiveError(
+                f"the objective returned {value!r} for {len(samples)} finite samples of plan '{plan}'; it has to "
+                f"return a finite number, lower where samples are better, and 0 or from {1 / MOST:g} to {MOST:g} in "
+                f"size"
+            )
+        return number
+
+
+def _source_sha256(function: Callable[..., Any]) -> str | None:
+    """SHA-256 of the code of a function, of which two files may have one of the same name; None: it is not known."""
+    try:
+        return sha256(getsource(function).encode()).hexdigest()
+    except (OSError, TypeError):  # typed into a shell, or no function
+        return None
+
+
+def sliced_wasserstein(data: Tensor, directions: int = 128, seed: int = 0) -> Callable[[Tensor], float]:
+    """Makes an objective of data that are no images: the sliced 2-Wasserstein distance of samples to them.
+
+    Args:
+        data: [M, ...].
+        directions: random ones, the same at each call.
+        seed: of the directions.
+
+    Returns:
+        A function of samples [n, ...] of the same shape: the root of the mean over directions of the squared distance.
+        It raises InputError for samples of another shape.
+
+    Raises:
+        InputError: data is no such tensor.
+
+    Source: Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures", section 3.
+    """
+    require_kind("data", data, Tensor, "a tensor [M, ...]")
+    if data.ndim < 2 or not len(data):
+        raise InputError(f"data has the shape {list(data.shape)}; give [M, ...], with M of 1 or more")
+    flat = data.detach().cpu().double().flatten(1)
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.randn(flat.shape[1], directions, generator=generator, dtype=torch.float64)
+    axes /= axes.norm(dim=0)
+    wanted = (flat @ axes).sort(dim=0).values
+
+    def sliced_wasserstein_distance(samples: Tensor) -> float:
+        if samples.shape[1:] != data.shape[1:]:
+            raise InputError(f"samples are {list(samples.shape[1:])}, and the data {list(data.shape[1:])}")
+        found = (samples.detach().cpu().double().flatten(1) @ axes).sort(dim=0).values
+        # Both sets as quantile functions, read at as many places as the samples are.
+        places = (torch.arange(len(found), dtype=torch.float64) + 0.5) / len(found) * len(wanted)
+        return (found - wanted[places.long()]).square().mean().sqrt().item()
+
+    about = sha256(f"{list(data.shape)} {directions} {seed}".encode())
+    about.update(flat.contiguous().numpy().tobytes())
+    sliced_wasserstein_distance.identity = about.hexdigest()  # type: ignore[attr-defined]  # for runs that are resumed
+    return sliced_wasserstein_distance
