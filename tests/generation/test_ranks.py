@@ -125,6 +125,6 @@ def test_more_processes_than_gpus_are_one_sentence(monkeypatch):
     for name, value in {**TORCHRUN, "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    message = "LOCAL_RANK is 1, and torch sees 1 GPUs here; start a process for each GPU"
+    message = "LOCAL_RANK is 1, and torch sees 1 GPU here; start a process for each GPU"
     with pytest.raises(InputError, match=message), distributed(torch.device("cuda")):
         pass
