@@ -158,14 +158,14 @@ def compared(rows: Sequence[dict[str, Any]], which: str) -> Table:
     for row in rows:
         parts.setdefault(row["search"], {})[row["start"]] = row[which] / row["usual"]
     for name, own in parts.items():
-        pairs = [own[start] - parts["tpe"][start] for start in own if start in parts["tpe"]]
+        pairs = [own[start] - parts["tpe"][start] for start in own if name != "tpe" and start in parts["tpe"]]
         lowest = sum(own[start] == min(each[start] for each in parts.values() if start in each) for start in own)
         table.add_row(
             name,
             f"{median(own.values()):.3f}",
             f"{min(own.values()):.3f} to {max(own.values()):.3f}",
             f"{fmean(pairs):+.3f} +- {stdev(pairs) / len(pairs) ** 0.5:.3f}" if len(pairs) > 1 else "",
-            f"{sum(each < 0 for each in pairs)} of {len(pairs)}, {sum(each == 0 for each in pairs)} alike",
+            f"{sum(each < 0 for each in pairs)} of {len(pairs)}, {pairs.count(0)} alike" if pairs else "",
             f"{lowest} of {len(own)}",
             f"{median(row['seconds'] for row in rows if row['search'] == name):.0f}",
         )
