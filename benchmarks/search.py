@@ -36,10 +36,11 @@ from restart_sampling.evaluation.distances import frechet_distance
 from restart_sampling.evaluation.statistics import statistics_of
 from restart_sampling.sampling.net import Net
 from restart_sampling.tuning import search as search_module
+from restart_sampling.tuning.allowed import SEARCHES
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.limits import Limits
-from restart_sampling.tuning.objective import OfSamples
-from restart_sampling.tuning.search import SAMPLERS, begin_with, best_plans, open_study, search
+from restart_sampling.tuning.of_samples import OfSamples
+from restart_sampling.tuning.search import begin_with, best_plans, open_study, search
 from restart_sampling.tuning.space import Space
 from restart_sampling.tuning.teacher import KeptGrids, Teacher
 from restart_sampling.tuning.tune import begin_net
@@ -223,7 +224,7 @@ def read(out: Path, trials: int) -> list[dict[str, Any]]:
 @click.option("--nfe", "nfes", default="10,20", show_default=True)
 @click.option("--starts", default=8, show_default=True)
 @click.option("--trials", default=150, show_default=True)
-@click.option("--searches", default=";".join(SAMPLERS), show_default=True, help=f"Also: {'; '.join(VARIANTS)}.")
+@click.option("--searches", default=";".join(SEARCHES), show_default=True, help=f"Also: {'; '.join(VARIANTS)}.")
 @click.option("--out", default="search.jsonl", show_default=True, type=click.Path(path_type=Path, dir_okay=False))
 def main(nfes: str, starts: int, trials: int, searches: str, out: Path) -> None:
     own_sampler = search_module._sampler
