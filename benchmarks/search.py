@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import nan
 from pathlib import Path
 from statistics import fmean, median, stdev
 from tempfile import TemporaryDirectory
@@ -144,7 +145,7 @@ def found_by(
         first = {trial.user_attrs["plan"] for trial in study.get_trials() if "fixed_params" in trial.system_attrs}
         best = best_plans(study, 10 + len(first))
     own = [plan for plan in best if plan not in first]
-    return raced(bench, best[:10]), raced(bench, own[:10]), seconds
+    return raced(bench, best[:10]), raced(bench, (own or best)[:10]), seconds
 
 
 def compared(rows: Sequence[dict[str, Any]], which: str) -> Table:
@@ -211,7 +212,7 @@ def scatter(rows: Sequence[dict[str, Any]]) -> float:
                 for key in ("plan", "usual_plan")
             )
             found.append(stdev(a - b for a, b in zip(one, other, strict=True)) / row["usual"])
-    return median(found)
+    return median(found) if found else nan
 
 
 def read(out: Path, trials: int) -> list[dict[str, Any]]:
