@@ -85,7 +85,7 @@ def test_an_extended_sweep_does_what_is_missing(place, run):
     first = RESULTS.read_text()
     code, out, err = run(*SWEEP, "--plans", plans_file("3", "2"))
     assert code == 0
-    assert "1 are there" in err
+    assert "there already: 1" in err
     assert "row 1 of 2" in err
     assert "row 2 of 2" not in err
     assert RESULTS.read_text().startswith(first)

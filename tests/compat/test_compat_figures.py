@@ -110,7 +110,7 @@ def test_a_half_done_sweep_goes_on(copied, run):
     rename_sums(out / "results.jsonl.partial", recorded["sums"])
     code, stdout, stderr = run(sweep(place, out))
     assert code == 0, stderr
-    assert "; 2 are there" in stderr
+    assert "; there already: 2" in stderr
     for row, anew in enumerate((False, False, True, True, True), start=1):
         assert (f"row {row} of 5" in stderr) == anew
     assert (out / "results.jsonl").read_text().startswith(before)
@@ -147,7 +147,7 @@ def test_a_row_with_another_plan_is_another_row(copied, run):
     (out / "results.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
     code, _, stderr = run(sweep(place, out))
     assert code == 0
-    assert "; 1 are there" in stderr
+    assert "; there already: 1" in stderr
 
 
 def test_results_become_figures_and_a_report(copied, run):

@@ -104,7 +104,7 @@ def test_a_half_done_table_goes_on(place, run):
     before = (out / "results.jsonl").read_text()
     code, stdout, stderr = run(text_compare(place, out))
     assert code == 0, stderr
-    assert "; 1 are there" in stderr
+    assert "; there already: 1" in stderr
     for row, anew in enumerate((False, True, True), start=1):
         assert (f"row {row} of 3" in stderr) == anew
     assert (out / "results.jsonl").read_text().startswith(before)

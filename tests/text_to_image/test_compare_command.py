@@ -139,7 +139,7 @@ def test_an_extended_table_does_what_is_missing(place, run):
     before = RESULTS.read_text()
     code, stdout, stderr = run(*COMPARE, *ROWS)
     assert code == 0
-    assert "; 1 are there" in stderr
+    assert "; there already: 1" in stderr
     assert "row 1 of 4" not in stderr
     assert "row 2 of 4, ddpm:2 at 2" in stderr
     assert RESULTS.read_text().startswith(before)
@@ -181,7 +181,7 @@ def test_a_killed_table_goes_on_and_repeats_no_finished_row(place, run):
     code, _, stderr = run(*COMPARE, *ROWS)
     assert code == 0, stderr
     assert RESULTS.read_text().startswith(before)
-    assert "; 2 are there" in stderr
+    assert "; there already: 2" in stderr
     assert "row 2 of" not in stderr
     assert untimed(lines()) == whole
     assert 0 < lines()[2]["drawn"] < 24

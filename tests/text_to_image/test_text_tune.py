@@ -284,7 +284,7 @@ def test_what_it_will_do_is_said_before_anything_is_loaded(place, run):
             "NFE        5, guidance 3",
             "prompts    24 (prompts.csv), by seed",
             "judged by  tiny.pt, CLIP score by clip",
-            "time       inf minutes for each NFE, at most 4 trials",
+            "time       at most 4 trials for each NFE",
             "out        run",
             "loading ./none and what judges it",
         ],

@@ -1,4 +1,4 @@
-"""Numbers of any type, of numpy and torch too, as Python's own, with errors and of things; arguments of other kinds."""
+"""Numbers of any type, of numpy and torch too, as Python's own; in words, with errors or nouns; other arguments."""
 
 from collections.abc import Collection
 from math import inf

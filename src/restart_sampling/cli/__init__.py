@@ -46,7 +46,7 @@ class Command(click.Command):
     """Refuses an option that is given twice, of which click would take the last value without a word."""
 
     def make_parser(self, ctx: click.Context) -> Any:
-        """Makes click's parser, and has it look at what is given before the values are."""
+        """Makes click's parser, which here refuses an option that is given twice before it reads any value."""
         parser = super().make_parser(ctx)
         parse = parser.parse_args
 

@@ -129,11 +129,13 @@ def claimed(store: BlockStore, batch: int, ranks: Ranks, dry_run: bool) -> Abstr
     if dry_run:
         with leaving_no_folder(store.out):
             store.check(batch)
-    return nullcontext() if dry_run or not ranks.first else store.claimed(batch)
+    elif ranks.first:
+        return store.claimed(batch)
+    return nullcontext()
 
 
 def describe_nfe(drawing: Drawing, guidance: float) -> str:
-    """Calls of the denoiser, and evaluations of the network where guidance takes more."""
+    """Says the calls of the denoiser, and evaluations of the network where guidance takes more."""
     if drawing.network_evaluations == drawing.nfe:
         return str(drawing.nfe)
     return f"{drawing.nfe} ({drawing.network_evaluations} network evaluations with guidance {guidance:g})"

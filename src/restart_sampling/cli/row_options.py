@@ -96,7 +96,7 @@ def result_notes(outcomes: Sequence[Outcome]) -> dict[str, Sequence[str]]:
 
 def describe_rows(rows: Sequence[Row], cost: str, there: Mapping[str, Any]) -> str:
     """Says how many rows there are, what they cost, and how many are finished."""
-    return f"{len(rows)}, {cost} in all" + f"; {len(there)} are there" * bool(there)
+    return f"{len(rows)}, {cost} in all" + f"; there already: {len(there)}" * bool(there)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class SearchOptions:
             )
 
     def settings(self) -> Settings:
-        """How a sampler is looked for.
+        """Makes the settings of the search.
 
         Raises:
             InputError: a number is out of its range.
@@ -85,8 +86,9 @@ class SearchOptions:
     @property
     def time(self) -> str:
         """What the user gives it, in words."""
-        trials = f", at most {counted(self.trials, 'trial')}" if self.trials else ""
-        return f"{counted(self.minutes, 'minute', 'g')} for each NFE{trials}"
+        minutes = [counted(self.minutes, "minute", "g")] if self.minutes < inf else []
+        trials = [f"at most {counted(self.trials, 'trial')}"] if self.trials else []
+        return f"{', '.join(minutes + trials)} for each NFE"
 
     def print_found(self, found: Mapping[int, Mapping[str, Any]], as_json: bool) -> None:
         """Prints what was found, by NFE."""

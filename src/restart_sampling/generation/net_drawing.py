@@ -122,6 +122,7 @@ class NetDrawing:
         compiled = ", compiled" * (isinstance(network, CompiledNetwork) and network.asked_for)
         # The file of a checkpoint says what else there is to know, unless a shape was given.
         known = isinstance(net, Denoiser) and self.shape == _shape(net, None)
+        own = {"process": list(astuple(net.process)), "levels": known_levels(net), "shape": list(self.shape)}
         classes: int | dict[str, int] | None
         if isinstance(self._classes, Mapping):  # with keys of JSON, so that a run that was read again is equal
             classes = {str(seed): label for seed, label in self._classes.items()}
@@ -135,11 +136,7 @@ class NetDrawing:
             "guidance": self.guidance,
             "noise": self._noise,
             "arithmetic": f"{self._dtype}{compiled}{', exact' * self._exact}",
-            **(
-                {}
-                if known
-                else {"process": list(astuple(net.process)), "levels": known_levels(net), "shape": list(self.shape)}
-            ),
+            **({} if known else own),
         }
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:

@@ -61,7 +61,7 @@ class Pace:
 
     @contextmanager
     def watching(self, device: torch.device, images: int) -> Iterator[None]:
-        """Finds the same, once, from a batch that is drawn within.
+        """Finds the same, once, from a batch that is drawn in the body.
 
         Args:
             device: where.
@@ -96,7 +96,7 @@ class Pace:
 
 
 def _allocated(device: torch.device) -> int:
-    """Bytes of memory that are taken now, from when on the peak is counted."""
+    """Counts the bytes of memory that are taken now; the peak is counted anew from here."""
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.memory_allocated(device)

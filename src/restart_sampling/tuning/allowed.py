@@ -16,6 +16,6 @@ MOST_START = 4293
 
 
 def allowed_images(name: str) -> str:
-    """How many images a setting may have, in words."""
+    """Says how many images a setting may have."""
     parts = MULTIPLES[name]
     return f"a multiple of {parts}, at least {2 * parts}"

@@ -150,7 +150,7 @@ class Bench:
         return sum(each.nfe * (key.seeds[1] - key.seeds[0]) for key, each in self.found.items() if each.is_of(nfe))
 
     def speed(self, images: int) -> float:
-        """Evaluations a second of all processes, of plans on about so many images: what is beside them counts too.
+        """Finds the evaluations a second of all processes, in measurements of about so many images, with all they took.
 
         The median, so that a compilation does not count.
         """

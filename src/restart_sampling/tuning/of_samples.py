@@ -128,7 +128,7 @@ class OfSamples:
 
 
 def _source_sha256(function: Callable[..., Any]) -> str | None:
-    """SHA-256 of the code of a function, of which two files may have one of the same name; None: it is not known."""
+    """Computes the SHA-256 of a function's code, as two files may each have one of the same name; None: not known."""
     try:
         return sha256(getsource(function).encode()).hexdigest()
     except (OSError, TypeError):  # typed into a shell, or no function

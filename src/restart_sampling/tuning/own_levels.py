@@ -1,4 +1,4 @@
-"""Levels as plans that are found have them: of four digits, within a net's range, and in another process's levels."""
+"""Plans as a search finds them: with levels of four digits within a net's range, or in another process's levels."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -80,9 +80,9 @@ def open_study(path: Path, name: str) -> Any:
     with _quiet():
         storage = JournalStorage(Journal(path))
         study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
-    for name, kept in study.user_attrs.items():
+    for key, kept in study.user_attrs.items():
         if not all(isinstance(each, int) for each in (kept if isinstance(kept, list) else [kept])):
-            raise ValueError(f"{name} is no number")
+            raise ValueError(f"{key} is no number")
     for trial in study.get_trials(deepcopy=False):
         own, state = trial.system_attrs, trial.state.name
         if not (isinstance(own, dict) and isinstance(own.get("fixed_params", {}), dict)):

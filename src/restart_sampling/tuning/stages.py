@@ -156,10 +156,7 @@ class Stages:
         if not self._generations:
             return []
         self._kept(self._name("searched"), begun(self.study) if self.study else 0)
-        self._say(
-            "polish",
-            f"of the best plans, {counted(self._generations, 'generation')} of {POPULATION}",
-        )
+        self._say("polish", f"of the best plans, {counted(self._generations, 'generation')} of {POPULATION}")
         return polish(
             self.space,
             self.bench,
