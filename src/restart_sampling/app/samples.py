@@ -90,7 +90,7 @@ def side_by_side(runs: Sequence[Iterator[Progress]]) -> Iterator[list[Progress |
 
 
 def pixels(x: Tensor) -> np.ndarray:
-    """[-1, 1] to uint8 as EDM rounds it."""
+    """Turns [-1, 1] to uint8 as EDM rounds it."""
     return (x * 127.5 + 128).nan_to_num().clip(0, 255).to("cpu", torch.uint8).numpy()
 
 

@@ -100,7 +100,7 @@ def _watched(scheduler: Any, see: Callable[[Tensor], None]) -> Iterator[None]:
 
 @torch.no_grad()
 def _decoded(pipe: Any, latents: Tensor) -> list[np.ndarray]:
-    """Images of latents, uint8 [3, H, W] each; none where they are not of Stable Diffusion's kind of VAE."""
+    """Decodes latents to images, uint8 [3, H, W] each; none where they are not of Stable Diffusion's kind of VAE."""
     vae: Any = getattr(pipe, "vae", None)
     known = getattr(vae, "config", {})
     if latents.ndim != 4 or latents.shape[1] != known.get("latent_channels") or "scaling_factor" not in known:

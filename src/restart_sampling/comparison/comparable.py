@@ -47,7 +47,7 @@ def row_key(result: Result) -> str:
 
 
 def _row_settings(result: Result) -> tuple[str, ...]:
-    """What rows of a comparison differ in."""
+    """Returns what rows of a comparison differ in."""
     return ("plan",) if "plan" in result["run"] else ("sampler", "guidance", "scheduler")
 
 

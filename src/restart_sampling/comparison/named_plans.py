@@ -45,7 +45,7 @@ class NamedPlan:
 
 
 def family_of(plan: Plan) -> str:
-    """The family that a plan belongs to unless its row says another: `ODE (heun)`, `Restart (heun, churn)`."""
+    """Names the family that a plan belongs to unless its row says another: `ODE (heun)`, `Restart (heun, churn)`."""
     main, restart = plan.solvers
     if plan.intervals:
         solvers = plan.solver if restart == main else f"{plan.solver} + {plan.restart_solver}"
@@ -58,12 +58,12 @@ def family_of(plan: Plan) -> str:
 
 
 def row_of(name: str, plan: Plan, family: str = "", published: float | None = None) -> NamedPlan:
-    """A row with its own family, or the plan's."""
+    """Makes a row with its own family, or the plan's."""
     return NamedPlan(name, plan, family or family_of(plan), published)
 
 
 def read_rows(source: str) -> list[NamedPlan]:
-    """The rows of a file, or of the presets that match a pattern.
+    """Reads the rows of a file, or of the presets that match a pattern.
 
     Args:
         source: a file with a plan a line (`#` begins a comment), a `.csv` or a `.toml` (tables `[[row]]`) with
@@ -180,7 +180,7 @@ def _check_columns(source: str, columns: Collection[str]) -> None:
 
 
 def _read(place: str, entries: Entries) -> NamedPlan:
-    """A row of any of the files. An empty cell is one that is not there; a line break in one is a space."""
+    """Reads a row of any of the files. An empty cell is one that is not there; a line break in one is a space."""
     given = {key: " ".join(value.split()) for key, value in entries.items() if value and value.strip()}
     if ("plan" in given) == ("steps" in given):
         raise InputError(f"--plans {place}: give either plan, or steps with intervals")

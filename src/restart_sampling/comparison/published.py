@@ -97,7 +97,7 @@ class Published:
 
 
 def published(setting: str) -> list[Published]:
-    """What the paper prints for a setting, in its order."""
+    """Lists what the paper prints for a setting, in its order."""
     text = files("restart_sampling.comparison").joinpath("published.csv").read_text(encoding="utf-8")
     return [
         Published(line["setting"], line["sampler"], line["plan"], int(line["nfe"]), float(line["fid"]), line["source"])
@@ -107,7 +107,7 @@ def published(setting: str) -> list[Published]:
 
 
 def paper_rows(setting: str) -> list[NamedPlan]:
-    """The paper's samplers with its settings, ODE first; restarts also with the churn of the authors' script."""
+    """Lists the paper's samplers with its settings, ODE first; restarts also with the churn of its script."""
     rows = []
     for line in published(setting):
         names = [line.plan, f"{line.plan}-code"] if f"{line.plan}-code" in PRESETS else [line.plan]

@@ -42,7 +42,7 @@ class PublishedText:
 
 @cache
 def published_text() -> tuple[PublishedText, ...]:
-    """All rows, in the paper's order."""
+    """Lists all rows, in the paper's order."""
     text = files("restart_sampling.comparison").joinpath("published_text.csv").read_text(encoding="utf-8")
     return tuple(
         PublishedText(line["sampler"], line["printed"], *(float(line[key]) for key in list(line)[2:]))
@@ -51,5 +51,5 @@ def published_text() -> tuple[PublishedText, ...]:
 
 
 def find_published(sampler: str, guidance: float) -> PublishedText | None:
-    """The row of a sampler at a guidance scale, where the paper has it."""
+    """Finds the row of a sampler at a guidance scale, where the paper has it."""
     return next((row for row in published_text() if (row.sampler, row.guidance) == (sampler, guidance)), None)

@@ -72,7 +72,7 @@ class Comparison:
         }
 
     def line(self, row: Row) -> dict[str, Any]:
-        """What the line of a row says before it is measured."""
+        """Returns what the line of a row says before it is measured."""
         return {**row.about, **self.about()}
 
     @contextmanager
@@ -148,7 +148,7 @@ class Comparison:
         return there
 
     def notes(self, row: Row) -> list[str]:
-        """What can be said of the values of a row before it is measured."""
+        """Says what can be said of the values of a row before it is measured."""
         size = row.shape and row.shape[1:]
         return notes_on(row.images, self.setup.blocks, size, self.setup.metrics, self.setup.reference, row.classes)
 
@@ -232,7 +232,7 @@ class Comparison:
         )
 
     def samples(self, row: Row) -> str:
-        """The picture of the first images of a row, in the folder."""
+        """Names the picture of the first images of a row, in the folder."""
         return f"{SAMPLES}/{row_key(self.line(row))}.png"
 
     def tidy(self, row: Row) -> None:
@@ -258,7 +258,7 @@ class Comparison:
         return result
 
     def _sums(self, row: Row) -> PartialSums | None:
-        """Where the sums of a row are kept until it is finished."""
+        """Opens the sums that a row keeps until it is finished; None: there is no results file."""
         if self.results is None:
             return None
         folder, line = self.results.with_name(f"{self.results.name}.partial"), self.line(row)
@@ -272,7 +272,7 @@ def own_batches(
     done: frozenset[int] = frozenset(),
     advance: Advance = lambda images: None,
 ) -> Batches:
-    """This process's share of the images of the seeds, straight from the sampler.
+    """Draws this process's share of the images of the seeds, straight from the sampler.
 
     Args:
         drawing: draws them.
@@ -289,7 +289,7 @@ def own_batches(
 
 
 def keep_first(batches: Batches, path: Path) -> Batches:
-    """The batches; of that which begins the set the first images are written side by side to a PNG file."""
+    """Passes batches on; of that which begins the set the first images go side by side to a PNG file."""
     for places, images, labels in batches:
         if places[0] == 0:
             _write_strip(images[:KEPT], path)

@@ -104,7 +104,7 @@ def _rows(table: Table, text: Callable[[str], str]) -> Iterable[list[str]]:
 
 
 def _written(cell: Cell) -> str:
-    """A cell for readers: a value has as many digits as its error lets it have."""
+    """Writes a cell for readers: a value has as many digits as its error lets it have."""
     if isinstance(cell, Value):
         own = cell.error is not None
         return with_error(cell.value, cell.error, between=" ± ") if own else rounded_to(cell.value, cell.like)

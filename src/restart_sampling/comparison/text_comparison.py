@@ -25,7 +25,7 @@ IMAGES = "images"
 
 
 def text_row(drawing: TextDrawing, prompts_path: Path) -> Row:
-    """The row of a sampler at a guidance scale, with the paper's values where it has them.
+    """Makes the row of a sampler at a guidance scale, with the paper's values where it has them.
 
     Args:
         drawing: of all prompts.

@@ -123,7 +123,7 @@ class CompileTime:
         self._layers = sum(len(shape) > 1 for _, shape, _ in weights)
 
     def expected(self) -> float:
-        """Seconds that the next first call will take: of the last one with all in the cache, or an estimate."""
+        """Returns the seconds of the next first call: those of the last one with all in the cache, or an estimate."""
         times = self._times()
         if len(times) > 1:
             return times[1]

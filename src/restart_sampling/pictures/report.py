@@ -146,7 +146,7 @@ def _rows(folder: Path, results: Mapping[str, Result]) -> list[dict[str, Any]]:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Of `_COLUMNS` those that say something: with one block the minimum is the distance itself."""
+    """Chooses the `_COLUMNS` that say something: with one block the minimum is the distance itself."""
 
     def says(name: str) -> bool:
         return any(row[name] is not None and (name != "minimum" or row[name] != row["distance"]) for row in rows)

@@ -82,7 +82,7 @@ def _of_pipeline(content: Mapping[str, Any]) -> bool:
 
 
 def _kind(content: Mapping[str, Any], text: str) -> str:
-    """The family of a plan, or of a sampler of a text-to-image pipeline."""
+    """Names the family of a plan, or of a sampler of a text-to-image pipeline."""
     return Sampler.parse(text).family if _of_pipeline(content) else family_of(Plan.parse_found(text))
 
 

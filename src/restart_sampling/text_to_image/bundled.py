@@ -20,7 +20,7 @@ WEIGHTS = "weights.safetensors"
 
 
 def usual_guidance(name: str) -> float:
-    """The guidance scale of a pipeline where none is asked for."""
+    """Finds the guidance scale of a pipeline where none is asked for."""
     return GUIDANCE if name == TINY else 7.5
 
 

@@ -177,7 +177,7 @@ class TextDrawing:
 
 
 def _json(value: Any) -> Any:
-    """A setting of a scheduler, of which some are infinite and some are arrays."""
+    """Makes JSON of a scheduler's setting, of which some are infinite and some are arrays."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     return str(value) if isinstance(value, float) and not isfinite(value) else value
@@ -238,7 +238,7 @@ def prepare(
 
 
 def _check_made_for(model: TextToImage, request: Request) -> str | None:
-    """What has to be known of a sampler that was found by a search; None where there is nothing.
+    """Says what has to be known of a sampler that was found by a search; None where there is nothing.
 
     Raises:
         InputError: it was found for another pipeline.
@@ -336,7 +336,7 @@ def _path(scheduler: Any, levels: Sequence[float]) -> tuple[tuple[int, float], .
 
 
 def _levels(scheduler: Any) -> list[float]:
-    """The level of each row; and where the last one arrives, for schedulers that know it."""
+    """Lists the level of each row; and where the last one arrives, for schedulers that know it."""
     if hasattr(scheduler, "sigmas"):
         return scheduler.sigmas.tolist()
     alphas = scheduler.alphas_cumprod[scheduler.timesteps.cpu()]

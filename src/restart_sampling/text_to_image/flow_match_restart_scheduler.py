@@ -77,7 +77,7 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """A scheduler from the config of another one: a flow model's, or a solver's that uses flow sigmas (Wan, Sana).
+        """Makes a scheduler from the config of another one: a flow model's, or a solver's with flow sigmas (Wan, Sana).
 
         Raises:
             InputError: the config is not of a flow model's scheduler, or a keyword argument is no setting.
@@ -122,7 +122,7 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         self.sigmas = self.sigmas.to(self.timesteps.device)  # where diffusers has them for flow models
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Data [B, ...] at the levels of these timesteps [B]; before the first step, at that where the run begins.
+        """Noises data [B, ...] to the levels of timesteps [B]; before the first step, to that where the run begins.
 
         Raises:
             InputError: the restarts do not fit into what an image-to-image pipeline's strength leaves.
@@ -131,7 +131,7 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         return super().scale_noise(sample, timestep, noise)
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor) -> Tensor:
-        """The sample: networks of flow models see it as it is."""
+        """Returns the sample: networks of flow models see it as it is."""
         return sample
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:

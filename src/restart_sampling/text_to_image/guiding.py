@@ -50,7 +50,7 @@ def check_interval(interval: Interval) -> None:
 
 
 def rows_on(levels: Sequence[float], interval: Interval | None) -> list[bool]:
-    """Whether guidance is on at these levels.
+    """Tells whether guidance is on at these levels.
 
     Raises:
         InputError: it is on at none of them.
@@ -69,7 +69,7 @@ def rows_on(levels: Sequence[float], interval: Interval | None) -> list[bool]:
 
 @contextmanager
 def guiding(network: torch.nn.Module, on: Sequence[bool], guide: Guide | None) -> Iterator[None]:
-    """In the body a pipeline guides in these rows alone, by the guide where there is one.
+    """Has a pipeline guide in these rows alone, by the guide where there is one, in the body.
 
     Source: Kynkäänniemi et al. 2024 (arXiv 2404.07724); Karras et al. 2024 (arXiv 2406.02507).
 
@@ -94,7 +94,7 @@ def guiding(network: torch.nn.Module, on: Sequence[bool], guide: Guide | None) -
 
 @contextmanager
 def testing(network: torch.nn.Module, guide: Guide | None) -> Iterator[None]:
-    """In the body the network answers 0 in the first half and 1 in the second, of which guidance makes its scale.
+    """Has the network answer 0 in the first half and 1 in the second, of which guidance makes its scale.
 
     Args:
         network: of the pipeline.
@@ -181,13 +181,13 @@ def _second_half(value: Any, batch: int) -> Any:
 
 
 def _paired(first: Any, second: Any) -> Any:
-    """One answer of two halves."""
+    """Joins two halves to one answer."""
     halves = iter(first if isinstance(first, tuple) else first.values())
     return _each(second, lambda half: torch.cat([next(halves), half]))
 
 
 def _each(answer: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """An answer of a network, a tuple or diffusers' object of its output, with other tensors."""
+    """Makes an answer like a network's, a tuple or diffusers' object of its output, with other tensors."""
     if isinstance(answer, tuple):
         return tuple(change(each) for each in answer)
     return type(answer)(**{key: change(each) for key, each in answer.items()})

@@ -40,7 +40,7 @@ def read_intervals(restart: Any) -> tuple[RestartInterval, ...]:
 
 
 def as_lists(intervals: Iterable[RestartInterval]) -> list[list[float]]:
-    """The intervals as JSON keeps them."""
+    """Writes the intervals as JSON keeps them."""
     return [[each.points, each.repeats, each.t_min, each.t_max] for each in intervals]
 
 
@@ -59,7 +59,7 @@ def _parse(text: str) -> tuple[RestartInterval, ...]:
 
 
 def _entry(key: Any, value: Any) -> Any:
-    """The list of an item of a dict: the original's by any key, AUTOMATIC1111's by t_min."""
+    """Reads the list of an item of a dict: the original's by any key, AUTOMATIC1111's by t_min."""
     numbers = _numbers(value)
     if len(numbers) == 3:
         return [numbers[0], numbers[1], _number(key), numbers[2]]
@@ -80,7 +80,7 @@ def _interval(entry: Any) -> RestartInterval:
 
 
 def _numbers(entry: Any) -> list[Any]:
-    """The members of an entry; none where it has none."""
+    """Lists the members of an entry; none where it has none."""
     if isinstance(entry, (np.ndarray, torch.Tensor)):
         entry = entry.tolist()
     return list(entry) if isinstance(entry, Iterable) and not isinstance(entry, (str, Mapping)) else []

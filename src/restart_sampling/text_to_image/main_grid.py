@@ -18,7 +18,7 @@ _AGREE = 1e-3
 
 
 def check_own(name: str, values: object, falls: bool, least: int = 1, highest: float = np.inf) -> None:
-    """Whether levels or timesteps of the user's can be a main grid; None is none of them.
+    """Makes sure that levels or timesteps of the user's can be a main grid; None is none of them.
 
     Args:
         name: of the argument.
@@ -87,13 +87,13 @@ class MainGrid:
         return cls(tuple(given), tuple(levels), tuple(own), tuple(repeated))
 
     def place(self, step: int) -> int:
-        """The index in `levels` of a step of `given`."""
+        """Finds the index in `levels` of a step of `given`."""
         return sum(now - then > _MEET * now for now, then in pairwise(self.given[: step + 1]))
 
     def interpolated(
         self, levels: Sequence[float], model_times: TimeMap, scale: Callable[[float], float]
     ) -> Sequence[float]:
-        """The timesteps at levels between those of the grid.
+        """Finds the timesteps at levels between those of the grid.
 
         They are the model's own, unless the user gave the grid timesteps of another map: then they lie on the straight
         lines between the grid's pairs.
@@ -114,7 +114,7 @@ class MainGrid:
 
 
 def resample(levels: Levels, first: int, steps: int) -> Levels:
-    """A grid of other steps along the same curve, geometric between its levels.
+    """Makes a grid of other steps along the same curve, geometric between its levels.
 
     Args:
         levels: falling; the last may be 0, and stays the last.

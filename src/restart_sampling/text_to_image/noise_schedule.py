@@ -17,7 +17,7 @@ OTHERS = ("exp", "laplace", "sigmoid")
 
 
 def alphas_cumprod(betas: Tensor, config: Mapping[str, Any]) -> Tensor:
-    """The share of the data's variance at each timestep, falling, float32 [num_train_timesteps].
+    """Computes the share of the data's variance at each timestep, falling, float32 [num_train_timesteps].
 
     Args:
         betas: those of the config before they are rescaled to no signal at the end, where Euler knows its schedule.
@@ -40,7 +40,7 @@ def alphas_cumprod(betas: Tensor, config: Mapping[str, Any]) -> Tensor:
 
 
 def edm_levels(steps: int, config: Mapping[str, Any]) -> list[float]:
-    """The levels of EDM's schedulers for so many steps, with the last one, which may be the one before it."""
+    """Computes the levels of EDM's schedulers for so many steps, with the last one, which may be the one before it."""
     rules: dict[str, Grid] = {"karras": partial(power_grid, rho=config["rho"]), "exponential": log_grid}
     levels = rules[config["sigma_schedule"]](steps, config["sigma_max"] or 80.0, config["sigma_min"] or 0.002)
     return [*levels, levels[-1] if config["final_sigmas_type"] == "sigma_min" else 0.0]

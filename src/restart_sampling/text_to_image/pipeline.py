@@ -71,7 +71,7 @@ class TextToImage:
 
 
 def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextToImage:
-    """A text-to-image pipeline, without the safety checker, which makes images black.
+    """Loads a text-to-image pipeline, without the safety checker, which makes images black.
 
     Only safetensors files are read, and no code that comes with a model is run.
 
@@ -97,7 +97,7 @@ def load_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> TextTo
 
 
 def as_model(pipe: Any, what: str, name: str, unchecked: bool = False) -> TextToImage:
-    """A pipeline of diffusers, where it is.
+    """Takes a pipeline of diffusers, where it is.
 
     Args:
         pipe: without a safety checker; it is changed.
@@ -119,7 +119,7 @@ def as_model(pipe: Any, what: str, name: str, unchecked: bool = False) -> TextTo
 
 
 def scheduler_config(pipe: Any) -> dict[str, Any]:
-    """The config of a pipeline's scheduler."""
+    """Returns the config of a pipeline's scheduler."""
     return {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
 
 
@@ -129,7 +129,7 @@ def _networks(pipe: Any) -> torch.nn.ModuleDict:
 
 
 def _read(name: str, dtype: torch.dtype) -> tuple[Any, bool]:
-    """The pipeline, and whether it came with a safety checker."""
+    """Reads the pipeline; also returns whether it came with a safety checker."""
     try:
         from diffusers import AutoPipelineForText2Image
         from diffusers.utils import is_accelerate_available
@@ -151,7 +151,7 @@ def _read(name: str, dtype: torch.dtype) -> tuple[Any, bool]:
 
 
 def load_guide(name: str, model: TextToImage) -> Guide:
-    """The network of another pipeline, to guide by: of the same kind, and a worse one of the same data.
+    """Loads the network of another pipeline, to guide by: of the same kind, and a worse one of the same data.
 
     Args:
         name: of the pipeline, on the Hugging Face hub or a folder in diffusers' layout.

@@ -25,7 +25,7 @@ _NO_OTHER_GRID = {"use_exponential_sigmas": False, "use_beta_sigmas": False}
 
 
 def guidance_preset(guidance: float, evaluations: int | None = None) -> dict[str, Any]:
-    """The paper's settings for Stable Diffusion v1.5 at a scale of classifier-free guidance, or a form of fewer calls.
+    """Returns the paper's settings for Stable Diffusion v1.5 at a guidance scale, or a form of them with fewer calls.
 
     Use them as `RestartScheduler.from_config(pipe.scheduler.config, **guidance_preset(7.5))` and run the pipeline with
     num_inference_steps=30: 30 DDIM steps from timestep 958, to which the restarts are added; 62 network evaluations at
@@ -92,7 +92,7 @@ def guidance_preset(guidance: float, evaluations: int | None = None) -> dict[str
 
 
 def steps_preset(steps: int, solver: str = "heun") -> dict[str, Any]:
-    """The settings that AUTOMATIC1111's web UI derives from the number of steps.
+    """Returns the settings that AUTOMATIC1111's web UI derives from the number of steps.
 
     Fewer than 20 steps have no restart; from 20 there is one pass of 9 steps, from 36 two passes of a quarter of the
     steps, between levels 0.1 and 2; all of them out of the number of steps, with Heun on Karras's grid.

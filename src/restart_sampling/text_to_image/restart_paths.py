@@ -33,7 +33,7 @@ class Restarts:
     restart_solver: Solver
 
     def path(self, levels: Levels, capped: bool = False) -> NoisePath:
-        """The path on a main grid.
+        """Makes the path on a main grid.
 
         Args:
             levels: the grid, falling; the last may be 0.
@@ -46,7 +46,7 @@ class Restarts:
         return restart_path(levels, intervals, grid=self.grid)
 
     def fit(self, levels: Callable[[int], Levels], most: int, budget: int, capped: bool = False) -> NoisePath:
-        """The path with the finest main grid whose evaluations are within a budget.
+        """Makes the path with the finest main grid whose evaluations are within a budget.
 
         Args:
             levels: the main grid of so many steps.
@@ -81,5 +81,5 @@ class Restarts:
         return path.nfe(self.solver, self.restart_solver)
 
     def evaluations(self, path: NoisePath, process: Process, first: int = 0) -> list[Evaluation]:
-        """The calls of the model along a path, from a move on."""
+        """Counts the calls of the model along a path, from a move on."""
         return evaluations(path, self.solver, self.restart_solver, process, first)

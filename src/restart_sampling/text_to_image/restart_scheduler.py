@@ -129,7 +129,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """A scheduler from the config of another one with betas, or of EDM.
+        """Makes a scheduler from the config of another one with betas, or of EDM.
 
         Raises:
             InputError: the config has no meaning here, or a keyword argument is no setting.
@@ -211,7 +211,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
             )
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor) -> Tensor:
-        """What the network sees: the sample over the standard deviation of data and noise at its level.
+        """Returns what the network sees: the sample over the standard deviation of data and noise at its level.
 
         Raises:
             InputError: the run cannot begin at this timestep.
@@ -223,7 +223,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         return sample * self._get_conditioning_c_in(self._calls[row].level if row < len(self._calls) else 0.0)
 
     def _get_conditioning_c_in(self, sigma: Any) -> Any:
-        """The scale of the network's input; EDM's pipelines (Cosmos) ask for it by this name."""
+        """Returns the scale of the network's input; EDM's pipelines (Cosmos) ask for it by this name."""
         return (sigma**2 + (self.config.sigma_data or 1.0) ** 2) ** -0.5
 
     @property
@@ -254,7 +254,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
             )
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Data [B, ...] at the levels of these timesteps [B]; before the first step, at that where the run begins.
+        """Noises data [B, ...] to the levels of timesteps [B]; before the first step, to that where the run begins.
 
         Raises:
             InputError: the restarts do not fit into what an image-to-image pipeline's strength leaves.
@@ -308,7 +308,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
 
 
 def _timestep_grid(scheduler: RestartScheduler, points: int, high: float, low: float) -> tuple[float, ...]:
-    """Whole timesteps, evenly spaced between those of two levels, as the authors' pipeline has them.
+    """Makes whole timesteps, evenly spaced between those of two levels, as the authors' pipeline has them.
 
     Raises:
         InputError: there are fewer timesteps than points.

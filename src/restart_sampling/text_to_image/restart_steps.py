@@ -110,11 +110,11 @@ class RestartSteps(RowLayout):
         return 0 < row < len(self._calls) and self._calls[row].level > self._calls[row - 1].level
 
     def _begins_again(self, timestep: float | Tensor) -> bool:
-        """Whether a run is over, and this is the timestep where it began."""
+        """Tells whether a run is over, and this is the timestep where it began."""
         return self._step_index == len(self._calls) and self._is_at(self._begin_index or 0, timestep)
 
     def _enter(self, timestep: float | Tensor, sample: Tensor) -> int:
-        """The row where a run begins.
+        """Finds the row where a run begins.
 
         Raises:
             InputError: the timestep is of another row, or the sample cannot enter at it.
@@ -147,7 +147,7 @@ class RestartSteps(RowLayout):
         )
 
     def _check_entry(self, row: int, sample: Tensor) -> None:
-        """Whether a sample that was not noised here can enter at this row, which stays as it is.
+        """Makes sure that a sample that was not noised here can enter at this row, which stays as it is.
 
         Raises:
             InputError: the row is within a restart or before one that rises above it, or in the middle of a step, or
@@ -247,13 +247,13 @@ class RestartSteps(RowLayout):
         return (x, x) if self._tuples_have_x0 else (x,)
 
     def _seeds_of(self, x: Tensor) -> Tensor:
-        """The seeds of the run; those of this state, where a pipeline goes on with another batch."""
+        """Returns the seeds of the run; those of this state, where a pipeline goes on with another batch."""
         if self._seeds is None or len(self._seeds) != len(x):
             self._seeds = latent_seeds(x)
         return self._seeds
 
     def _check_first_step(self, row: int) -> None:
-        """Whether the network saw what it should."""
+        """Makes sure that the network saw what it should."""
 
     def _check_tokens(self, per_token_timesteps: Tensor | None, timestep: float | Tensor) -> None:
         if per_token_timesteps is not None and (per_token_timesteps != timestep).any():
@@ -290,10 +290,10 @@ class RestartSteps(RowLayout):
 
 
 def _is_off(value: object) -> bool:
-    """Whether a setting is none; a tensor is one, whatever is in it."""
+    """Tells whether a setting is none; a tensor is one, whatever is in it."""
     return value is None or (isinstance(value, Real) and value == 0)
 
 
 def _in(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor in a dtype; without a call of torch where it has it."""
+    """Returns the tensor in a dtype; without a call of torch where it has it."""
     return x if x.dtype is dtype else x.to(dtype)

@@ -69,23 +69,23 @@ class RowLayout(RowTensors):
         return {"karras": power_grid, "exponential": log_grid, "even": partial(power_grid, rho=1.0)}
 
     def _known(self, interval: RestartInterval) -> RestartInterval:
-        """The interval in levels that the model knows."""
+        """Moves the interval to levels that the model knows."""
         return interval
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:
-        """The timesteps at these levels by the model's noise schedule."""
+        """Finds the timesteps at these levels by the model's noise schedule."""
         raise NotImplementedError
 
     def _time_scale(self, level: float) -> float:
-        """The scale of a level on which timesteps between two of the main grid lie on a straight line."""
+        """Returns the scale of a level on which timesteps between two of the main grid lie on a straight line."""
         raise NotImplementedError
 
     def _slope(self, output: Tensor, x: Tensor, level: float) -> Tensor:
-        """The network's output as dx/dlevel."""
+        """Returns the network's output as dx/dlevel."""
         raise NotImplementedError
 
     def _first_step(self, strength: float, steps: int) -> int:
-        """Where image-to-image pipelines begin: strength of the steps is left, rounded in their way."""
+        """Finds where image-to-image pipelines begin: strength of the steps is left, rounded in their way."""
         raise NotImplementedError
 
     def _set_steps(
@@ -150,7 +150,7 @@ class RowLayout(RowTensors):
         self.order = step_cost if full else 1
 
     def _path(self, grid: Callable[[int | None], MainGrid], count: int, calls: int) -> NoisePath:
-        """The path with restarts within a number of calls, or on top of the main grid."""
+        """Makes the path with restarts within a number of calls, or on top of the main grid."""
         budget = self.config.restart_budget or ("extra" if self._given else "inside")
         if budget == "extra" or (budget == "calls" and self._own_levels) or not self._restarts.intervals:
             return self._restarts.path(self._main.levels)
@@ -182,7 +182,7 @@ class RowLayout(RowTensors):
             _say_once(level, f"of the main grid's levels, the nearest to t_min is used: {', '.join(said)}")
 
     def _times(self, calls: Sequence[Evaluation]) -> list[float]:
-        """The timestep of each row; in paths with restarts no two are equal, so that a pipeline's copy tells the row.
+        """Finds the timestep of each row; in paths with restarts no two are equal, so that a copy of one tells the row.
 
         They differ by the last bit, unless restart_grid="timesteps" asks for whole ones.
         """
@@ -227,7 +227,7 @@ class RowLayout(RowTensors):
         self._keep()
 
     def _entered(self, begin: int) -> list[Evaluation]:
-        """The rows of a run that begins at one of them, with a solver that remembers nothing.
+        """Lists the rows of a run that begins at one of them, with a solver that remembers nothing.
 
         What is left of a step that begins before is called in vain.
         """
@@ -241,7 +241,7 @@ class RowLayout(RowTensors):
         ]
 
     def _given_step(self, begin: int) -> int:
-        """The step of the main grid where a pipeline that begins at this row would begin without restarts."""
+        """Finds the step of the main grid where a pipeline that begins at this row would begin without restarts."""
         rows, steps = len(self._calls), len(self._main.given) - 1
         if not self._given or rows == steps:
             return begin // self.order

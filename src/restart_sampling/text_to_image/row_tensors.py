@@ -80,7 +80,7 @@ class RowTensors:
         self._kept = times, levels
 
     def _is_at(self, row: int, timestep: float | Tensor) -> bool:
-        """Whether a timestep is that of a row.
+        """Tells whether a timestep is that of a row.
 
         An entry of `timesteps` is known by its place in memory, though others have the same value; a copy or a number
         by its value, unless a device would have to be waited for.
@@ -103,7 +103,7 @@ class RowTensors:
         return distance <= max(slack, 1e-6) * max(abs(time), 1)
 
     def _row_of(self, timestep: float | Tensor) -> int:
-        """The row that a timestep is an entry of, or the first that begins a step at its value.
+        """Finds the row that a timestep is an entry of, or the first that begins a step at its value.
 
         Raises:
             InputError: there is none.
@@ -116,7 +116,7 @@ class RowTensors:
         return self.index_for_timestep(timestep)
 
     def index_for_timestep(self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None) -> int:
-        """The first row that begins a step at this timestep.
+        """Finds the first row that begins a step at this timestep.
 
         Raises:
             InputError: there is none.

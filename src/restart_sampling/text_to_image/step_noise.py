@@ -28,7 +28,7 @@ def check_generators(generators: Generators, sample: Tensor) -> None:
 
 
 def latent_seeds(x: Tensor) -> Tensor:
-    """A seed for each image from all bits of its initial latents: int64 [B], in [0, 2^63), on their device.
+    """Makes a seed for each image from all bits of its initial latents: int64 [B], in [0, 2^63), on their device.
 
     Equal latents, such as those of equal generators, have equal seeds; the batch around an image does not matter.
     """
@@ -39,7 +39,7 @@ def latent_seeds(x: Tensor) -> Tensor:
 
 
 def seeded_noise(x: Tensor, seeds: Tensor, draw: int) -> Tensor:
-    """Standard normal noise like x, from seeds [B].
+    """Draws standard normal noise like x, from seeds [B].
 
     Args:
         x: state [B, ...].

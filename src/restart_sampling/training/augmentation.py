@@ -94,5 +94,5 @@ def _where_from(labels: Tensor) -> Tensor:
 
 
 def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """[[a, b], [c, d]] of each image."""
+    """Makes [[a, b], [c, d]] of each image."""
     return torch.stack([torch.stack([a, b], dim=1), torch.stack([c, d], dim=1)], dim=1)

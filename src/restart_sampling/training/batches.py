@@ -34,7 +34,7 @@ class Batch:
 
 
 def network_seed(seed: int, step: int, rank: int) -> int:
-    """For what the network draws in a step: dropout, of images and of labels."""
+    """Makes the seed of what the network draws in a step: dropout, of images and of labels."""
     return _mixed(seed, step, _FIRST_NETWORK_STREAM + rank)
 
 
@@ -85,5 +85,5 @@ def draw_batch(
 
 
 def _mixed(*numbers: int) -> int:
-    """One seed for several numbers. Its low half is mixed as well: torch's generator on CPUs takes no more."""
+    """Makes one seed of several numbers. Its low half is mixed as well: torch's generator on CPUs takes no more."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

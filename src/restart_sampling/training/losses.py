@@ -22,7 +22,7 @@ class Loss(Protocol):
         ...
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """The weight of each level, [B]."""
+        """Computes the weight of each level, [B]."""
         ...
 
 
@@ -38,12 +38,12 @@ class EDMLoss:
     P_std: ClassVar[float] = 1.2
 
     def levels(self, count: int, generator: Generator) -> Tensor:
-        """ln(sigma) ~ N(P_mean, P_std²)."""
+        """Draws ln(sigma) ~ N(P_mean, P_std²)."""
         normal = torch.randn(count, generator=generator, device=generator.device)
         return (self.P_mean + self.P_std * normal).exp()
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """(sigma² + sigma_data²) / (sigma sigma_data)²."""
+        """Computes (sigma² + sigma_data²) / (sigma sigma_data)²."""
         return (sigma**2 + self.model.sigma_data**2) / (sigma * self.model.sigma_data) ** 2
 
 
@@ -55,12 +55,12 @@ class VPLoss:
     epsilon_t: ClassVar[float] = 1e-5
 
     def levels(self, count: int, generator: Generator) -> Tensor:
-        """sigma(t) for t ~ U(epsilon_t, 1)."""
+        """Draws sigma(t) for t ~ U(epsilon_t, 1)."""
         uniform = torch.rand(count, generator=generator, device=generator.device)
         return self.model.sigma(self.epsilon_t + (1 - self.epsilon_t) * uniform)
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """1 / sigma²."""
+        """Computes 1 / sigma²."""
         return 1 / sigma**2
 
 
@@ -85,7 +85,7 @@ PARAMETRIZATIONS = {
 
 
 def unit_noise(shape: Sequence[int], D: int | None, generator: Generator) -> Tensor:
-    """The perturbation of a batch at noise level 1; it scales with the level.
+    """Draws the perturbation of a batch at noise level 1; it scales with the level.
 
     Gaussian, or that of PFGM++ (Xu et al. 2023, arXiv 2302.04265): a uniform direction in the N dimensions of an image
     and a radius R with density ~ R^(N-1) / (R² + r²)^((N+D)/2) at r = sqrt(D). That is r sqrt(BetaPrime(N/2, D/2)), r
@@ -116,7 +116,7 @@ def weighted_error(
     labels: Tensor | None,
     augment_labels: Tensor | None = None,
 ) -> Tensor:
-    """The loss of each image.
+    """Computes the loss of each image.
 
     Args:
         model: the denoiser.

@@ -34,7 +34,7 @@ class Progress:
         return self.steps == self.all_steps or (self.all_seconds is not None and self.seconds >= self.all_seconds)
 
     def next_round(self) -> list[float]:
-        """The part of the run that is done at the middle of each step of the next round.
+        """Computes the part of the run that is done at the middle of each step of the next round.
 
         By the clock these are estimated from the pace of the last round, for all processes must agree on them.
         """
@@ -57,7 +57,7 @@ class Progress:
         self._warm = True
 
     def seconds_left(self) -> float | None:
-        """An estimate; None until the pace is known."""
+        """Estimates the seconds left; None until the pace is known."""
         if self.all_seconds is not None:
             return self.all_seconds - self.seconds
         return None if self.pace is None or self.all_steps is None else (self.all_steps - self.steps) * self.pace

@@ -31,7 +31,7 @@ def augmentation(progress: float, highest: float) -> float:
 
 
 def ema_decay(images: int, batch: int, half_life: float) -> float:
-    """What remains of the average in a step: 1/2 to the power of batch / half-life.
+    """Computes what remains of the average in a step: 1/2 to the power of batch / half-life.
 
     Args:
         images: so far, with this step's.

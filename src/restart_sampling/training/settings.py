@@ -65,7 +65,7 @@ class Settings:
     data_sha256: str = ""
 
     def run(self) -> dict[str, Any]:
-        """As JSON, without what is not known yet."""
+        """Makes JSON of them, without what is not known yet."""
         known = {name: value for name, value in asdict(self).items() if value != ""}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
 
@@ -96,7 +96,7 @@ class Settings:
         }
 
     def build(self) -> Denoiser:
-        """The denoiser with fresh weights from torch's global generator."""
+        """Builds the denoiser with fresh weights from torch's global generator."""
         return DENOISERS[self.class_name](**self.init_kwargs(), D=self.D)
 
     def check_network(self) -> int:

@@ -78,7 +78,7 @@ class Trainer:
         return self.steps * self.settings.batch
 
     def step(self, progress: float) -> None:
-        """One update of the weights and of their average; does not wait for the device.
+        """Updates the weights and their average once; does not wait for the device.
 
         Args:
             progress: part of the run that is done, which the learning rate and the augmentation follow.
@@ -127,7 +127,7 @@ class Trainer:
         return Round(loss / finite if finite else float("nan"), round(replaced))
 
     def state(self) -> dict[str, Any]:
-        """All that the next steps depend on: tensors, numbers and texts."""
+        """Returns all that the next steps depend on: tensors, numbers and texts."""
         return {
             "steps": self.steps,
             "network": self._model.state_dict(),

@@ -63,7 +63,7 @@ def read_training_set(
 
 
 def square_side(images: ImageSet) -> int:
-    """Height and width of the images.
+    """Returns height and width of the images.
 
     Raises:
         InputError: they differ.
@@ -78,7 +78,7 @@ def square_side(images: ImageSet) -> int:
 
 
 def count_classes(images: ImageSet) -> int:
-    """The number of classes that the labels can mean: the highest label and 1.
+    """Counts the classes that the labels can mean: the highest label and 1.
 
     Raises:
         InputError: there are no labels, or one that is far above the others.

@@ -61,7 +61,7 @@ class Measured:
     search: int | None = None
 
     def is_of(self, nfe: int) -> bool:
-        """Whether it belongs to the search of an NFE, whose plans may take one evaluation less."""
+        """Tells whether it belongs to the search of an NFE, whose plans may take one evaluation less."""
         if self.search is not None:
             return self.search == nfe
         return self.stage != "map" and nfe - self.nfe in (0, 1)
@@ -237,7 +237,7 @@ def _read(line: dict[str, Any]) -> tuple[Key, Measured]:
 
 
 def _numbers(content: object) -> Iterator[float]:
-    """The numbers in JSON."""
+    """Reads the numbers in JSON."""
     if isinstance(content, float):
         yield content
     elif isinstance(content, dict | list):

@@ -201,7 +201,7 @@ def _more(features: Features, reference: Reference, device: torch.device) -> dic
 
 
 def _recall(features: Features, reference: Reference, device: torch.device) -> dict[str, Any]:
-    """Recall of the few images of a trial, where the reference allows it, of `NEIGHBOURS` images of the reference.
+    """Measures the recall of a trial's few images, where the reference allows it, by `NEIGHBOURS` images of it.
 
     These are more than the generated ones, for that nearly halves the scatter where those are 1,000. The variance of a
     share p, of M reference images by N generated ones, is p (1 - p) (1 / M + 1 / 2N): the first is that of M draws, the

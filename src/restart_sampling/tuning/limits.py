@@ -47,5 +47,5 @@ class Limits:
         return found
 
     def hold(self, seeds: range, result: Measured) -> bool:
-        """Whether a result on seeds may be taken."""
+        """Tells whether a result on seeds may be taken."""
         return all(beyond <= 0 for beyond in self.beyond(seeds, result).values())

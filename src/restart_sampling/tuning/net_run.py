@@ -48,7 +48,7 @@ class NetRun(Run):
     guidance: float = 1.0
 
     def space(self, nfe: int, grids: Grids | None = None) -> Space:
-        """The plans of an NFE; `grids` of stage 0."""
+        """Makes the space of the plans of an NFE; `grids` of stage 0."""
         settings = self.settings
         around = self.guidance if settings.tune_guidance else None
         if around is not None and not getattr(self.net, "label_dim", 0):
@@ -56,7 +56,7 @@ class NetRun(Run):
         return Space(self.net, nfe, grids or {}, settings.rises, settings.restarts, settings.known, around)
 
     def form(self, plan: str) -> dict[str, Any]:
-        """JSON, what the file of a plan says first."""
+        """Makes JSON: what the file of a plan says first."""
         scale, own = Plan.parse_found(plan).guidance, getattr(self.net, "own_identity", None)
         more = {"guidance": scale, "net_sha256": own}
         kept = {key: value for key, value in more.items() if value is not None}

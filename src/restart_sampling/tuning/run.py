@@ -73,7 +73,7 @@ class Run:
         return {"format": FORMAT, **own}
 
     def form(self, plan: str) -> dict[str, Any]:
-        """JSON, what the file of a plan says first."""
+        """Makes JSON: what the file of a plan says first."""
         return {"format": PLAN_FORMAT}
 
     def check(self, spaces: Sequence[Candidates]) -> None:

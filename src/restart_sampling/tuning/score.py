@@ -79,7 +79,7 @@ class Difference:
     freedom: float
 
     def told_apart(self, alpha: float) -> bool:
-        """Whether the two differ, in a two-sided t-test of this level."""
+        """Tells whether the two differ, in a two-sided t-test of this level."""
         return abs(self.value) > student(1 - alpha / 2, self.freedom) * self.error
 
 
@@ -99,7 +99,7 @@ def _error(without: Sequence[Sequence[float]]) -> float:
 
 
 def student(probability: float, freedom: float) -> float:
-    """Quantile of Student's t, to 0.3 % from 9 degrees of freedom up and probabilities to 0.9995; of inf a normal one.
+    """Computes a quantile of Student's t, to 0.3 % from 9 degrees of freedom and up to 0.9995; of inf a normal one.
 
     Source: Abramowitz and Stegun, equation 26.7.5.
     """

@@ -245,13 +245,13 @@ def _report(study: Any, trial: Any, result: Measured) -> None:
 
 
 def _goes_on(study: Any, trial: Any, result: Measured) -> bool:
-    """Whether a trial is among the best of those before it; Optuna's pruners would judge anew after a kill."""
+    """Tells whether a trial is among the best of those before it; Optuna's pruners would judge anew after a kill."""
     before = [value for number, value in _reported(study).items() if number < trial.number]
     return result.score is not None and PROMOTED * sum(value < result.value for value in before) <= len(before)
 
 
 def _reported(study: Any) -> dict[int, float]:
-    """Values on the first seeds, by the number of the trial."""
+    """Returns the values on the first seeds, by the number of the trial."""
     trials = study.get_trials(deepcopy=False)
     return {trial.number: trial.intermediate_values[1] for trial in trials if 1 in trial.intermediate_values}
 
@@ -273,7 +273,7 @@ def _tell(study: Any, trial: Any, result: Measured, last: Measured | None, beyon
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's notes that a part of it may change."""
+    """Runs the body without Optuna's notes that a part of it may change."""
     from optuna.exceptions import ExperimentalWarning
 
     with warnings.catch_warnings():

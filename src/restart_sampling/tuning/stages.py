@@ -277,7 +277,7 @@ class Stages:
         return verdict
 
     def _length(self) -> str:
-        """How long the search takes: until the time is over or the trials are done, of which some go on."""
+        """Says how long the search takes: until the time is over or the trials are done, of which some go on."""
         seconds, trials = self.clock.left - self._later(self.sizes) - self._polished(), self.settings.trials
         if trials is None:
             return f"about {max(seconds, 0):.0f} s"
@@ -286,7 +286,7 @@ class Stages:
         return f"about {max(seconds, 0):.0f} s, at most {counted(trials, 'trial', ',')}"
 
     def _later(self, sizes: Sizes) -> float:
-        """Seconds that a race and a confirmation of these sizes need."""
+        """Estimates the seconds that a race and a confirmation of these sizes need."""
         seeds = seeds_later(sizes) + self._checked * min(sizes.race, NEIGHBOURS)
         return seeds * self.nfe / self._speed_later + (1 + FINALISTS + self._checked) * self._extra
 
@@ -308,7 +308,7 @@ class Stages:
         return enough or self.clock.left < self._later(self.sizes) + self._polished()
 
     def _polished(self) -> float:
-        """Seconds that the polish needs."""
+        """Estimates the seconds that the polish needs."""
         images = 3 * self.settings.images
         return self._generations * POPULATION * images * self.nfe / self.bench.speed(images)
 

@@ -141,7 +141,7 @@ class Teacher:
         return total / count
 
     def _best_levels(self, solver: Solver, products: Tensor) -> dict[int, tuple[float, ...]]:
-        """Dynamic programming over the sum of the steps' errors, for all numbers of steps at once."""
+        """Minimizes the sum of the steps' errors by dynamic programming, for all numbers of steps at once."""
         last = len(self.levels) - 1
         errors = torch.full((last + 1, last + 1), torch.inf, dtype=torch.float64)
         for start, end, weights in self._all_steps(solver):

@@ -35,24 +35,24 @@ class TextRun(Run):
     first: TextDrawing
 
     def space(self, nfe: int) -> TextSpace:
-        """The samplers of an NFE."""
+        """Makes the space of the samplers of an NFE."""
         request, config = self.first.request, self.first.model.scheduler_config
         settings = self.settings
         allowed = settings.rises, settings.restarts, settings.tune_guidance
         return TextSpace(nfe, config, request.guidance, self.draw, *allowed)
 
     def form(self, plan: str) -> dict[str, Any]:
-        """JSON, what the file of a sampler says first."""
+        """Makes JSON: what the file of a sampler says first."""
         return {"format": SAMPLER_FORMAT, "guidance": _at(self.first.request, plan).guidance}
 
 
 def any_sampler(model: TextToImage) -> Sampler:
-    """A sampler that fits a pipeline."""
+    """Finds a sampler that fits a pipeline."""
     return Sampler("euler" if is_flow(model.scheduler_config) else "ddim", 2)
 
 
 def _at(request: Request, text: str) -> Request:
-    """The request for a sampler, at the guidance scale that it has or that of all."""
+    """Makes the request for a sampler, at the guidance scale that it has or that of all."""
     sampler = Sampler.parse(text)
     return replace(
         request, sampler=sampler, guidance=request.guidance if sampler.guidance is None else sampler.guidance
@@ -69,7 +69,7 @@ class Again(Sequence[str]):
         return self._texts[number % len(self._texts)]
 
     def __iter__(self) -> Iterator[str]:
-        """Each once."""
+        """Goes through each once."""
         return iter(self._texts)
 
     def __len__(self) -> int:

@@ -191,7 +191,7 @@ class TextSpace:
         return None if scale == self.guidance else scale
 
     def _place(self, wanted: Sequence[Wanted], parts: Sequence[Part]) -> list[RestartInterval]:
-        """The intervals of the parts, whose t_min the scheduler moves to its grid."""
+        """Makes the intervals of the parts, whose t_min the scheduler moves to its grid."""
         level, top = self._scheduler.process.level, _TOP * self._highest
         ends = [(rounded(level(want.level)), rounded(min(level(want.width * want.level), top))) for want in wanted]
         pairs = zip(parts, ends, strict=False)
@@ -200,7 +200,7 @@ class TextSpace:
     def _exact(
         self, settings: Mapping[str, Any], intervals: Sequence[RestartInterval], guidance: float | None = None
     ) -> Sampler | None:
-        """The sampler with t_min as the scheduler has them; None: it does not have the NFE, or does not fit."""
+        """Returns the sampler with t_min as the scheduler has them; None: it has another NFE, or does not fit."""
         steps = main_steps(settings["solver"], self.nfe) or 1
         for count in (steps, steps + 1, steps - 1):
             sampler = self._sampler(settings, intervals, count, guidance)
@@ -262,7 +262,7 @@ class TextSpace:
                     yield sampler
 
     def _published(self, calls: int) -> Iterator[list[list[float]]]:
-        """The published restarts, for a solver of so many evaluations a step."""
+        """Lists the published restarts, for a solver of so many evaluations a step."""
         paper = guidance_preset(self.guidance)["restart"]
         steps = max(1, round(_SHARE * self.nfe / (calls * len(paper))))
         yield [[steps + 1, 1, low, high] for _, _, low, high in paper]
@@ -271,7 +271,7 @@ class TextSpace:
 
 @contextmanager
 def _without_notes() -> Iterator[None]:
-    """Without the scheduler's words on levels that are not where they were asked for: here nobody has asked."""
+    """Runs the body without the scheduler's words on levels that were moved: here nobody has asked for them."""
     before = _log.level
     _log.setLevel(logging.ERROR)
     try:

@@ -55,7 +55,7 @@ class TunedSampler(Found, Sampler):
 
 
 def is_pipeline(model: object) -> "TypeIs[Pipeline]":
-    """Whether this is a pipeline of diffusers, and no net."""
+    """Tells whether this is a pipeline of diffusers, and no net."""
     return hasattr(model, "scheduler") and hasattr(model, "components")
 
 

@@ -71,7 +71,7 @@ class Verdict:
         return "; ".join(words)
 
     def _rivals(self) -> list[str]:
-        """What was found, beside the best usual plan."""
+        """Lists what was found, beside the best usual plan."""
         lines = []
         for plan in self.scores:
             if plan != self.usual:
@@ -151,7 +151,7 @@ def judge(
 
 
 def _relative(found: Difference, base: Score) -> float | None:
-    """A difference as a part of the size of what it is to; None: that is 0, such as a share of bad samples."""
+    """Computes a difference as a part of the size of what it is to; None: that is 0, as a share can be."""
     return found.value / abs(base.value) if base.value else None
 
 
@@ -179,7 +179,7 @@ class Change:
     found: Difference
 
     def __str__(self) -> str:
-        """The two values."""
+        """Writes the two values."""
         return f"{self.title} {self.ours:.4g} against {self.theirs:.4g}"
 
     @property
@@ -188,7 +188,7 @@ class Change:
         return f"{self}, {with_error(self.found.value, self.found.error, sign='+')}"
 
     def is_worse(self, alpha: float) -> bool:
-        """Whether a two-sided test of this level tells it apart as worse."""
+        """Tells whether a two-sided test of this level finds it worse."""
         return self.sign * self.found.value > 0 and self.found.told_apart(alpha)
 
 
@@ -232,5 +232,5 @@ def _metrics(ours: Score, theirs: Score) -> Iterator[Change]:
 
 
 def _mean(values: Collection[float], errors: Collection[float]) -> tuple[float, float]:
-    """The mean of independent values, and its standard error."""
+    """Computes the mean of independent values, and its standard error."""
     return fmean(values), hypot(*errors) / len(errors)
