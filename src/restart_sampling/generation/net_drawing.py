@@ -120,9 +120,10 @@ class NetDrawing:
         net = self.net
         network = getattr(net, "model", None)
         compiled = ", compiled" * (isinstance(network, CompiledNetwork) and network.asked_for)
+        own: dict[str, Any] = {}
         # The file of a checkpoint says what else there is to know, unless a shape was given.
-        known = isinstance(net, Denoiser) and self.shape == _shape(net, None)
-        own = {"process": list(astuple(net.process)), "levels": known_levels(net), "shape": list(self.shape)}
+        if not isinstance(net, Denoiser) or self.shape != _shape(net, None):
+            own = {"process": list(astuple(net.process)), "levels": known_levels(net), "shape": list(self.shape)}
         classes: int | dict[str, int] | None
         if isinstance(self._classes, Mapping):  # with keys of JSON, so that a run that was read again is equal
             classes = {str(seed): label for seed, label in self._classes.items()}
@@ -136,7 +137,7 @@ class NetDrawing:
             "guidance": self.guidance,
             "noise": self._noise,
             "arithmetic": f"{self._dtype}{compiled}{', exact' * self._exact}",
-            **({} if known else own),
+            **own,
         }
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
