@@ -73,7 +73,7 @@ def test_a_sweep_goes_on_and_becomes_a_page(place):
         ({"plans": 18}, "the plan is 18; give a Plan, or its text"),
         ({"blocks": 0}, "there are 0 blocks; give at least 1"),
         ({"classes": 1}, "the model is unconditional"),
-        ({"classes": [1, 2]}, "2 classes were given for 24 seeds"),
+        ({"classes": [1, 2]}, "2 classes and 24 seeds were given"),
         ({"reference": "none.npz"}, "none.npz cannot be read"),
     ],
 )

@@ -170,7 +170,7 @@ def test_a_network_of_ones_own_gets_the_class_of_each_seed():
     [
         (4, {"classes": 4}, "class 4 is out of range; the model has classes 0 to 3"),
         (4, {"classes": -1}, "class -1 is out of range"),
-        (4, {"classes": [1, 2]}, "2 classes were given for 6 seeds"),
+        (4, {"classes": [1, 2]}, "2 classes and 6 seeds were given"),
         (4, {"classes": True}, "classes = True; give a whole number"),
         (4, {"classes": torch.tensor(1.5)}, r"classes = tensor\(1\.5000\); give a whole number"),
         (4, {"classes": [1, 2, 3, 0, 1, True]}, "class = True; give a whole number"),

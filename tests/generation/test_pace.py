@@ -102,7 +102,7 @@ def test_on_the_cpu_fewer_images_pay_and_are_whole_parts_of_a_block():
 
 @pytest.mark.parametrize("pace", [Pace(41), Pace(1, automatic=True), own_pace(64), own_pace(None, exact=True)])
 def test_a_batch_of_the_users_or_of_one_image_that_does_not_fit_is_said(pace):
-    with pytest.raises(rs.InputError, match=f"{pace.at_once} images at a time do not fit in the device's memory"):
+    with pytest.raises(rs.InputError, match=f"a batch of {pace.at_once} images? does not fit in the device's memory"):
         drawn(pointwise(most=0), pace)
 
 

@@ -1,4 +1,4 @@
-"""Numbers of any type, of numpy and torch too, as Python's own; in words, with errors or nouns; other arguments."""
+"""Numbers of any type as Python's own, and in texts, with their errors or nouns; checks of other arguments."""
 
 from collections.abc import Collection
 from math import inf

@@ -129,5 +129,4 @@ def _size(text: str) -> tuple[int, int]:
 def _classes(labels: np.ndarray | None) -> str:
     if labels is None:
         return "no labels"
-    count = len(set(labels.tolist()))
-    return f"{count} class{'es' * (count > 1)}"
+    return counted(len(set(labels.tolist())), "class")

@@ -81,6 +81,7 @@ def classes_of_seeds(
     labels = [whole_number("class", label) for label in classes]
     if len(labels) != len(seeds):
         raise InputError(
-            f"{len(labels)} classes were given for {counted(len(seeds), 'seed')}; give one class, or one for each seed"
+            f"{counted(len(labels), 'class')} and {counted(len(seeds), 'seed')} were given; give one class, or one for "
+            f"each seed"
         )
     return dict(zip(seeds, labels, strict=True))

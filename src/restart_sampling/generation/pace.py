@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import counted
 from restart_sampling.generation.batch import Batch
 
 T = TypeVar("T")
@@ -139,8 +140,8 @@ def fitting(seeds: Sequence[int], pace: Pace, make: Callable[[Sequence[int]], T]
         except torch.OutOfMemoryError as error:
             if not pace.automatic or pace.at_once == 1:
                 raise InputError(
-                    f"{len(chosen)} images at a time do not fit in the device's memory; give a smaller batch, or a "
-                    "device with more of it"
+                    f"a batch of {counted(len(chosen), 'image')} does not fit in the device's memory; give a smaller "
+                    f"one, or a device with more of it"
                 ) from error
         else:
             start += len(chosen)

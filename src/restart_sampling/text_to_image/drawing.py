@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError, one_line, shorten
+from restart_sampling.base.numbers import counted
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.generation.batch import Batch
 from restart_sampling.generation.drawing import Advance
@@ -154,7 +155,7 @@ class TextDrawing:
                 raise InputError(f"{what}: {one_line(error)}") from error
         if count() != self.network_evaluations * len(numbers):
             raise InputError(
-                f"{what} took {count()} network evaluations for {len(numbers)} images, and "
+                f"{what} took {count()} network evaluations for {counted(len(numbers), 'image')}, and "
                 f"{self.network_evaluations} for each were expected; use another sampler or pipeline"
             )
         if not all(map(torch.equal, noise, _unseeded_noise(model.device))):
