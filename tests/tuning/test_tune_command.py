@@ -17,6 +17,7 @@ from arguments import instead
 from copies import TORCHRUN, start
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.cli.tune_options import SearchOptions
 from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import make_reference
 from restart_sampling.evaluation.reference import save_reference
@@ -376,6 +377,14 @@ def test_bad_input(words, said, place, run):
     assert said in err.splitlines()[-1]
     if "no time is left" not in said:
         assert not Path("run/measured.jsonl").exists()  # nothing was drawn
+
+
+@pytest.mark.parametrize(
+    ("minutes", "trials", "said"),
+    [(10.0, None, "10 minutes"), (1.0, 4, "1 minute, at most 4 trials"), (inf, 1, "at most 1 trial")],
+)
+def test_the_time_is_said_as_it_is_given(minutes, trials, said):
+    assert SearchOptions.time.fget(SimpleNamespace(minutes=minutes, trials=trials)) == f"{said} for each NFE"
 
 
 def test_help_says_how_many_images_and_evaluations_are_allowed(run):
