@@ -78,7 +78,7 @@ def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seed
 
 
 def guidance_notes(rows: Sequence[Row]) -> list[str]:
-    """Says what has to be known of plans of rows with the guidance that they are drawn at, a sentence each."""
+    """What has to be known of the plans of rows with the guidance that they are drawn at, a sentence for each."""
     return [row.drawing.note for row in rows if isinstance(row.drawing, NetDrawing) and row.drawing.note]
 
 
@@ -169,7 +169,7 @@ def sweep(
 
 
 def finished(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Returns the lines of rows that were all measured.
+    """The lines of rows that were all measured.
 
     Raises:
         InputError: one failed.
