@@ -121,6 +121,12 @@ def test_families(plan, family):
     assert family_of(Plan.parse(plan)) == family
 
 
+def test_the_nfe_of_a_plan_for_a_flow(tmp_path):
+    """Both intervals snap to one level sigma, and to two levels t."""
+    (row,) = read_rows(write(tmp_path / "flow.csv", 'plan,nfe\n"6 [3,2,0.2,0.5] [3,1,0.4,0.7]",23\n'))
+    assert row.plan.path(0.0, 1.0).nfe(*row.plan.solvers) == 23
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [

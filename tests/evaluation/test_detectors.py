@@ -367,6 +367,15 @@ def test_references_that_do_not_fit_themselves(changes, said, reference):
         load_reference(Path("ref.npz"))
 
 
+def test_a_reference_whose_covariance_was_computed_in_float32(place):
+    """Of a feature that is always 0.5, E[x xᵀ] - mu muᵀ is what the last bits of 0.25 leave."""
+    sigma = np.eye(3, dtype=np.float32)
+    sigma[0] = sigma[:, 0] = -6e-8
+    sigma[0, 1] = 3e-8
+    np.savez("float32.npz", mu=np.full(3, 0.5, np.float32), sigma=sigma)
+    assert load_reference(Path("float32.npz")).width == 3
+
+
 def test_a_reference_that_is_not_there_is_said_to_be_missing(place):
     with pytest.raises(InputError, match=r"absent.npz cannot be read \(No such file or directory\)"):
         load_reference(Path("absent.npz"))

@@ -187,12 +187,19 @@ def _read(place: str, entries: Entries) -> NamedPlan:
     base = given.get("plan") or f"{given['steps']} {given.get('intervals', '')}"
     try:
         plan = Plan.parse(base).set(*(f"{key}={given[key]}" for key in SETTINGS if key in given))
-        if "nfe" in given and _number("nfe", given["nfe"]) != (nfe := plan.path().nfe(*plan.solvers)):
+        if "nfe" in given and (nfe := _nfe(plan)) not in (_number("nfe", given["nfe"]), None):
             raise InputError(f"nfe is {given['nfe']}, but the plan '{plan}' takes {nfe}; correct one of them")
         published = _number("fid_paper", given["fid_paper"]) if "fid_paper" in given else None
     except InputError as error:
         raise InputError(f"--plans {place}: {error}") from None
     return row_of(given.get("name") or plan.with_guidance, plan, given.get("family", ""), published)
+
+
+def _nfe(plan: Plan) -> int | None:
+    """Counts the evaluations of a plan; None: it does not fit levels sigma, and the model's may be those of a flow."""
+    with suppress(InputError):
+        return plan.path().nfe(*plan.solvers)
+    return None
 
 
 def _number(column: str, text: str) -> float:

@@ -221,9 +221,11 @@ def _check_moments(path: Path, mu: np.ndarray, sigma: np.ndarray, features: np.n
     """
     spread = np.sqrt(sigma.diagonal().clip(min=0))
     with np.errstate(over="ignore"):
-        rounding = 1e-6 * np.abs(sigma).max() + 1e-9 * np.square(mu).max()
-    most = 1.001 * np.outer(spread, spread) + rounding  # Cauchy and Schwarz
-    if (np.abs(sigma) > most).any() or (np.abs(sigma - sigma.T) > 1e-3 * most).any():
+        # Others compute in float32, perhaps as E[x xᵀ] - mu muᵀ.
+        rounding = 1e-6 * (np.abs(sigma).max() + np.square(mu).max())
+    products = np.outer(spread, spread)
+    most = 1.001 * products + rounding  # Cauchy and Schwarz
+    if (np.abs(sigma) > most).any() or (np.abs(sigma - sigma.T) > 1e-3 * products + rounding).any():
         raise InputError(f"reference {path}: sigma is no covariance (symmetric, |s_ij|² <= s_ii s_jj); make it again")
     if features is not None and len(features):
         off = np.abs(features.mean(axis=0, dtype=np.float64) - mu)
