@@ -73,7 +73,7 @@ class NetRun(Run):
         first = space.known_plans()
         if self.settings.rises and self.settings.restarts and (self.folder / MAP).exists():
             with whole(self.folder):
-                best = best_intervals(json.loads((self.folder / MAP).read_text())["cells"])
+                best = best_intervals(json.loads((self.folder / MAP).read_text("utf-8"))["cells"])
             first += [space.one_restart(*pair) for pair in best]
         return self.tune(space, first)
 

@@ -153,7 +153,7 @@ class Run:
 
     def _there(self, path: Path, nfe: int) -> dict[str, Any]:
         """Reads the file of a plan that an earlier start of this run found."""
-        content = dict(json.loads(path.read_text()))
+        content = dict(json.loads(path.read_text("utf-8")))
         confirmed = content["plan"] in content["evidence"]["scores"]
         if not confirmed or (content["nfe"], content["model_sha256"]) != (nfe, self.identity):
             raise ValueError(f"{path.name} is not as this run wrote it")
@@ -198,7 +198,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN
     try:
-        found = parse_json(path.read_text())
+        found = parse_json(path.read_text("utf-8"))
         if found["format"] == FORMAT and isinstance(found["model"], str):
             return dict(found)
     except (OSError, ValueError, KeyError, TypeError):
