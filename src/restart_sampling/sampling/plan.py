@@ -46,6 +46,7 @@ class Plan:
         sigma_max: first level, lowered to the model's own where that is lower.
         made_for: identity of the only net that may have it, from the file of a plan that was found for one; None: any.
         or_made_for: identity of that net by itself, where `made_for` is of a file whose function makes it; None: none.
+        D: augmented dimensions of that net, which its file may leave to the user; None: any, or Gaussian noise.
         guidance: scale of classifier-free guidance that goes with it, where `tune` chose that too; None: any does.
         found_at: guidance scale that it was found at, from the file of a plan that was found; None: not known.
         preset: name of the preset that it began as; None: of none.
@@ -69,6 +70,7 @@ class Plan:
     sigma_max: float = 80.0
     made_for: str | None = field(default=None, compare=False, repr=False)
     or_made_for: str | None = field(default=None, compare=False, repr=False)
+    D: int | None = field(default=None, compare=False, repr=False)
     guidance: float | None = field(default=None, compare=False, repr=False)
     found_at: float | None = field(default=None, compare=False, repr=False)
     preset: str | None = field(default=None, compare=False, repr=False)

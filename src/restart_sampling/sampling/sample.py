@@ -179,7 +179,7 @@ def check_made_for(net: Net, plan: Plan) -> None:
     """Makes sure that a plan that was found for one net is not given to another.
 
     Raises:
-        InputError: it was found for another.
+        InputError: it was found for another, or for another D of it.
     """
     if plan.made_for is None:
         return
@@ -189,6 +189,11 @@ def check_made_for(net: Net, plan: Plan) -> None:
             f"the plan '{plan}' was found for another model, of identity {plan.made_for[:12]} and not "
             f"{(identity or 'unknown')[:12]}, and one that helps a model can harm another; give --any-model, or in "
             f"Python the text of the plan, to use it all the same"
+        )
+    if plan.D not in (None, net.D):
+        raise InputError(
+            f"the plan '{plan}' was found for this model with D = {plan.D}, and not {net.D}; give "
+            f"--any-model, or in Python the text of the plan, to use it all the same"
         )
 
 

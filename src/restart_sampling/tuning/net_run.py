@@ -115,7 +115,7 @@ class NetRun(Run):
         )
         self.tell(f"NFE {nfe}: {verdict}")
         guidance = self.objective.about["guidance"]
-        about = {"objective": "root mean square distance to a fine ODE", "guidance": guidance}
+        about = {"objective": "root mean square distance to a fine ODE", "guidance": guidance, "D": self.net.D}
         return self.write(nfe, best, about, {"verdict": verdict, "distances": distances})
 
     def _distances(self, plans: Sequence[Plan], judge: Teacher) -> dict[str, float]:
