@@ -327,9 +327,9 @@ def _typed(scheduler: type, key: str, text: str) -> tuple[str, Any]:
             break
     annotation = known[key].annotation
     parts = (annotation, *get_args(annotation))
-    words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
-    if words and value not in (*words, default):
-        raise InputError(f"{key} is {text}; {scheduler.__name__} knows {', '.join(words)}")
+    listed = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    if listed and value not in (*listed, default):
+        raise InputError(f"{key} is {text}; {scheduler.__name__} knows {', '.join(listed)}")
     return key, value
 
 
