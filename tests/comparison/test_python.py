@@ -1,6 +1,7 @@
 """evaluate, sweep and report from Python: any net, the values of the commands, and refusals before any work."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 import restart_sampling as rs
+from restart_sampling.comparison.evaluate import plan_rows
+from restart_sampling.comparison.named_plans import read_rows
 from restart_sampling.generation.net_drawing import NetDrawing
 
 MEASURE = {"reference": "ref.npz", "detector": "tiny.pt", "trust_detector": True}
@@ -109,6 +112,26 @@ def test_a_model_that_comes_with_the_package_has_a_plan_and_others_ask_for_one()
         rs.generate(gaussian(), seeds=[0], shape=(3, 8, 8))
     with pytest.raises(rs.InputError, match="the seeds are missing"):
         rs.generate(model, "2")
+
+
+@pytest.mark.parametrize(("make", "limits"), [(rs.from_flow, ()), (rs.from_edm, (0.002, 80.0))])
+def test_the_nfe_of_a_row_is_that_on_its_model(make, limits, tmp_path):
+    net = make(lambda x, t: x, *limits)
+    plan = "8 [2,1,0.3,0.6] [2,1,0.6,0.9] rho=1" if net.process == rs.FLOW else "3"
+    path = rs.Plan.parse(plan).path(net.sigma_min, net.sigma_max)
+    nfe = path.nfe(*rs.Plan.parse(plan).solvers)
+    if net.process == rs.FLOW:
+        with pytest.raises(rs.InputError):
+            rs.Plan.parse(plan).path()  # on levels of sigma
+
+    def rows(stated):
+        (tmp_path / "a.csv").write_text(f'plan,nfe\n"{plan}",{stated}\n')
+        draw = partial(NetDrawing, net, shape=(3, 8, 8))
+        return plan_rows(read_rows(str(tmp_path / "a.csv")), draw, range(2), "0-1", "own")
+
+    assert rows(nfe)[0].about["nfe"] == nfe
+    with pytest.raises(rs.InputError, match=f"nfe is {nfe + 1}, but the plan '.*' takes {nfe}; correct one of them"):
+        rows(nfe + 1)
 
 
 def test_a_flow_net_is_drawn_as_the_sampler_says():

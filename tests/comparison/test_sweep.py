@@ -35,6 +35,25 @@ def untimed(results):
     return [{key: value for key, value in result.items() if key not in TIMES} for result in results]
 
 
+def test_settings_that_do_nothing_are_said_and_rows_that_draw_the_same_refused(place, run):
+    said = "note: the plan '2 gamma=0.1 s_noise=2' draws the same without gamma=0.1 or s_noise=2"
+    model = ("--model", "tiny.safetensors", "--dry-run")
+    file = plans_file("2 gamma=0.1 s_noise=2", "3")
+    measure = ("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "any")
+    for words in (
+        ("generate", *model, "--plan", "2 gamma=0.1 s_noise=2", "--seeds", "0", "--out", "drawn"),
+        ("evaluate", *model, *measure, "--plan", "2 gamma=0.1 s_noise=2", "--seeds", "0-19"),
+        ("sweep", *model, *measure, "--plans", file, "--images", "20", "--out", "compared"),
+    ):
+        code, _, err = run(*words)
+        assert (code, said in err) == (0, True), err
+    code, _, err = run(*words, "--plans", "2")
+    assert (code, "are alike: '2' draws the same as '2 gamma=0.1 s_noise=2'; leave one out" in err) == (2, True)
+    Path("stated.csv").write_text("plan,nfe\n2,3\n")
+    words = instead(words, "--plans", "stated.csv")
+    assert [run(*words)[0], run(*words, "--set", "steps=3")[0]] == [0, 0]
+
+
 def kept_images():
     return {path.name: path.read_bytes() for path in (OUT / "samples").iterdir()}
 

@@ -86,3 +86,5 @@ def test_convert(tmp_path):
     assert result.exit_code == 0, result.output
     assert torch.int8 in {tensor.dtype for tensor in load_file(out).values()}
     assert read_checkpoint(out).metadata["precision"] == "int8, a scale for each output channel"
+    shown = CliRunner().invoke(group, ["inspect", str(out)]).output.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in shown if line.startswith("weights")] == ["float16, int8 with scales"]

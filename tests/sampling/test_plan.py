@@ -2,10 +2,12 @@
 
 import csv
 import math
+from math import inf
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -288,6 +290,59 @@ def test_explain_tells_what_will_happen():
     assert "1.003 times" in text
     assert "noise      in 3 falls" in rs.Plan.parse("4 solver=ddim:eta=0.5").explain()
     assert "NFE        43 = 35 in the main grid (heun) + 8 in restarts" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "idle"),
+    [
+        ("18 gamma=0.1", ["gamma=0.1"]),
+        ("18 restart_solver=euler", ["restart_solver=euler"]),
+        ("18 [3,2,0.06,0.3] restart_solver=heun", ["restart_solver=heun"]),
+        ("18 s_noise=1.003", ["s_noise=1.003"]),
+        ("18 s_min=0.01 s_max=1", ["s_min=0.01", "s_max=1"]),
+        ("18 churn=3 s_min=1e3", ["churn=3"]),
+        ("18 rho=5 grid=time", ["rho=5"]),
+        ("18 sigma_max=60 grid=exponential rho=5", ["rho=5"]),
+        ("3 grid=80/5/1/0 rho=5 sigma_min=0.1", ["rho=5", "sigma_min=0.1"]),
+        ("3 [3,1,1,9] grid=80/5/1/0 rho=5", []),
+        ("18 churn=3 s_min=0.01 s_max=90 s_noise=1.003", []),
+        ("18 [3,2,0.06,0.3] gamma=0.05 s_min=0.01 s_max=1 s_noise=1.003", []),
+        ("18 solver=ddpm s_noise=1.003", []),
+        ("18 solver=sa:low=200:high=300 s_noise=1.003", ["s_noise=1.003"]),
+        *((name, []) for name in rs.PRESETS),
+    ],
+)
+def test_a_setting_without_which_the_samples_are_the_same_is_said_to_be_idle(text, idle):
+    plan = rs.Plan.parse(text)
+    assert plan.idle() == idle
+    assert [line.split()[1] for line in plan.explain().splitlines() if line.startswith("idle")] == [
+        f"{each}:" for each in idle
+    ]
+
+
+def test_a_setting_is_idle_where_the_model_has_its_way():
+    plan = rs.Plan.parse("18 sigma_max=100")
+    assert (plan.idle(), plan.idle(0.002, 80.0), plan.idle(0.002, 90.0)) == ([], ["sigma_max=100"], [])
+    assert rs.Plan.parse("9 churn=1").idle(0.0, inf, lambda level: float(round(level))) == []
+    assert rs.Plan.parse("9 churn=1e-3").idle(0.0, inf, lambda level: float(round(level))) == ["churn=0.001"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("18 [3,1,0.06,0.3] [3,1,0.6,1.9]", "18 [3,1,0.6,1.9] [3,1,0.06,0.3]"),
+        ("18 [3,1,0.06,0.3]", "18 [3,1,0.0601,0.3]"),
+        ("18 grid=logsnr", "18 grid=exponential"),
+        ("18 solver=ddpm", "18 solver=ddim:eta=1"),
+        ("18 gamma=0.1 s_noise=2", "18"),
+    ],
+)
+def test_plans_of_one_effect_draw_the_same(one, other):
+    net = rs.GaussianMixture(torch.tensor([[1.0, 0.5], [-1.0, 0.2]], dtype=torch.float64), 0.1)
+    one, other = rs.Plan.parse(one), rs.Plan.parse(other)
+    assert one != other
+    assert one.effect() == other.effect() != rs.Plan.parse("17").effect()
+    assert torch.equal(*(rs.sample(net, each, range(3), (2,)) for each in (one, other)))
 
 
 def test_churn_beyond_all_numbers_is_refused():

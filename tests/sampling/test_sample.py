@@ -237,6 +237,19 @@ def test_class_labels_that_do_not_fit_are_refused(case, wrap, conditional):
         rs.sample(wrap(conditional), "2", [0, 1], (3, 8, 8), class_labels=labels)
 
 
+@pytest.mark.parametrize("wrap", [lambda net: net, rs.clipped], ids=["checkpoint", "clipped"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (4, 8, 8), (3,), (3, 8), (1, 3, 8, 8)])
+def test_a_shape_of_other_channels_than_the_checkpoints_is_refused(shape, wrap, conditional):
+    net, said = wrap(conditional), r"images of the checkpoint have 3 channels; give .*, such as \(3, 8, 8\)"
+    for draw in (rs.sample, rs.steps):
+        with pytest.raises(rs.InputError, match=said):
+            draw(net, "2", [0], shape)
+    if len(shape) == 3:
+        with pytest.raises(rs.InputError, match=said):
+            rs.generate(net, "2", [0], shape=shape)
+    assert rs.sample(net, "2", [0], (3, 16, 16)).shape == (1, 3, 16, 16)
+
+
 def test_class_labels_of_an_unconditional_model_are_refused(tmp_path):
     net = rs.load_model(tiny_model_file(tmp_path / "model.safetensors", label_dim=0))
     for labels in torch.tensor([0, 0]), torch.zeros(2, 0):

@@ -102,6 +102,8 @@ def test_steps_given_twice():
         ("ddpm", SD15, "DDPMScheduler"),
         ("heun", SD15, "HeunDiscreteScheduler"),
         ("dpmpp", SD15, "DPMSolverMultistepScheduler"),
+        ("dpmpp solver_order=1 variance_type=null", SD15, "DPMSolverMultistepScheduler"),
+        ("dpmpp solver_order=3 algorithm_type=sde-dpmsolver++", SD15, "DPMSolverMultistepScheduler"),
         ("restart", SD15, "RestartScheduler"),
         ("euler", SD3, "FlowMatchRestartScheduler"),
         ("heun", SD3, "FlowMatchRestartScheduler"),
@@ -196,7 +198,32 @@ def test_a_plan_that_the_pipeline_came_with_is_not_taken_over():
         ("dpmpp use_karras_sigma=true", SD15, "no setting 'use_karras_sigma'; nearest: use_karras_sigmas"),
         ("dpmpp use_karras_sigmas=maybe", SD15, "use_karras_sigmas is maybe; give true or false"),
         ("dpmpp use_karras_sigmas=1", SD15, "use_karras_sigmas is 1; give true or false"),
-        ("dpmpp solver_order=true", SD15, "solver_order is true; give a number"),
+        ("dpmpp solver_order=true", SD15, "solver_order is true; give a whole number"),
+        ("dpmpp solver_order=2.5", SD15, "solver_order is 2.5; give a whole number"),
+        *(
+            (
+                f"dpmpp solver_order={order}",
+                SD15,
+                f"solver_order is {order}, and DPMSolverMultistepScheduler has no",
+            )
+            for order in (-1, 0, 4, 9)
+        ),
+        (
+            "dpmpp solver_order=3 algorithm_type=sde-dpmsolver final_sigmas_type=sigma_min",
+            SD15,
+            "solver_order is 3, and DPMSolverMultistepScheduler has no such solver; give 2",
+        ),
+        (
+            "ddpm variance_type=foo",
+            SD15,
+            "variance_type is foo; DDPMScheduler knows fixed_small, fixed_small_log,",
+        ),
+        (
+            "dpmpp variance_type=foo",
+            SD15,
+            "variance_type is foo; DPMSolverMultistepScheduler knows learned,",
+        ),
+        ("ddim timestep_spacing=end", SD15, "timestep_spacing is end; DDIMScheduler knows leading, trailing, linspace"),
         ("dpmpp solver_type=3", SD15, "solver_type is 3; give a word"),
         ("restart solver=unipcc", SD15, "unipc"),
         ("restart-dpmpp:24", SD15, "evaluations is 24; there are forms of 20, 25, 30"),

@@ -60,9 +60,16 @@ def test_the_curve_of_the_loss_takes_no_lock_that_a_kill_could_leave(run, monkey
 
 
 def test_it_reports_its_first_step_and_its_end_also_without_saves_between(run):
-    reports = []
-    run.train(3600, reports.append)
+    reports, there = [], []
+
+    def report(how):
+        reports.append(how)
+        there.append(run.folder.model.exists())
+
+    run.train(3600, report, lambda: there.append(run.folder.model.exists()))
     assert [reports[0].images, reports[-1].images] == [32, 640]
+    assert [each.saving for each in reports[:-1]] == there[:-2] == [False] * len(reports[:-1])
+    assert (reports[-1].saving, there[-2:]) == (True, [False, True])
     assert reports[0].loss == run.history[0]["loss"]
     assert run.folder.model.exists()
     (picture,) = run.folder.path.glob("samples-*.png")

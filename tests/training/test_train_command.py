@@ -75,6 +75,7 @@ def test_the_run_leaves_what_it_says(undisturbed, folder):
         assert samples.size == (2 * (10 * 9 - 1), 2 * (6 * 9 - 1))
     assert f"{folder.name}, 500 images of 8x8, RGB, 2 classes, random flips, augmentation 0.12 falling to 0" in stderr
     assert "6400 images, loss 0." in stderr
+    assert "; saving it, and drawing samples\n" in stderr
 
 
 def test_the_loss_falls(undisturbed):

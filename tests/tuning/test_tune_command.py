@@ -297,6 +297,25 @@ def test_a_plan_of_a_net_file_is_one_of_its_net_too(tmp_path, monkeypatch):
             drawn(other, file)
 
 
+def test_a_plan_of_a_net_is_one_of_its_augmented_dimensions(tmp_path, run):
+    net = {D: rs.from_edm(lambda x, sigma: x / 2, 0.002, 80.0, D=D, identity="own") for D in (64, 128, None)}
+    sizes = {"trials": 1, "minutes": inf, "images": 20, "race": 80, "confirm": 20, "out": tmp_path / "run"}
+    found, file = rs.tune(net[64], 4, objective=spread, shape=(2,), **sizes), tmp_path / "run/plan-4.json"
+    for plan in (found, str(file)):
+        assert rs.sample(net[64], plan, [0], (2,)).shape == (1, 2)
+        for other in (128, None):
+            with pytest.raises(InputError, match=f"for this model with D = 64, and not {other}; give --any-model"):
+                rs.sample(net[other], plan, [0], (2,))
+    with pytest.raises(InputError, match="holds another run, with D 64, not 128"):
+        rs.tune(net[128], 4, objective=spread, shape=(2,), **sizes)
+    for path in (file, tmp_path / "run/run.json"):  # as of earlier versions
+        path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "D"}))
+    assert rs.sample(net[128], str(file), [0], (2,)).shape == (1, 2)
+    assert rs.tune(net[64], 4, objective=spread, shape=(2,), **sizes) == found
+    (tmp_path / "wrong.json").write_text('{"format": "restart-sampling-plan/1", "plan": "2", "D": "64"}')
+    assert "its D has to be a whole number" in run("plan", str(tmp_path / "wrong.json"))[2]
+
+
 def spread(samples):
     return samples.std().item()
 
@@ -476,7 +495,7 @@ def test_without_a_reference_only_the_grid_is_tuned(place, run, monkeypatch):
     assert "NFE 5: 2 solvers, of 64 seeds; about" in err
     assert "solver 2 of 2; the closest so far `5 solver=euler" in err
     distances = content["evidence"]["distances"]
-    assert content["plan"] == min(distances, key=distances.get)
+    assert (content["plan"], content["D"]) == (min(distances, key=distances.get), None)
     assert {"5 solver=euler", "3"} <= distances.keys()
     assert any("/" in plan for plan in distances)
 

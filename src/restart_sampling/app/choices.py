@@ -61,7 +61,8 @@ def load_choice(name: str, tuned: Sequence[Path], device: torch.device) -> Choic
             continue
         with whole(folder):
             files = sorted(
-                (json.loads(path.read_text()) for path in folder.glob("plan-*.json")), key=lambda each: each["nfe"]
+                (json.loads(path.read_text("utf-8")) for path in folder.glob("plan-*.json")),
+                key=lambda each: each["nfe"],
             )
             plans |= {
                 f"tuned, NFE {content['nfe']} ({folder.name})": content["plan"]
@@ -69,6 +70,6 @@ def load_choice(name: str, tuned: Sequence[Path], device: torch.device) -> Choic
                 if content.get("guidance", 1.0) == 1  # at which the page draws
             }
             if (folder / MAP).exists():
-                found_map = json.loads((folder / MAP).read_text())
+                found_map = json.loads((folder / MAP).read_text("utf-8"))
     numbers = tuple(str(number) for number in range(net.label_dim))
     return Choice(net, checkpoint.classes or numbers, plans | STARTS, found_map)

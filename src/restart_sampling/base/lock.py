@@ -50,7 +50,7 @@ def locked(path: Path, what: str, option: str = "--out", patience: float = _PATI
         if lock.is_locked and not isinstance(lock, SoftFileLock):  # which says this by itself
             now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
             with suppress(OSError):  # it is a courtesy to the others, which a full disk may prevent
-                path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n{now}\n")
+                path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n{now}\n", "utf-8")
         yield
     finally:
         if lock.is_locked:
@@ -95,7 +95,7 @@ def lock_beside(path: Path) -> Path:
 def _owner(path: Path) -> str:
     """Says who wrote a lock."""
     try:
-        process, host, *more = path.read_text().splitlines()
+        process, host, *more = path.read_text("utf-8").splitlines()
     except (OSError, ValueError):  # it was given up or made just now
         return "another run"
     since = f" since {more[0]}" if more and not more[0].isdigit() else ""

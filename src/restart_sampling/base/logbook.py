@@ -74,12 +74,12 @@ class _Wandb:
         own = folder / "wandb" / "run-id"
         if not own.exists():
             own.parent.mkdir(parents=True, exist_ok=True)
-            own.write_text(uuid.uuid4().hex[:8])
+            own.write_text(uuid.uuid4().hex[:8], "utf-8")
         self.axis, self.image = axis, wandb.Image
         self.run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=folder.name,
-            id=own.read_text(),
+            id=own.read_text("utf-8"),
             resume="allow",
             dir=str(folder),
             config=dict(config),

@@ -76,7 +76,7 @@ def _extras() -> dict[str, dict[str, str | None]]:
 
 def _needed() -> Iterator[tuple[str, str]]:
     """Yields package and extra, those of the source tree where that is what runs: what is installed may be older."""
-    if _PROJECT.is_file() and (table := tomllib.loads(_PROJECT.read_text())["project"])["name"] == _NAME:
+    if _PROJECT.is_file() and (table := tomllib.loads(_PROJECT.read_text("utf-8"))["project"])["name"] == _NAME:
         for extra, packages in table["optional-dependencies"].items():
             for each in packages:
                 yield re.match(r"[\w.-]+", each)[0], extra  # type: ignore[index]

@@ -37,7 +37,7 @@ from restart_sampling.cli.row_options import (
     setup_options,
     watching,
 )
-from restart_sampling.cli.sampler_options import SamplerOptions, pick_plan, preset_notes, sampler_options
+from restart_sampling.cli.sampler_options import SamplerOptions, idle_notes, pick_plan, preset_notes, sampler_options
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Outcome, Row
@@ -107,7 +107,7 @@ def evaluate(
         raise InputError("--seeds is missing: which images of the model to evaluate, such as 0-49999")
     plans = [] if name is None else [pick_plan(text, settings, name) for text in plan_texts or (None,)]
 
-    from restart_sampling.comparison.evaluate import finished, guidance_notes, plan_rows
+    from restart_sampling.comparison.evaluate import finished, guidance_notes, net_drawings, plan_rows
     from restart_sampling.comparison.named_plans import row_of
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.class_pairs import check_labels
@@ -132,7 +132,7 @@ def evaluate(
         if ranks.first:
             print_settings({**describe_setup(comparison), **speed})
             print_notes({row.name: comparison.notes(row) for row in rows})
-            for note in [*preset_notes(plans, name or ""), *guidance_notes(rows)]:
+            for note in [*preset_notes(plans, name or ""), *idle_notes(net_drawings(rows)), *guidance_notes(rows)]:
                 click.echo(f"note: {note}", err=True)
             for row in rows:
                 if row.files:

@@ -23,7 +23,14 @@ from restart_sampling.cli.options import (
     process_options,
 )
 from restart_sampling.cli.progress import ProgressBar
-from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, pick_plan, preset_notes, sampler_options
+from restart_sampling.cli.sampler_options import (
+    MODEL_HELP,
+    SamplerOptions,
+    idle_notes,
+    pick_plan,
+    preset_notes,
+    sampler_options,
+)
 
 if TYPE_CHECKING:
     from restart_sampling.base.ranks import Ranks
@@ -100,7 +107,7 @@ def generate(
                     "out": out,
                 }
             )
-            for note in filter(None, [*preset_notes([plan], name), drawing.note]):
+            for note in filter(None, [*preset_notes([plan], name), *idle_notes([drawing]), drawing.note]):
                 click.echo(f"note: {note}", err=True)
         if dry_run:
             print_estimate(out, estimate_images(drawing, store, ranks.size), as_json, shown=ranks.first)

@@ -168,7 +168,12 @@ def _facts(checkpoint: "Checkpoint") -> dict[str, Any]:
         "format": checkpoint.format,
         "class": checkpoint.class_name,
         "parameters": sum(tensor.numel() for tensor in checkpoint.state.values()),
-        "weights": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values()}),
+        "weights": sorted(
+            {
+                "int8 with scales" if name in checkpoint.quantized else str(tensor.dtype).removeprefix("torch.")
+                for name, tensor in checkpoint.state.items()
+            }
+        ),
         "resolution": kwargs.get("img_resolution"),
         "channels": kwargs.get("img_channels"),
         "labels": kwargs.get("label_dim", 0),

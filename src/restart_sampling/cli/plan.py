@@ -51,6 +51,7 @@ def plan(
     if any_model and source is None:
         raise InputError("--any-model is for the --model that a plan is explained for; give that too, or leave it out")
 
+    from restart_sampling.sampling.net import model_of
     from restart_sampling.sampling.plan import Plan
     from restart_sampling.sampling.sample import check_made_for
 
@@ -58,16 +59,15 @@ def plan(
     net = None if source is None else open_net(source)
     if net and not any_model:
         check_made_for(net, parsed)
-    limits = (net.sigma_min, net.sigma_max, net.round_level) if net else ()
-    process = (net.process,) if net else ()
+    model = model_of(net) if net else ()
     if as_json:
-        path = parsed.path(*limits)
+        path = parsed.path(*model[:3])
         scale = {} if parsed.guidance is None else {"guidance": parsed.guidance}
         print_json({"plan": str(parsed), **scale, "nfe": path.nfe(*parsed.solvers), "levels": path.levels})
     else:
         if parsed.guidance is not None:
             click.echo(f"guidance   {parsed.guidance:g}, which goes with the plan")
-        click.echo(parsed.explain(*limits, *process))
+        click.echo(parsed.explain(*model))
 
 
 def _list_presets(as_json: bool) -> None:

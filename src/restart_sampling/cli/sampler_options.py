@@ -149,6 +149,17 @@ def preset_notes(plans: Iterable[Plan], model: str) -> list[str]:
     ]
 
 
+def idle_notes(drawings: Iterable[NetDrawing]) -> list[str]:
+    """Says which settings of plans do nothing, a sentence for each plan."""
+    from restart_sampling.sampling.net import model_of
+
+    return [
+        f"the plan '{plan}' draws the same without {' or '.join(idle)}"
+        for plan, net in ((each.plan, each.net) for each in drawings)
+        if (idle := plan.idle(*model_of(net)))
+    ]
+
+
 @dataclass(frozen=True)
 class SamplerOptions:
     """What the user asks of a model: the values of `sampler_options`, without those of the plan."""

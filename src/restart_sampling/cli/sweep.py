@@ -39,7 +39,7 @@ from restart_sampling.cli.row_options import (
     setup_options,
     watching,
 )
-from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, preset_notes, sampler_options
+from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, idle_notes, preset_notes, sampler_options
 
 if TYPE_CHECKING:
     from restart_sampling.comparison.named_plans import NamedPlan
@@ -102,7 +102,7 @@ def sweep(
     require_logbook(log_kind)
     plans = _plans(plan_sources, paper, settings)
 
-    from restart_sampling.comparison.evaluate import guidance_notes, plan_rows
+    from restart_sampling.comparison.evaluate import guidance_notes, net_drawings, plan_rows
     from restart_sampling.comparison.named_plans import script_settings
     from restart_sampling.comparison.published import CHECKPOINTS, NOTES
     from restart_sampling.comparison.run import Comparison
@@ -136,7 +136,11 @@ def sweep(
                 }
             )
             print_notes({row.name: comparison.notes(row) for row in rows})
-            of_plans = [*preset_notes([each.plan for each in plans], name), *guidance_notes(rows)]
+            of_plans = [
+                *preset_notes([each.plan for each in plans], name),
+                *idle_notes(net_drawings(rows)),
+                *guidance_notes(rows),
+            ]
             for note in [*of_plans, *_paper_notes(paper, name, images)]:
                 click.echo(f"note: {note}", err=True)
         if dry_run:
@@ -170,7 +174,8 @@ def _plans(sources: Sequence[str], paper: str | None, settings: Sequence[str]) -
     if not (sources or paper):
         raise InputError("--plans is missing: which plans to compare; or give --paper for the rows of the paper")
     plans = [plan for source in sources for plan in read_rows(source)] + (paper_rows(paper) if paper else [])
-    plans = [replace(each, plan=each.plan.set(*settings)) for each in plans]
+    if settings:  # a plan with others may take another NFE than its row says
+        plans = [replace(each, plan=each.plan.set(*settings), nfe=None) for each in plans]
     check_different(plans)
     return plans
 

@@ -281,7 +281,7 @@ def _train(run: Run, log: Logbook, save_seconds: float) -> None:
                 click.echo(note, err=True)
             write()
 
-        run.train(save_seconds, report)
+        run.train(save_seconds, report, write)
 
 
 @contextmanager
@@ -311,4 +311,5 @@ def _logged(run: Run, log: Logbook) -> Iterator[Callable[[], None]]:
 def _print_report(report: Report) -> None:
     speed = "" if report.images_per_second is None else f", {report.images_per_second:.0f} images a second"
     left = "" if report.seconds_left is None else f", {describe_seconds(report.seconds_left)} left"
-    click.echo(f"{counted(report.images, 'image')}, loss {report.loss:.4f}{speed}{left}", err=True)
+    saving = "; saving it, and drawing samples" * report.saving
+    click.echo(f"{counted(report.images, 'image')}, loss {report.loss:.4f}{speed}{left}{saving}", err=True)

@@ -18,7 +18,7 @@ from restart_sampling.generation.generate import classes_of_seeds
 from restart_sampling.generation.net_drawing import NetDrawing, check_channels
 from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.generation.seeds import as_integers, format_seeds
-from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net import Net, model_of
 from restart_sampling.sampling.plan import Plan, as_plan
 from restart_sampling.sampling.sample import require_net
 
@@ -49,6 +49,7 @@ def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seed
         try:
             drawing = draw(named.plan)
             check_channels(drawing)
+            named.check_nfe(drawing.nfe)
         except InputError as error:
             raise InputError(f"row '{named.name}': {error}" if len(plans) > 1 else str(error)) from None
         net = drawing.net
@@ -73,13 +74,19 @@ def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seed
             f"the plans are drawn at guidance {' and '.join(f'{scale:g}' for scale in scales)}; compare plans of one "
             f"scale, and write those of another into results of their own"
         )
-    check_different(plans)
+    levels = model_of(net_drawings(rows)[0].net)
+    check_different(plans, lambda plan: plan.effect(*levels))
     return rows
 
 
 def guidance_notes(rows: Sequence[Row]) -> list[str]:
     """What has to be known of the plans of rows with the guidance that they are drawn at, a sentence for each."""
-    return [row.drawing.note for row in rows if isinstance(row.drawing, NetDrawing) and row.drawing.note]
+    return [each.note for each in net_drawings(rows) if each.note]
+
+
+def net_drawings(rows: Sequence[Row]) -> list[NetDrawing]:
+    """The drawings of rows that are drawn."""
+    return [row.drawing for row in rows if isinstance(row.drawing, NetDrawing)]
 
 
 def evaluate(

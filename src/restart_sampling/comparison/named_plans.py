@@ -5,9 +5,9 @@ import io
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import isfinite
 from pathlib import Path
@@ -36,12 +36,23 @@ class NamedPlan:
         plan: the sampler.
         family: plans of one family are one line of a plot.
         published: FID that the paper prints for it, with the paper's model; None: none.
+        nfe: what the row says that it takes; None: nothing.
     """
 
     name: str
     plan: Plan
     family: str
     published: float | None = None
+    nfe: float | None = None
+
+    def check_nfe(self, nfe: int) -> None:
+        """Makes sure that the plan takes as many evaluations on its model as the row says.
+
+        Raises:
+            InputError: it takes `nfe`.
+        """
+        if self.nfe not in (None, nfe):
+            raise InputError(f"nfe is {self.nfe:g}, but the plan '{self.plan}' takes {nfe}; correct one of them")
 
 
 def family_of(plan: Plan) -> str:
@@ -52,9 +63,7 @@ def family_of(plan: Plan) -> str:
         return f"Restart ({solvers}{', churn' if plan.gamma or plan.churn else ''})"
     if plan.churn:
         return f"SDE ({plan.solver}, churn)"
-    falls = [move for move in plan.path().moves if not move.rises]
-    stochastic = any(main.landing(fall) < fall.then for fall in falls)
-    return f"{'SDE' if stochastic else 'ODE'} ({plan.solver})"
+    return f"{'SDE' if plan.path().noisy_falls(main) else 'ODE'} ({plan.solver})"
 
 
 def row_of(name: str, plan: Plan, family: str = "", published: float | None = None) -> NamedPlan:
@@ -111,22 +120,27 @@ def script_settings(source: str) -> str:
     return f"gamma=0.05 s_min=0.01 s_max=1 s_noise={1.003 if '_imagenet' in name else 1:g}"
 
 
-def check_different(rows: Sequence[NamedPlan]) -> None:
+def check_different(rows: Sequence[NamedPlan], effect: Callable[[Plan], Hashable] = str) -> None:
     """Makes sure that no two rows have one name or one plan.
+
+    Args:
+        rows: all of them.
+        effect: equal for plans that draw the same samples, as `Plan.effect` of a model is.
 
     Raises:
         InputError: two are alike.
     """
-    names: dict[str, str] = {}
+    names: set[str] = set()
+    plans: dict[Hashable, NamedPlan] = {}
     for row in rows:
-        plan = str(row.plan)
-        if plan in names:
-            raise InputError(
-                f"rows '{names[plan]}' and '{row.name}' are alike: both are the plan '{plan}'; leave one out"
-            )
-        if row.name in names.values():
+        other = plans.setdefault(effect(row.plan), row)
+        if other is not row:
+            one, two = str(other.plan), str(row.plan)
+            said = f"both are the plan '{one}'" if one == two else f"'{two}' draws the same as '{one}'"
+            raise InputError(f"rows '{other.name}' and '{row.name}' are alike: {said}; leave one out")
+        if row.name in names:
             raise InputError(f"two rows have the name '{row.name}'; give each its own")
-        names[plan] = row.name
+        names.add(row.name)
 
 
 Entries = Mapping[str, Any]
@@ -187,19 +201,10 @@ def _read(place: str, entries: Entries) -> NamedPlan:
     base = given.get("plan") or f"{given['steps']} {given.get('intervals', '')}"
     try:
         plan = Plan.parse(base).set(*(f"{key}={given[key]}" for key in SETTINGS if key in given))
-        if "nfe" in given and (nfe := _nfe(plan)) not in (_number("nfe", given["nfe"]), None):
-            raise InputError(f"nfe is {given['nfe']}, but the plan '{plan}' takes {nfe}; correct one of them")
-        published = _number("fid_paper", given["fid_paper"]) if "fid_paper" in given else None
+        published, nfe = (_number(key, given[key]) if key in given else None for key in ("fid_paper", "nfe"))
     except InputError as error:
         raise InputError(f"--plans {place}: {error}") from None
-    return row_of(given.get("name") or plan.with_guidance, plan, given.get("family", ""), published)
-
-
-def _nfe(plan: Plan) -> int | None:
-    """Counts the evaluations of a plan; None: it does not fit levels sigma, and the model's may be those of a flow."""
-    with suppress(InputError):
-        return plan.path().nfe(*plan.solvers)
-    return None
+    return replace(row_of(given.get("name") or plan.with_guidance, plan, given.get("family", ""), published), nfe=nfe)
 
 
 def _number(column: str, text: str) -> float:

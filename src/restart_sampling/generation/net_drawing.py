@@ -28,7 +28,14 @@ from restart_sampling.sampling.net import Net, known_levels
 from restart_sampling.sampling.noise import Noise
 from restart_sampling.sampling.plan import Plan, as_plan
 from restart_sampling.sampling.process import VE
-from restart_sampling.sampling.sample import guidance_note, guidance_of, net_noise, net_path, network_evaluations
+from restart_sampling.sampling.sample import (
+    check_channels_of,
+    guidance_note,
+    guidance_of,
+    net_noise,
+    net_path,
+    network_evaluations,
+)
 from restart_sampling.sampling.solvers.protocol import Denoise, evaluate
 
 NoiseKind = Literal["counter", "edm"]
@@ -306,6 +313,7 @@ def _shape(net: Net, shape: Sequence[int] | None) -> tuple[int, ...]:
     with suppress(TypeError):
         sizes = tuple(map(index, () if shape is None else shape))
         if len(sizes) == 3 and min(sizes) >= 1:
+            check_channels_of(net, sizes)
             return sizes
     raise InputError(f"the shape of the images is {shape!r}; give (channels, height, width), such as (3, 32, 32)")
 

@@ -124,7 +124,7 @@ def write_repository(
             write_safetensors(checkpoint, folder / MODEL)
         if licence.is_file:
             shutil.copyfile(licence.given, folder / _LICENSE)
-        (folder / PLAN).write_text(f"{drawing.plan}\n")
+        (folder / PLAN).write_text(f"{drawing.plan}\n", "utf-8")
         (folder / SAMPLES).write_bytes(encode_png(image_grid(images, COLUMNS)))
         (folder / "README.md").write_text(_card(checkpoint, drawing, seeds, licence, repository), "utf-8")
 

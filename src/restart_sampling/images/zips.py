@@ -56,7 +56,7 @@ class _Records(list[zipfile.ZipInfo]):
     """What a ZipFile keeps of each file until it writes the directory: here, in a temporary file."""
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self._count = 0
 
     def __len__(self) -> int:

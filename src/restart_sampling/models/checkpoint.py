@@ -45,6 +45,7 @@ class Checkpoint:
         sha256: of the file; "" for a model that comes from none.
         source_sha256: of the Python source that a pickle carries for the class; None for safetensors.
         known_source: whether the source of every module is EDM's.
+        quantized: names of tensors that have 8 bits in the file.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Checkpoint:
     scalars: dict[str, float] = field(default_factory=dict, repr=False)
     source_sha256: str | None = None
     known_source: bool = False
+    quantized: frozenset[str] = frozenset()
 
     def build(self, D: int | None = None, device: str | torch.device = "cpu") -> Denoiser:
         """Builds the model: float32, in eval mode, without gradients. Torch's random generator is left as it was.

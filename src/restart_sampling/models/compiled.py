@@ -137,7 +137,7 @@ class CompileTime:
     def _times(self) -> list[float]:
         """Reads the seconds of the very first call and of the last one; what is not there or damaged is left out."""
         try:
-            return [float(each) for each in json.loads(self._file.read_text())]
+            return [float(each) for each in json.loads(self._file.read_text("utf-8"))]
         except (OSError, ValueError, TypeError):
             return []
 

@@ -122,6 +122,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         classes=_class_names(metadata.get("classes", "")),
         metadata={key: value for key, value in sorted(metadata.items()) if key not in _RESERVED},
         scalars={name: value for name, value in numbers.items() if name != "D"},
+        quantized=frozenset(name for name, tensor in state.items() if tensor.dtype == torch.int8),
     )
 
 

@@ -38,10 +38,12 @@ def make_tune_report(folder: Path) -> tuple[int, str]:
 
 
 def _page(folder: Path, run: Mapping[str, Any]) -> tuple[int, str]:
-    plans = sorted((json.loads(path.read_text()) for path in folder.glob("plan-*.json")), key=lambda each: each["nfe"])
+    plans = sorted(
+        (json.loads(path.read_text("utf-8")) for path in folder.glob("plan-*.json")), key=lambda each: each["nfe"]
+    )
     path = folder / MEASURED
     results = dict(read_measured(path)) if path.exists() else {}
-    found_map = json.loads((folder / MAP).read_text()) if (folder / MAP).exists() else None
+    found_map = json.loads((folder / MAP).read_text("utf-8")) if (folder / MAP).exists() else None
     if not plans and found_map is None:
         raise InputError(f"{folder} has neither a plan nor a map yet; let 'restart-sampling tune' finish")
     page = render(

@@ -19,12 +19,7 @@ def explain_sampler(
     """
     main_solver, other = make_solver(solver), make_solver(restart_solver or solver)
     lines = [path.explain(process)]
-    falls = [
-        move
-        for move in path.moves
-        if not move.rises and (other if move.restart else main_solver).landing(move, process) < move.then
-    ]
-    if falls:
+    if falls := path.noisy_falls(main_solver, other, process):
         lines.append(f"noise      in {len(falls)} falls, by the solver")
     if (path.rises or falls) and s_noise != 1:
         lines.append(f"s_noise    {s_noise:g} times all of this noise")

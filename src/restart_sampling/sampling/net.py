@@ -68,6 +68,11 @@ def known_levels(net: Net) -> list[float | None]:
     return [float(level) if isfinite(level) else None for level in (net.sigma_min, net.sigma_max)]
 
 
+def model_of(net: Net) -> tuple[float, float, Callable[[float], float], Process]:
+    """Lists what `Plan.explain` and others take of a net: sigma_min, sigma_max, round_level and process."""
+    return net.sigma_min, net.sigma_max, net.round_level, net.process
+
+
 _OF_IMAGES = (
     *("shape", "channels", "resolution", "one_hot", "default_plan", "latents", "classes", "parameters", "model"),
 )

@@ -165,6 +165,15 @@ class NoisePath:
             active = (restart_solver or solver) if move.restart else solver
             yield 0 if move.rises else active.evaluations(move)
 
+    def noisy_falls(self, solver: Solver, restart_solver: Solver | None = None, process: Process = VE) -> list[Move]:
+        """Lists the falls in which a stochastic solver adds noise; solvers as of `nfe`."""
+        return [
+            move
+            for move in self.moves
+            if not move.rises
+            and ((restart_solver or solver) if move.restart else solver).landing(move, process) < move.then
+        ]
+
     def schedule(self, solver: Solver, restart_solver: Solver | None = None) -> list[tuple[int, float]]:
         """Lists what a figure of the path shows: (evaluations so far, level) before the first move and after each."""
         points, spent = [(0, self.levels[0])], 0

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import pairwise
@@ -46,6 +47,7 @@ class Plan:
         sigma_max: first level, lowered to the model's own where that is lower.
         made_for: identity of the only net that may have it, from the file of a plan that was found for one; None: any.
         or_made_for: identity of that net by itself, where `made_for` is of a file whose function makes it; None: none.
+        D: augmented dimensions of that net, which its file may leave to the user; None: any, or Gaussian noise.
         guidance: scale of classifier-free guidance that goes with it, where `tune` chose that too; None: any does.
         found_at: guidance scale that it was found at, from the file of a plan that was found; None: not known.
         preset: name of the preset that it began as; None: of none.
@@ -69,6 +71,7 @@ class Plan:
     sigma_max: float = 80.0
     made_for: str | None = field(default=None, compare=False, repr=False)
     or_made_for: str | None = field(default=None, compare=False, repr=False)
+    D: int | None = field(default=None, compare=False, repr=False)
     guidance: float | None = field(default=None, compare=False, repr=False)
     found_at: float | None = field(default=None, compare=False, repr=False)
     preset: str | None = field(default=None, compare=False, repr=False)
@@ -157,12 +160,16 @@ class Plan:
         return replace(self, **dict(map(_convert, settings)))
 
     def __str__(self) -> str:
-        words = [str(self.steps), *map(str, self.intervals)]
-        for entry in SETTINGS:
-            value = getattr(self, entry.name)
-            if value != entry.default:
-                words.append(f"{entry.name}={format_number(value) if isinstance(value, float) else value}")
-        return " ".join(words)
+        return " ".join([str(self.steps), *map(str, self.intervals), *self._written.values()])
+
+    @property
+    def _written(self) -> dict[str, str]:
+        """`key=value` of the settings that are not the defaults, by key."""
+        values = {name: getattr(self, name) for name, default in _DEFAULTS.items() if getattr(self, name) != default}
+        return {
+            name: f"{name}={format_number(value) if isinstance(value, float) else value}"
+            for name, value in values.items()
+        }
 
     @property
     def solvers(self) -> tuple[Solver, Solver]:
@@ -255,6 +262,40 @@ class Plan:
             round_level=round_level,
         )
 
+    def effect(
+        self,
+        sigma_min: float = 0.0,
+        sigma_max: float = inf,
+        round_level: Callable[[float], float] = lambda level: level,
+        process: Process = VE,
+    ) -> tuple[NoisePath, Solver, Solver, float]:
+        """What a model draws by; plans with the same draw the same samples.
+
+        Takes and raises what `explain` does.
+        """
+        path, (main, other) = self.path(sigma_min, sigma_max, round_level), self.solvers
+        s_noise = self.s_noise if path.rises or path.noisy_falls(main, other, process) else 1.0
+        return path, main, other if self.intervals else main, s_noise
+
+    def idle(self, *model: Any) -> list[str]:
+        """Lists settings, `key=value`, without each of which the samples are the same.
+
+        A limit of the churn is none, unless there is no churn. Takes and raises what `explain` does.
+        """
+        own = self.effect(*model)
+
+        def same(**others: Any) -> bool:
+            with suppress(InputError):  # it cannot do without
+                return replace(self, **others).effect(*model) == own
+            return False
+
+        unchurned = same(churn=0.0, gamma=0.0)
+        return [
+            written
+            for name, written in self._written.items()
+            if (unchurned or name not in ("s_min", "s_max")) and same(**{name: _DEFAULTS[name]})
+        ]
+
     def explain(
         self,
         sigma_min: float = 0.0,
@@ -266,10 +307,12 @@ class Plan:
 
         Takes what `path` takes, and the model's process; raises what `path` raises.
         """
+        model = (sigma_min, sigma_max, round_level, process)
         path = self.path(sigma_min, sigma_max, round_level)
         levels = self.levels(sigma_min, sigma_max)
         lines = [f"plan       {self}"]
         lines += [f"snap       {each}: t_min {each.t_min:g} to {each.snap(levels):.4g}" for each in self.intervals]
+        lines += [f"idle       {each}: the samples are the same without" for each in self.idle(*model)]
         lines.append(explain_sampler(path, self.solver, self.restart_solver, self.s_noise, process))
         return "\n".join(lines)
 
@@ -292,6 +335,7 @@ def _require(name: str, value: float, allowed: str, holds: Callable[[float], boo
 
 SETTINGS = tuple(entry for entry in fields(Plan)[2:] if entry.compare)
 """The fields that are written `key=value`."""
+_DEFAULTS: dict[str, Any] = {entry.name: entry.default for entry in SETTINGS}
 _CONVERT: dict[str, Callable[[str], Any]] = {
     "steps": int,
     **{entry.name: entry.type if entry.type is float else str for entry in SETTINGS},

@@ -35,6 +35,8 @@ def read_plan_file(path: Path) -> tuple[str, dict[str, Any]]:
         raise InputError(
             f"plan {path} is damaged: its plan, its model_sha256 and its net_sha256 have to be texts; tune again"
         )
+    if not isinstance(found["D"], int | None):
+        raise InputError(f"plan {path} is damaged: its D has to be a whole number; tune again")
     if not (found["found_at"] is None or is_finite(found["found_at"])):
         raise InputError(f"plan {path} is damaged: its guidance has to be a finite number; tune again")
     return plan, found
@@ -42,5 +44,5 @@ def read_plan_file(path: Path) -> tuple[str, dict[str, Any]]:
 
 def made_for_of(content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what `Plan` has of the content of a file beside the plan itself."""
-    keys = {"made_for": "model_sha256", "or_made_for": "net_sha256", "found_at": "guidance"}
+    keys = {"made_for": "model_sha256", "or_made_for": "net_sha256", "D": "D", "found_at": "guidance"}
     return {name: content.get(key) for name, key in keys.items()}

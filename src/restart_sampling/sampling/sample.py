@@ -57,8 +57,8 @@ def sample(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int
 
     Raises:
         InputError: the plan does not fit the net, or goes with a guidance scale, a seed is out of range or given twice,
-            the shape has no sizes, class labels do not fit the checkpoint or the seeds, the net's answer is not like
-            its state, or a sample is not finite.
+            the shape has no sizes or not the checkpoint's channels, class labels do not fit the checkpoint or the
+            seeds, the net's answer is not like its state, or a sample is not finite.
     """
     seeds = seed_list(seeds)
     [last] = deque(steps(net, plan, seeds, shape, **kwargs), maxlen=1)
@@ -92,6 +92,7 @@ def steps(net: Net, plan: Plan | str, seeds: Iterable[int], shape: Sequence[int]
     if len(set(seeds)) < len(seeds):
         raise InputError("a seed is given twice; each seed makes one sample")
     shape = as_shape(shape)
+    check_channels_of(net, shape)
     if hasattr(net, "one_hot"):
         _check_labels(net.one_hot, kwargs.get("class_labels"), len(seeds))
     noise = net_noise(net, seeds, plan.s_noise)
@@ -128,6 +129,21 @@ def as_shape(shape: Sequence[int]) -> tuple[int, ...]:
     if not sizes or min(sizes) < 1:
         raise InputError(f"the shape of a sample is {shape!r}; give whole numbers above 0, such as (3, 32, 32)")
     return sizes
+
+
+def check_channels_of(net: Net, shape: Sequence[int]) -> None:
+    """Makes sure that samples have the channels of a checkpoint.
+
+    Raises:
+        InputError: they have others.
+    """
+    channels = getattr(net, "channels", None)
+    if channels is not None and (len(shape) != 3 or shape[0] != channels):
+        size = getattr(net, "resolution", 32)
+        raise InputError(
+            f"the shape of a sample is {tuple(shape)}, and images of the checkpoint have "
+            f"{counted(channels, 'channel')}; give (channels, height, width), such as {(channels, size, size)}"
+        )
 
 
 def _steps(
@@ -179,7 +195,7 @@ def check_made_for(net: Net, plan: Plan) -> None:
     """Makes sure that a plan that was found for one net is not given to another.
 
     Raises:
-        InputError: it was found for another.
+        InputError: it was found for another, or for another D of it.
     """
     if plan.made_for is None:
         return
@@ -189,6 +205,11 @@ def check_made_for(net: Net, plan: Plan) -> None:
             f"the plan '{plan}' was found for another model, of identity {plan.made_for[:12]} and not "
             f"{(identity or 'unknown')[:12]}, and one that helps a model can harm another; give --any-model, or in "
             f"Python the text of the plan, to use it all the same"
+        )
+    if plan.D not in (None, net.D):
+        raise InputError(
+            f"the plan '{plan}' was found for this model with D = {plan.D}, and not {net.D}; give "
+            f"--any-model, or in Python the text of the plan, to use it all the same"
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from restart_sampling.base.errors import InputError, one_line
 from restart_sampling.base.numbers import is_finite
@@ -209,7 +209,10 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], guidance: float)
     scheduler = getattr(import_module(home[0]), home[1])
     try:
         settings = own_settings(sampler, flow, guidance) | dict(_typed(scheduler, *each) for each in sampler.settings)
-        return scheduler.from_config(config, **settings)
+        made = scheduler.from_config(config, **settings)
+        if "solver_order" in dict(sampler.settings):
+            _check_order(made)
+        return made
     except (InputError, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise InputError(f"sampler '{sampler}': {one_line(error)}") from error
 
@@ -316,12 +319,46 @@ def _typed(scheduler: type, key: str, text: str) -> tuple[str, Any]:
     except ValueError:
         value = text
     default = known[key].default
-    for kinds, words in ((bool, "true or false"), ((int, float), "a number"), (str, "a word")):
+    number = (int, "a whole number") if known[key].annotation is int else ((int, float), "a number")
+    for kinds, words in ((bool, "true or false"), number, (str, "a word")):
         if isinstance(default, kinds):
             if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
                 raise InputError(f"{key} is {text}; give {words}, such as {key}={json.dumps(default)}")
             break
+    annotation = known[key].annotation
+    parts = (annotation, *get_args(annotation))
+    listed = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    if listed and value not in (*listed, default):
+        raise InputError(f"{key} is {text}; {scheduler.__name__} knows {', '.join(listed)}")
     return key, value
+
+
+def _check_order(scheduler: Any) -> None:
+    """Makes sure that diffusers has a solver of a scheduler's order, of which it takes any number.
+
+    Raises:
+        InputError: it fails, or draws as with the order below.
+    """
+    import torch
+
+    def drawn(order: int) -> Any:
+        tried = scheduler.from_config(scheduler.config, solver_order=order)
+        tried.set_timesteps(20)  # enough for the full order
+        x, generator, states = torch.ones(1, dtype=torch.float64), torch.Generator().manual_seed(0), []
+        for timestep in tried.timesteps:
+            x = tried.step(torch.sin(timestep), timestep, x, generator=generator).prev_sample
+            states.append(x)
+        return torch.cat(states).nan_to_num()
+
+    order = scheduler.config["solver_order"]
+    try:
+        known = order >= 1 and (order == 1 or not torch.equal(drawn(order), drawn(order - 1)))
+    except Exception:  # as solvers fail that are not there
+        known = False
+    if not known:
+        raise InputError(
+            f"solver_order is {order}, and {type(scheduler).__name__} has no such solver; give 2, the usual"
+        )
 
 
 def _read_file(path: Path) -> tuple[str, MadeFor]:

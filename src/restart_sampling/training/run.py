@@ -40,6 +40,7 @@ class Report:
         images_per_second: in the last round; None until it is known.
         seconds: of training so far.
         seconds_left: an estimate; None until it is known.
+        saving: whether a save follows, with its pictures.
     """
 
     images: int
@@ -47,6 +48,7 @@ class Report:
     images_per_second: float | None
     seconds: float
     seconds_left: float | None
+    saving: bool
 
 
 class Run:
@@ -83,12 +85,15 @@ class Run:
         if ranks.first:
             folder.begin(settings.run())
 
-    def train(self, save_seconds: float, report: Callable[[Report], None]) -> None:
+    def train(
+        self, save_seconds: float, report: Callable[[Report], None], saved: Callable[[], None] = lambda: None
+    ) -> None:
         """Trains to the end of the run. Ctrl-C ends it after the round, when the state is saved; a second one at once.
 
         Args:
             save_seconds: between two saves; the first step, which may compile, is before that.
-            report: called on the first process after its first step, every `REPORT_SECONDS` and at each save.
+            report: called on the first process after its first step, every `REPORT_SECONDS` and before each save.
+            saved: called there after each save, with its pictures.
 
         Raises:
             InputError: the loss is no longer finite.
@@ -115,12 +120,13 @@ class Run:
                 now = time.perf_counter()
                 saved_at = saved_at or now
                 saving = self.progress.finished or now - saved_at >= save_seconds
+                if saving or reported_at is None or now - reported_at >= REPORT_SECONDS:
+                    report(self._report(reported, saving))
+                    reported_at, reported = now, len(self.history)
                 if saving:
                     self._save()
                     saved_at = time.perf_counter()
-                if saving or reported_at is None or now - reported_at >= REPORT_SECONDS:
-                    report(self._report(reported))
-                    reported_at, reported = now, len(self.history)
+                    saved()
 
     def _round(self, interrupted: bool) -> bool:
         """Takes the steps of a round; returns whether a process was interrupted before it, as all of them learn."""
@@ -178,7 +184,7 @@ class Run:
         """The picture of the images so far."""
         return self.folder.path / f"samples-{self.trainer.images}.png"
 
-    def _report(self, since: int) -> Report:
+    def _report(self, since: int, saving: bool) -> Report:
         losses = [line["loss"] for line in self.history[since:]]
         pace = self.progress.pace
         return Report(
@@ -187,6 +193,7 @@ class Run:
             None if pace is None else self.settings.batch / pace,
             self.progress.seconds,
             self.progress.seconds_left(),
+            saving,
         )
 
 

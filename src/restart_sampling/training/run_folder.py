@@ -72,7 +72,7 @@ class RunFolder:
         try:
             if not self.path.exists() or (self.path.is_dir() and all(map(is_partial, self.path.iterdir()))):
                 return None
-            content = json.loads((self.path / _RUN).read_text())
+            content = json.loads((self.path / _RUN).read_text("utf-8"))
             if content["format"] != FORMAT or not isinstance(content.get("extended_from", []), list):
                 raise ValueError
             return {**_EARLIER, **content["run"]}
@@ -91,7 +91,7 @@ class RunFolder:
         """Lists the lengths, in images or minutes, that the run had before it was extended to this one."""
         if not (self.path / _RUN).exists():
             return []
-        content = json.loads((self.path / _RUN).read_text())
+        content = json.loads((self.path / _RUN).read_text("utf-8"))
         lengths = [content["run"][key] for key in _LENGTHS if content["run"].get(key) != run.get(key)]
         return [*content.get("extended_from", []), *lengths]
 

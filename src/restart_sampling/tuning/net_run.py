@@ -73,7 +73,7 @@ class NetRun(Run):
         first = space.known_plans()
         if self.settings.rises and self.settings.restarts and (self.folder / MAP).exists():
             with whole(self.folder):
-                best = best_intervals(json.loads((self.folder / MAP).read_text())["cells"])
+                best = best_intervals(json.loads((self.folder / MAP).read_text("utf-8"))["cells"])
             first += [space.one_restart(*pair) for pair in best]
         return self.tune(space, first)
 
@@ -115,7 +115,7 @@ class NetRun(Run):
         )
         self.tell(f"NFE {nfe}: {verdict}")
         guidance = self.objective.about["guidance"]
-        about = {"objective": "root mean square distance to a fine ODE", "guidance": guidance}
+        about = {"objective": "root mean square distance to a fine ODE", "guidance": guidance, "D": self.net.D}
         return self.write(nfe, best, about, {"verdict": verdict, "distances": distances})
 
     def _distances(self, plans: Sequence[Plan], judge: Teacher) -> dict[str, float]:

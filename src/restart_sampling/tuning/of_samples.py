@@ -44,11 +44,12 @@ class OfSamples:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The name of the function, and its identity (that of `sliced_wasserstein` is of its data) or its code's."""
+        """The name of the function, its identity (that of `sliced_wasserstein` is of its data) or its code's, and D."""
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         identity = getattr(self.function, "identity", None)
         own = _source_sha256(self.function) if identity is None else identity
-        return {"objective": name, "objective_sha256": own, "shape": self.shape}
+        augmented = {} if self.net.D is None else {"D": self.net.D}
+        return {"objective": name, "objective_sha256": own, "shape": self.shape, **augmented}
 
     def check_identity(self) -> None:
         """Makes sure that a later start can tell whether its function is this one.

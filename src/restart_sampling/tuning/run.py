@@ -38,6 +38,8 @@ _OF_DAMAGE = (
     ValueError,
 )
 """What is raised where a file is not as a run wrote it; Optuna asserts what its journal says."""
+_SAID_LATER = {"objective_sha256", "D"}
+"""What a run of an earlier version by a function does not say: the function's code, and D of a PFGM++ net."""
 _SAID = {"arithmetic", "objective_sha256"}
 """Of which later ones say one: these say all that they had."""
 
@@ -103,7 +105,7 @@ class Run:
         for key in {**own, **found}:
             new = own.get(key)
             old = found.get(key, None if is_later else _BEFORE.get(key, new))
-            unknown = key == "objective_sha256" and old is None  # code of a function, in a run of an earlier version
+            unknown = key in _SAID_LATER and old is None
             if old != new and not unknown and key not in ("model", "versions"):
                 raise InputError(
                     f"{self.folder} holds another run, with {key} {json.dumps(old)}, not {json.dumps(new)}; choose "
@@ -153,7 +155,7 @@ class Run:
 
     def _there(self, path: Path, nfe: int) -> dict[str, Any]:
         """Reads the file of a plan that an earlier start of this run found."""
-        content = dict(json.loads(path.read_text()))
+        content = dict(json.loads(path.read_text("utf-8")))
         confirmed = content["plan"] in content["evidence"]["scores"]
         if not confirmed or (content["nfe"], content["model_sha256"]) != (nfe, self.identity):
             raise ValueError(f"{path.name} is not as this run wrote it")
@@ -198,7 +200,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN
     try:
-        found = parse_json(path.read_text())
+        found = parse_json(path.read_text("utf-8"))
         if found["format"] == FORMAT and isinstance(found["model"], str):
             return dict(found)
     except (OSError, ValueError, KeyError, TypeError):

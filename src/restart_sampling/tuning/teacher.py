@@ -184,7 +184,7 @@ class KeptGrids(Grids):
 
     def __init__(self, path: Path, teacher: Teacher) -> None:
         self._path, self._teacher = path, teacher
-        kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"steps": 0}
+        kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {"steps": 0}
         self._found = kept["grids"] if kept["steps"] >= teacher.steps else {}
 
     def __getitem__(self, solver: str) -> Mapping[int, tuple[float, ...]]:

@@ -88,7 +88,8 @@ def tune(
         confirm_with: further (detector, reference), by which the search does not go.
         objective: in place of a reference, for samples of any kind: a function of samples [n, *shape] to a number,
             lower where they are better, such as `sliced_wasserstein(data)`. Of a net with classes (label_dim) each
-            seed has the class that `generate` draws for it.
+            seed has the class that `generate` draws for it. Plans are judged by its mean over groups of race / 40 and
+            confirm / 10 samples, so one with a bias that falls with their number wants more of both.
         shape: of one sample, where the net has none of its own.
         out: a folder, in which a later call goes on where one was interrupted, and for `report`; the net must have an
             `identity`. None: nothing is kept.
