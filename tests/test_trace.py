@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 MOST = {
-    38: ("generate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0", "--out", "images"),
-    53: (
+    39: ("generate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0", "--out", "images"),
+    54: (
         *("evaluate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0-23"),
         *("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector"),
     ),
