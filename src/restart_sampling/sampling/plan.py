@@ -289,11 +289,10 @@ class Plan:
                 return replace(self, **others).effect(*model) == own
             return False
 
-        unchurned = same(churn=0.0, gamma=0.0)
         return [
             written
             for name, written in self._written.items()
-            if (unchurned or name not in ("s_min", "s_max")) and same(**{name: _DEFAULTS[name]})
+            if same(**{name: _DEFAULTS[name]}) and (name not in ("s_min", "s_max") or same(churn=0.0, gamma=0.0))
         ]
 
     def explain(

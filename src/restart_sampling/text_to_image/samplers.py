@@ -318,14 +318,13 @@ def _typed(scheduler: type, key: str, text: str) -> tuple[str, Any]:
         value = json.loads(text)
     except ValueError:
         value = text
-    default = known[key].default
-    number = (int, "a whole number") if known[key].annotation is int else ((int, float), "a number")
+    default, annotation = known[key].default, known[key].annotation
+    number = (int, "a whole number") if annotation is int else ((int, float), "a number")
     for kinds, words in ((bool, "true or false"), number, (str, "a word")):
         if isinstance(default, kinds):
             if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
                 raise InputError(f"{key} is {text}; give {words}, such as {key}={json.dumps(default)}")
             break
-    annotation = known[key].annotation
     parts = (annotation, *get_args(annotation))
     listed = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
     if listed and value not in (*listed, default):
