@@ -600,6 +600,14 @@ def test_bad_input_from_python(given, said):
         rs.tune(mixture(), **asked)
 
 
+def test_truth_values_of_other_types_are_pythons_own():
+    settings = Settings(rises=np.False_, restarts=torch.tensor(False), minutes=np.float32(2))
+    assert json.dumps(settings.about) == json.dumps(Settings(rises=False, restarts=False).about)
+    for wrong in (np.array([True, False]), np.int64(1)):
+        with pytest.raises(InputError, match="give True or False"):
+            Settings(rises=wrong)
+
+
 def test_another_run_in_the_same_folder(tmp_path):
     asked = {"objective": spread, "shape": (2,), **LIMIT, "trials": 1}
     rs.tune(mixture(), 5, out=tmp_path / "run", **asked)
@@ -822,6 +830,9 @@ def test_a_search_begins_with_the_best_intervals_of_the_map(tmp_path):
     single = [Plan.parse(text).intervals for _, text, *_ in found[1:]]
     widths = [each[0].t_max / each[0].t_min for each in single if len(each) == 1 and each[0].repeats == 1]
     assert all(any(width == pytest.approx(wanted, rel=0.01) for width in widths) for wanted in (1.9 / 1.1, 1.1 / 0.3))
+    (tmp_path / "run/map.json").write_text(json.dumps({"base": "18", "cells": [{**cells[0], "gain": True}]}))
+    with pytest.raises(InputError, match="true or false, where numbers have to be"):
+        rs.tune(mixture(), 8, trials=7, **asked)
 
 
 def test_a_search_begins_with_the_best_usual_plans(tmp_path):
@@ -872,6 +883,7 @@ def test_a_search_of_a_flow_begins_with_a_known_plan_of_its_own_levels(tmp_path,
         ("trials.journal", lambda text: re.sub(r'"values": \[.+?\]', '"values": []', text)),
         ("trials.journal", lambda text: re.sub(r'"datetime_complete": ".+?"', '"datetime_complete": 5', text)),
         ("trials.journal", lambda text: re.sub(r'("polish in [^"]*": )\d+', r'\1"x"', text)),
+        ("trials.journal", lambda text: re.sub(r'("polish in [^"]*": )\d+', r"\1true", text)),
         ("measured.jsonl", lambda text: text.replace('"values": [', '"values": ["a", ', 1)),
         ("measured.jsonl", lambda text: text.replace('"nfe": 5', '"nfe": "a"', 1)),
     ],
@@ -892,9 +904,11 @@ NO_SCORE = {"values": [float("nan")], "without": []}
 @pytest.mark.parametrize(
     "damage",
     [
+        *({"nfe": True}, {"search": True}, {"seeds": [False, 20]}, {"blocks": True}, {"seconds": True}),
         *({"plan": ["5"]}, {"stage": None}, {"seeds": [0]}, {"seeds": "ab"}, {"seeds": [5, 5]}, {"blocks": "1"}),
         *({"nfe": -1}, {"nfe": 1e999}, {"seconds": 0}, {"seconds": -5.0}, {"seconds": float("nan")}, {"more": 1}),
         *({"scores": {"": each}} for each in (NO_SCORE, {**NO_SCORE, "values": []}, {**NO_SCORE, "values": [1, 2]})),
+        {"scores": {"": {**NO_SCORE, "values": [True]}}},
         {"scores": {"": {**NO_SCORE, "values": [1], "without": [[1, 2]]}}},
         {"scores": {"": {**NO_SCORE, "values": [1], "metrics": {"recall": float("inf")}}}},
     ],
@@ -910,9 +924,12 @@ def test_a_result_with_a_value_that_no_run_writes_is_refused(damage, finished, t
             list(read_measured(path))
 
 
-def test_levels_that_are_damaged_are_refused(finished, tmp_path):
+@pytest.mark.parametrize(
+    "levels", ["{}", '{"steps": true, "grids": {}}', '{"steps": 99, "grids": {"heun": {"2": [8, true]}}}']
+)
+def test_levels_that_are_damaged_are_refused(finished, tmp_path, levels):
     folder = Path(copytree(finished, tmp_path / "run"))
-    (folder / "levels.json").write_text("{}")
+    (folder / "levels.json").write_text(levels)
     with pytest.raises(InputError, match="remove what is damaged"):
         rs.tune(mixture(), 5, out=folder, objective=spread, **ONE)
 

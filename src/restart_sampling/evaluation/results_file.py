@@ -28,6 +28,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import append_line
+from restart_sampling.base.numbers import is_number
 
 SCHEMA = "restart-sampling-results/1"
 RESULTS = "results.jsonl"
@@ -125,7 +126,7 @@ def _is_sound(line: Mapping[str, Any]) -> bool:
         return False
     lists = (value for name in _LISTS for value in line.get(name, ()))
     return all(isinstance(line[name], kind) for name, kind in _TYPES.items() if name in line) and (
-        all(isinstance(value, int | float) and not isinstance(value, bool) for value in lists)
+        all(map(is_number, lists))
     )
 
 

@@ -50,7 +50,7 @@ class Settings:
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         for each in fields(self):
             if isinstance(each.default, bool):
-                truth_value(each.name, getattr(self, each.name))
+                object.__setattr__(self, each.name, truth_value(each.name, getattr(self, each.name)))
         object.__setattr__(self, "minutes", real_number("minutes", self.minutes))
         if not self.minutes > 0:
             raise InputError(f"minutes is {self.minutes:g}; give a number above 0")
