@@ -214,6 +214,9 @@ def test_lines_that_are_none_are_named_and_counted(tmp_path, run):
     code, _, err = run("figure", tmp_path / "s" / "results.jsonl", "--out", tmp_path / "f.png")
     assert code == 0
     assert "results.jsonl: 8 damaged lines left out" in err
+    (tmp_path / "s" / "results.jsonl").write_bytes(b"\n".join(good).decode().encode("utf-16"))
+    code, _, err = run("report", tmp_path / "s", "--out", tmp_path / "r.html")
+    assert (code, "results.jsonl is in UTF-16; save it as UTF-8" in err) == (2, True)
 
 
 def test_the_papers_figures_and_notes(tmp_path, run):
