@@ -101,7 +101,7 @@ def main() -> None:
                         trainer.step(0.05)
                     wait()
                 order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
-                options.profile.write_text(profiled.key_averages().table(sort_by=order, row_limit=60))
+                options.profile.write_text(profiled.key_averages().table(sort_by=order, row_limit=60), "utf-8")
                 options.profile = None
 
 
