@@ -7,6 +7,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from math import inf
 from pathlib import Path
@@ -654,6 +655,33 @@ def test_another_run_in_the_same_folder(tmp_path):
     (tmp_path / "else/file").touch()
     with pytest.raises(InputError, match="holds something else"):
         rs.tune(mixture(), 6, out=tmp_path / "else", **asked)
+
+
+def test_an_objective_is_known_by_its_code_alone(finished, tmp_path):
+    def of(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        return load_module(tmp_path / f"{name}.py").distance
+
+    def known(function):
+        return OfSamples(mixture(), (2,), function).about["objective_sha256"]
+
+    plain = "def distance(samples):\n    return len(samples) / 9\n"
+    edited = 'def distance( samples ) :  # 5\n    """Of the length."""\n\n    return (len(samples)\n    / 9)\n'
+    method = f"class Of:\n    @staticmethod\n    {plain.replace('    ', '        ')}distance = Of.distance\n"
+    first, *same, other = (
+        of(*each) for each in [("a", plain), ("b", edited), ("c", method), ("d", plain.replace("9", "8"))]
+    )
+    assert known(first) == known(same[0]) != known(other)
+    assert known(same[1]) == known(of("e", method.replace("9", "9  # it is")))
+
+    folder = Path(copytree(finished, tmp_path / "run"))
+    run = json.loads((folder / "run.json").read_text())
+    for known_by in (known(first), sha256(plain.encode()).hexdigest()):  # the second of earlier versions
+        (folder / "run.json").write_text(json.dumps({**run, "objective": "distance", "objective_sha256": known_by}))
+        with pytest.raises(InputError, match="holds another run, with objective_sha256"):
+            rs.tune(mixture(), 5, out=folder, objective=other, **ONE)
+        rs.tune(mixture(), 5, out=folder, objective=first, **ONE)
+        assert json.loads((folder / "run.json").read_text())["objective_sha256"] == known(first)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,11 @@ class Run:
             new = own.get(key)
             old = found.get(key, None if is_later else _BEFORE.get(key, new))
             unknown = key in _SAID_LATER and old is None
-            if old != new and not unknown and key not in ("model", "versions"):
+            if (
+                old not in (new, self.objective.about_before.get(key, new))
+                and not unknown
+                and key not in ("model", "versions")
+            ):
                 raise InputError(
                     f"{self.folder} holds another run, with {key} {json.dumps(old)}, not {json.dumps(new)}; choose "
                     f"another folder"
