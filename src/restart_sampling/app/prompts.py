@@ -27,7 +27,7 @@ def starts(model: TextToImage) -> tuple[str, ...]:
 
 
 def prepare_sampler(model: TextToImage, text: str, guidance: float, prompt: str) -> TextDrawing:
-    """Makes the drawing of a sampler, which takes one evaluation of the network.
+    """Makes the drawing of a sampler, for which the first one has the network evaluated once.
 
     Raises:
         InputError: it is no sampler, does not fit the pipeline, or takes too many evaluations for the page.
