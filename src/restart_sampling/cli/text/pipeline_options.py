@@ -254,5 +254,6 @@ def describe_notes(drawings: Sequence[TextDrawing]) -> dict[str, str]:
         notes["guidance interval"] = f"{interval[0]:g} < level <= {interval[1]:g}"
     if guide is not None:
         notes["guide"] = f"{guide.name} (weights sha256 {guide.sha256[:12]})"
-    said = [*dict.fromkeys(each.note for each in drawings if each.note), *idle_notes(drawings)]
+    own = [each.note for each in drawings if each.note][:1]  # the same of each that has one
+    said = [*own, *idle_notes(drawings)]
     return {**notes, "note": "; ".join(said)} if said else notes
