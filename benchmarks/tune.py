@@ -111,7 +111,7 @@ def jobs(given: Given) -> list[Job]:
 
     def controlled(nfe: int, *kinds: str) -> list[Job]:
         words = {kind: ["--from-scratch", *CONTROLS[kind]] for kind in kinds}
-        return [tune(given, edm, [nfe], f"-{nfe}-{kind}", given.each, words[kind]) for kind in kinds]
+        return [tune(given, edm, [nfe], f"-{nfe}-{kind}", given.long, words[kind], images=1000) for kind in kinds]
 
     def longer(model: str, *nfes: int) -> list[Job]:
         return [tune(given, model, [nfe], f"-{nfe}-long", given.long, images=1000) for nfe in nfes]
