@@ -166,9 +166,8 @@ def grids(given: Given, model: str) -> Job:
 
 def churn(given: Given, model: str, nfe: int) -> Job:
     """EDM's sampler, with the churn and the grid that the same search finds for it in the same time."""
-    return tune(
-        given, model, [nfe], f"-{nfe}-churn", given.each, ["--solvers", "heun", "--no-restarts", "--from-scratch"]
-    )
+    own = ["--from-scratch", "--solvers", "heun", "--no-restarts"]
+    return tune(given, model, [nfe], f"-{nfe}-churn", given.long, own, images=1000)
 
 
 def compare(given: Given, model: str) -> Job:
