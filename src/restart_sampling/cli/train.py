@@ -168,6 +168,8 @@ def train(
     mult = _sizes("--channel-mult", mult_text)
     attention = None if attention_text is None else _attention(attention_text)
 
+    import torch
+
     from restart_sampling.images.image_set import read_images
     from restart_sampling.models.fast import start_training
     from restart_sampling.sampling.noise import augmented_dimensions
@@ -179,6 +181,8 @@ def train(
     with processes.ranks() as ranks, ExitStack() as held:
         if batch % ranks.size:
             raise InputError(f"--batch {batch} cannot be shared by {ranks.size} processes; give a multiple of that")
+        network, dtype = _network(compiled, ranks.device, batch // ranks.size), _dtype(dtype, ranks.device)
+        started = start_training(ranks.device, getattr(torch, dtype)) if network == "kernels" else None
         pictures = read_images(source)
         settings = Settings(
             parametrization=parametrization,
@@ -198,11 +202,10 @@ def train(
             lr=lr,
             ema_images=ema_images,
             seed=seed,
-            dtype=_dtype(dtype, ranks.device),
+            dtype=dtype,
             data_images=len(pictures),
         )
         parameters = settings.check_network()
-        network = _network(compiled, ranks.device, batch // ranks.size)
         folder = RunFolder(out)
         if dry_run:
             held.enter_context(leaving_no_folder(out))
@@ -225,7 +228,6 @@ def train(
                     "out": out,
                 }
             )
-        started = start_training(ranks.device, settings.compute_dtype) if network == "kernels" else None
         with ProgressBar("images read", len(pictures), ranks.first) as advance:
             data = read_training_set(pictures, cond, ranks.device, advance)
         if started:

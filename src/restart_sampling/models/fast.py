@@ -98,7 +98,8 @@ def start_training(device: torch.device, dtype: torch.dtype) -> Thread:
         dtype: of the network's activations.
 
     Returns:
-        The thread, to be waited for: parts of torch that need one another should not be loaded by two.
+        The thread, to be waited for: parts of torch that need one another should not be loaded by two. A process that
+        ends before waits for it, too.
     """
     _keep_kernels()
 
@@ -114,7 +115,7 @@ def start_training(device: torch.device, dtype: torch.dtype) -> Thread:
             torch.autograd.backward(F.scaled_dot_product_attention(q, q, q).sum())
             import_module("torch._dynamo")  # by the optimiser
 
-    thread = Thread(target=start, daemon=True)
+    thread = Thread(target=start)
     thread.start()
     return thread
 

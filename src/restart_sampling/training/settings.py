@@ -70,11 +70,6 @@ class Settings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
 
     @property
-    def compute_dtype(self) -> torch.dtype:
-        """Of the network's activations."""
-        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
-
-    @property
     def class_name(self) -> str:
         """Of the denoiser, a key of `DENOISERS`."""
         return PARAMETRIZATIONS[self.parametrization].class_name

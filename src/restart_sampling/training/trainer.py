@@ -75,7 +75,7 @@ class Trainer:
         self._gradients = FlatGradients(self._model.parameters())
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=settings.lr, fused=cuda)
         self._gradients_of: Callable[[Batch], Tensor] = self._learn
-        if network == "kernels" and _fused(self._model.model, settings.compute_dtype):
+        if network == "kernels" and _fused(self._model.model, getattr(torch, settings.dtype)):
             self._gradients_of = GraphedStep(self._learn)
         elif network == "compiled":
             # In place, so that the names of the weights stay.
