@@ -45,7 +45,7 @@ def write_random(path: Path) -> None:
 
 def run(command: list[str], environment: dict[str, str], said: Path, limit: float) -> str:
     """Runs a command for a while; returns how it ended."""
-    with said.open("w") as file:
+    with said.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             command, env={**environment, "STARTED": str(time.time())}, stdout=file, stderr=file, start_new_session=True
         )
@@ -64,11 +64,11 @@ def run(command: list[str], environment: dict[str, str], said: Path, limit: floa
 
 def describe(notes: Path) -> list[str]:
     """Says what the first process noted; of other processes, their first step."""
-    lines = [json.loads(line) for line in (notes / "0.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (notes / "0.jsonl").read_text("utf-8").splitlines()]
     parts = ", ".join(f"{line['part']} {line['seconds']:.1f}" for line in lines if "part" in line)
     said = [f"    seconds: {parts}"]
     for other in sorted(notes.glob("[1-9]*.jsonl")):
-        noted = [json.loads(line) for line in other.read_text().splitlines()]
+        noted = [json.loads(line) for line in other.read_text("utf-8").splitlines()]
         first = [f"{line['part']} {line['seconds']:.1f}" for line in noted if line.get("part", "").startswith("step")]
         said.append(f"    rank {other.stem}: {', '.join(first)}")
     for line in lines:
@@ -123,7 +123,7 @@ def main(
     def say(*lines: str) -> None:
         report.extend(lines)
         print("\n".join(lines), flush=True)
-        (out / "start.txt").write_text("\n".join(report) + "\n")
+        (out / "start.txt").write_text("\n".join(report) + "\n", "utf-8")
 
     for name in names:
         for state in states.split(","):
@@ -156,9 +156,9 @@ def main(
                 say(*describe(notes))
             compiling = notes / "0-compiling.txt"
             if state == "cold" and compiling.exists():
-                say(*(f"        {line}" for line in compiling.read_text().splitlines()[:15]))
+                say(*(f"        {line}" for line in compiling.read_text("utf-8").splitlines()[:15]))
             if how.startswith("failed"):
-                say(*(f"        {line}" for line in (notes / "said.txt").read_text().splitlines()[-25:]))
+                say(*(f"        {line}" for line in (notes / "said.txt").read_text("utf-8").splitlines()[-25:]))
 
 
 if __name__ == "__main__":

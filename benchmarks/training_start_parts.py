@@ -23,7 +23,7 @@ WARM = 100  # steps before those whose time counts
 
 
 def note(**values: Any) -> None:
-    with (NOTES / f"{RANK}.jsonl").open("a") as file:
+    with (NOTES / f"{RANK}.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
 
 
@@ -129,7 +129,9 @@ def main() -> None:
 
             times = dict(zip(*compile_times(repr="csv", aggregate=True), strict=False))
             top = sorted(((float(str(value)), name) for name, value in times.items()), reverse=True)[:40]
-            (NOTES / f"{RANK}-compiling.txt").write_text("\n".join(f"{value:8.2f} s  {name}" for value, name in top))
+            (NOTES / f"{RANK}-compiling.txt").write_text(
+                "\n".join(f"{value:8.2f} s  {name}" for value, name in top), "utf-8"
+            )
 
 
 if __name__ == "__main__":
