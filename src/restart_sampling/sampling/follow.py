@@ -80,13 +80,13 @@ def walk(
     perturb = perturb or _global_noise(process)
     memory, last_solver = None, solver
     for index, move in enumerate(path.moves):
+        active = restart_solver if move.restart else solver
         if move.rises:
             x, memory = perturb(x, move.now, move.then), None
         elif move.now == move.then:
-            for _ in range((restart_solver if move.restart else solver).evaluations(move)):
+            for _ in range(active.evaluations(move)):
                 evaluate(denoise, x, move.now)
         else:
-            active = restart_solver if move.restart else solver
             if active != last_solver:  # one solver's memory means nothing to another
                 memory, last_solver = None, active
             x, memory = active.step(denoise, x, move, memory, process)
