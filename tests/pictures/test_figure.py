@@ -168,10 +168,11 @@ def test_plans_that_differ_in_more_are_on_no_curve(tmp_path):
 
 def test_settings_of_restarts_do_not_part_the_ode_from_its_curve(tmp_path):
     churn = "gamma=0.05 s_min=0.01 s_max=1 s_noise=1.003"
-    rows = [result("18", 7), *(result(f"18 [3,{K},0.06,0.3] {churn}", 7 - K) for K in (1, 2))]
-    points = points_of(read_sweep(results_file(*rows, name=tmp_path / "results.jsonl")))
-    (curve,) = curves(points, by_repeats, zero=True)
-    assert [number for number, _ in curve.points] == [0, 1, 2]
+    for ode in ("18", "18 sigma_max=200"):  # which the model lowers to 80
+        rows = [result(ode, 7), *(result(f"18 [3,{K},0.06,0.3] {churn}", 7 - K) for K in (1, 2))]
+        points = points_of(read_sweep(results_file(*rows, name=tmp_path / "results.jsonl")))
+        (curve,) = curves(points, by_repeats, zero=True)
+        assert [number for number, _ in curve.points] == [0, 1, 2]
 
 
 def test_paths_are_those_of_the_best_of_each_family(results):
