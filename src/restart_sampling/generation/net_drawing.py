@@ -15,7 +15,7 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, truth_value, whole_number
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.batch import Batch
+from restart_sampling.generation.batch import Batch, as_pixels
 from restart_sampling.generation.drawing import Advance
 from restart_sampling.generation.pace import BLOCK, Pace, fitting, in_batches, own_pace
 from restart_sampling.generation.seeds import cut
@@ -261,9 +261,9 @@ class NetDrawing:
         return torch.tensor(given).to(labels.device)
 
     def _start_reading(self, x: Tensor, labels: Tensor | None, seeds: Sequence[int]) -> "_Started":
-        """Turns [-1, 1] to uint8 as EDM rounds it; a state that is not finite would be a black image without a word."""
+        """Starts to read the images; a state that is not finite would be a black one without a word."""
         finite = _start_copy(torch.isfinite(x).flatten(1).all(dim=1))
-        images = _start_copy((x * 127.5 + 128).clip(0, 255).to(torch.uint8))
+        images = _start_copy(as_pixels(x))
         classes = None if labels is None else _start_copy(labels)
 
         def finish() -> Batch:

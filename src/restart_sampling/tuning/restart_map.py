@@ -14,6 +14,7 @@ from restart_sampling.base.numbers import counted
 from restart_sampling.evaluation.distances import frechet_distances
 from restart_sampling.evaluation.setup import EvaluationSetup
 from restart_sampling.evaluation.statistics import statistics_of
+from restart_sampling.generation.batch import as_pixels
 from restart_sampling.generation.net_drawing import NetDrawing
 from restart_sampling.generation.seeds import cut
 from restart_sampling.images.image_set import ImageSet
@@ -152,8 +153,7 @@ class Marginals:
                 level = name[0] if isinstance(name, tuple) else name
                 with torch.no_grad():
                     output = denoise(x, torch.full((len(x),), level, dtype=torch.float64, device=x.device))
-                pixels = (output.double() * 127.5 + 128).clip(0, 255).to(torch.uint8)
-                found.setdefault(name, []).append(self.setup.detector(pixels).cpu())
+                found.setdefault(name, []).append(self.setup.detector(as_pixels(output)).cpu())
         return {name: torch.cat(parts) for name, parts in found.items()}
 
 
