@@ -20,7 +20,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.base.tensors import save_tensors
 from restart_sampling.comparison import run as comparison
 from restart_sampling.comparison.evaluate import plan_rows
-from restart_sampling.comparison.named_plans import row_of
+from restart_sampling.comparison.named_plans import NamedPlan
 from restart_sampling.comparison.run import Comparison, own_batches
 from restart_sampling.evaluation import measure as measuring
 from restart_sampling.evaluation.collect import Collector
@@ -206,7 +206,7 @@ def test_a_line_does_not_depend_on_what_was_saved(size, blocks, place, monkeypat
     setup = open_setup("ref.npz", "tiny.pt", ("fd", "pr"), 1, torch.device("cpu"), trust_detector=True)
     net = from_edm(lambda x, sigma: x * 0.5, 0.002, 80, identity="half")
     draw = partial(NetDrawing, net, batch=4, shape=(3, 16, 16))  # the reference has 8x8, of which a note tells
-    (row,) = plan_rows([row_of("3", Plan.parse("3"))], draw, range(22), "0-21", "half")
+    (row,) = plan_rows([NamedPlan.of(Plan.parse("3"))], draw, range(22), "0-21", "half")
     barrier, brought = Barrier(size), {}
 
     def measure(rank):

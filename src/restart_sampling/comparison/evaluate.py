@@ -9,7 +9,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.comparison.named_plans import NamedPlan, check_different, read_rows, row_of
+from restart_sampling.comparison.named_plans import NamedPlan, check_different, read_rows
 from restart_sampling.comparison.rows import Outcome, Row
 from restart_sampling.comparison.run import Comparison
 from restart_sampling.evaluation.results_file import RESULTS
@@ -29,7 +29,7 @@ Draw = Callable[[Plan], NetDrawing]
 
 
 def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seeds_text: str, model: str) -> list[Row]:
-    """Rows of plans of one net.
+    """Makes rows of plans of one net.
 
     Args:
         plans: with different names.
@@ -80,12 +80,12 @@ def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seed
 
 
 def guidance_notes(rows: Sequence[Row]) -> list[str]:
-    """What has to be known of the plans of rows with the guidance that they are drawn at, a sentence for each."""
+    """Says what has to be known of the plans of rows with the guidance that they are drawn at, a sentence for each."""
     return [each.note for each in net_drawings(rows) if each.note]
 
 
 def net_drawings(rows: Sequence[Row]) -> list[NetDrawing]:
-    """The drawings of rows that are drawn."""
+    """Lists the drawings of rows that are drawn."""
     return [row.drawing for row in rows if isinstance(row.drawing, NetDrawing)]
 
 
@@ -127,10 +127,9 @@ def evaluate(
         InputError: what is given does not fit together (before any work), or a plan failed (after the others).
     """
     require_net(net)
-    named = [row_of(plan.with_guidance, plan) for plan in _parse(plans)]
     path = None if results is None else Path(results)
     setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
-    return _compare(net, named, setup, seeds, blocks, path, None, batch_size, options)
+    return _compare(net, _named(plans), setup, seeds, blocks, path, None, batch_size, options)
 
 
 def sweep(
@@ -168,7 +167,7 @@ def sweep(
         InputError: as of `evaluate`.
     """
     require_net(net)
-    named = read_rows(plans) if isinstance(plans, str) else [row_of(plan.with_guidance, plan) for plan in _parse(plans)]
+    named = read_rows(plans) if isinstance(plans, str) else _named(plans)
     seeds, folder = range(first_seed, first_seed + images * blocks), Path(out)
     results = folder / RESULTS
     setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
@@ -176,7 +175,7 @@ def sweep(
 
 
 def finished(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The lines of rows that were all measured.
+    """Lists the lines of rows that were all measured.
 
     Raises:
         InputError: one failed.
@@ -189,8 +188,9 @@ def finished(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return [outcome.result for outcome in outcomes if outcome.result is not None]
 
 
-def _parse(plans: Plan | str | Sequence[Plan | str]) -> list[Plan]:
-    return [*map(as_plan, plans if isinstance(plans, Iterable) and not isinstance(plans, str) else [plans])]
+def _named(plans: Plan | str | Sequence[Plan | str]) -> list[NamedPlan]:
+    several = plans if isinstance(plans, Iterable) and not isinstance(plans, str) else [plans]
+    return [NamedPlan.of(as_plan(plan)) for plan in several]
 
 
 def _compare(
