@@ -269,7 +269,7 @@ class Plan:
         round_level: Callable[[float], float] = lambda level: level,
         process: Process = VE,
     ) -> tuple[NoisePath, Solver, Solver, float]:
-        """What a model draws by; plans with the same draw the same samples.
+        """Returns what a model draws by; plans with the same draw the same samples.
 
         Takes and raises what `explain` does.
         """

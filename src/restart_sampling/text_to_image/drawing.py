@@ -345,7 +345,7 @@ def _levels(scheduler: Any) -> list[float]:
 
 
 def _unseeded_noise(device: torch.device) -> list[Tensor]:
-    """States of the generators that belong to no image."""
+    """Lists the states of the generators that belong to no image."""
     states = [torch.get_rng_state()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
