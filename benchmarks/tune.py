@@ -31,22 +31,18 @@ import torch
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import write_json
 from restart_sampling.comparison.named_plans import read_rows
-from restart_sampling.evaluation.results_file import read_results
 from restart_sampling.pictures.restart_map import plot_maps
 from restart_sampling.pictures.style import save_figure
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.allowed import LEAST_STEPS
 from restart_sampling.tuning.budget import main_steps, restart_calls
 from restart_sampling.tuning.own_levels import with_levels
-from tune_tables import CHURN, CONTROL, RIVAL, ROLES, TRANSFER, TUNED, UNTUNED, USUAL, gather, print_tables
+from tune_tables import CONTROL, RIVAL, ROLES, TRANSFER, TUNED, UNTUNED, USUAL, gather, print_tables
 
 HERE = Path(__file__).parent
 MODELS = ("cifar10-small", "cifar10-vp-small", "cifar10-pfgmpp-small")
 NFES = (20, 10, 40)
 """The most wanted first: a search may be cut off."""
-CHURNED = 20
-CHURNS, WINDOWS, S_NOISE = (0.05, 0.1, 0.2, 0.4), ((0.01, 1), (0.05, 50), (0.5, 20), (0.5, 80)), (1, 1.003, 1.007)
-"""Of EDM's sampler at 20 evaluations: churn as a part of the steps, s_min and s_max, and s_noise: 48 settings."""
 CONTROLS = {
     "start-1": ["--start", "1"],
     "start-2": ["--start", "2"],
@@ -115,7 +111,7 @@ def jobs(given: Given) -> list[Job]:
 
     def controlled(nfe: int, *kinds: str) -> list[Job]:
         words = {kind: ["--from-scratch", *CONTROLS[kind]] for kind in kinds}
-        return [tune(given, edm, [nfe], f"-{nfe}-{kind}", given.each, words[kind]) for kind in kinds]
+        return [tune(given, edm, [nfe], f"-{nfe}-{kind}", given.long, words[kind], images=1000) for kind in kinds]
 
     def longer(model: str, *nfes: int) -> list[Job]:
         return [tune(given, model, [nfe], f"-{nfe}-long", given.long, images=1000) for nfe in nfes]
@@ -127,7 +123,8 @@ def jobs(given: Given) -> list[Job]:
         controls(given, edm, 20),
         *longer(vp, 40),
         *controlled(40, "random", "no-rises", "no-restarts", "start-1"),
-        *(job for model in MODELS for job in (churn(given, model), grids(given, model))),
+        *(grids(given, model) for model in MODELS),
+        *(churn(given, model, nfe) for nfe in NFES for model in MODELS),
         controls(given, edm, 40),
         *(compare(given, model) for model in MODELS),
         *(second(given, model) for model in MODELS),
@@ -167,27 +164,18 @@ def grids(given: Given, model: str) -> Job:
     return Job(f"{model}-grids", 1.5, lambda: [*words, "--out", str(given.out / f"{model}-grids")])
 
 
-def churn(given: Given, model: str) -> Job:
-    """EDM's sampler with many choices of churn, on few images: the rival's own search."""
-    plans = {str(plan): (str(plan), CHURN) for plan in churned()}
-    name = f"{model}-churn"
-    words = lambda: sweep(given, name, model, given.measure, plans, 2000, 0)  # noqa: E731
-    return Job(name, START + minutes(list(plans), 2000), words)
-
-
-def churned() -> Iterator[Plan]:
-    steps = main_steps("heun", CHURNED) or 1
-    for part in CHURNS:
-        for s_min, s_max in WINDOWS:
-            for s_noise in S_NOISE:
-                yield Plan(steps, churn=round(part * steps, 3), s_min=s_min, s_max=s_max, s_noise=s_noise)
+def churn(given: Given, model: str, nfe: int) -> Job:
+    """EDM's sampler, with the churn and the grid that the same search finds for it in the same time."""
+    own = ["--from-scratch", "--solvers", "heun", "--no-restarts"]
+    return tune(given, model, [nfe], f"-{nfe}-churn", given.long, own, images=1000)
 
 
 def compare(given: Given, model: str) -> Job:
     """The found plans beside plans of any NFE, rivals, and the plans of other models and other NFE."""
     name = f"{model}-compared"
     words = lambda: sweep(given, name, model, given.measure, plans_of(given.out, model), 5000, FRESH)  # noqa: E731
-    return Job(name, START + 6.8, words, (f"{model}-churn", f"{model}-grids", *searches(MODELS)), rows=True)
+    others = (f"{model}-grids", *(f"{model}-{nfe}-churn" for nfe in NFES))
+    return Job(name, START + 6.8, words, (*others, *searches(MODELS)), rows=True)
 
 
 def second(given: Given, model: str) -> Job:
@@ -222,12 +210,6 @@ def controls(given: Given, model: str, nfe: int) -> Job:
         return sweep(given, name, model, given.measure, together(rows), 10_000, FRESH)
 
     return Job(name, START + 0.03 * nfe, words, tuple(runs))
-
-
-def minutes(plans: Sequence[str], images: int, speed: float = 40_000) -> float:
-    """Estimates what plans take at so many evaluations of the network a second."""
-    parsed = map(Plan.parse, plans)
-    return sum(plan.path().nfe(*plan.solvers) for plan in parsed) * images / speed / 60
 
 
 def sweep(
@@ -311,15 +293,8 @@ def rivals(out: Path, model: str, nfe: int) -> Iterator[tuple[str, str]]:
         ("sa:tau=0.5", "SA-Solver, 0.5"),
     ):
         yield str(Plan(nfe, solver=solver)), name
-    screened = out / f"{model}-churn" / "results.jsonl"
-    if screened.exists():
-        best = sorted(read_results(screened), key=lambda row: float(row["frechet_distance"]))[:2]
-        for place, plan in enumerate((Plan.parse(row["plan"]) for row in best), start=1):
-            steps = main_steps("heun", nfe) or 1
-            yield (
-                str(replace(plan, steps=steps, churn=round(plan.churn * steps / plan.steps, 3))),
-                f"EDM, churn {place}",
-            )
+    if content := found(out, f"{model}-{nfe}-churn", nfe):
+        yield content["plan"], "EDM, churn"
 
 
 @dataclass

@@ -11,7 +11,7 @@ from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.results_file import read_results
 
 TUNED, USUAL, UNTUNED, RIVAL = "tuned", "usual", "untuned", "rival"
-TRANSFER, CONTROL, CHURN = "transfer", "control", "churn"
+TRANSFER, CONTROL = "transfer", "control"
 """Families of plans in a comparison."""
 ROLES = "; "
 """Between the names of a plan that is several things, and between their families."""

@@ -243,6 +243,7 @@ def test_a_pipeline_from_python(place, folder):
     for given, said in (
         ({"prompts": []}, "tuned with prompts"),
         ({"objective": len, "reference": None}, "a pipeline is tuned by a reference"),
+        ({"solvers": ["heun"]}, "solvers and known are of the search of a net"),
         ({"tune_guidance": True}, "the guidance scale is searched only with a CLIP"),
     ):
         with pytest.raises(InputError, match=said):

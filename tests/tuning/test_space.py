@@ -82,6 +82,22 @@ def test_without_restarts_there_is_other_noise():
     assert {"ddpm", "sa", "sde_dpmpp_2m"} <= {plan.solver for plan in plans}
 
 
+def test_plans_of_some_solvers_only():
+    """With `heun` and no restarts: EDM's sampler, tuned as all plans are."""
+    for only in (["heun"], ["sa:tau=0.5", "unipc"]):
+        space = Space(NETS["any level"], 20, only=only)
+        plans = [space.suggest(Drawn(seed)) for seed in range(60)]
+        known = [Drawn(0, **each) for each in space.known_plans()]
+        plans += [*map(Plan.parse, space.usual()), *map(space.suggest, known)]
+        assert {plan.solver for plan in plans} == {*only}
+        assert {plan.restart_solver for plan in plans} <= {None, *only}
+        assert all(any(plan.solver == name for plan in map(Plan.parse, space.usual())) for name in only)
+    with pytest.raises(InputError, match="the search has no solver rk4, ddpm; give some of euler, "):
+        Space(NETS["any level"], 20, rises=False, only=["rk4", "heun", "ddpm"])
+    with pytest.raises(InputError, match="no solvers are given; give some of euler, "):
+        Space(NETS["any level"], 20, only=[])
+
+
 def test_settings_that_do_nothing_are_not_in_the_plan():
     plan = Space(NETS["any level"], 12).suggest(Drawn(0, intervals=0, churn=False, solver="deis", s_noise=1.02))
     assert "s_noise" not in str(plan)

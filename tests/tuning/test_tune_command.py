@@ -72,6 +72,8 @@ def test_a_run_and_its_plan_in_every_command(place, run, monkeypatch):
         code, _, err = run(*TUNE, *more, option, value)
         name = "arithmetic" if option == "--dtype" else option[2:]
         assert (code, f"run holds another run, with {name} " in err) == (2, True)
+    code, _, err = run(*TUNE, *more, "--solvers", "heun, euler")
+    assert (code, "with settings" in err, '"solvers": ["euler", "heun"]' in err) == (2, True, True)
     code, _, err = run(*(word for word in TUNE if word != "--no-rises"), *more, "--no-restarts")
     assert (code, '"restarts": false' in err) == (2, True)
     before = Path("run/run.json").read_text()
@@ -378,9 +380,11 @@ def without(option):
                     "--start 1",
                 ),
                 *("--no-rises", "--no-restarts", "--from-scratch", "--tune-guidance", "--map", "--data true"),
+                "--solvers heun",
                 "--log tensorboard",
             )
         ),
+        ((*TUNE, "--solvers", "heun,ddpm"), "the search has no solver ddpm; give some of euler, heun"),
         ((*TUNE, "--no-restarts"), "--no-rises is without restarts too; leave --no-restarts out"),
         ((*TUNE, "--tune-guidance"), "searched around 1, which is none; give a scale above 1"),
         ((*without("--model"), "--model", "cifar10-vp-small", "--tune-guidance"), "the model is unconditional"),

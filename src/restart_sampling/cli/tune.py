@@ -24,6 +24,7 @@ from restart_sampling.cli.options import (
     json_option,
     print_settings,
     process_options,
+    read_list,
 )
 from restart_sampling.cli.sampler_options import MODEL_HELP, SamplerOptions, net_options
 from restart_sampling.cli.tune_options import SearchOptions, read_nfes, search_options, told_by
@@ -32,7 +33,7 @@ from restart_sampling.tuning.allowed import LEAST_NFE
 if TYPE_CHECKING:
     from restart_sampling.generation.net_drawing import NetDrawing
 
-_JUDGED = {"detector_name", "from_scratch", "tune_guidance", "with_map", "data"}
+_JUDGED = {"detector_name", "solvers", "from_scratch", "tune_guidance", "with_map", "data"}
 _JUDGED |= {each.name for each in fields(SearchOptions)} - {"out", "minutes"}
 """What does nothing where only the grid is tuned, which takes all the time that it is given."""
 
@@ -48,6 +49,9 @@ _JUDGED |= {each.name for each in fields(SearchOptions)} - {"out", "minutes"}
 @click.option("--reference", metavar="NPZ", help="Statistics that plans are judged by: a file or an https URL.")
 @detector_option
 @search_options
+@click.option(
+    "--solvers", metavar="NAMES", help="Only these, such as heun or heun,unipc; default: all that are searched."
+)
 @click.option(
     "--from-scratch",
     is_flag=True,
@@ -76,6 +80,7 @@ def tune(
     reference: str | None,
     detector_name: str,
     search: SearchOptions,
+    solvers: str | None,
     from_scratch: bool,
     tune_guidance: bool,
     without_reference: bool,
@@ -123,7 +128,9 @@ def tune(
     from restart_sampling.tuning.restart_map import BASE, Marginals
     from restart_sampling.tuning.tune import begin_drawing, of_all
 
-    settings, out = replace(search.settings(), known=not from_scratch, tune_guidance=tune_guidance), search.out
+    only = None if solvers is None else read_list(str.strip, solvers)
+    settings = replace(search.settings(), solvers=only, known=not from_scratch, tune_guidance=tune_guidance)
+    out = search.out
     batch = None if batch is None else settings.even(batch)
     with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():

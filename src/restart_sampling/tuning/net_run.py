@@ -52,7 +52,8 @@ class NetRun(Run):
         around = self.guidance if settings.tune_guidance else None
         if around is not None and not getattr(self.net, "label_dim", 0):
             raise InputError("the model is unconditional, so there is no guidance scale to search; leave that out")
-        return Space(self.net, nfe, grids or {}, settings.rises, settings.restarts, settings.known, around)
+        allowed = settings.rises, settings.restarts, settings.solvers, settings.known
+        return Space(self.net, nfe, grids or {}, *allowed, around)
 
     def form(self, plan: str) -> dict[str, Any]:
         """Makes JSON: what the file of a plan says first."""

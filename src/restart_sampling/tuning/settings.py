@@ -1,5 +1,6 @@
 """`Settings` of a search, and the seeds of its stages."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import accumulate, pairwise
 from math import ceil, inf
@@ -29,6 +30,7 @@ class Settings:
         start: another one makes another search.
         rises: whether there may be restarts, churn and stochastic solvers.
         restarts: whether there may be restarts among these.
+        solvers: that the plans of a net may have; None: all that are searched.
         known: whether the search of a net begins with the plans that were found for the models of the package.
         tune_guidance: whether the guidance scale is searched too, of a pipeline or of a net of images with classes.
     """
@@ -42,6 +44,7 @@ class Settings:
     start: int = 0
     rises: bool = True
     restarts: bool = True
+    solvers: Sequence[str] | None = None
     known: bool = True
     tune_guidance: bool = False
 
@@ -51,6 +54,8 @@ class Settings:
         for each in fields(self):
             if isinstance(each.default, bool):
                 truth_value(each.name, getattr(self, each.name))
+        if isinstance(self.solvers, str):
+            raise InputError(f"solvers = {self.solvers!r}; give a list of names, such as ['heun']")
         object.__setattr__(self, "minutes", real_number("minutes", self.minutes))
         if not self.minutes > 0:
             raise InputError(f"minutes is {self.minutes:g}; give a number above 0")
@@ -72,8 +77,10 @@ class Settings:
     @property
     def about(self) -> dict[str, Any]:
         """JSON, what may not differ between starts; as runs have it from before all of these were settings."""
-        later = {"restarts": True, "known": True, "tune_guidance": False}
+        later = {"restarts": True, "solvers": None, "known": True, "tune_guidance": False}
         own = {key: value for key, value in asdict(self).items() if key not in ("minutes", "trials")}
+        if self.solvers is not None:
+            own["solvers"] = sorted({*self.solvers})
         return {key: value for key, value in own.items() if key not in later or value != later[key]}
 
     @property

@@ -56,6 +56,7 @@ class Space:
         grids: of stage 0.
         rises: whether there may be restarts, churn and stochastic solvers.
         restarts: whether there may be restarts among these.
+        only: solvers that plans may have; None: all that are searched.
         known: whether plans that `tune` found before are tried.
         guidance: scale around which that of the plans is searched; None: they have none of their own.
     """
@@ -65,6 +66,7 @@ class Space:
     grids: Grids = field(default_factory=dict)
     rises: bool = True
     restarts: bool = True
+    only: Sequence[str] | None = None
     known: bool = True
     guidance: float | None = None
 
@@ -74,6 +76,11 @@ class Space:
             check_scale(self.guidance)
         if self.nfe > MOST_NFE:
             raise InputError(f"NFE {self.nfe} is more than is searched; give at most {MOST_NFE:,}")
+        if self.only is not None:
+            unknown = [name for name in self.only if name not in self._all]
+            if unknown or not self.only:
+                given = f"the search has no solver {', '.join(unknown)}" if unknown else "no solvers are given"
+                raise InputError(f"{given}; give some of {', '.join(self._all)}")
 
     def suggest(self, trial: Any) -> Plan:
         """Makes a plan of what an Optuna trial suggests.
@@ -104,7 +111,7 @@ class Space:
 
     def usual(self) -> list[str]:
         """Lists what one would try without a search; where guidance is searched, at the scale that it is around."""
-        texts = usual_plans(self.net, self.nfe, self.rises, self.restarts, self.known)
+        texts = usual_plans(self.net, self.nfe, self.rises, self.restarts, self.only, self.known)
         return [self.text(replace(Plan.parse(text), guidance=self.guidance)) for text in texts]
 
     def text(self, plan: Plan) -> str:
@@ -196,6 +203,10 @@ class Space:
     @cached_property
     def solvers(self) -> tuple[str, ...]:
         """Their names, with settings."""
+        return self._all if self.only is None else tuple(name for name in self._all if name in self.only)
+
+    @property
+    def _all(self) -> tuple[str, ...]:
         return (*ODE_SOLVERS, *(STOCHASTIC_SOLVERS if self.rises else ()))
 
     @cached_property

@@ -95,7 +95,8 @@ def tune(
             `identity`. None: nothing is kept.
         batch_size: samples at a time; default: as many as pay.
         tell: is told of the progress, in sentences.
-        **options: of the search (minutes, trials, images, race, confirm, sampler, start, rises, known, tune_guidance:
+        **options: of the search (minutes, trials, images, race, confirm, sampler, start, rises, restarts, solvers,
+            known, tune_guidance:
             see `tuning.settings.Settings`); of images classes, guidance, noise and exact, as of `generate`; of a
             pipeline guidance (7.5), negative_prompt, height, width and interval (of guidance).
 

@@ -88,6 +88,8 @@ def tune_pipeline(
         tell: is told of the progress.
         asked: of the pipeline, by `ASKED`.
     """
+    if settings.solvers is not None or not settings.known:
+        raise InputError("solvers and known are of the search of a net; leave them out for a pipeline")
     texts = read_prompts(Path(prompts)) if isinstance(prompts, str | Path) else list(prompts or ())
     if not texts:
         raise InputError("a pipeline is tuned with prompts; give a list of texts, or a file with one a line")

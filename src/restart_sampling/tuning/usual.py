@@ -1,6 +1,6 @@
 """The usual plans of an NFE: what one would try without a search."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from restart_sampling.base.errors import InputError
@@ -18,7 +18,14 @@ _PUBLISHED = [name for name in PRESETS if name not in _FOUND]
 _SOLVERS = (*(name for name in SOLVERS if name != "ddim"), "unipc:p=2")  # ddim is euler, on the levels of VE
 
 
-def usual_plans(net: Net, nfe: int, rises: bool = True, restarts: bool = True, known: bool = True) -> list[str]:
+def usual_plans(
+    net: Net,
+    nfe: int,
+    rises: bool = True,
+    restarts: bool = True,
+    only: Sequence[str] | None = None,
+    known: bool = True,
+) -> list[str]:
     """Lists the texts of plans that take `nfe` calls, or one less where a solver's steps do not divide it.
 
     These are the net's own default, every solver on EDM's grid by itself and with each published choice of
@@ -29,14 +36,16 @@ def usual_plans(net: Net, nfe: int, rises: bool = True, restarts: bool = True, k
         nfe: calls of the denoiser.
         rises: whether there may be restarts, churn and stochastic solvers.
         restarts: whether there may be restarts among these.
+        only: solvers that they may have; None: all.
         known: whether a default that was found by `tune` is one of them.
     """
     found: dict[str, None] = {}
-    for plan in _plans(net, nfe, known):
+    for plan in _plans(net, nfe, only or _SOLVERS, known):
         with suppress(InputError):
             path = net_path(net, plan)
             path.check_levels(net.process)  # churn may rise above them, where it is EDM's and the model a flow
             allowed = (rises or not (plan.churn or adds_noise(net, plan))) and (restarts or not plan.intervals)
+            allowed &= only is None or {plan.solver, plan.restart_solver or plan.solver} <= {*only}
             if path.nfe(*plan.solvers) in (nfe - 1, nfe) and allowed:
                 found[str(plan)] = None
     return list(found)
@@ -48,7 +57,7 @@ def found_plans(nfe: int) -> list[str]:
     return list(dict.fromkeys(PRESETS[name].plan for name in near))
 
 
-def _plans(net: Net, nfe: int, known: bool) -> Iterator[Plan]:
+def _plans(net: Net, nfe: int, solvers: Sequence[str], known: bool) -> Iterator[Plan]:
     default = getattr(net, "default_plan", None)
     if default is not None and (known or default not in _FOUND):
         yield Plan.parse(default)
@@ -59,7 +68,7 @@ def _plans(net: Net, nfe: int, known: bool) -> Iterator[Plan]:
     churns = dict.fromkeys(
         (plan.churn, plan.s_min, plan.s_max, plan.s_noise) for plan in map(Plan.parse, _PUBLISHED) if plan.churn
     )
-    for solver in _SOLVERS:
+    for solver in solvers:
         for intervals in restarts.values():
             falls = sum(each.repeats * (each.points - 1) for each in intervals)
             steps = main_steps(solver, nfe - falls * restart_calls(solver))
