@@ -208,18 +208,6 @@ def read_run(folder: Path) -> dict[str, Any]:
     raise InputError(f"{path} is no run of tune; choose another folder")
 
 
-def read_plans(folder: Path) -> list[dict[str, Any]]:
-    """Reads the files of the plans that a run has found, by NFE; in the body of `whole`."""
-    contents = (json.loads(path.read_text("utf-8")) for path in folder.glob("plan-*.json"))
-    return sorted(contents, key=lambda content: content["nfe"])
-
-
-def read_map(folder: Path) -> dict[str, Any] | None:
-    """Reads the map of a run, in the body of `whole`; None: it has none."""
-    path = folder / MAP
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
-
-
 @contextmanager
 def whole(folder: Path) -> Iterator[None]:
     """Refuses in one sentence the files of a run that are damaged; the body reads them.
