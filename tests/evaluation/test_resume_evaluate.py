@@ -76,7 +76,7 @@ FOLDER = Path("results.jsonl.partial")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, run):
+def place(tmp_path, monkeypatch, run, one_thread):
     monkeypatch.chdir(tmp_path)
     tiny_model_file(tmp_path / "tiny.safetensors")
     detector_file(tmp_path / "tiny.pt")
@@ -85,10 +85,7 @@ def place(tmp_path, monkeypatch, run):
     assert (
         run("reference", "data", "--out", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "--features")[0] == 0
     )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path
-    torch.set_num_threads(threads)
+    return tmp_path
 
 
 def evaluate(run, *more):
