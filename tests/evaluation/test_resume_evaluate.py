@@ -14,7 +14,7 @@ from threading import Barrier
 import pytest
 import torch
 
-from copies import TORCHRUN, start, wait_for
+from copies import TORCHRUN, start, wait_for, write_slow
 from restart_sampling.base.lock import locked
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.base.tensors import save_tensors
@@ -33,28 +33,6 @@ from restart_sampling.models.from_network import from_edm
 from restart_sampling.sampling.plan import Plan
 from tiny import detector_file, image_folder, pictures
 from tiny_model import tiny_model_file
-
-# Takes its time for each batch, and says who it is.
-SLOW = """
-import os
-import time
-from pathlib import Path
-
-from restart_sampling.cli import main
-from restart_sampling.evaluation.collect import Collector
-
-add = Collector.add
-
-
-def slow_add(*arguments):
-    add(*arguments)
-    time.sleep(0.05)
-
-
-Collector.add = slow_add
-Path(f"pid-{os.environ.get('RANK', 0)}").write_text(str(os.getpid()))
-main()
-"""
 
 IMAGES = 90
 EVALUATE = (
@@ -80,7 +58,7 @@ def place(tmp_path, monkeypatch, run, one_thread):
     monkeypatch.chdir(tmp_path)
     tiny_model_file(tmp_path / "tiny.safetensors")
     detector_file(tmp_path / "tiny.pt")
-    (tmp_path / "slow.py").write_text(SLOW)
+    write_slow("restart_sampling.evaluation.collect:Collector", "add", 0.05)
     image_folder(tmp_path / "data", pictures(40), classes=4)
     assert (
         run("reference", "data", "--out", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "--features")[0] == 0
