@@ -13,7 +13,7 @@ from restart_sampling.cli.figure import figure
 from restart_sampling.comparison.comparable import read_sweep
 from restart_sampling.comparison.published import CHECKPOINTS, published
 from restart_sampling.pictures.kinds import KINDS, plot
-from restart_sampling.pictures.nfe import side_by_side
+from restart_sampling.pictures.nfe import places_of
 from restart_sampling.pictures.noise_paths import best_of_families
 from restart_sampling.pictures.points import (
     Point,
@@ -69,7 +69,7 @@ def test_points_of_one_nfe_stand_side_by_side_and_no_further_than_their_neighbou
         for nfe, count in ((20, 1), (40, 5), (41, 3), (80, 2))
         for number in range(count)
     ]
-    places = side_by_side(points, 4, logarithmic=logarithmic)
+    places = places_of(points, 4, logarithmic=logarithmic)
     assert places["20 0"] == pytest.approx(20)
     at = {nfe: [place for key, place in places.items() if key.startswith(f"{nfe} ")] for nfe in (20, 40, 41, 80)}
     assert all(len(set(each)) == len(each) for each in at.values())

@@ -76,7 +76,7 @@ def on_the_way(
     return progress()
 
 
-def side_by_side(runs: Sequence[Iterator[Progress]]) -> Iterator[list[Progress | None]]:
+def advance_together(runs: Sequence[Iterator[Progress]]) -> Iterator[list[Progress | None]]:
     """Advances samplers together: the one with the fewest evaluations goes first. Yields what each has, or None yet."""
     latest: list[Progress | None] = [None] * len(runs)
     going = dict(enumerate(runs))
