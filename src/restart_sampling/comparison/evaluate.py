@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import whole_number
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.comparison.named_plans import NamedPlan, check_different, read_rows
 from restart_sampling.comparison.rows import Outcome, Row
@@ -168,7 +169,9 @@ def sweep(
     """
     require_net(net)
     named = read_rows(plans) if isinstance(plans, str) else _named(plans)
-    seeds, folder = range(first_seed, first_seed + images * blocks), Path(out)
+    first = whole_number("first_seed", first_seed)
+    seeds = range(first, first + whole_number("images", images) * whole_number("blocks", blocks))
+    folder = Path(out)
     results = folder / RESULTS
     setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
     return _compare(net, named, setup, seeds, blocks, results, folder, batch_size, options)
@@ -204,7 +207,7 @@ def _compare(
     batch_size: int | None,
     options: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    if blocks < 1:
+    if whole_number("blocks", blocks) < 1:
         raise InputError(f"there are {blocks} blocks; give at least 1")
     unknown = options.keys() - _OPTIONS
     if unknown:

@@ -71,6 +71,16 @@ class SolverDefaults:
         return move.then
 
 
+def require_solver(solver: object) -> None:
+    """Makes sure that something is a solver, and neither its class nor its name.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(solver, type) or not hasattr(solver, "step"):
+        raise InputError(f"the solver is {solver!r}; give one such as rs.Heun(), or rs.make_solver('heun')")
+
+
 def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
     """Calls the denoiser once, for x0, the expected data, at `level`.
 
