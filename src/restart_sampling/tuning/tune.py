@@ -151,7 +151,10 @@ def tune(
             "detectors; leave them out"
         )
     else:
-        judged = _by_function(net, objective, as_shape(shape), batch_size, kept=out is not None)
+        by_function = OfSamples(net, as_shape(shape), objective, max(batch_size or BLOCK, 1024))
+        judged = _Judged(by_function, begin_net(net, by_function.shape), 1.0)
+        if out is not None:
+            by_function.check_identity()
     plans = _tune_net(net, judged, nfes, settings, out, batch_size or BLOCK, tell)
     return plans if isinstance(nfe, Iterable) else plans[nfes[0]]
 
@@ -179,16 +182,6 @@ def _by_reference(
     check_channels(first)
     setups = by_name(open_setups(judges, net.device, trust), first.shape)
     return _Judged(Distance(draw, setups, images=of_all(first)), begin_drawing(first), first.guidance)
-
-
-def _by_function(
-    net: Net, function: Callable[[Tensor], float], shape: Sequence[int], batch: int | None, kept: bool
-) -> _Judged:
-    """Judges samples of a net by a function, which has to have an identity where the run is kept."""
-    objective = OfSamples(net, shape, function, max(batch or BLOCK, 1024))
-    if kept:
-        objective.check_identity()
-    return _Judged(objective, begin_net(net, shape), 1.0)
 
 
 def _tune_net(
