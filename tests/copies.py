@@ -165,10 +165,7 @@ main()
 def write_slow(owner: str, name: str, seconds: float) -> None:
     """Writes slow.py: the command line, but each call of a function takes longer, and each process leaves pid-RANK.
 
-    Args:
-        owner: of the function: a module, or `module:class`.
-        name: of the function.
-        seconds: more of each call.
+    The owner of the function is a module, or `module:class`.
     """
     Path("slow.py").write_text(_SLOW.format(owner=owner, name=name, seconds=seconds))
 

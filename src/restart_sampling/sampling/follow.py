@@ -11,7 +11,7 @@ from restart_sampling.base.numbers import require_kind
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.solvers.protocol import Denoise, Solver, evaluate, require_solver
+from restart_sampling.sampling.solvers.protocol import Denoise, Solver, evaluate, require_solvers
 from restart_sampling.sampling.solvers.single_step import Heun
 
 Perturb = Callable[[Tensor, float, float], Tensor]
@@ -78,8 +78,7 @@ def walk(
     process = _process(process, denoise, perturb)
     path.check_levels(process)
     restart_solver = restart_solver or solver
-    require_solver(solver)
-    require_solver(restart_solver)
+    require_solvers(solver, restart_solver)
     perturb = perturb or _global_noise(process)
     memory, last_solver = None, solver
     for index, move in enumerate(path.moves):

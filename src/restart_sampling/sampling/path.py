@@ -11,7 +11,7 @@ from restart_sampling.sampling.explain_moves import describe_levels, explain_mov
 from restart_sampling.sampling.levels import HIGHEST, Grid, power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.solvers.protocol import Solver, require_solver
+from restart_sampling.sampling.solvers.protocol import Solver, require_solvers
 
 MAX_FALLS = 100_000
 """Beyond any sampler; a slip of the finger would fill the memory with levels."""
@@ -163,8 +163,7 @@ class NoisePath:
 
     def _with_solvers(self, solver: Solver, restart_solver: Solver | None) -> Iterator[tuple[Move, Solver]]:
         restart_solver = restart_solver or solver
-        require_solver(solver)
-        require_solver(restart_solver)
+        require_solvers(solver, restart_solver)
         for move in self.moves:
             yield move, restart_solver if move.restart else solver
 

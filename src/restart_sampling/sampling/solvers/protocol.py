@@ -71,14 +71,15 @@ class SolverDefaults:
         return move.then
 
 
-def require_solver(solver: object) -> None:
-    """Makes sure that something is a solver, and neither its class nor its name.
+def require_solvers(*solvers: object) -> None:
+    """Makes sure that these are solvers, and neither their classes nor their names.
 
     Raises:
-        InputError: it is none.
+        InputError: one is not.
     """
-    if isinstance(solver, type) or not hasattr(solver, "step"):
-        raise InputError(f"the solver is {solver!r}; give one such as rs.Heun(), or rs.make_solver('heun')")
+    for solver in solvers:
+        if isinstance(solver, type) or not hasattr(solver, "step"):
+            raise InputError(f"the solver is {solver!r}; give one such as rs.Heun(), or rs.make_solver('heun')")
 
 
 def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
