@@ -12,7 +12,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import counted
-from restart_sampling.generation.batch import as_pixels
+from restart_sampling.generation.net_drawing import as_pixels
 from restart_sampling.images.writers import encode_png, image_grid
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.sampling.plan import Plan

@@ -12,11 +12,6 @@ from restart_sampling.base.files import check_writable, write_bytes
 from restart_sampling.images.writers import as_picture, picture_png
 
 
-def as_pixels(x: Tensor) -> Tensor:
-    """Turns values from -1 to 1 to uint8 as EDM rounds them; the shape and the device stay."""
-    return (x * 127.5 + 128).clip(0, 255).to(torch.uint8)
-
-
 @dataclass(frozen=True)
 class Batch:
     """Images of a few seeds, on the CPU.

@@ -15,7 +15,7 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, truth_value, whole_number
 from restart_sampling.base.numerics import full_float32
-from restart_sampling.generation.batch import Batch, as_pixels
+from restart_sampling.generation.batch import Batch
 from restart_sampling.generation.drawing import Advance
 from restart_sampling.generation.pace import BLOCK, Pace, fitting, in_batches, own_pace
 from restart_sampling.generation.seeds import cut
@@ -277,6 +277,11 @@ class NetDrawing:
             return Batch(tuple(seeds), classes and classes(), images())
 
         return finish
+
+
+def as_pixels(x: Tensor) -> Tensor:
+    """Turns values from -1 to 1 to uint8 as EDM rounds them; the shape and the device stay."""
+    return (x * 127.5 + 128).clip(0, 255).to(torch.uint8)
 
 
 def check_identity(run: Mapping[str, Any]) -> None:

@@ -14,8 +14,7 @@ from restart_sampling.base.numbers import counted
 from restart_sampling.evaluation.distances import frechet_distances
 from restart_sampling.evaluation.setup import EvaluationSetup
 from restart_sampling.evaluation.statistics import statistics_of
-from restart_sampling.generation.batch import as_pixels
-from restart_sampling.generation.net_drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing, as_pixels
 from restart_sampling.generation.seeds import cut
 from restart_sampling.images.image_set import ImageSet
 from restart_sampling.sampling.follow import follow, walk
