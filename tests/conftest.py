@@ -1,5 +1,7 @@
 """What the tests of several rooms share."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -15,6 +17,13 @@ def pytest_collection_modifyitems(items):
                 "ignore:.*(diffusers|deprecated|torchvision).*",
             ):
                 item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture(scope="session")
+def diffusers():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that diffusers looks for
+        return pytest.importorskip("diffusers")
 
 
 @pytest.fixture
