@@ -221,8 +221,7 @@ def test_choices_are_those_of_the_code():
             command = command.get_command(None, word)
         return next(each.type.choices for each in command.params if each.name == option)
 
-    for name in ("sweep", "report"):
-        assert [*choices(name, "paper")] == [*CHECKPOINTS]
+    assert [*choices("sweep", "paper")] == [*CHECKPOINTS]
     assert [*choices("figure", "paper")] == [*CHECKPOINTS, "stable-diffusion"]
     assert [*choices("figure", "kind")] == [*KINDS, "text"]
     assert [*choices("results table", "form")] == [*FORMATS]

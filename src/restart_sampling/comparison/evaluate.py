@@ -172,9 +172,8 @@ def sweep(
     first = whole_number("first_seed", first_seed)
     seeds = range(first, first + whole_number("images", images) * whole_number("blocks", blocks))
     folder = Path(out)
-    results = folder / RESULTS
     setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
-    return _compare(net, named, setup, seeds, blocks, results, folder, batch_size, options)
+    return _compare(net, named, setup, seeds, blocks, folder / RESULTS, folder, batch_size, options)
 
 
 def finished(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

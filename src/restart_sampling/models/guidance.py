@@ -68,7 +68,6 @@ def guided(
             "second net (guide=...)"
         )
     weaker = net if guide is None else _checked(guide, net)
-    in_one_batch = batched and guide is None
     bound = conditional or {}
 
     def denoise(x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:
@@ -81,7 +80,7 @@ def guided(
         if scale == 1 or not (everywhere or on.any()):
             return net(x, level, **wanted)
         without = wanted if unconditional is None else {**kwargs, **unconditional}
-        if in_one_batch:
+        if batched and guide is None:
             d_guide, d_net = _in_one_batch(net, x, level, without, wanted)
         else:
             d_guide, d_net = weaker(x, level, **without), net(x, level, **wanted)
