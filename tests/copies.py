@@ -140,21 +140,17 @@ def start(*words: object) -> Copy:
 
 
 _SLOW = """
-import os
-import time
+import os, time
 from pathlib import Path
 from pkgutil import resolve_name
-
 from restart_sampling.cli import main
 
 owner = resolve_name("{owner}")
 function = owner.{name}
 
-
 def slow(*arguments):
     time.sleep({seconds})
     return function(*arguments)
-
 
 owner.{name} = slow
 Path(f"pid-{{os.environ.get('RANK', 0)}}").write_text(str(os.getpid()))

@@ -157,7 +157,6 @@ def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[
             main = (*power_grid(steps - restart_steps * repeats, sigmas[0], sigmas[-2]), sigmas[-1])
             if _nearest(main, 2.0) > _nearest(main, 0.1):  # of a part of the sigmas there may be no such levels
                 sigmas, restart_list = main, {0.1: (restart_steps + 1, repeats, 2.0)}
-
     if not isinstance(restart_list, Mapping):
         raise InputError(f"restart_list is {restart_list!r}; {_FORM}")
 
