@@ -374,14 +374,14 @@ def main(
                             say(line[key])
                 if last["said"]:
                     say(f"{network}, {', '.join(wanted)}: {last['said']}")
-            (out / "ceiling.json").write_text(json.dumps(results))
+            (out / "ceiling.json").write_text(json.dumps(results), "utf-8")
         for each in results:
             if "kernels" in each:
                 say(f"\n{each['network']}, {each['arm']} ({each['kind']}):\n{each['kernels']}")
         for network in chosen:
             say(f"\n{network}")
             console.print(table([each for each in results if each["network"] == network], product))
-    (out / "ceiling.txt").write_text(console.export_text())
+    (out / "ceiling.txt").write_text(console.export_text(), "utf-8")
 
 
 def table(results: list[dict[str, Any]], product: float) -> Table:

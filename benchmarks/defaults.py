@@ -187,7 +187,7 @@ def main(
     console.print(table)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(console.export_text())
+        out.write_text(console.export_text(), "utf-8")
 
 
 def cells(timing: Timing) -> tuple[str, str, str]:

@@ -418,18 +418,18 @@ def module_of(result: dict[str, Any]) -> str:
 def main(tests: Path, only: str, processes: int, seconds: float, results: Path | None) -> None:
     tests = tests.resolve()
     if tests.is_file():  # results of a run before
-        print(table([json.loads(line) for line in tests.read_text().splitlines()]))
+        print(table([json.loads(line) for line in tests.read_text("utf-8").splitlines()]))
         return
     files = sorted((tests / "pipelines").rglob("test_*.py"))
     modules = [".".join(file.relative_to(tests.parent).with_suffix("").parts) for file in files]
     chosen = [each for each in modules if any(word in each for word in only.split(","))]
     prepare()
-    kept = results.read_text().splitlines() if results and results.exists() else []
+    kept = results.read_text("utf-8").splitlines() if results and results.exists() else []
     lines = [line for line in kept if module_of(json.loads(line)) not in chosen]
     for each in judged(tests, chosen, processes, seconds):
         lines.append(json.dumps(each))
         if results:
-            results.write_text("".join(f"{line}\n" for line in sorted(lines)))
+            results.write_text("".join(f"{line}\n" for line in sorted(lines)), "utf-8")
         said = f"{each.get('scheduler', ''):32s} {each['state']:12s} {each.get('why', '')[:200]}"
         print(f"{each['pipeline']:50s} {said}", flush=True)
 

@@ -217,7 +217,7 @@ def scatter(rows: Sequence[dict[str, Any]]) -> float:
 
 def read(out: Path, trials: int) -> list[dict[str, Any]]:
     """Returns the lines of searches of so many trials."""
-    rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()] if out.exists() else []
     return [row for row in rows if row["trials"] == trials]
 
 

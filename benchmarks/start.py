@@ -83,15 +83,15 @@ def main(network: str, out: Path, device: str, images: int, minutes: float) -> N
                     line for line in said.splitlines() if line.startswith("import time:") and "cumul" not in line
                 ]
                 imports.sort(key=lambda line: -int(line.split("|")[1]))
-                (out / "imports.txt").write_text("\n".join(imports[:150]))
-        with suppress(OSError, TypeError), (out / "calls.txt").open("w") as file:
+                (out / "imports.txt").write_text("\n".join(imports[:150]), "utf-8")
+        with suppress(OSError, TypeError), (out / "calls.txt").open("w", encoding="utf-8") as file:
             stats = pstats.Stats(str(profile), stream=file)
             stats.sort_stats("cumulative").print_stats(150)
             stats.sort_stats("tottime").print_stats(60)
-    (out / "start.txt").write_text("\n".join(report))
+    (out / "start.txt").write_text("\n".join(report), "utf-8")
     print("\n".join(report))
     with suppress(OSError):
-        print("\n".join((out / "calls.txt").read_text().splitlines()[:70]))
+        print("\n".join((out / "calls.txt").read_text("utf-8").splitlines()[:70]))
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def main(network: str, seconds: float, arms: str, at_once: int, device: str, out
     console.print(table)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(console.export_text())
+        out.write_text(console.export_text(), "utf-8")
 
 
 if __name__ == "__main__":

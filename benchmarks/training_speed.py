@@ -1,6 +1,6 @@
-"""Milliseconds a step of `train` on one device, for one or more modes of torch.compile, and the profile of the first.
+"""Milliseconds a step of `train` on one device, for one or more ways to run the network, and the profile of the first.
 
-    python benchmarks/training_speed.py --batch 256 --modes default,reduce-overhead --profile profile.txt
+    python benchmarks/training_speed.py --batch 256 --networks kernels,compiled --profile profile.txt
 
 The images are random: the time does not depend on them. "start" is the time to the first step, with all compiling;
 "host" is the time to hand the steps to the device, which is the whole where the host cannot keep up.
@@ -9,21 +9,18 @@ The images are random: the time does not depend on them. "start" is the time to 
 import argparse
 import time
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.training.settings import Settings
-from restart_sampling.training.trainer import Trainer
+from restart_sampling.training.trainer import NetworkRuns, Trainer
 from restart_sampling.training.training_set import TrainingSet
 
 
-def make_trainer(options: argparse.Namespace, device: torch.device, mode: str) -> Trainer:
+def make_trainer(options: argparse.Namespace, device: torch.device, network: NetworkRuns) -> Trainer:
     settings = Settings(
         parametrization="edm",
         D=None,
@@ -48,13 +45,7 @@ def make_trainer(options: argparse.Namespace, device: torch.device, mode: str) -
     generator = torch.Generator(device).manual_seed(0)
     images = torch.randint(256, (2000, 3, 32, 32), generator=generator, device=device).byte()
     data = TrainingSet(images, torch.randint(10, (2000,), generator=generator, device=device), "")
-    network_compile = nn.Module.compile
-
-    def compile_in_mode(module: nn.Module, **how: Any) -> None:
-        network_compile(module, **{**how, "mode": mode})
-
-    with mock.patch.object(nn.Module, "compile", compile_in_mode):
-        return Trainer(settings, data, Ranks(0, 1, device), compiled=mode != "plain")
+    return Trainer(settings, data, Ranks(0, 1, device), network=network)
 
 
 def main() -> None:
@@ -63,8 +54,8 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--augment", type=float, default=0.0)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--modes", default="default", help="of torch.compile, with commas between; plain is none")
-    parser.add_argument("--profile", type=Path, help="where to write the profile of three steps of the first mode")
+    parser.add_argument("--networks", default="kernels", help="kernels, compiled or plain, with commas between")
+    parser.add_argument("--profile", type=Path, help="where to write the profile of three steps of the first")
     options = parser.parse_args()
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
@@ -73,11 +64,11 @@ def main() -> None:
         if cuda:
             torch.cuda.synchronize()
 
-    for mode in options.modes.split(","):
+    for network in options.networks.split(","):
         torch._dynamo.reset()
         with torch.backends.cudnn.flags(enabled=True, benchmark=True), full_float32():
             begin = time.perf_counter()
-            trainer = make_trainer(options, device, mode)
+            trainer = make_trainer(options, device, network)
             trainer.step(0.01)
             wait()
             start = time.perf_counter() - begin
@@ -91,7 +82,7 @@ def main() -> None:
             wait()
             step = (time.perf_counter() - begin) / options.steps
             print(
-                f"{mode:16} start {start:.1f} s, {1000 * step:.2f} ms a step (host {1000 * host:.2f}), "
+                f"{network:16} start {start:.1f} s, {1000 * step:.2f} ms a step (host {1000 * host:.2f}), "
                 f"{options.batch / step:.0f} images a second, loss {trainer.end_round().loss:.4f}",
                 flush=True,
             )
@@ -101,7 +92,7 @@ def main() -> None:
                         trainer.step(0.05)
                     wait()
                 order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
-                options.profile.write_text(profiled.key_averages().table(sort_by=order, row_limit=60))
+                options.profile.write_text(profiled.key_averages().table(sort_by=order, row_limit=60), "utf-8")
                 options.profile = None
 
 

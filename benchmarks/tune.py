@@ -223,7 +223,7 @@ def sweep(
 ) -> list[str]:
     """Writes plans, with their names and families, for a sweep over them; returns its words."""
     path = given.out / f"{name}.csv"
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("plan", "name", "family"))
         writer.writerows((plan, *row) for plan, row in plans.items())
@@ -264,7 +264,7 @@ def found(out: Path, model: str, nfe: int) -> dict[str, Any] | None:
     """Reads the plan that was found here or is kept of an earlier search, rather one that beats the usual ones."""
     folders = (out / f"{model}-{nfe}-long", out / model, HERE / "results" / f"{model}-tuned")
     paths = (folder / f"plan-{nfe}.json" for folder in folders)
-    there = [dict(json.loads(path.read_text())) for path in paths if path.exists()]
+    there = [dict(json.loads(path.read_text("utf-8"))) for path in paths if path.exists()]
     return max(there, key=lambda content: bool(content["evidence"]["better"]), default=None)
 
 
@@ -284,7 +284,7 @@ def rivals(out: Path, model: str, nfe: int) -> Iterator[tuple[str, str]]:
     """Yields plans of other people's methods, and their names."""
     levels = out / f"{model}-grids" / "levels.json"
     if levels.exists():
-        kept = json.loads(levels.read_text())["grids"]
+        kept = json.loads(levels.read_text("utf-8"))["grids"]
         for solver, name in (("ipndm", "GITS, iPNDM"), ("deis", "GITS, DEIS")):
             yield str(with_levels(Plan(nfe, solver=solver), kept[solver][str(nfe)])), name
     for solver, name in (
@@ -327,7 +327,7 @@ class Jobs:
         self.states = {name: state for name, state in states.items() if state == "done"}
 
     def _kept(self) -> tuple[dict[str, float], dict[str, str]]:
-        kept = json.loads(self.path.read_text()) if self.path.exists() else {"seconds": {}, "states": {}}
+        kept = json.loads(self.path.read_text("utf-8")) if self.path.exists() else {"seconds": {}, "states": {}}
         return kept["seconds"], kept["states"]
 
     @property
@@ -389,7 +389,7 @@ def work(todo: Jobs, gpu: str, out: Path) -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": str(threads)}
     while job := todo.take():
         start, state = time.monotonic(), "failed"
-        with (out / f"{job.name}.log").open("a") as log:
+        with (out / f"{job.name}.log").open("a", encoding="utf-8") as log:
             try:
                 command = [sys.executable, "-m", "restart_sampling", *job.words()]
                 left = todo.deadline - time.monotonic()
@@ -469,7 +469,7 @@ def run(
 @click.argument("file", type=click.Path(exists=True, path_type=Path, dir_okay=False))
 def table(file: Path) -> None:
     """Print the tables of a file of `run`, as Markdown."""
-    print_tables(json.loads(file.read_text()))
+    print_tables(json.loads(file.read_text("utf-8")))
 
 
 @main.command()
@@ -477,7 +477,9 @@ def table(file: Path) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A picture.")
 def figure(maps: tuple[str, ...], out: Path) -> None:
     """Draw the maps of models side by side."""
-    named = {title: json.loads(Path(path).read_text()) for title, _, path in (each.partition("=") for each in maps)}
+    named = {
+        title: json.loads(Path(path).read_text("utf-8")) for title, _, path in (each.partition("=") for each in maps)
+    }
     save_figure(plot_maps(named), out)
 
 

@@ -33,7 +33,7 @@ def gather(out: Path, kept: Path) -> dict[str, Any]:
     """Collects the searches and comparisons of `tune.py`, and the searches that are kept from before, as JSON."""
     searches: dict[str, dict[str, Any]] = {}
     for path in [*sorted(kept.glob("*/plan-*.json")), *sorted(out.glob("*/plan-*.json"))]:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
         if "scores" in content["evidence"]:
             searches.setdefault(path.parent.name, {})[str(content["nfe"])] = _search(content)
     rows = {
@@ -45,7 +45,7 @@ def gather(out: Path, kept: Path) -> dict[str, Any]:
 
 def _named(path: Path) -> Iterator[Row]:
     """Yields the results whose plans are asked for now, by their names of now: an earlier start had other ones."""
-    with path.parent.with_suffix(".csv").open(newline="") as file:
+    with path.parent.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
         names = {row["plan"]: row for row in csv.DictReader(file)}
     return ({**row, **names[row["plan"]]} for row in read_results(path) if row["plan"] in names)
 

@@ -221,7 +221,7 @@ def save(blocks: Sequence[Mapping[str, Result]], out: Path) -> None:
         path.unlink(missing_ok=True)
         for result in join(blocks):
             append_result(path, result)
-    (out / "table.md").write_text(table(blocks))
+    (out / "table.md").write_text(table(blocks), "utf-8")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def main(folder: Path, test: Path, classifier: Path | None, count: int, batch: i
     for scale in SCALES:
         result[f"guidance {scale:g}"] = values(draw(pipe, texts, list(range(len(texts))), scale, batch))
         print(scale, result[f"guidance {scale:g}"], flush=True)
-        (folder / "judge.json").write_text(json.dumps(result, indent=2) + "\n")
+        (folder / "judge.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     shown = [text for text in SHOWN for _ in range(4)]
     columns = [draw(pipe, shown, list(range(4)) * len(SHOWN), scale, batch) for scale in SCALES]
     save_grid([each.unflatten(0, (-1, 4)) for each in columns], folder / "samples.png")

@@ -63,8 +63,8 @@ def _weights(folder: Path) -> Mapping[str, Tensor]:
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    config = {key: value for key, value in json.loads(source.read_text()).items() if key not in OWN}
-    target.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    config = {key: value for key, value in json.loads(source.read_text("utf-8")).items() if key not in OWN}
+    target.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

@@ -52,7 +52,7 @@ class Rounds:
         """Yields what part of the training is done, before each step."""
         begin = saved = time.monotonic()
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("w") as log:
+        with self._log.open("w", encoding="utf-8") as log:
             while self._done < 1:
                 yield self._done
                 self._done = (time.monotonic() - begin) / (60 * self._minutes)

@@ -29,7 +29,7 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
     known.train_from_iterator(words(), BpeTrainer(end_of_word_suffix="</w>", min_frequency=1, show_progress=False))
     with TemporaryDirectory() as place:
         known.model.save(place)
-        merges = (Path(place) / "merges.txt").read_text().splitlines()[1:]
+        merges = (Path(place) / "merges.txt").read_text("utf-8").splitlines()[1:]
     alphabet = sorted(ByteLevel.alphabet())
     tokens = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *(pair.replace(" ", "") for pair in merges)]
     vocabulary = {token: number for number, token in enumerate([*tokens, START, END])}
@@ -38,6 +38,6 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    (folder / "special_tokens_map.json").write_text(json.dumps(marks, indent=2) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    (folder / "special_tokens_map.json").write_text(json.dumps(marks, indent=2) + "\n", "utf-8")
     return CLIPTokenizer.from_pretrained(folder)

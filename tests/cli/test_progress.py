@@ -52,6 +52,19 @@ def test_a_process_speaks_for_all(done):
     assert sum(told) == pytest.approx(36 - len(done))
 
 
+def test_what_a_compiler_took_before_the_first_evaluation_is_not_in_the_time_left(clock, capsys):
+    with ProgressBar("images", 1000) as advance:
+        advance(0)  # nothing was there
+        clock.now += 40
+        for _ in range(20):
+            advance(10)
+            clock.now += 2
+    assert capsys.readouterr().err.splitlines() == [
+        "images: 10 of 1000",
+        "images: 160 of 1000, 5.0 a second, 2 min 48 s left",
+    ]
+
+
 def test_a_log_has_rate_and_time_left_from_the_first_evaluations(clock, capsys):
     with ProgressBar("images", 64) as advance:
         advance(24)  # these were there

@@ -99,7 +99,13 @@ def test_csv_and_toml_say_the_same(tmp_path):
         'family = "mine"\nchurn = 2\n',
     )
     assert read_rows(table) == read_rows(toml)
+    for path in map(Path, (table, toml)):
+        path.write_bytes(path.read_text().replace("\n", "\r\n").encode("utf-16"))
+    assert read_rows(table) == read_rows(toml)
     assert read_rows(table)[1].family == "mine"
+    Path(table).write_bytes("plan\n18\n".encode("utf-16-le"))
+    with pytest.raises(InputError, match=r"a\.csv is no text in UTF-8, nor in UTF-16 with its mark; save it as UTF-8"):
+        read_rows(table)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,8 @@ def test_frechet_distance_of_covariances_without_full_rank(count, other):
     exact = by_nuclear_norm(x, y)
     assert frechet_distance(statistics(x), statistics(y)) == pytest.approx(exact, rel=1e-9)
     assert frechet_distances_of_features([x, y], y) == pytest.approx([exact, 0], rel=1e-9, abs=1e-9)
+    assert frechet_distances_of_features([x], y) == pytest.approx([exact], rel=1e-9)
+    assert frechet_distances_of_features([x] * 30, y) == pytest.approx([exact] * 30, rel=1e-9)
 
 
 def test_distances_of_many_sets_are_those_of_each_in_their_order():

@@ -198,6 +198,10 @@ def test_what_does_not_fit_is_refused_at_once(label_dim, options, message):
         rs.generate(model, options.pop("plan", "4"), options.pop("seeds", range(6)), **options)
 
 
+def test_exact_may_be_a_truth_value_of_numpy():
+    assert NetDrawing(tiny(0), rs.Plan(2), exact=np.True_).about["arithmetic"] == "float32, exact"
+
+
 def test_a_model_in_training_mode_is_refused():
     model = tiny()
     model.model.train()

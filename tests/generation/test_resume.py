@@ -326,6 +326,14 @@ def test_a_finished_run_is_checked_and_nothing_is_drawn(kind, place, run):
     assert (contents(out), out.stat().st_mtime_ns) == (whole, when)
 
 
+@pytest.mark.parametrize("manifest", [{"batch": True}, {"batch": 1, "images": True}, {"batch": "1"}])
+def test_a_manifest_whose_numbers_are_none_is_refused(tmp_path, manifest):
+    (tmp_path / "manifest.json").write_text(json.dumps({"run": {}, "complete": True, **manifest}))
+    (tmp_path / "000000").mkdir()
+    with pytest.raises(InputError, match="is not a run of generate"):
+        BlockStore(tmp_path, [(0,)], {}).check(1)
+
+
 def test_a_zip_that_unpacks_to_far_more_than_it_is_is_not_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "out.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("manifest.json", b'{"run": {}, "batch": 1, "complete": false}' + b" " * 2**27)

@@ -232,7 +232,10 @@ def test_files_that_do_not_fit_their_names(tmp_path):
 )
 def test_labels_of_an_imagefolder(name, text, labels, classes, tmp_path):
     write_folder(tmp_path, {"1.png": png(0), "a/0.png": png(1), name: text.encode()})
-    for source in (open_source(tmp_path), open_source(write_zip(tmp_path / "z.zip", read_files(tmp_path)))):
+    sources = [open_source(tmp_path), open_source(write_zip(tmp_path / "z.zip", read_files(tmp_path)))]
+    (tmp_path / "z.zip").unlink()
+    (tmp_path / name).write_bytes(text.encode("utf-16"))
+    for source in (*sources, open_source(tmp_path)):
         assert (source.labels.tolist(), source.classes, source.left_out) == (labels, classes, "")
 
 
@@ -259,7 +262,7 @@ def read_files(folder):
         ("metadata.jsonl", b'{"file_name": "1.png", "label": [3]}', r"has no label, a number or a text, for 1\.png"),
         ("metadata.jsonl", b"[1]\n", r"metadata\.jsonl is damaged"),
         ("metadata.jsonl", b"{\n", r"metadata\.jsonl is damaged"),
-        ("metadata.csv", b"\xff\xfe", r"metadata\.csv is damaged"),
+        ("metadata.csv", b"\xff", r"metadata\.csv is no text in UTF-8"),
     ],
 )
 def test_metadata_that_cannot_be_used(name, text, message, tmp_path):

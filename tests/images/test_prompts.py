@@ -40,8 +40,10 @@ def test_images_and_prompts_have_to_fit(tmp_path):
 
 def test_prompts_are_the_column_of_captions(tmp_path):
     path = tmp_path / "prompts.csv"
-    path.write_bytes('\ufeff,file_name,caption\n17,a.jpg,"two ""big"" dogs, é"\n3,b.jpg,"one\nmore"\n'.encode())
-    assert read_prompts(path) == ['two "big" dogs, é', "one\nmore"]
+    text = '\ufeff,file_name,caption\n17,a.jpg,"two ""big"" dogs, é"\n3,b.jpg,"one\nmore"\n'
+    for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
+        path.write_bytes(text.encode(encoding))
+        assert read_prompts(path) == ['two "big" dogs, é', "one\nmore"]
 
 
 @pytest.mark.parametrize(
@@ -52,13 +54,15 @@ def test_prompts_are_the_column_of_captions(tmp_path):
         (b",caption\n", "holds no prompts, only a header"),
         (b",caption\n0,a cat\n1,\n", "number 1, counted from 0, has no text"),
         (b",caption\n0\n", "number 0, counted from 0, has no text"),
-        (b",caption\n0,\xff\xfe\n", "is not a CSV in UTF-8"),
+        (b",caption\n0,\xff\xfe\n", r"prompts.csv is no text in UTF-8, .*; save it as UTF-8"),
+        (",caption\n0,a cat\n".encode("utf-16-le"), "is no text in UTF-8"),
+        (b"\xff\xfe,", "is no text in UTF-8"),  # half a character
         (
             b"id,caption\n7,a dog\n8,a cat, running\n",
             r"number 1, .* the header's 2 fields but 3 \('8,a cat, running'\)",
         ),
         (b"caption,id\na dog,7\na cat\n", r"number 1, .* the header's 2 fields but 1 \('a cat'\); put a text with"),
-        (b'id,caption\n7,"a dog\n8,a cat\n', "is not a CSV in UTF-8"),  # the quote never ends
+        (b'id,caption\n7,"a dog\n8,a cat\n', "is not a CSV"),  # the quote never ends
         (b"caption,caption\na,b\n", r"has more than one column 'caption' \(it has: 'caption', 'caption'\)"),
         (b'caption\na dog\n""\n', "number 1, counted from 0, has no text"),
         (b"caption\n", "holds no prompts, only a header"),

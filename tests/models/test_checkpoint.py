@@ -252,7 +252,7 @@ def test_a_model_that_train_made_without_a_dimension_takes_none():
         load_model("cifar10-small", D=128)
 
 
-@pytest.mark.parametrize("D", [0, -1, 2.5, math.nan, 10**10, 1e10, "2048", [2048]], ids=repr)
+@pytest.mark.parametrize("D", [0, -1, 2.5, math.nan, 10**10, 1e10, "2048", [2048], True], ids=repr)
 def test_bad_dimension(D, write):
     with pytest.raises(InputError, match="its D is no positive integer"):
         load_model(write(pickled(snapshot(network("edm_adm_cond", D=D)))))

@@ -1,13 +1,18 @@
 import os
 import sys
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from importlib.util import find_spec, module_from_spec
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import restart_sampling as rs
+from restart_sampling import models
+from restart_sampling.models import fast
 from restart_sampling.models.compiled import CompiledNetwork, CompileTime, uncompiled
 from restart_sampling.models.graphed import GraphedNetwork
 from restart_sampling.models.song_unet import SongUNet
@@ -169,11 +174,59 @@ def test_after_a_graph_that_does_not_fit_the_network_runs_without(network, monke
         torch.testing.assert_close(graphed(*inputs(4)), network[0](*inputs(4)))
 
 
+def with_kernels(monkeypatch, name, kernels):
+    """A module of `models`, made anew with other kernels, as those of the package need Triton."""
+    for each in ("kernels", "gradient_kernels"):
+        monkeypatch.setitem(sys.modules, f"restart_sampling.models.{each}", kernels)
+        monkeypatch.setattr(models, each, kernels, raising=False)
+    spec = find_spec(f"restart_sampling.models.{name}")
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+class TorchKernels:
+    """What the kernels with gradients compute."""
+
+    @staticmethod
+    def normalize(x, norm, *, silu=False, before=None):
+        h = x if before is None else x + before[:, :, None, None]
+        h = F.group_norm(h, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return F.silu(h) if silu else h, x
+
+    @staticmethod
+    def add(a, b, bias, scale):
+        return ((a + b + bias[:, None, None]) * scale).contiguous()  # or dropout draws in another order
+
+    @staticmethod
+    def resample(x, direction):
+        return F.interpolate(x, scale_factor=2) if direction == "up" else F.avg_pool2d(x, 2)
+
+
+def test_a_network_for_training_with_kernels_is_the_network(monkeypatch):
+    with_kernels(monkeypatch, "fused", TorchKernels)
+    training = with_kernels(monkeypatch, "fused_training", TorchKernels)
+    torch.manual_seed(0)
+    sizes = {"model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "dropout": 0.3}
+    plain = SongUNet(8, 3, 3, label_dim=2, **sizes)
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    fused = deepcopy(plain)
+    training.fuse_for_training(fused)
+    assert fused.state_dict().keys() == plain.state_dict().keys()
+    outs = []
+    for network in (plain, fused):
+        torch.manual_seed(1)
+        outs.append(network(*inputs(3)))
+        outs[-1].square().sum().backward()
+    torch.testing.assert_close(outs[1], outs[0])
+    for (name, weight), other in zip(plain.named_parameters(), fused.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, weight.grad, rtol=1e-3, atol=1e-4 * weight.grad.norm(), msg=name)
+
+
 def test_a_network_with_kernels_runs_on_the_cpu_without_them(monkeypatch):
-    monkeypatch.setitem(sys.modules, "restart_sampling.models.kernels", MagicMock())  # which need Triton
-    spec = find_spec("restart_sampling.models.fused")
-    fused = module_from_spec(spec)
-    spec.loader.exec_module(fused)
+    fused = with_kernels(monkeypatch, "fused", MagicMock())
     network = SongUNet(8, 3, 3, label_dim=2, **TINY).eval().requires_grad_(False)
     expected = network(*inputs(3))
     assert fused.fuse(network)
@@ -193,3 +246,28 @@ def test_half_precision_keeps_the_state_and_the_tables(dtype):
     assert 0 < error < (2e-3 if dtype == torch.float16 else 2e-2)
     weight = model.model.enc["32x32_conv"].weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == (dtype == torch.bfloat16)
+
+
+def test_kernels_serve_in_training_where_a_batch_fills_the_device(monkeypatch):
+    cuda = torch.device("cuda", 0)
+    chip = SimpleNamespace(major=9, multi_processor_count=132)
+    monkeypatch.setattr(fast, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: chip)
+    assert [fast.kernels_serve(cuda, images) for images in (65, 66, 512)] == [False, True, True]
+    assert not fast.kernels_serve(torch.device("cpu"), 512)
+    chip.major = 6
+    assert not fast.kernels_serve(cuda, 512)
+    chip.major = 9
+    monkeypatch.setattr(fast, "find_spec", lambda name: None)
+    assert not fast.kernels_serve(cuda, 512)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_training_needs_is_loaded_in_a_thread(dtype, monkeypatch, tmp_path):
+    kernels, loaded = MagicMock(), []
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "restart_sampling.models.gradient_kernels", kernels)
+    monkeypatch.setattr(fast, "import_module", loaded.append)
+    fast.start_training(torch.device("cpu"), dtype).join()
+    kernels.compile_kernels.assert_called_once_with(torch.device("cpu"), dtype)
+    assert loaded == ["torch._dynamo"]  # the last of all

@@ -499,6 +499,8 @@ def test_identities_of_folders_tell_schedules_apart(folder):
             "its network is a UNet2DConditionModel, and can be a UNet2DModel",
         ),
         ({"sample_size": None}, {}, "sample_size None"),
+        ({"in_channels": True, "out_channels": 1}, {}, "in_channels True"),
+        ({}, {"beta_start": True}, "beta_start is True, and has to be a number"),
         ({"in_channels": 4, "out_channels": 4}, {}, "in_channels 4"),
         ({"time_embedding_type": "fourier"}, {}, "not asked with timesteps"),
         ({"num_class_embeds": 10}, {}, "takes classes"),

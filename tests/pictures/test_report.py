@@ -189,7 +189,8 @@ odd: getComputedStyle(document.querySelector("#odd")).fontSize}));
 
 def test_values_that_are_plotted_have_to_be_numbers(tmp_path, run):
     (tmp_path / "s").mkdir()
-    for key, value in {"nfe": EVIL, "frechet_distance": "7", "frechet_distance_error": None}.items():
+    wrong = {"nfe": [EVIL, True], "frechet_distance": ["7", True], "frechet_distance_error": [None, False]}
+    for key, value in [(key, value) for key, values in wrong.items() for value in values]:
         results_file(result("18", 7) | {key: value}, name=tmp_path / "s" / "results.jsonl")
         code, _, err = run("report", tmp_path / "s", "--out", tmp_path / "r.html")
         assert (code, len(err.splitlines())) == (2, 1)
@@ -203,15 +204,19 @@ def test_lines_that_are_none_are_named_and_counted(tmp_path, run):
     del no_run["run"]
     damaged = [b'{"schema": "restart-sampl', good[1].replace(b"made-up", b"made\xff"), b'{"a": NaN}', b"[" * 100_000]
     damaged += [json.dumps(each).encode() for each in (no_run, {**wrong_type, "run": "x"}, {**plan, "plan": 4.0})]
+    damaged.append(json.dumps({**plan, "frechet_distance_blocks": [7.0, True]}).encode())
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "results.jsonl").write_bytes(b"\n".join([good[0], *damaged, *good[1:]]) + b"\n")
     assert run("report", tmp_path / "s", "--out", tmp_path / "r.html")[0] == 0
     page = (tmp_path / "r.html").read_text()
     assert "3 rows, " in page
-    assert "7 damaged lines left out, numbers 2, 3, 4, 5, 6, 7, 8" in page
+    assert "8 damaged lines left out, numbers 2, 3, 4, 5, 6, 7, 8, 9" in page
     code, _, err = run("figure", tmp_path / "s" / "results.jsonl", "--out", tmp_path / "f.png")
     assert code == 0
-    assert "results.jsonl: 7 damaged lines left out" in err
+    assert "results.jsonl: 8 damaged lines left out" in err
+    (tmp_path / "s" / "results.jsonl").write_bytes(b"\n".join(good).decode().encode("utf-16"))
+    code, _, err = run("report", tmp_path / "s", "--out", tmp_path / "r.html")
+    assert (code, "results.jsonl is in UTF-16; save it as UTF-8" in err) == (2, True)
 
 
 def test_the_papers_figures_and_notes(tmp_path, run):

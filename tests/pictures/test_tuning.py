@@ -120,6 +120,10 @@ def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_
         (tmp_path / "plan-19.json").write_text(json.dumps({**plan, "evidence": damaged}))
         with pytest.raises(InputError, match="holds damaged files of tune"):
             make_tune_report(tmp_path)
+    for wrong in ({"nfe": True}, {"guidance": True}):
+        (tmp_path / "plan-19.json").write_text(json.dumps({**plan, **wrong}))
+        with pytest.raises(InputError, match="holds damaged files of tune"):
+            make_tune_report(tmp_path)
     (tmp_path / "run.json").write_text("[" * 5000 + "]" * 5000)
     with pytest.raises(InputError, match=r"run\.json is no run of tune"):
         make_tune_report(tmp_path)

@@ -64,7 +64,7 @@ def test_nonsense_is_refused(coefficients):
         rs.Process("nonsense", *coefficients)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, "1"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, "1", True])
 def test_coefficients_are_finite_numbers(value):
     with pytest.raises(rs.InputError, match="has the coefficients"):
         rs.Process("nonsense", 1.0, 0.0, 0.0, value)

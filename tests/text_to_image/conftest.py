@@ -15,11 +15,14 @@ def folder(tmp_path_factory):
     """The folder of a tiny pipeline of a kind."""
     from tiny_folders import FOLDERS
 
+    from restart_sampling.text_to_image.pipeline import quiet
+
     made = {}
 
     def folder(kind="sd"):
         if kind not in made:
-            made[kind] = FOLDERS[kind](tmp_path_factory.mktemp(kind))
+            with quiet():  # also in a test that looks at what is printed
+                made[kind] = FOLDERS[kind](tmp_path_factory.mktemp(kind))
         return made[kind]
 
     return folder

@@ -120,6 +120,8 @@ def test_the_papers_restarts_in_another_model_are_noted_before(place, run, folde
     assert code == 0, stderr
     assert "note     restart's intervals are the paper's for Stable Diffusion 1.5, and StableDiffusionXL" in stderr
     assert stderr.index("note") < stderr.index("NFE")
+    code, _, stderr = run(*words("images", "--dry-run", scheduler="ddim:2 clip_sample_range=3", steps=None, images=1))
+    assert "note     the sampler 'ddim:2 clip_sample_range=3' draws the same without clip_sample_range=3" in stderr
     assert "note" not in run(*words("others", steps=1, images=1))[2]
 
 

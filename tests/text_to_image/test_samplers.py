@@ -193,6 +193,7 @@ def test_a_plan_that_the_pipeline_came_with_is_not_taken_over():
         ),
         ("ddim", SD3, "sampler 'ddim:50' is not for flow models, as this pipeline's is one; give heun, euler, restart"),
         ("restart", SD3, "no restarts are published for flow models; give intervals in t"),
+        ("ddim:1", {**SD15, "beta_start": True}, "sampler 'ddim:1': beta_start = True; give a number"),
         ("ddim:2000", SD15, "the model knows 1000 steps"),
         ("ddim color=red", SD15, "DDIMScheduler has no setting 'color'"),
         ("dpmpp use_karras_sigma=true", SD15, "no setting 'use_karras_sigma'; nearest: use_karras_sigmas"),

@@ -61,6 +61,8 @@ SENTENCES = [
     ),
     (FlowMatchRestartScheduler, {"num_train_timesteps": -5}, "num_train_timesteps is -5; give at least 1"),
     (FlowMatchRestartScheduler, {"use_dynamic_shifting": "false"}, "use_dynamic_shifting = 'false'; give True or"),
+    (FlowMatchRestartScheduler, {"shift": True}, "shift = True; give a number"),
+    (RestartScheduler, {"steps_offset": True}, "steps_offset = True; give a whole number"),
     (FlowMatchRestartScheduler, {"shift": "3"}, "shift = '3'; give a number"),
     (FlowMatchRestartScheduler, {"shift": None}, "shift = None; give a number"),
     (FlowMatchRestartScheduler, {"invert_sigmas": True}, "Mochi"),

@@ -1,5 +1,7 @@
 """Slips of hand-written loops and edits behind a scheduler's back: right, or one error at the first wrong step."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -180,7 +182,13 @@ def test_a_number_of_steps_that_is_none(class_, steps):
 
 
 def test_numbers_of_numpy_are_saved_and_truth_values_are_none():
-    assert RestartScheduler(euler_below=np.float32(0.5)).config.euler_below == 0.5
+    numbers = {"base_image_seq_len": np.int64(9), "euler_below": np.float32(0.5), "shift": np.float32(3)}
+    settings = numbers | {"use_karras_sigmas": np.True_}
+    saved = json.loads(FlowMatchRestartScheduler(**settings).to_json_string())
+    assert {key: saved[key] for key in settings} == {key: value.item() for key, value in settings.items()}
+    settings = {"steps_offset": np.int64(1), "beta_end": np.float32(0.5), "use_karras_sigmas": np.True_}
+    saved = json.loads(RestartScheduler(**settings).to_json_string())
+    assert {key: saved[key] for key in settings} == {key: value.item() for key, value in settings.items()}
     with pytest.raises(InputError, match="euler_below is True"):
         RestartScheduler(euler_below=True)
     for call in (lambda: guidance_preset("7.5"), lambda: steps_preset("25")):

@@ -2,6 +2,7 @@
 
 from copy import copy
 from dataclasses import replace
+from functools import wraps
 from itertools import pairwise
 
 import diffusers
@@ -15,7 +16,7 @@ from restart_sampling.text_to_image import drawing as drawing_module
 from restart_sampling.text_to_image import pipeline as pipeline_module
 from restart_sampling.text_to_image.drawing import Request, prepare
 from restart_sampling.text_to_image.guiding import counted_images
-from restart_sampling.text_to_image.pipeline import load_pipeline
+from restart_sampling.text_to_image.pipeline import load_pipeline, networks_of
 from restart_sampling.text_to_image.samplers import Sampler
 
 PROMPTS = ["a cat", "two dogs, running", "the sea"]
@@ -43,6 +44,33 @@ def images(drawing, prompts=PROMPTS, numbers=NUMBERS, batch_size=3):
 
 def difference(one, other):
     return (one.int() - other.int()).abs().max().item()
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3", "flux"])
+def test_networks_are_evaluated_once_for_samplers_that_ask_them_the_same(kind, model, monkeypatch):
+    pipe = replace(model(kind))  # which has not been asked
+    called, samplers = [], FLOW if kind in ("sd3", "flux") else NOISE
+    for name, network in networks_of(pipe.pipe).items():
+
+        def forward(*arguments, evaluate=network.forward, name=name, **named):
+            called.append(name)
+            return evaluate(*arguments, **named)
+
+        monkeypatch.setattr(network, "forward", wraps(network.forward)(forward))
+    expected = [prepare(replace(model(kind)), asked(each)) for each in samplers]
+    alone = len(called)
+    called.clear()
+    drawings = [prepare(pipe, asked(each)) for each in (*samplers, *samplers)]
+    network = "unet" if kind in ("sd", "sdxl") else "transformer"
+    # Timesteps are int64 or float32, and the network is asked with both.
+    assert called.count(network) == (2 if network == "unet" else 1)
+    assert len(called) < alone / 2
+    costs = [(each.nfe, each.network_evaluations) for each in drawings]
+    assert costs == 2 * [(each.nfe, each.network_evaluations) for each in expected]
+    called.clear()
+    half = prepare(pipe, asked(samplers[0], guidance=1.0))
+    assert half.network_evaluations in (half.nfe, drawings[0].network_evaluations)  # FLUX never guides
+    assert called.count(network) == (kind != "flux")
 
 
 @pytest.mark.parametrize(("kind", "sampler"), CASES)

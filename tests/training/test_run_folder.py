@@ -33,6 +33,15 @@ def test_another_run_is_refused(run_folder):
         run_folder.check({"batch": 256, "lr": 1e-3})
 
 
+def test_a_run_of_a_length_that_is_no_number_is_another(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.begin({"images": 64})
+    folder.check({"images": 128})
+    folder.begin({"images": True})
+    with pytest.raises(InputError, match="holds another run, with images true, not 128"):
+        folder.check({"images": 128})
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "other/1", "run": {}}', '{"format": 3}'])
 def test_a_folder_of_something_else_is_refused(content, tmp_path):
     (tmp_path / "run.json").write_text(content)

@@ -4,6 +4,7 @@ import json
 import signal
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from safetensors.torch import load_file
 import restart_sampling as rs
 from arguments import instead
 from copies import TORCHRUN, start, wait_for
+from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.images.image_set import read_images
+from restart_sampling.models import fast
 
 TINY = (
     "--channels",
@@ -282,6 +285,37 @@ def test_a_batch_that_the_processes_cannot_share(folder, tmp_path, run, monkeypa
     monkeypatch.setattr("restart_sampling.base.ranks.distributed", lambda device, rank_timeout: two)
     words = (folder, "--out", tmp_path / "run", "--parametrization", "edm", "--images", "64", "--batch", "33")
     assert "--batch 33 cannot be shared by 2 processes; give a multiple of that" in answer(run, *words)
+
+
+@pytest.mark.parametrize(
+    ("serves", "option", "network"),
+    [
+        (True, (), "kernels"),
+        (True, ("--compile",), "kernels"),
+        (True, ("--no-compile",), "plain"),
+        (False, (), "plain"),
+        (False, ("--compile",), "compiled"),
+    ],
+)
+def test_what_the_network_runs_by(serves, option, network, folder, tmp_path, monkeypatch, capsys):
+    asked, started = [], []
+    monkeypatch.setattr(fast, "kernels_serve", lambda device, images: asked.append((device.type, images)) or serves)
+    thread = SimpleNamespace(join=lambda: started.append("waited for"))
+    monkeypatch.setattr(fast, "start_training", lambda device, dtype: started.append(dtype) or thread)
+
+    def made(*_, network):
+        raise InputError(f"made: {network}")
+
+    monkeypatch.setattr("restart_sampling.training.run.Trainer", made)
+    words = (folder, "--out", tmp_path / "run", "--parametrization", "edm", *TINY, *LENGTH, *option)
+    with pytest.raises(SystemExit):
+        main(["train", *map(str, words), "--device", "cpu"])
+    said = capsys.readouterr().err
+    assert f"made: {network}" in said
+    assert ("with kernels of this package" in said) == (network == "kernels")
+    assert ("by torch.compile" in said) == (network == "compiled")
+    assert started == ([torch.float32, "waited for"] if network == "kernels" else [])
+    assert asked == ([] if "--no-compile" in option else [("cpu", 32)])
 
 
 def test_a_damaged_state_is_refused(undisturbed, folder, run, tmp_path):

@@ -48,8 +48,23 @@ def test_a_saved_state_goes_on_bit_for_bit(parametrization, D, data, settings):
 
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
 def test_names_of_the_weights_are_those_of_the_denoiser_also_when_compiled(data, settings):
-    trainer = Trainer(settings, data, ONE, compiled=True)
+    trainer = Trainer(settings, data, ONE, network="compiled")
     assert trainer.state()["network"].keys() == settings.build().state_dict().keys()
+
+
+def test_where_kernels_cannot_be_compiled_it_trains_without(data, settings, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr("restart_sampling.training.trainer.fuse_training", fail)
+    plain, fused = (Trainer(settings, data, ONE, network=network) for network in ("plain", "kernels"))
+    assert (
+        "the kernels of this package cannot be compiled here (RuntimeError: no C compiler); going on without"
+        in caplog.text
+    )
+    for trainer in (plain, fused):
+        trainer.step(0.1)
+    assert_equal(weights(plain), weights(fused))
 
 
 @pytest.mark.slow
@@ -57,8 +72,8 @@ def test_names_of_the_weights_are_those_of_the_denoiser_also_when_compiled(data,
 def test_a_compiled_network_trains_as_a_plain_one(data, settings):
     settings = replace(settings, dropout=0.0, label_dim=0)
     losses = []
-    for compiled in (False, True):
-        trainer = Trainer(settings, replace(data, labels=None), ONE, compiled=compiled)
+    for network in ("plain", "compiled"):
+        trainer = Trainer(settings, replace(data, labels=None), ONE, network=network)
         for step in range(3):
             trainer.step((step + 1) / 4)
         losses.append(trainer.end_round().loss)

@@ -7,6 +7,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from math import inf
 from pathlib import Path
@@ -601,6 +602,14 @@ def test_bad_input_from_python(given, said):
         rs.tune(mixture(), **asked)
 
 
+def test_truth_values_of_other_types_are_pythons_own():
+    settings = Settings(rises=np.False_, restarts=torch.tensor(False), minutes=np.float32(2))
+    assert json.dumps(settings.about) == json.dumps(Settings(rises=False, restarts=False).about)
+    for wrong in (np.array([True, False]), np.int64(1)):
+        with pytest.raises(InputError, match="give True or False"):
+            Settings(rises=wrong)
+
+
 def test_another_run_in_the_same_folder(tmp_path):
     asked = {"objective": spread, "shape": (2,), **LIMIT, "trials": 1}
     rs.tune(mixture(), 5, out=tmp_path / "run", **asked)
@@ -647,6 +656,33 @@ def test_another_run_in_the_same_folder(tmp_path):
     (tmp_path / "else/file").touch()
     with pytest.raises(InputError, match="holds something else"):
         rs.tune(mixture(), 6, out=tmp_path / "else", **asked)
+
+
+def test_an_objective_is_known_by_its_code_alone(finished, tmp_path):
+    def of(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        return load_module(tmp_path / f"{name}.py").distance
+
+    def known(function):
+        return OfSamples(mixture(), (2,), function).about["objective_sha256"]
+
+    plain = "def distance(samples):\n    return len(samples) / 9\n"
+    edited = 'def distance( samples ) :  # 5\n    """Of the length."""\n\n    return (len(samples)\n    / 9)\n'
+    method = f"class Of:\n    @staticmethod\n    {plain.replace('    ', '        ')}distance = Of.distance\n"
+    first, *same, other = (
+        of(*each) for each in [("a", plain), ("b", edited), ("c", method), ("d", plain.replace("9", "8"))]
+    )
+    assert known(first) == known(same[0]) != known(other)
+    assert known(same[1]) == known(of("e", method.replace("9", "9  # it is")))
+
+    folder = Path(copytree(finished, tmp_path / "run"))
+    run = json.loads((folder / "run.json").read_text())
+    for known_by in (known(first), sha256(plain.encode()).hexdigest()):  # the second of earlier versions
+        (folder / "run.json").write_text(json.dumps({**run, "objective": "distance", "objective_sha256": known_by}))
+        with pytest.raises(InputError, match="holds another run, with objective_sha256"):
+            rs.tune(mixture(), 5, out=folder, objective=other, **ONE)
+        rs.tune(mixture(), 5, out=folder, objective=first, **ONE)
+        assert json.loads((folder / "run.json").read_text())["objective_sha256"] == known(first)
 
 
 @pytest.mark.parametrize(
@@ -823,6 +859,9 @@ def test_a_search_begins_with_the_best_intervals_of_the_map(tmp_path):
     single = [Plan.parse(text).intervals for _, text, *_ in found[1:]]
     widths = [each[0].t_max / each[0].t_min for each in single if len(each) == 1 and each[0].repeats == 1]
     assert all(any(width == pytest.approx(wanted, rel=0.01) for width in widths) for wanted in (1.9 / 1.1, 1.1 / 0.3))
+    (tmp_path / "run/map.json").write_text(json.dumps({"base": "18", "cells": [{**cells[0], "gain": True}]}))
+    with pytest.raises(InputError, match="true or false, where numbers have to be"):
+        rs.tune(mixture(), 8, trials=7, **asked)
 
 
 def test_a_search_begins_with_the_best_usual_plans(tmp_path):
@@ -873,6 +912,7 @@ def test_a_search_of_a_flow_begins_with_a_known_plan_of_its_own_levels(tmp_path,
         ("trials.journal", lambda text: re.sub(r'"values": \[.+?\]', '"values": []', text)),
         ("trials.journal", lambda text: re.sub(r'"datetime_complete": ".+?"', '"datetime_complete": 5', text)),
         ("trials.journal", lambda text: re.sub(r'("polish in [^"]*": )\d+', r'\1"x"', text)),
+        ("trials.journal", lambda text: re.sub(r'("polish in [^"]*": )\d+', r"\1true", text)),
         ("measured.jsonl", lambda text: text.replace('"values": [', '"values": ["a", ', 1)),
         ("measured.jsonl", lambda text: text.replace('"nfe": 5', '"nfe": "a"', 1)),
     ],
@@ -893,9 +933,11 @@ NO_SCORE = {"values": [float("nan")], "without": []}
 @pytest.mark.parametrize(
     "damage",
     [
+        *({"nfe": True}, {"search": True}, {"seeds": [False, 20]}, {"blocks": True}, {"seconds": True}),
         *({"plan": ["5"]}, {"stage": None}, {"seeds": [0]}, {"seeds": "ab"}, {"seeds": [5, 5]}, {"blocks": "1"}),
         *({"nfe": -1}, {"nfe": 1e999}, {"seconds": 0}, {"seconds": -5.0}, {"seconds": float("nan")}, {"more": 1}),
         *({"scores": {"": each}} for each in (NO_SCORE, {**NO_SCORE, "values": []}, {**NO_SCORE, "values": [1, 2]})),
+        {"scores": {"": {**NO_SCORE, "values": [True]}}},
         {"scores": {"": {**NO_SCORE, "values": [1], "without": [[1, 2]]}}},
         {"scores": {"": {**NO_SCORE, "values": [1], "metrics": {"recall": float("inf")}}}},
     ],
@@ -911,9 +953,12 @@ def test_a_result_with_a_value_that_no_run_writes_is_refused(damage, finished, t
             list(read_measured(path))
 
 
-def test_levels_that_are_damaged_are_refused(finished, tmp_path):
+@pytest.mark.parametrize(
+    "levels", ["{}", '{"steps": true, "grids": {}}', '{"steps": 99, "grids": {"heun": {"2": [8, true]}}}']
+)
+def test_levels_that_are_damaged_are_refused(finished, tmp_path, levels):
     folder = Path(copytree(finished, tmp_path / "run"))
-    (folder / "levels.json").write_text("{}")
+    (folder / "levels.json").write_text(levels)
     with pytest.raises(InputError, match="remove what is damaged"):
         rs.tune(mixture(), 5, out=folder, objective=spread, **ONE)
 

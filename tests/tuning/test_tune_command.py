@@ -333,6 +333,7 @@ def spread(samples):
         ('{"format": "restart-sampling-plan/1", "plan": "plan-4.json", "model_sha256": null}', "there is no preset"),
         ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": "2"}', "guidance has to be a finite number"),
         ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": 1e999}', "guidance has to be a finite number"),
+        ('{"format": "restart-sampling-plan/1", "plan": "2", "D": true}', "D has to be a whole number"),
         ('{"format": "restart-sampling-plan/1", "plan": "2", "net_sha256": 5}', "its net_sha256 have to be texts"),
         (f'{{"format": "restart-sampling-plan/1", "plan": "2", "guidance": {10**400}}}', "has to be a finite number"),
         ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": true}', "guidance has to be a finite number"),

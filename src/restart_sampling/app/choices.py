@@ -1,6 +1,5 @@
 """The models of the page, with the plans and the map that are known of each."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.models.resolve import resolve
-from restart_sampling.tuning.run import MAP, read_run, whole
+from restart_sampling.tuning.run import MAP, read_map, read_plans, read_run, whole
 
 STARTS = {
     "ODE: Heun": "18",
@@ -60,16 +59,12 @@ def load_choice(name: str, tuned: Sequence[Path], device: torch.device) -> Choic
         if read_run(folder).get("model_sha256") != net.identity:
             continue
         with whole(folder):
-            files = sorted(
-                (json.loads(path.read_text("utf-8")) for path in folder.glob("plan-*.json")),
-                key=lambda each: each["nfe"],
-            )
             plans |= {
                 f"tuned, NFE {content['nfe']} ({folder.name})": content["plan"]
-                for content in files
+                for content in read_plans(folder)
                 if content.get("guidance", 1.0) == 1  # at which the page draws
             }
             if (folder / MAP).exists():
-                found_map = json.loads((folder / MAP).read_text("utf-8"))
+                found_map = read_map(folder)
     numbers = tuple(str(number) for number in range(net.label_dim))
     return Choice(net, checkpoint.classes or numbers, plans | STARTS, found_map)

@@ -13,6 +13,7 @@ from restart_sampling.app.text_samples import on_the_way
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import counted
 from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
+from restart_sampling.text_to_image.idle import idle_notes
 from restart_sampling.text_to_image.pipeline import TextToImage
 from restart_sampling.text_to_image.samplers import Sampler, is_flow
 
@@ -27,7 +28,7 @@ def starts(model: TextToImage) -> tuple[str, ...]:
 
 
 def prepare_sampler(model: TextToImage, text: str, guidance: float, prompt: str) -> TextDrawing:
-    """Makes the drawing of a sampler, which takes one evaluation of the network.
+    """Makes the drawing of a sampler, for which the first one has the network evaluated once.
 
     Raises:
         InputError: it is no sampler, does not fit the pipeline, or takes too many evaluations for the page.
@@ -53,8 +54,8 @@ def describe(model: TextToImage, texts: Sequence[str], guidance: float) -> list[
         network = drawing.network_evaluations
         more = f", {network} evaluations of the network with guidance" if network != drawing.nfe else ""
         said.append(Markup("<p><b>NFE {}</b>{}</p>").format(drawing.nfe, more))
-        if drawing.note:
-            said[-1] += Markup("<p>{}</p>").format(drawing.note)
+        for note in filter(None, [drawing.note, *idle_notes([drawing])]):
+            said[-1] += Markup("<p>{}</p>").format(note)
         paths.append((f"sampler {letter}", drawing.request.sampler.family, drawing.nfe, drawing.path))
     return [*said, plot_schedules_of(paths)]
 

@@ -6,8 +6,9 @@ import os
 import secrets
 import shutil
 import tempfile
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, EISDIR, ENOSPC
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -172,6 +173,28 @@ def check_writable(path: Path) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Writes indented JSON atomically."""
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def in_utf16(raw: bytes) -> bool:
+    """Tells a text in UTF-16 by its mark."""
+    return raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+
+
+def decode_text(raw: bytes, where: str) -> str:
+    """Decodes a text of a user's: UTF-8, or UTF-16 with its mark, as PowerShell and Excel write it; without the mark.
+
+    Args:
+        raw: the file.
+        where: its name, for messages.
+
+    Raises:
+        InputError: it is in another encoding.
+    """
+    with suppress(UnicodeDecodeError):
+        text = raw.decode("utf-16" if in_utf16(raw) else "utf-8-sig")
+        if "\0" not in text:  # as UTF-16 without its mark has
+            return text
+    raise InputError(f"{where} is no text in UTF-8, nor in UTF-16 with its mark; save it as UTF-8")
 
 
 def sha256(path: Path) -> str:

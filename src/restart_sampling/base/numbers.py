@@ -44,19 +44,29 @@ def _is_bool(value: object) -> bool:
     return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Tells whether what a file says is a number; a bool is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def is_finite(value: object) -> TypeGuard[float]:
-    """Tells whether what a file says is a number that a float can be; a bool is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
+    """Tells whether what a file says is a number that a float can be."""
+    return is_number(value) and abs(value) <= float_info.max
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Tells whether what a file says is a whole number, and written as one."""
+    return is_number(value) and isinstance(value, int)
 
 
 def truth_value(name: str, value: object) -> bool:
-    """Returns a bool.
+    """Returns a bool of any type as Python's own.
 
     Raises:
-        InputError: it is none, such as the text "no", which Python takes for true.
+        InputError: it is none, such as the text "no", which Python takes for true, or an array of them.
     """
-    if isinstance(value, bool):
-        return value
+    if _is_bool(value) and not getattr(value, "shape", ()):
+        return bool(value)
     raise InputError(f"{name} = {value!r}; give True or False")
 
 

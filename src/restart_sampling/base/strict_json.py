@@ -20,6 +20,24 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def parse_numbers(text: str | bytes) -> Any:
+    """Does the same for a file whose values are numbers.
+
+    Raises:
+        ValueError: as `parse_json`, or a value is true or false, which Python would take for 1 or 0.
+    """
+    content = parse_json(text)
+    if _has_truth(content):
+        raise ValueError("it has true or false, where numbers have to be")
+    return content
+
+
+def _has_truth(content: object) -> bool:
+    if isinstance(content, dict | list):
+        return any(map(_has_truth, content.values() if isinstance(content, dict) else content))
+    return isinstance(content, bool)
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):

@@ -43,7 +43,7 @@ class ProgressBar:
     """Progress on standard error: a bar on a terminal, elsewhere a line now and then; with the rate and the time left.
 
     The body is given a function that it tells how many more are done, which may be parts of one. What is told first may
-    have been there before, and does not count for the rate.
+    have been there before, or have waited for a compiler, and does not count for the rate.
 
     Args:
         label: of what is counted.
@@ -85,7 +85,8 @@ class ProgressBar:
         self._progress.stop()
 
     def _advance(self, count: float) -> None:
-        self._progress.advance(self._task, count)
+        if count:  # of nothing, the time to the first one would count
+            self._progress.advance(self._task, count)
         now = time.monotonic()
         if not self._shown or now < min(self._next_line, self._judge_at):
             return

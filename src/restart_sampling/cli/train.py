@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from restart_sampling.images.image_set import ImageSet
     from restart_sampling.training.run import Report, Run
     from restart_sampling.training.settings import Settings
+    from restart_sampling.training.trainer import NetworkRuns
 
 _LOGGED = ("loss", "learning_rate", "gradients_replaced", "seconds")
+_HOW = {"plain": "", "compiled": ", by torch.compile", "kernels": ", with kernels of this package"}
 _D = 2048  # of PFGM++ where the user gives none
 
 
@@ -94,7 +96,13 @@ _D = 2048  # of PFGM++ where the user gives none
     show_default=True,
     help="Of the network's arithmetic; auto is bfloat16 on cuda, float32 elsewhere.",
 )
-@click.option("--compile", "compiled", is_flag=True, help="Compile the network: minutes at the start, faster steps.")
+@click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=None,
+    help="Run the network with kernels of this package where these serve, which is the default on cuda, else by "
+    "torch.compile: minutes at the start, faster steps. Or run it as it is.",
+)
 @click.option(
     "--save-minutes",
     default=2.0,
@@ -129,7 +137,7 @@ def train(
     augment: float,
     seed: int,
     dtype: str,
-    compiled: bool,
+    compiled: bool | None,
     save_minutes: float,
     channels: int,
     mult_text: str,
@@ -144,7 +152,7 @@ def train(
     """Train a denoiser on square images of one size. DATA is a folder, a zip or a tar.
 
     \b
-      restart-sampling train cifar10-32x32.zip --out run --parametrization edm --cond --minutes 15 --compile
+      restart-sampling train cifar10-32x32.zip --out run --parametrization edm --cond --minutes 15
       torchrun --standalone --nproc_per_node=2 -m restart_sampling train cifar10-32x32.zip \\
           --out run --parametrization pfgmpp --D 128 --images 20000000
 
@@ -160,7 +168,10 @@ def train(
     mult = _sizes("--channel-mult", mult_text)
     attention = None if attention_text is None else _attention(attention_text)
 
+    import torch
+
     from restart_sampling.images.image_set import read_images
+    from restart_sampling.models.fast import start_training
     from restart_sampling.sampling.noise import augmented_dimensions
     from restart_sampling.training.run import Run, resumed
     from restart_sampling.training.run_folder import RunFolder
@@ -170,6 +181,8 @@ def train(
     with processes.ranks() as ranks, ExitStack() as held:
         if batch % ranks.size:
             raise InputError(f"--batch {batch} cannot be shared by {ranks.size} processes; give a multiple of that")
+        network, dtype = _network(compiled, ranks.device, batch // ranks.size), _dtype(dtype, ranks.device)
+        started = start_training(ranks.device, getattr(torch, dtype)) if network == "kernels" else None
         pictures = read_images(source)
         settings = Settings(
             parametrization=parametrization,
@@ -189,7 +202,7 @@ def train(
             lr=lr,
             ema_images=ema_images,
             seed=seed,
-            dtype=_dtype(dtype, ranks.device),
+            dtype=dtype,
             data_images=len(pictures),
         )
         parameters = settings.check_network()
@@ -210,19 +223,22 @@ def train(
                     f"{parameters / 1e6:.2f} million parameters",
                     "length": f"{images} images" if minutes is None else f"{minutes:g} min",
                     "steps": f"batches of {batch}, Adam {lr:g}, seed {seed}",
-                    "device": f"{ranks.size} x {describe_device(ranks.device)}, network in {settings.dtype}",
+                    "device": f"{ranks.size} x {describe_device(ranks.device)}, network in {settings.dtype}"
+                    f"{_HOW[network]}",
                     "out": out,
                 }
             )
         with ProgressBar("images read", len(pictures), ranks.first) as advance:
             data = read_training_set(pictures, cond, ranks.device, advance)
+        if started:
+            started.join()
         settings = replace(settings, data_sha256=data.sha256)
         folder.check(settings.run())
         if dry_run:
-            trainer, progress, _ = resumed(settings, data, folder, ranks, compiled=compiled)
+            trainer, progress, _ = resumed(settings, data, folder, ranks, network=network)
             print_estimate(out, estimate_training(trainer, progress), as_json, shown=ranks.first, by="steps")
             return
-        run = Run(settings, data, dataset, pictures.classes if cond else (), folder, ranks, compiled=compiled)
+        run = Run(settings, data, dataset, pictures.classes if cond else (), folder, ranks, network=network)
         if ranks.first and run.trainer.steps:
             state = "is finished, and nothing is left to do" if run.progress.finished else "goes on"
             click.echo(f"{out} {state}: it has trained on {counted(run.trainer.images, 'image')}", err=True)
@@ -258,6 +274,14 @@ def _dtype(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def _network(compiled: bool | None, device: torch.device, images: int) -> NetworkRuns:
+    from restart_sampling.models.fast import kernels_serve
+
+    if compiled is not False and kernels_serve(device, images):
+        return "kernels"
+    return "compiled" if compiled else "plain"
 
 
 def _describe(pictures: ImageSet, settings: Settings) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.files import decode_text
 from restart_sampling.sampling.plan import SETTINGS as PLAN_SETTINGS
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
@@ -92,9 +93,9 @@ def read_rows(source: str) -> list[NamedPlan]:
     if path.suffix == ".json":
         return [NamedPlan.of(Plan.parse(source))]
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--plans {source} cannot be read as text; give {_FORMS}") from error
+        text = decode_text(path.read_bytes(), f"--plans {source}")
+    except OSError as error:
+        raise InputError(f"--plans {source} cannot be read ({error.strerror}); give {_FORMS}") from error
     readers = {".csv": _csv_rows, ".toml": _toml_rows}
     rows = [
         _read(f"{source}, {place}", entries)

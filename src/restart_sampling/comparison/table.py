@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from restart_sampling.base.errors import InputError, printable
-from restart_sampling.base.numbers import rounded_to, with_error
+from restart_sampling.base.numbers import is_number, rounded_to, with_error
 from restart_sampling.evaluation.results_file import SCORES, TITLES, Result
 
 _LATEX = {
@@ -126,7 +126,7 @@ def _name(result: Result) -> str:
 
 def _number(result: Result, key: str) -> Any:
     value = result.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+    if not (value is None or is_number(value)):
         raise InputError(f"row '{_name(result)}' has {key} {value!r}, which is no number; correct the file")
     return value
 

@@ -1,7 +1,8 @@
 """Distances between two sets of images, from the features of a detector."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation.statistics import Statistics, statistics_of
+
+T = TypeVar("T")
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
@@ -35,22 +38,31 @@ _ALONE = 1024
 
 def frechet_distances(sets: Sequence[Statistics], reference: Statistics) -> list[float]:
     """Computes `frechet_distance` of each of the sets, as many at a time as torch has threads."""
-    threads = torch.get_num_threads()
-    own = 1 if len(reference.mu) < _ALONE else max(1, threads // len(sets))
     _ = reference.factor  # once, before all of them want it
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(own,)) as pool:
-            return list(pool.map(lambda each: frechet_distance(each, reference), sets))
-    finally:
-        torch.set_num_threads(threads)  # which threads that begin later have, too
+    return _side_by_side(lambda each: frechet_distance(each, reference), sets, len(reference.mu))
 
 
 def frechet_distances_of_features(sets: Sequence[Tensor], reference: Tensor) -> list[float]:
     """Computes the same from features [N, d] of each set, and [M, d]; of few images without a d x d matrix."""
-    if min(map(len, (*sets, reference))) > reference.shape[1]:
+    rows, (count, width) = [len(each) for each in sets], reference.shape
+    if min(*rows, count) > width:
         return frechet_distances([statistics_of(each) for each in sets], statistics_of(reference))
-    other = _centred(reference)
-    return [_distance_of_few(_centred(each), other) for each in sets]
+    mean, deviations, squares = _centred(reference)
+    if sum(rows) * (count - width) > count * width:  # what it saves is more than what it takes
+        deviations = torch.linalg.qr(deviations, mode="r")[1]  # has the same products with others, of fewer rows
+    other = mean, deviations, squares
+    return _side_by_side(lambda each: _distance_of_few(_centred(each), other), sets, max(rows))
+
+
+def _side_by_side(distance: Callable[[T], float], sets: Sequence[T], rows: int) -> list[float]:
+    """Computes a distance of each of the sets in threads, where it decomposes a matrix of so many rows."""
+    threads = torch.get_num_threads()
+    own = 1 if rows < _ALONE else max(1, threads // len(sets))
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(own,)) as pool:
+            return list(pool.map(distance, sets))
+    finally:
+        torch.set_num_threads(threads)  # which threads that begin later have, too
 
 
 def _centred(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,7 +73,8 @@ def _centred(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _distance_of_few(a: tuple[Tensor, Tensor, Tensor], b: tuple[Tensor, Tensor, Tensor]) -> float:
-    cross = torch.linalg.svdvals((a[1] @ b[1].T).cpu()).sum().item()  # a GPU takes longer for a small matrix
+    products = (b[1] @ a[1].T).cpu()  # a GPU takes longer for a small matrix
+    cross = torch.linalg.svdvals(torch.linalg.qr(products, mode="r")[1]).sum().item()
     return ((a[0] - b[0]).square().sum() + a[2] + b[2]).item() - 2 * cross
 
 

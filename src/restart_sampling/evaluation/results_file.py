@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.files import append_line
+from restart_sampling.base.files import append_line, in_utf16
+from restart_sampling.base.numbers import is_number
 
 SCHEMA = "restart-sampling-results/1"
 RESULTS = "results.jsonl"
@@ -89,6 +90,8 @@ def read_results(path: Path) -> Results:
         texts = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(f"results {path} cannot be read ({error.strerror})") from error
+    if in_utf16(texts[0]):  # lines are added to it in UTF-8
+        raise InputError(f"results {path} is in UTF-16; save it as UTF-8")
     lines, damaged = [], []
     for number, text in enumerate(texts, start=1):
         if not text.strip():
@@ -125,7 +128,7 @@ def _is_sound(line: Mapping[str, Any]) -> bool:
         return False
     lists = (value for name in _LISTS for value in line.get(name, ()))
     return all(isinstance(line[name], kind) for name, kind in _TYPES.items() if name in line) and (
-        all(isinstance(value, int | float) and not isinstance(value, bool) for value in lists)
+        all(map(is_number, lists))
     )
 
 

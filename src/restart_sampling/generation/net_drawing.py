@@ -105,7 +105,7 @@ class NetDrawing:
         self.note = guidance_note(self.plan, self.guidance)
         self.network_evaluations = network_evaluations(net, self.plan, self.path) * (1 if self.guidance == 1 else 2)
         self.classes: tuple[str, ...] = getattr(net, "classes", ())
-        self._classes, self._noise, self._exact = classes, noise, exact
+        self._classes, self._noise, self._exact = classes, noise, truth_value("exact", exact)
         self._label_dim: int = getattr(net, "label_dim", 0)
         self._dtype = _dtype(net)
         if self.batch < 1:
@@ -118,7 +118,7 @@ class NetDrawing:
                 "'counter'"
             )
         self._check_classes()
-        if truth_value("exact", exact) and self._dtype != "float32":
+        if self._exact and self._dtype != "float32":
             raise InputError(f"exact images need a network in float32, and this one is in {self._dtype}")
 
     @cached_property

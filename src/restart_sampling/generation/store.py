@@ -33,6 +33,7 @@ from restart_sampling.base.files import (
     write_json,
 )
 from restart_sampling.base.lock import lock_beside, lock_in, locked
+from restart_sampling.base.numbers import is_whole
 from restart_sampling.generation.seeds import joined, parse_seeds
 from restart_sampling.images.writers import LABELS, MANIFEST, encode_png, image_name
 from restart_sampling.images.zips import ZipWriter
@@ -313,8 +314,10 @@ def _is_bare(folder: Path, *names: str) -> bool:
 
 def _parse_manifest(text: bytes) -> dict[str, Any]:
     manifest = json.loads(text)
-    finished = manifest.get("images") if manifest["complete"] is True else None
-    return {"run": dict(manifest["run"]), "batch": int(manifest["batch"]), "finished": finished}
+    batch, images = manifest["batch"], manifest.get("images")
+    if not (is_whole(batch) and (images is None or is_whole(images))):
+        raise ValueError("the images are no number")
+    return {"run": dict(manifest["run"]), "batch": batch, "finished": images if manifest["complete"] is True else None}
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def _table(annotations: Path) -> list[tuple[str, str]]:
     An image without captions has one row without text, as in pandas' left merge.
     """
     try:
-        content: Any = json.loads(annotations.read_text("utf-8"))
+        content: Any = json.loads(annotations.read_bytes())
         captions = defaultdict(list)
         for annotation in content["annotations"]:
             captions[annotation["image_id"]].append(str(annotation["caption"]))

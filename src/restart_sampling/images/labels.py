@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.files import decode_text
 from restart_sampling.base.numbers import counted
 from restart_sampling.base.strict_json import parse_json
 
@@ -123,7 +124,7 @@ def metadata_labels(
         InputError: it is no such file, leaves out an image or its class, or lists one twice.
     """
     try:
-        lines = list(io.StringIO(text.decode("utf-8-sig"), newline=None))  # which end at \n alone, not at \u2028 too
+        lines = list(io.StringIO(decode_text(text, where), newline=None))  # which end at \n alone, not at \u2028 too
         rows = _table(lines, where) if where.endswith(".csv") else _objects(lines)
         pairs = [(posixpath.normpath(f"{folder}{row['file_name']}"), row["label"]) for row in rows]
     except KeyError as error:

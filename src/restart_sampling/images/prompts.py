@@ -13,7 +13,7 @@ from typing import TypeVar
 from PIL import Image
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.base.files import atomic
+from restart_sampling.base.files import atomic, decode_text
 from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.images.sources import Source
 
@@ -89,8 +89,7 @@ def read_prompts(path: Path) -> list[str]:
 def read_numbered_prompts(path: Path) -> dict[int, str]:
     """Does the same, and gives the number of each prompt's image, which is that of its row where the file says none."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            text = file.read()
+        text = decode_text(path.read_bytes(), f"prompts {path}")
         if path.suffix.lower() == ".txt" and not _has_header(text):
             lines = [line.strip() for line in _LINE_END.split(text) if line.strip()]
             if not lines:
@@ -101,8 +100,8 @@ def read_numbered_prompts(path: Path) -> dict[int, str]:
         raise InputError(
             f"prompts {path} cannot be read ({error.strerror}); give a CSV such as subset.csv, or a .txt file"
         ) from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"prompts {path} is not a CSV in UTF-8 ({error}); give one such as subset.csv") from error
+    except csv.Error as error:
+        raise InputError(f"prompts {path} is not a CSV ({error}); give one such as subset.csv") from error
     column = header.index("caption")
     prompts = [row[column] if column < len(row) else "" for row in rows]
     if not prompts:

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.numerics import torchs_own_defaults
 from restart_sampling.models.by_name import BUNDLED
-from restart_sampling.models.denoiser import Denoiser, EDMPrecond
+from restart_sampling.models.denoiser import NETWORKS, Denoiser, EDMPrecond
 from restart_sampling.models.diffusers_unet import DiffusersUNet
 from restart_sampling.models.preconditionings import DENOISERS
 from restart_sampling.models.resolve import default_plan
@@ -123,10 +124,22 @@ class Checkpoint:
         """Makes the model without the numbers of its weights, which nothing draws, as those of the file follow."""
         allowance = _Allowance(4 * sum(tensor.numel() for tensor in self.state.values()) + 10_000)
         try:
+            self._check_numbers()
             with torchs_own_defaults(), torch.device("meta"), allowance:
                 return DENOISERS[self.class_name](**self.init_kwargs, D=D)
         except Exception as error:  # arguments from a file can make a constructor fail in any way
             raise self._error(f"its init_kwargs do not make a {self.class_name}: {shorten(str(error))}") from error
+
+    def _check_numbers(self) -> None:
+        """Refuses true and false where the class or its network takes a number, as which Python would take them."""
+        kind = DENOISERS[self.class_name]
+        default = signature(kind).parameters["model_type"].default
+        network = NETWORKS.get(self.init_kwargs.get("model_type", default), kind)
+        taken = [signature(each).parameters for each in (network, kind, Denoiser)]
+        numbers = {name for each in taken for name in each if each[name].annotation in (int, float)}
+        for name in numbers & self.init_kwargs.keys():
+            if isinstance(self.init_kwargs[name], bool):
+                raise ValueError(f"{name} is {self.init_kwargs[name]}, and has to be a number")
 
     def _try(self, model: Denoiser) -> None:
         """Calls the model for no image at all: a constructor keeps what only the first call looks at."""

@@ -120,7 +120,7 @@ def from_flow(network: Network, *, reverse: bool = False, **options: Unpack[Opti
     (arXiv 2403.03206).
     """
     call = NetworkCall(network, **options)
-    truth_value("reverse", reverse)
+    reverse = truth_value("reverse", reverse)
 
     def denoise(x: Tensor, t: Tensor, /, **kwargs: Any) -> Tensor:
         velocity = call(x, 1 - t if reverse else t, **kwargs)
@@ -164,7 +164,7 @@ def _discrete(
     options: Options,
 ) -> FunctionNet:
     call = NetworkCall(network, **options)
-    truth_value("continuous", continuous)
+    continuous = truth_value("continuous", continuous)
     sigmas = _levels(alphas_cumprod)
     places = [log(sigma) for sigma in sigmas]
     table = torch.tensor(places, dtype=state_dtype(call.device), device=call.device)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restart_sampling.models import kernels
+from restart_sampling.models import gradient_kernels, kernels
 from restart_sampling.models.dhariwal_unet import DhariwalUNet
 from restart_sampling.models.layers import GroupNorm, Resample, ResampleConv2d, UNetBlock
 from restart_sampling.models.song_unet import SongUNet
@@ -56,32 +56,36 @@ def _block(block: UNetBlock, inputs: Tensor | tuple[Tensor, Tensor], emb: Tensor
         x, more = torch.cat([x, *more], dim=1), []
     if _plainly(x):
         return UNetBlock.forward(block, x, emb)
-    h = _convolved(block.conv0, kernels.normalize(x, block.norm0, more=more[0] if more else None, silu=True))
+    h = convolved(block.conv0, kernels.normalize(x, block.norm0, more=more[0] if more else None, silu=True))
     shift = block.affine(emb)
-    before = _bias(block.conv0)
+    before = bias_of(block.conv0)
     if block.adaptive_scale:
         scale, shift = shift.chunk(2, dim=1)
         h = kernels.normalize(h, block.norm1, silu=True, before=before, scale=scale, shift=shift)
     else:
         h = kernels.normalize(h, block.norm1, silu=True, before=shift + before)
-    bias = _bias(block.conv1)
+    bias = bias_of(block.conv1)
     if isinstance(block.skip, nn.Conv2d):
-        skip, bias = _convolved(block.skip, x, *more), bias + _bias(block.skip)
+        skip, bias = convolved(block.skip, x, *more), bias + bias_of(block.skip)
     else:
-        skip = _resampled(block.skip, x)
-    out = kernels.add(_convolved(block.conv1, h), skip, bias, block.skip_scale)
+        skip = resampled(block.skip, x)
+    out = kernels.add(convolved(block.conv1, h), skip, bias, block.skip_scale)
     if not block.heads:
         return out
-    return kernels.add(_attended(block, out), out, _bias(block.proj), block.skip_scale)
+    attended = attention(block, kernels.normalize(out, block.norm2))
+    return kernels.add(attended, out, bias_of(block.proj), block.skip_scale)
 
 
-def _attended(block: UNetBlock, x: Tensor) -> Tensor:
-    """Computes the self-attention without its last bias, and without a copy: it sorts the weights, which are small."""
+def attention(block: UNetBlock, x: Tensor) -> Tensor:
+    """Computes the self-attention of x, which is normalised, without its last bias.
+
+    There is no copy of the pixels: it sorts the weights, which are small.
+    """
     batch, channels, height, width = x.shape
-    pixels = kernels.normalize(x, block.norm2).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+    pixels = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
     weight, bias = (
         each.view(block.heads, -1, 3, *each.shape[1:]).movedim(2, 0).reshape(each.shape)
-        for each in (block.qkv.weight.flatten(1), _bias(block.qkv))
+        for each in (block.qkv.weight.flatten(1), bias_of(block.qkv))
     )
     qkv = F.linear(pixels, weight, bias).view(batch, height * width, 3, block.heads, -1)
     out = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4))
@@ -89,7 +93,7 @@ def _attended(block: UNetBlock, x: Tensor) -> Tensor:
     return out.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _convolved(conv: nn.Conv2d, x: Tensor, *more: Tensor) -> Tensor:
+def convolved(conv: nn.Conv2d, x: Tensor, *more: Tensor) -> Tensor:
     """Computes a convolution without its bias, which the next kernel adds; of 1 x 1 also of channels in two tensors."""
     if more:
         rows, more_rows = (each.permute(0, 2, 3, 1).flatten(0, 2) for each in (x, *more))
@@ -97,15 +101,17 @@ def _convolved(conv: nn.Conv2d, x: Tensor, *more: Tensor) -> Tensor:
         out = F.linear(rows, weight[:, :own]).addmm_(more_rows, weight[:, own:].T)
         return out.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
     if isinstance(conv, ResampleConv2d):
-        x = _resampled(conv, x)
+        x = resampled(conv, x)
     return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
 
 
-def _resampled(layer: nn.Module, x: Tensor) -> Tensor:
+def resampled(layer: nn.Module, x: Tensor) -> Tensor:
+    """Resamples x as a layer does before its convolution, or alone."""
     if isinstance(layer, ResampleConv2d | Resample) and layer.box and x.shape[-1] % 2 == x.shape[-2] % 2 == 0:
-        return kernels.resample(x, layer.direction)
+        return gradient_kernels.resample(x, layer.direction)
     return layer.resampled(x) if isinstance(layer, ResampleConv2d) else cast(Tensor, layer(x))
 
 
-def _bias(conv: nn.Conv2d) -> Tensor:
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """Returns the bias [C] of a convolution that has one."""
     return cast(Tensor, conv.bias)

@@ -50,6 +50,8 @@ def _normalize(
     before,
     scale,
     shift,
+    center,
+    rate,
     before_stride,
     scale_stride,
     pixels,
@@ -93,7 +95,11 @@ def _normalize(
     off = mean - group_mean
     spread += pixels * off * off
     variance = tl.sum(tl.where(same, spread[None, :], 0.0), 1) / (group * pixels)
-    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32) * tl.rsqrt(variance + eps)
+    inverse = tl.rsqrt(variance + eps)
+    if center is not None:  # for the gradients
+        tl.store(center + image * channels + channel, group_mean - added, mask=inside)
+        tl.store(rate + image * channels + channel, inverse, mask=inside)
+    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32) * inverse
     offset = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32) + (added - group_mean) * factor
     if scale is not None:
         times = 1.0 + tl.load(scale + image * scale_stride + channel, mask=inside, other=0.0).to(tl.float32)
@@ -122,22 +128,22 @@ def _add(a, b, out, bias, scale, pixels, channels, WIDTH: tl.constexpr, TILE: tl
 
 
 @triton.jit(do_not_specialize=["width"])
-def _resample(x, out, width, pixels, channels, UP: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr):
+def _resample(x, out, factor, width, pixels, channels, UP: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr):
     pixel = tl.program_id(0) * TILE + tl.arange(0, TILE)  # of the output, as its width
     channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     there = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     row, column = (pixel // width).to(tl.int64), pixel % width  # rows of all images
     if UP:
         source = (row // 2) * (width // 2) + column // 2
-        value = tl.load(x + source[:, None] * channels + channel[None, :], mask=there)
+        value = tl.load(x + source[:, None] * channels + channel[None, :], mask=there).to(tl.float32)
     else:
         corner = x + (4 * row * width + 2 * column)[:, None] * channels + channel[None, :]
         value = tl.load(corner, mask=there).to(tl.float32)
         value += tl.load(corner + channels, mask=there).to(tl.float32)
         value += tl.load(corner + 2 * width * channels, mask=there).to(tl.float32)
-        value = (value + tl.load(corner + (2 * width + 1) * channels, mask=there).to(tl.float32)) / 4
+        value += tl.load(corner + (2 * width + 1) * channels, mask=there).to(tl.float32)
     place = out + pixel.to(tl.int64)[:, None] * channels + channel[None, :]
-    tl.store(place, value.to(out.dtype.element_ty), mask=there)
+    tl.store(place, (value * factor).to(out.dtype.element_ty), mask=there)
 
 
 def normalize(
@@ -149,6 +155,8 @@ def normalize(
     before: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
+    center: Tensor | None = None,
+    rate: Tensor | None = None,
 ) -> Tensor:
     """Computes the group normalisation of x + before, times 1 + scale, plus shift, and its SiLU on request.
 
@@ -159,6 +167,7 @@ def normalize(
         silu: whether SiLU comes last.
         before: [C] or [B, C].
         scale, shift: [B, C], both or none, of equal strides.
+        center, rate: float32 [B, C], both or none, to be filled: x is normalised as (x - center) * rate.
 
     Returns:
         [B, C, H, W] in channels_last, dtype as x. All arithmetic between is in float32.
@@ -169,11 +178,8 @@ def normalize(
     channels = norm.num_channels
     shape = (batch, channels, height, width)
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    group = channels // norm.num_groups
-    span = group
-    while norm.num_groups % (2 * span // group) == 0 and 2 * span <= _WIDTH:
-        span *= 2
-    _launch(
+    group, span = grouped(norm)
+    launch(
         _normalize,
         (batch, channels // span),
         x,
@@ -184,6 +190,8 @@ def normalize(
         before,
         scale,
         shift,
+        center,
+        rate,
         0 if before is None or before.ndim == 1 else before.stride(0),
         0 if scale is None else scale.stride(0),
         height * width,
@@ -198,6 +206,14 @@ def normalize(
         num_warps=_NORM_WARPS,
     )
     return out
+
+
+def grouped(norm: nn.GroupNorm, width: int = _WIDTH) -> tuple[int, int]:
+    """Returns the channels of a group, and those of a program: whole groups, `width` channels at most."""
+    group = span = norm.num_channels // norm.num_groups
+    while norm.num_groups % (2 * span // group) == 0 and 2 * span <= width:
+        span *= 2
+    return group, span
 
 
 def add(a: Tensor, b: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -216,16 +232,17 @@ def add(a: Tensor, b: Tensor, bias: Tensor, scale: float) -> Tensor:
     channels = a.shape[1]
     pixels = a.numel() // channels
     grid = (triton.cdiv(pixels, _TILE), triton.cdiv(channels, _WIDTH))
-    _launch(_add, grid, a, b, out, bias, scale, pixels, channels, WIDTH=_WIDTH, TILE=_TILE, num_warps=_WARPS)
+    launch(_add, grid, a, b, out, bias, scale, pixels, channels, WIDTH=_WIDTH, TILE=_TILE, num_warps=_WARPS)
     return out
 
 
-def resample(x: Tensor, direction: Literal["up", "down"]) -> Tensor:
+def resample(x: Tensor, direction: Literal["up", "down"], *, gradient: bool = False) -> Tensor:
     """Makes each pixel two by two, or each two by two their mean.
 
     Args:
         x: [B, C, H, W], float16 or bfloat16; H and W even for "down".
         direction: which.
+        gradient: whether it is that of the other direction: a quarter of each pixel two by two, or sums.
 
     Returns:
         [B, C, 2H, 2W] or [B, C, H / 2, W / 2] in channels_last, dtype as x.
@@ -238,7 +255,8 @@ def resample(x: Tensor, direction: Literal["up", "down"]) -> Tensor:
     pixels = batch * height * width
     grid = (triton.cdiv(pixels, _TILE), triton.cdiv(channels, _WIDTH))
     up = direction == "up"
-    _launch(_resample, grid, x, out, width, pixels, channels, UP=up, WIDTH=_WIDTH, TILE=_TILE, num_warps=_WARPS)
+    factor = 1.0 if up != gradient else 0.25
+    launch(_resample, grid, x, out, factor, width, pixels, channels, UP=up, WIDTH=_WIDTH, TILE=_TILE, num_warps=_WARPS)
     return out
 
 
@@ -265,7 +283,8 @@ def compile_together(call: Callable[[], object], device: torch.device) -> None:
         deque(threads.map(finish, {each.result() if hasattr(each, "result") else each for each in wanted}), maxlen=0)
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *rest: object, **options: object) -> None:
+def launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *rest: object, **options: object) -> None:
+    """Launches a kernel on the device of x, or notes that it is to be compiled."""
     wanted = _wanted.get()
     with torch.cuda.device(x.device):
         if wanted is None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from restart_sampling.base.errors import shorten
 from restart_sampling.base.files import sha256, stand_in
 from restart_sampling.base.machine import usable_device
+from restart_sampling.base.numbers import is_number
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.models.checkpoint import FORMAT, Checkpoint, unusable
 from restart_sampling.models.denoiser import Denoiser
@@ -228,6 +229,6 @@ def _dimension(stated: Mapping[Any, object]) -> int | None:
     D = stated.get("D")
     if D in (None, math.inf) or not stated.get("pfgmpp", True):
         return None
-    if isinstance(D, int | float) and 1 <= D <= MAX_DIMENSIONS and float(D).is_integer():
+    if is_number(D) and 1 <= D <= MAX_DIMENSIONS and float(D).is_integer():
         return int(D)
     raise UnreadableError(f"its D is no positive integer up to {MAX_DIMENSIONS:,}, and not inf either")

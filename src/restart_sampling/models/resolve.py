@@ -6,6 +6,7 @@ from pathlib import Path
 
 from restart_sampling.base.download import cache_folder, check_hash, fetch
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.files import decode_text
 from restart_sampling.base.numbers import require_kind
 from restart_sampling.models.by_name import BUNDLED, BY_HAND, PUBLISHED
 from restart_sampling.models.default_plans import DEFAULT_PLANS
@@ -70,8 +71,8 @@ def default_plan(path: Path) -> str | None:
     folder = path if path.is_dir() else path.parent if path.name == MODEL else None
     if folder is None or not (file := folder / PLAN).is_file():
         return None
-    with file.open(encoding="utf-8", errors="replace") as opened:
-        text = opened.read(_MAX_PLAN).strip()
+    with file.open("rb") as opened:
+        text = decode_text(opened.read(_MAX_PLAN), str(file)).strip()
     if text.endswith(".json"):
         raise InputError(f"{file} names another file; write the plan itself into it")
     try:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number
+from restart_sampling.base.numbers import is_number, real_number
 from restart_sampling.sampling.net import FunctionNet, Net, around
 from restart_sampling.sampling.sample import require_net
 
@@ -21,7 +21,7 @@ def clipped(net: Net, low: float = -1.0, high: float = 1.0) -> FunctionNet:
         InputError: it is no net, low and high are no numbers, or low is not below high.
     """
     require_net(net)
-    if not all(isinstance(end, int | float) for end in (low, high)) or not low < high:
+    if not all(map(is_number, (low, high))) or not low < high:
         raise InputError(f"x0 cannot be clipped to [{low}, {high}]; give two numbers, low < high, such as -1 and 1")
 
     def denoise(x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:

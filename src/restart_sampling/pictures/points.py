@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.numbers import is_number
 from restart_sampling.comparison.comparable import row_family, row_name
 from restart_sampling.evaluation.results_file import Result
 from restart_sampling.sampling.path import RestartInterval, format_number
@@ -88,7 +89,7 @@ def number(result: Result, key: str, *, least: float = -_LARGEST) -> float:
         InputError: it is none, or smaller than can be (`least`), or larger than can be drawn.
     """
     value = result.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _LARGEST:
+    if not is_number(value) or not least <= value <= _LARGEST:
         raise InputError(
             f"the results of row '{shorten(row_name(result))}' have {key} {shorten(repr(value))}, which is no "
             f"number from {least:g} to {_LARGEST:g}; correct the file, or evaluate the row again"

@@ -1,6 +1,5 @@
 """The page of a run of `tune`."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from restart_sampling.pictures.tuning import plot_confirmed, plot_importances, p
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.text_to_image.samplers import SAMPLER_FORMAT, Sampler
 from restart_sampling.tuning.bench import Key, Measured, read_measured
-from restart_sampling.tuning.run import MAP, MEASURED, SAMPLES, read_run, whole
+from restart_sampling.tuning.run import MAP, MEASURED, SAMPLES, read_map, read_plans, read_run, whole
 from restart_sampling.tuning.score import Score, difference
 from restart_sampling.tuning.stages import strip_name
 from restart_sampling.tuning.verdict import describe_relative
@@ -37,12 +36,10 @@ def make_tune_report(folder: Path) -> tuple[int, str]:
 
 
 def _page(folder: Path, run: Mapping[str, Any]) -> tuple[int, str]:
-    plans = sorted(
-        (json.loads(path.read_text("utf-8")) for path in folder.glob("plan-*.json")), key=lambda each: each["nfe"]
-    )
+    plans = read_plans(folder)
     path = folder / MEASURED
     results = dict(read_measured(path)) if path.exists() else {}
-    found_map = json.loads((folder / MAP).read_text("utf-8")) if (folder / MAP).exists() else None
+    found_map = read_map(folder) if (folder / MAP).exists() else None
     if not plans and found_map is None:
         raise InputError(f"{folder} has neither a plan nor a map yet; let 'restart-sampling tune' finish")
     page = render(

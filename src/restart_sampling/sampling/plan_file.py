@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import is_finite
+from restart_sampling.base.numbers import is_finite, is_whole
 from restart_sampling.base.strict_json import parse_json
 
 PLAN_FORMAT = "restart-sampling-plan/1"
@@ -35,7 +35,7 @@ def read_plan_file(path: Path) -> tuple[str, dict[str, Any]]:
         raise InputError(
             f"plan {path} is damaged: its plan, its model_sha256 and its net_sha256 have to be texts; tune again"
         )
-    if not isinstance(found["D"], int | None):
+    if not (found["D"] is None or is_whole(found["D"])):
         raise InputError(f"plan {path} is damaged: its D has to be a whole number; tune again")
     if not (found["found_at"] is None or is_finite(found["found_at"])):
         raise InputError(f"plan {path} is damaged: its guidance has to be a finite number; tune again")

@@ -1,12 +1,13 @@
 """Processes: how a model's state mixes data and noise at each level."""
 
 from dataclasses import dataclass, field
-from math import inf, isfinite, sqrt
+from math import inf, sqrt
 from typing import TypeVar
 
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import is_finite
 
 Level = TypeVar("Level", float, Tensor)
 
@@ -37,7 +38,7 @@ class Process:
 
     def __post_init__(self) -> None:
         numbers = (self.alpha_at_0, self.alpha_slope, self.std_at_0, self.std_slope)
-        if not all(isinstance(number, int | float) and isfinite(number) for number in numbers):
+        if not all(map(is_finite, numbers)):
             raise InputError(
                 f"process {self.name} has the coefficients {numbers}; alpha and std are linear in the level, so give "
                 f"the value at 0 and the slope of each, and rescale the states of another schedule (see `from_eps`)"

@@ -12,7 +12,7 @@ import diffusers
 import numpy as np
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, truth_value, whole_number
+from restart_sampling.base.numbers import is_number, real_number, truth_value, whole_number
 
 Config = Mapping[str, Any]
 
@@ -218,25 +218,27 @@ def check_registered(config: Config, given: Config) -> None:
             )
 
 
-def check_values(class_: type, config: Config) -> None:
-    """Refuses texts and other things where a class has numbers or truth values.
+def check_values(class_: type, config: Config) -> dict[str, Any]:
+    """Returns the numbers and truth values that a class has, of any type, as Python's own, which JSON keeps.
 
     Raises:
         InputError: a value is none of its argument's kind, or there are no timesteps; the message names it.
     """
+    plain: dict[str, Any] = {}
     for key, each in inspect.signature(class_.__init__).parameters.items():  # type: ignore[misc]
         kinds = get_args(each.annotation) or (each.annotation,)
         value: Any = config.get(key)
         if key in OURS or (value is None and (NoneType in kinds or bool in kinds)):
             continue
         if bool in kinds:
-            truth_value(key, value)
+            plain[key] = truth_value(key, value)
         elif int in kinds:
-            whole_number(key, value)
+            plain[key] = whole_number(key, value)
         elif float in kinds:
-            real_number(key, value)
+            plain[key] = value if is_number(value) else real_number(key, value)
     if config["num_train_timesteps"] < 1:
         raise InputError(f"num_train_timesteps is {config['num_train_timesteps']}; give at least 1")
+    return plain
 
 
 def check_noise_schedule(config: Config) -> None:

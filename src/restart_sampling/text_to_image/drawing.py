@@ -26,10 +26,11 @@ from restart_sampling.text_to_image.guiding import (
     check_interval,
     counted_images,
     guiding,
+    remembering,
     rows_on,
     testing,
 )
-from restart_sampling.text_to_image.pipeline import TEXT_BLOCK, TextToImage, quiet
+from restart_sampling.text_to_image.pipeline import TEXT_BLOCK, TextToImage, networks_of, quiet
 from restart_sampling.text_to_image.samplers import Sampler, check_pipeline, make_scheduler
 
 _LATER = {"snr_shift_scale": 1.0, "sigma_data": None, "sigma_schedule": "karras", "rho": 7.0}
@@ -187,7 +188,7 @@ def _json(value: Any) -> Any:
 def prepare(
     model: TextToImage, request: Request, prompts: Sequence[str] | str = "", batch: int | None = None
 ) -> TextDrawing:
-    """Makes the scheduler and finds out what an image will cost, with one evaluation of the network.
+    """Makes the scheduler and finds out what an image will cost, with one evaluation of the network at the first time.
 
     Pipelines differ in how they set the timesteps, and in whether a guidance scale means classifier-free guidance, so
     the pipeline itself is asked: it is stopped at its first step.
@@ -294,6 +295,8 @@ class _FirstStep(Exception):  # noqa: N818  not an error
 def _first_row(model: TextToImage, request: Request, scheduler: Any, guided: bool) -> int:
     """Counts the evaluations of the networks for one image before the first step of the scheduler.
 
+    What networks were asked for another sampler they are not asked again, for their answers do not matter.
+
     Args:
         model: the pipeline.
         request: what is asked of it.
@@ -311,6 +314,7 @@ def _first_row(model: TextToImage, request: Request, scheduler: Any, guided: boo
     scheduler.step = stop
     try:
         with (
+            remembering({*networks_of(model.pipe).values(), *model.evaluated}, model.answers),
             counted_images(*model.evaluated) as count,
             testing(model.network, model.guide) if guided else nullcontext(),
         ):

@@ -65,7 +65,7 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         restart_grid: str = "karras",
         euler_below: float = 0.0,
     ) -> None:
-        check_values(type(self), self.config)
+        self._register(**check_values(type(self), self.config))
         super().__init__(**arguments_of(FlowMatchEulerDiscreteScheduler, self.config))
         if invert_sigmas:
             raise InputError("invert_sigmas is true (Mochi), so the levels rise; this scheduler needs falling ones")

@@ -5,10 +5,10 @@ D = D_first + scale (D_second - D_first) of the answers. What its network answer
 guides by: so the network is all that changes, and where both halves are equal there is no guidance.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from math import isfinite
 from typing import Any
 
@@ -117,6 +117,40 @@ def testing(network: torch.nn.Module, guide: Guide | None) -> Iterator[None]:
 
     with _replaced(network, forward):
         yield
+
+
+@contextmanager
+def remembering(networks: Iterable[torch.nn.Module], answers: dict[Any, Any]) -> Iterator[None]:
+    """Evaluates networks once for each form of what they are asked, in the body; after that they answer as before.
+
+    Args:
+        networks: of the pipeline.
+        answers: what they have answered, by the network and the form; it is added to.
+    """
+
+    def forward(
+        network: torch.nn.Module, evaluate: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
+        form = network, _form(arguments), _form(named)
+        if form not in answers:
+            answers[form] = evaluate(*arguments, **named)
+        return answers[form]
+
+    with ExitStack() as replaced:
+        for network in networks:
+            replaced.enter_context(_replaced(network, partial(forward, network)))
+        yield
+
+
+def _form(value: Any) -> Any:
+    """Returns what a network is asked, but of tensors their shapes and dtypes."""
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype
+    if isinstance(value, dict):
+        return tuple((key, _form(each)) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_form, value))
+    return value if isinstance(value, Hashable) else type(value)
 
 
 @contextmanager

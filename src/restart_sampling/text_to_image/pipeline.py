@@ -55,9 +55,14 @@ class TextToImage:
         return (self.network, self.guide.network) if self.guide else (self.network,)
 
     @cached_property
+    def answers(self) -> dict[Any, Any]:
+        """What its networks answered when it was asked what a sampler costs, see `remembering`."""
+        return {}
+
+    @cached_property
     def identity(self) -> str:
         """SHA-256 of the weights of all its networks in float16: the same where it computes in float32."""
-        return weights_sha256(_networks(self.pipe), torch.float16)
+        return weights_sha256(networks_of(self.pipe), torch.float16)
 
     @cached_property
     def pace(self) -> Pace:
@@ -108,7 +113,7 @@ def as_model(pipe: Any, what: str, name: str, unchecked: bool = False) -> TextTo
     Raises:
         InputError: it is no text-to-image pipeline.
     """
-    networks = _networks(pipe)
+    networks = networks_of(pipe)
     if "transformer" not in networks and "unet" not in networks:
         raise InputError(
             f"{what} is a {type(pipe).__name__}, which has neither a unet nor a transformer of its own; give a "
@@ -123,7 +128,8 @@ def scheduler_config(pipe: Any) -> dict[str, Any]:
     return {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
 
 
-def _networks(pipe: Any) -> torch.nn.ModuleDict:
+def networks_of(pipe: Any) -> torch.nn.ModuleDict:
+    """Returns the networks of a pipeline by name, those of texts and images too."""
     parts = pipe.components.items()
     return torch.nn.ModuleDict({key: part for key, part in parts if isinstance(part, torch.nn.Module)})
 

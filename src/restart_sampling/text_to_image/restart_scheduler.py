@@ -102,7 +102,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         sigma_schedule: str = "karras",
         rho: float = 7.0,
     ) -> None:
-        check_values(type(self), self.config)
+        self._register(**check_values(type(self), self.config))
         if trained_betas is None and beta_schedule not in EULERS + OTHERS:
             raise InputError(
                 f"beta_schedule is {beta_schedule!r}; RestartScheduler knows {', '.join(EULERS + OTHERS)}, or give "

@@ -1,7 +1,8 @@
 """The rows of a scheduler, one for each call of the network: laid out for a number of steps, or for a later start."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, ClassVar
 
@@ -277,6 +278,18 @@ class RowLayout(RowTensors):
         self.path = Restarts((), power_grid, *self.solvers).path(self._main.levels)
         calls = self._restarts.evaluations(self.path, self.process)
         self._set_rows(calls, self._times(calls), self.path.levels[-1], self.timesteps.device)
+
+
+@contextmanager
+def without_notes() -> Iterator[None]:
+    """Runs the body without words on levels that were moved, for samplers that nobody has asked for."""
+    log = logging.getLogger(__package__)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 @cache

@@ -206,10 +206,13 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], guidance: float)
         raise InputError(f"sampler '{sampler}' is not for {what}, as this pipeline's is one; give {', '.join(own)}")
     if sampler.steps > config["num_train_timesteps"]:
         raise InputError(f"sampler '{sampler}': the model knows {config['num_train_timesteps']} steps; give no more")
+    from restart_sampling.text_to_image.configs import check_values  # which needs diffusers
+
     scheduler = getattr(import_module(home[0]), home[1])
     try:
         settings = own_settings(sampler, flow, guidance) | dict(_typed(scheduler, *each) for each in sampler.settings)
         made = scheduler.from_config(config, **settings)
+        check_values(scheduler, made.config)
         if "solver_order" in dict(sampler.settings):
             _check_order(made)
         return made

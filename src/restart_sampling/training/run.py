@@ -22,7 +22,7 @@ from restart_sampling.training.progress import Progress
 from restart_sampling.training.run_folder import RunFolder
 from restart_sampling.training.schedule import learning_rate
 from restart_sampling.training.settings import Settings
-from restart_sampling.training.trainer import Trainer, own_random
+from restart_sampling.training.trainer import NetworkRuns, Trainer, own_random
 from restart_sampling.training.training_set import TrainingSet
 
 REPORT_SECONDS = 30.0
@@ -61,7 +61,7 @@ class Run:
         classes: names of the classes, or ().
         folder: checked for this run.
         ranks: the processes; all do the same, and the first one writes.
-        compiled: whether torch.compile compiles the network.
+        network: how it runs, see `Trainer`.
 
     Raises:
         InputError: the saved state is damaged.
@@ -76,11 +76,11 @@ class Run:
         folder: RunFolder,
         ranks: Ranks,
         *,
-        compiled: bool = False,
+        network: NetworkRuns = "plain",
     ) -> None:
         self.settings, self.folder, self.ranks = settings, folder, ranks
         self._dataset, self._classes = dataset, classes
-        self.trainer, self.progress, self.history = resumed(settings, data, folder, ranks, compiled=compiled)
+        self.trainer, self.progress, self.history = resumed(settings, data, folder, ranks, network=network)
         self._earlier = folder.earlier_lengths(settings.run())
         if ranks.first:
             folder.begin(settings.run())
@@ -198,14 +198,14 @@ class Run:
 
 
 def resumed(
-    settings: Settings, data: TrainingSet, folder: RunFolder, ranks: Ranks, *, compiled: bool
+    settings: Settings, data: TrainingSet, folder: RunFolder, ranks: Ranks, *, network: NetworkRuns
 ) -> tuple[Trainer, Progress, list[Mapping[str, Any]]]:
     """Makes the trainer of a run where it stopped, with how far it is and its losses; writes nothing.
 
     Raises:
         InputError: the saved state is damaged.
     """
-    trainer = Trainer(settings, data, ranks, compiled=compiled)
+    trainer = Trainer(settings, data, ranks, network=network)
     progress = Progress(
         None if settings.images is None else ceil(settings.images / settings.batch),
         None if settings.minutes is None else 60 * settings.minutes,

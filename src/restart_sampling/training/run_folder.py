@@ -11,6 +11,7 @@ import torch
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import check_writable, is_partial, remove_partials, write_bytes, write_json
 from restart_sampling.base.lock import lock_in, locked
+from restart_sampling.base.numbers import is_number
 from restart_sampling.base.tensors import load_tensors, save_tensors
 
 FORMAT = "restart-sampling-training/1"
@@ -127,5 +128,5 @@ def _is_longer(run: Mapping[str, Any], found: Mapping[str, Any], differs: Sequen
     """Tells a run that is like another but goes on for more images or minutes."""
     lengths = [(found.get(key), run[key]) for key in differs if key in _LENGTHS]
     return len(differs) == len(lengths) == 1 and all(
-        isinstance(old, int | float) and isinstance(new, int | float) and old < new for old, new in lengths
+        is_number(old) and is_number(new) and old < new for old, new in lengths
     )

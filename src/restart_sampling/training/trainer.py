@@ -1,21 +1,30 @@
 """`Trainer`: one training step after another, and the state from which they go on later."""
 
+import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from restart_sampling.base.errors import one_line
 from restart_sampling.base.numerics import state_dtype
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.training.batches import draw_batch, network_seed
+from restart_sampling.models.fast import fuse_training
+from restart_sampling.training.batches import Batch, draw_batch, network_seed
 from restart_sampling.training.ema import EMA
 from restart_sampling.training.gradients import FlatGradients
+from restart_sampling.training.graphed import GraphedStep
 from restart_sampling.training.losses import PARAMETRIZATIONS, weighted_error
 from restart_sampling.training.schedule import augmentation, ema_decay, learning_rate
 from restart_sampling.training.settings import Settings
 from restart_sampling.training.training_set import TrainingSet
+
+NetworkRuns = Literal["plain", "compiled", "kernels"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,14 +52,15 @@ class Trainer:
         settings: of the run.
         data: to train on, on the device of the ranks.
         ranks: the processes; all take the same steps.
-        compiled: whether torch.compile compiles the network.
+        network: how it runs: as it is, by torch.compile, or with kernels of the package. The last two have CUDA graphs,
+            as the host is slower than the device.
 
     Attributes:
         steps: taken so far.
         ema: the average, which is the model to keep.
     """
 
-    def __init__(self, settings: Settings, data: TrainingSet, ranks: Ranks, *, compiled: bool = False) -> None:
+    def __init__(self, settings: Settings, data: TrainingSet, ranks: Ranks, *, network: NetworkRuns = "plain") -> None:
         self.settings, self.data, self.ranks = settings, data, ranks
         self.steps = 0
         with own_random(ranks.device):
@@ -64,8 +74,11 @@ class Trainer:
         self.ema = EMA(self._model)
         self._gradients = FlatGradients(self._model.parameters())
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=settings.lr, fused=cuda)
-        if compiled:
-            # In place, so that the names of the weights stay; with CUDA graphs, as the host is slower than the device.
+        self._gradients_of: Callable[[Batch], Tensor] = self._learn
+        if network == "kernels" and _fused(self._model.model, getattr(torch, settings.dtype)):
+            self._gradients_of = GraphedStep(self._learn)
+        elif network == "compiled":
+            # In place, so that the names of the weights stay.
             self._model.model.compile(dynamic=False, mode="reduce-overhead" if cuda else None)
         # Sums over the steps of a round stay on the device: reading one would wait for it.
         self._loss_sum, self._finite, self._replaced = (
@@ -96,21 +109,26 @@ class Trainer:
             rank=ranks.rank,
             ranks=ranks.size,
         )
-        # Autocast changes the network's products only: the preconditioning has none, and stays float32.
-        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-            errors = weighted_error(
-                self._model, self._loss, batch.images, batch.sigma, batch.noise, batch.labels, batch.augment_labels
-            )
-        loss = errors.mean()
-        self._gradients.zero()
-        torch.autograd.backward(loss / ranks.size)
+        loss = self._gradients_of(batch)
         self._replaced += self._gradients.gather(ranks)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(progress, settings.lr)
         self._optimizer.step()
         self.steps += 1
         self.ema.update(ema_decay(self.images, settings.batch, settings.ema_images))
-        self._count(loss.detach())
+        self._count(loss)
+
+    def _learn(self, batch: Batch) -> Tensor:
+        """Computes the gradients of this process's share of a batch, and returns its loss."""
+        # Autocast changes the network's products only: the preconditioning has none, and stays float32.
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16"):
+            errors = weighted_error(
+                self._model, self._loss, batch.images, batch.sigma, batch.noise, batch.labels, batch.augment_labels
+            )
+        loss = errors.mean()
+        self._gradients.zero()
+        torch.autograd.backward(loss / self.ranks.size)
+        return loss.detach()
 
     def _count(self, loss: Tensor) -> None:
         finite = loss.isfinite()
@@ -141,3 +159,13 @@ class Trainer:
         self._model.load_state_dict(state["network"])
         self.ema.model.load_state_dict(state["ema"])
         self._optimizer.load_state_dict(state["optimizer"])
+
+
+def _fused(network: nn.Module, dtype: torch.dtype) -> bool:
+    """Has a network run with the kernels of the package; returns whether they could be compiled."""
+    try:
+        fuse_training(network, dtype)
+    except Exception as error:  # a machine without a C compiler, and whatever else a compiler meets
+        _log.warning(f"the kernels of this package cannot be compiled here ({one_line(error)}); going on without")
+        return False
+    return True

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from json import JSONDecodeError
 from math import inf, log
-from operator import index
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import append_line
-from restart_sampling.base.numbers import is_finite
+from restart_sampling.base.numbers import is_finite, is_whole
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.base.strict_json import parse_json
 from restart_sampling.generation.seeds import cut
@@ -215,17 +214,18 @@ def read_measured(path: Path) -> Iterator[tuple[Key, Measured]]:
 def _read(line: dict[str, Any]) -> tuple[Key, Measured]:
     """Reads what `_line` gave; raises one of several errors where it is something else."""
     key = Key(**{name: line.pop(name) for name in Key._fields})
-    start, end = map(index, key.seeds)
-    key = key._replace(seeds=(start, end), blocks=index(key.blocks), groups=index(key.groups))
+    start, end = key.seeds
+    key = key._replace(seeds=(start, end))
     scores = line["scores"] and {name: Score.read(score) for name, score in line["scores"].items()}
     result = Measured(**{**line, "scores": scores or None})
     sizes = {(len(each.values), *map(len, each.without)) for each in (scores or {}).values()}
     right = (
         isinstance(key.plan, str)
+        and all(map(is_whole, (start, end, key.blocks, key.groups)))
         and 0 <= start < end
         and sizes <= {(key.blocks, *[key.groups] * key.blocks * (key.groups > 0))}
         and isinstance(result.stage, str)
-        and isinstance(result.search, int | None)
+        and (result.search is None or is_whole(result.search))
         and is_finite(result.nfe)
         and is_finite(result.seconds)
         and min(result.nfe, result.seconds) > 0
@@ -238,7 +238,7 @@ def _read(line: dict[str, Any]) -> tuple[Key, Measured]:
 
 def _numbers(content: object) -> Iterator[float]:
     """Reads the numbers in JSON."""
-    if isinstance(content, float):
+    if isinstance(content, int | float):
         yield content
     elif isinstance(content, dict | list):
         for each in content.values() if isinstance(content, dict) else content:

@@ -10,6 +10,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import whole_number
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import RestartInterval, ode_path
+from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.tuning.allowed import LEAST_NFE, LEAST_STEPS
 
@@ -143,6 +144,13 @@ def _smaller(parts: Sequence[Part]) -> list[Part]:
     return [*parts[:place], *rest, *parts[place + 1 :]]
 
 
+def count_calls(plan: Plan) -> int:
+    """Counts the calls of a plan by its steps and intervals, wherever their levels are."""
+    solver, restart_solver = plan.solver, plan.restart_solver or plan.solver
+    falls = sum((each.points - 1) * each.repeats for each in plan.intervals)
+    return _main_calls(plan.steps, solver) + falls * restart_calls(restart_solver)
+
+
 def restart_calls(solver: str) -> int:
     """Counts the calls of a solver's step within a restart."""
     return make_solver(solver).evaluations(Move(2.0, 1.0, restart=True))
@@ -151,9 +159,9 @@ def restart_calls(solver: str) -> int:
 @cache
 def main_steps(solver: str, nfe: int) -> int | None:
     """Finds the most steps of a main grid that take `nfe` calls, or one less; None: there are none."""
+    steps = bisect_right(range(1, nfe + 2), nfe, key=lambda steps: _main_calls(steps, solver))
+    return steps if steps and nfe - _main_calls(steps, solver) <= 1 else None
 
-    def cost(steps: int) -> int:
-        return ode_path([float(level) for level in range(steps, -1, -1)]).nfe(make_solver(solver))
 
-    steps = bisect_right(range(1, nfe + 2), nfe, key=cost)
-    return steps if steps and nfe - cost(steps) <= 1 else None
+def _main_calls(steps: int, solver: str) -> int:
+    return ode_path([float(level) for level in range(steps, -1, -1)]).nfe(make_solver(solver))

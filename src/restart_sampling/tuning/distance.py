@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -67,6 +67,7 @@ class Distance:
     setups: Mapping[str, EvaluationSetup]
     captions: Captions | None = None
     images: Mapping[str, Any] = field(default_factory=dict)
+    about_before: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def about(self) -> dict[str, Any]:

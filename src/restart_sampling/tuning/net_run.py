@@ -1,6 +1,5 @@
 """A run of `tune` of a net: stage 0 and the map beside what all runs have."""
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.budget import main_steps
 from restart_sampling.tuning.own_levels import with_levels
 from restart_sampling.tuning.restart_map import BASE, Marginals, best_intervals, map_levels, map_restarts
-from restart_sampling.tuning.run import MAP, MEASURED, Run, whole
+from restart_sampling.tuning.run import MAP, MEASURED, Run, read_map, whole
 from restart_sampling.tuning.space import ODE_SOLVERS, Grids, Space
 from restart_sampling.tuning.stages import SECONDS_BETWEEN_WORDS
 from restart_sampling.tuning.teacher import POINTS, SEEDS, Begin, KeptGrids, Teacher
@@ -74,7 +73,7 @@ class NetRun(Run):
         first = space.known_plans()
         if self.settings.rises and self.settings.restarts and (self.folder / MAP).exists():
             with whole(self.folder):
-                best = best_intervals(json.loads((self.folder / MAP).read_text("utf-8"))["cells"])
+                best = best_intervals(read_map(self.folder)["cells"])
             first += [space.one_restart(*pair) for pair in best]
         return self.tune(space, first)
 

@@ -24,6 +24,11 @@ class Objective(Protocol):
         ...
 
     @property
+    def about_before(self) -> Mapping[str, Any]:
+        """What `about` said in earlier versions, where it now says another thing."""
+        ...
+
+    @property
     def features(self) -> Mapping[str, int]:
         """How many features the detectors have, by the names of their scores."""
         ...

@@ -1,11 +1,13 @@
 """`OfSamples`: gives plans their scores by a function of the user's on samples, such as `sliced_wasserstein(data)`."""
 
+import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from inspect import getsource
 from math import nan
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import torch
@@ -47,9 +49,23 @@ class OfSamples:
         """The name of the function, its identity (that of `sliced_wasserstein` is of its data) or its code's, and D."""
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         identity = getattr(self.function, "identity", None)
-        own = _source_sha256(self.function) if identity is None else identity
+        own = _sha256(_code(self._source)) if identity is None else identity
         augmented = {} if self.net.D is None else {"D": self.net.D}
         return {"objective": name, "objective_sha256": own, "shape": self.shape, **augmented}
+
+    @property
+    def about_before(self) -> dict[str, Any]:
+        """The identity of the code in versions whose runs knew it by its text, comments and all."""
+        named = getattr(self.function, "identity", None) is not None
+        return {} if named else {"objective_sha256": _sha256(self._source)}
+
+    @property
+    def _source(self) -> str | None:
+        """The text of the function, as two files may each have one of the same name; None: not known."""
+        try:
+            return getsource(self.function)
+        except (OSError, TypeError):  # typed into a shell, or no function
+            return None
 
     def check_identity(self) -> None:
         """Makes sure that a later start can tell whether its function is this one.
@@ -128,12 +144,20 @@ class OfSamples:
         return number
 
 
-def _source_sha256(function: Callable[..., Any]) -> str | None:
-    """Computes the SHA-256 of a function's code, as two files may each have one of the same name; None: not known."""
+def _sha256(text: str | None) -> str | None:
+    return text and sha256(text.encode()).hexdigest()
+
+
+def _code(source: str | None) -> str | None:
+    """Writes a function without what does not run: comments, docstrings and the layout of its lines."""
     try:
-        return sha256(getsource(function).encode()).hexdigest()
-    except (OSError, TypeError):  # typed into a shell, or no function
-        return None
+        tree = ast.parse(dedent(source or ""))
+    except SyntaxError:  # of a lambda, amid the lines that it stands in
+        return source
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def sliced_wasserstein(data: Tensor, directions: int = 128, seed: int = 0) -> Callable[[Tensor], float]:

@@ -13,8 +13,9 @@ from restart_sampling.base.files import check_writable, is_partial, remove_parti
 from restart_sampling.base.lock import lock_in, locked
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.base.machine import describe_device, versions
+from restart_sampling.base.numbers import is_finite, is_whole
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.base.strict_json import parse_json
+from restart_sampling.base.strict_json import parse_json, parse_numbers
 from restart_sampling.sampling.plan_file import PLAN_FORMAT
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.objective import Objective
@@ -106,7 +107,11 @@ class Run:
             new = own.get(key)
             old = found.get(key, None if is_later else _BEFORE.get(key, new))
             unknown = key in _SAID_LATER and old is None
-            if old != new and not unknown and key not in ("model", "versions"):
+            if (
+                old not in (new, self.objective.about_before.get(key, new))
+                and not unknown
+                and key not in ("model", "versions")
+            ):
                 raise InputError(
                     f"{self.folder} holds another run, with {key} {json.dumps(old)}, not {json.dumps(new)}; choose "
                     f"another folder"
@@ -206,6 +211,24 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise InputError(f"{path} is no run of tune; choose another folder")
+
+
+def read_plans(folder: Path) -> list[dict[str, Any]]:
+    """Reads the files of the plans that a run found, by their NFE.
+
+    Raises:
+        ValueError, or others: one is damaged; see `whole`.
+    """
+    plans = [dict(parse_json(path.read_text("utf-8"))) for path in folder.glob("plan-*.json")]
+    for content in plans:
+        if not (is_whole(content["nfe"]) and is_finite(content.get("guidance", 1.0))):
+            raise ValueError(f"the NFE and the guidance of {content['plan']} have to be numbers")
+    return sorted(plans, key=lambda content: content["nfe"])
+
+
+def read_map(folder: Path) -> dict[str, Any]:
+    """Reads the map of a run; raises as `read_plans`."""
+    return dict(parse_numbers((folder / MAP).read_text("utf-8")))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from restart_sampling.base.errors import InputError, require_extra
+from restart_sampling.base.numbers import is_whole
 from restart_sampling.tuning.bench import Bench, Measured
 from restart_sampling.tuning.given_trial import GIVEN
 from restart_sampling.tuning.limits import Limits
@@ -81,7 +82,7 @@ def open_study(path: Path, name: str) -> Any:
         storage = JournalStorage(Journal(path))
         study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
     for key, kept in study.user_attrs.items():
-        if not all(isinstance(each, int) for each in (kept if isinstance(kept, list) else [kept])):
+        if not all(map(is_whole, kept if isinstance(kept, list) else [kept])):
             raise ValueError(f"{key} is no number")
     for trial in study.get_trials(deepcopy=False):
         own, state = trial.system_attrs, trial.state.name

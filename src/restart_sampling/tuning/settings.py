@@ -53,7 +53,7 @@ class Settings:
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         for each in fields(self):
             if isinstance(each.default, bool):
-                truth_value(each.name, getattr(self, each.name))
+                object.__setattr__(self, each.name, truth_value(each.name, getattr(self, each.name)))
         if isinstance(self.solvers, str):
             raise InputError(f"solvers = {self.solvers!r}; give a list of names, such as ['heun']")
         object.__setattr__(self, "minutes", real_number("minutes", self.minutes))

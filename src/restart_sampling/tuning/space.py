@@ -19,6 +19,7 @@ from restart_sampling.tuning.budget import (
     Part,
     Wanted,
     check_nfe,
+    count_calls,
     given_intervals,
     level_range,
     share_out,
@@ -144,12 +145,12 @@ class Space:
         for text in found_plans(self.nfe) if self.known else ():
             with suppress(InputError):
                 plan = in_levels_of(self.net.process, Plan.parse(text))
-                nfe, own = net_path(self.net, plan).nfe(*plan.solvers), plan.own_levels
+                own = plan.own_levels
                 rule = replace(plan, grid="karras", sigma_min=own[-2], sigma_max=own[0]) if own else plan
                 suggestion = self.suggestion(str(rule))
                 if suggestion and not own:
                     found.append(suggestion)
-                elif suggestion and self.rises and self.restarts and self.nfe - nfe in (0, 1):
+                elif suggestion and self.rises and self.restarts and self.nfe - self._nfe(plan) in (0, 1):
                     plan = self._plain(self._below_the_highest(replace(plan, guidance=self.guidance)))
                     found.append({**suggestion, GIVEN: self.text(plan)})
         return found
@@ -169,8 +170,8 @@ class Space:
         if plan.churn:
             bottom, top = (ratio(min(max(each, levels[-1]), levels[0])) for each in (plan.s_min, plan.s_max))
             values |= {"churn_low": bottom, "churn_width": top / bottom, "s_churn": plan.churn}
-        snapped = [replace(each, t_min=each.snap(levels)) for each in plan.intervals]
-        nfe = net_path(self.net, plan).nfe(*plan.solvers)
+        snapped = [_snapped(each, levels) for each in plan.intervals]
+        nfe = count_calls(plan)
         values |= given_intervals(snapped, ratio, restart_solver, self.nfe if self.nfe - nfe in (0, 1) else nfe)
         given = GivenTrial(values)
         with suppress(InputError):  # a range or a window that is empty in this model's levels
@@ -190,15 +191,18 @@ class Space:
         own = PlanNumbers(self.net, plan, self._limits, scales)
         if own.count < 2:  # such as the one level of a flow between its first and 0, which CMA-ES cannot move
             return None
-        nfe = net_path(self.net, plan).nfe(*plan.solvers)
+        nfe = self._nfe(plan)
 
         def moved(moves: Sequence[float]) -> str:
             found = self._plain(self._below_the_highest(own.moved(moves)))
-            if net_path(self.net, found).nfe(*found.solvers) != nfe:
+            if self._nfe(found) != nfe:
                 raise InputError(f"the plan '{found}' has other evaluations than '{plan}'")
             return self.text(found)
 
         return Numbers((plan.solver, len(plan.intervals)), own.count, moved)
+
+    def _nfe(self, plan: Plan) -> int:
+        return net_path(self.net, plan).nfe(*plan.solvers)
 
     @cached_property
     def solvers(self) -> tuple[str, ...]:
@@ -295,6 +299,13 @@ class Space:
             if path.nfe(*plan.solvers) in (self.nfe - 1, self.nfe):
                 return intervals
         return None
+
+
+def _snapped(interval: RestartInterval, levels: Sequence[float]) -> RestartInterval:
+    """Returns the interval with t_min at its level of the grid; as it is, where that is none below t_max."""
+    with suppress(InputError):
+        return replace(interval, t_min=interval.snap(levels))
+    return interval
 
 
 def check_scale(guidance: float) -> None:

@@ -10,7 +10,6 @@ restarts.
 Source: Chen et al. 2024 (arXiv 2405.11326): GITS, which has the idea for Euler's steps.
 """
 
-import json
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.files import write_json
+from restart_sampling.base.strict_json import parse_numbers
 from restart_sampling.generation.seeds import cut
 from restart_sampling.sampling.follow import follow, walk
 from restart_sampling.sampling.levels import power_grid
@@ -184,7 +184,7 @@ class KeptGrids(Grids):
 
     def __init__(self, path: Path, teacher: Teacher) -> None:
         self._path, self._teacher = path, teacher
-        kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {"steps": 0}
+        kept: dict[str, Any] = parse_numbers(path.read_text("utf-8")) if path.exists() else {"steps": 0}
         self._found = kept["grids"] if kept["steps"] >= teacher.steps else {}
 
     def __getitem__(self, solver: str) -> Mapping[int, tuple[float, ...]]:

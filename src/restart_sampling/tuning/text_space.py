@@ -1,8 +1,7 @@
 """`TextSpace`: the samplers of a text-to-image pipeline that are searched, as the text commands write them."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
@@ -13,6 +12,7 @@ from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.text_to_image.drawing import TextDrawing
 from restart_sampling.text_to_image.intervals import as_lists
 from restart_sampling.text_to_image.presets import guidance_preset, steps_preset
+from restart_sampling.text_to_image.row_layout import without_notes
 from restart_sampling.text_to_image.samplers import Sampler, is_flow, restart_sampler
 from restart_sampling.tuning.budget import (
     MOST_INTERVALS,
@@ -46,7 +46,6 @@ _AROUND = ("euler", "heun", "ab", "deis", "dpmpp_2m", "unipc", "sde_dpmpp_2m")
 """Solvers that the published restarts are tried with."""
 _SHARE = 0.25  # of the evaluations, in the paper's restarts where there is no form of so few
 _TOP = 0.98  # of the highest level: restarts from above are new starts
-_log = logging.getLogger("restart_sampling.text_to_image")
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class TextSpace:
             other = trial.suggest_categorical("restart_solver", ("the same", *self.solvers))
             settings["restart_solver"] = solver if other == "the same" else other
             settings["restart_grid"] = trial.suggest_categorical("restart_grid", _RESTART_GRIDS)
-        with _without_notes():
+        with without_notes():
             for count in range(len(wanted), -1, -1):  # restarts for which the main grid has no room are left out
                 parts, _ = share_out(wanted[:count], solver, settings.get("restart_solver", solver), self.nfe)
                 if sampler := self._exact(settings, self._place(wanted, parts), guidance):
@@ -104,7 +103,7 @@ class TextSpace:
         DDIM, DDPM, Heun and DPM-Solver++ of diffusers, every solver of our scheduler on two grids, and around some of
         them the restarts of the paper for the guidance scale and AUTOMATIC1111's.
         """
-        with _without_notes():
+        with without_notes():
             return [text for text in dict.fromkeys(map(str, self._usual())) if self._fits(text)]
 
     def text(self, sampler: Sampler) -> str:
@@ -267,14 +266,3 @@ class TextSpace:
         steps = max(1, round(_SHARE * self.nfe / (calls * len(paper))))
         yield [[steps + 1, 1, low, high] for _, _, low, high in paper]
         yield steps_preset(self.nfe)["restart"]
-
-
-@contextmanager
-def _without_notes() -> Iterator[None]:
-    """Runs the body without the scheduler's words on levels that were moved: here nobody has asked for them."""
-    before = _log.level
-    _log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        _log.setLevel(before)

@@ -241,10 +241,13 @@ def describe_model(model: TextToImage) -> str:
 
 def describe_notes(drawings: Sequence[TextDrawing]) -> dict[str, str]:
     """Says what the user should know of the guidance and the samplers of these drawings, before a run."""
+    from restart_sampling.text_to_image.idle import idle_notes
+
     (interval, guide), notes = (drawings[0].request.interval, drawings[0].model.guide), {}
     if interval is not None:
         notes["guidance interval"] = f"{interval[0]:g} < level <= {interval[1]:g}"
     if guide is not None:
         notes["guide"] = f"{guide.name} (weights sha256 {guide.sha256[:12]})"
-    note = next((each.note for each in drawings if each.note), None)  # the same of each that has one
-    return notes if note is None else {**notes, "note": note}
+    own = [each.note for each in drawings if each.note][:1]  # the same of each that has one
+    said = [*own, *idle_notes(drawings)]
+    return {**notes, "note": "; ".join(said)} if said else notes

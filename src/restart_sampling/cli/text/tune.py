@@ -134,7 +134,7 @@ def tune(
                 batch=None if asked.batch is None else settings.even(asked.batch),
                 tell=tell,
             )
-            tell("trying the usual samplers, with one evaluation of the network each")
+            tell("trying what the usual samplers cost in the pipeline")
             if ranks.first:
                 held.enter_context(locked(lock_in(out), str(out)))
                 run.begin_folder([run.space(nfe) for nfe in nfes])

@@ -10,6 +10,7 @@ from typing import Any
 
 from restart_sampling.base import files
 from restart_sampling.base.errors import shorten
+from restart_sampling.base.numbers import is_whole
 from restart_sampling.base.pickles import UnreadableError
 from restart_sampling.base.strict_json import parse_json
 from restart_sampling.models.foreign.found import Found
@@ -85,7 +86,7 @@ def _network(config: dict[str, Any]) -> dict[str, Any]:
     size, channels, out = (config.get(key) for key in ("sample_size", "in_channels", "out_channels"))
     if config.get("_class_name") != "UNet2DModel":
         raise UnreadableError(f"its network is a {shorten(str(config.get('_class_name')))}, and can be a UNet2DModel")
-    if not isinstance(size, int) or channels not in (1, 3) or out not in (channels, 2 * channels):
+    if not all(map(is_whole, (size, channels, out))) or channels not in (1, 3) or out not in (channels, 2 * channels):
         raise UnreadableError(
             f"its network is of sample_size {size}, in_channels {channels} and out_channels {out}, and only networks "
             f"of square images are read, with 1 or 3 channels and perhaps as many again for the variance"

@@ -1,0 +1,59 @@
+"""Settings of samplers that do nothing are named."""
+
+import pytest
+
+from restart_sampling.text_to_image.drawing import Request, prepare
+from restart_sampling.text_to_image.idle import idle_notes, idle_settings
+from restart_sampling.text_to_image.samplers import Sampler
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def drawing(model, text, guidance=5.0):
+    return prepare(model, Request(Sampler.parse(text), guidance, height=16, width=16))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "idle"),
+    [
+        ("sd", "ddim:5", []),
+        ("sd", "ddim:5 clip_sample=true clip_sample_range=2.0", []),
+        ("sd", "ddim:5 clip_sample_range=2.0", ["clip_sample_range=2.0"]),
+        ("sd", "ddim:5 thresholding=true sample_max_value=2.0", []),
+        ("sd", "ddim:5 sample_max_value=2.0", ["sample_max_value=2.0"]),
+        ("sd", "ddim:5 timestep_spacing=trailing steps_offset=0", ["steps_offset=0"]),
+        ("sd", "ddpm:5 variance_type=fixed_large", []),
+        ("sd", "ddpm:5 variance_type=fixed_small", ["variance_type=fixed_small"]),
+        ("sd", "ddpm:5 variance_type=learned", []),  # which fails when it draws
+        ("sd", "heun:3 use_karras_sigmas=true", []),
+        ("sd", "dpmpp:5 solver_order=3", []),
+        ("sd", "dpmpp:5 solver_order=2 euler_at_final=true", ["solver_order=2", "euler_at_final=true"]),
+        ("sd", "restart:6 [3,2,0.5,2] restart_solver=euler restart_grid=even", []),
+        ("sd", "restart:6 [3,2,0.5,2] euler_below=0.1", ["euler_below=0.1"]),
+        ("sd", "restart:6 restart=null solver=deis restart_solver=ab", ["restart_solver=ab"]),
+        ("sd", "restart:6 restart=null restart_grid=even euler_below=0.3", ["restart_grid=even", "euler_below=0.3"]),
+        ("sd", "restart:6 restart=null sigma_max=9", ["sigma_max=9"]),
+        ("sd", "restart:6 restart=null use_karras_sigmas=true sigma_max=9", []),
+        ("sd", "restart:6 restart=null prediction_type=v_prediction timestep_type=continuous", []),
+        ("sd3", "euler:4 shift=5.0", []),
+        ("sd3", "euler:4 restart_solver=heun use_karras_sigmas=true", ["restart_solver=heun"]),
+        ("flux", "euler:4 max_shift=9.0 shift=5.0", ["shift=5.0"]),  # whose shift is of the size of the images
+    ],
+)
+def test_a_setting_without_which_the_images_are_the_same(kind, text, idle, model):
+    assert idle_settings(drawing(model(kind), text)) == idle
+
+
+def test_a_note_names_what_is_idle_at_every_guidance_scale(model, caplog):
+    """At guidance 2 the restarts end at level 1, where no step ends below 0.3."""
+    never, once = "restart:30 euler_below=0.045", "restart:30 euler_below=0.3"
+    drawings = [drawing(model(), text, scale) for text in (never, once) for scale in (2.0, 5.0, 2.0)]
+    assert idle_notes(drawings) == [f"the sampler '{never}' draws the same without euler_below=0.045"]
+    assert idle_notes(drawings[-1:]) == [f"the sampler '{once}' draws the same without euler_below=0.3"]
+
+
+def test_levels_are_not_told_that_nobody_has_asked_for(model, caplog):
+    asked = drawing(model(), "restart:6 [3,2,0.7371,2] restart_grid=even use_karras_sigmas=true")
+    caplog.clear()
+    assert idle_settings(asked) == []
+    assert not caplog.records
