@@ -297,7 +297,7 @@ def test_a_batch_that_the_processes_cannot_share(folder, tmp_path, run, monkeypa
         (False, ("--compile",), "compiled"),
     ],
 )
-def test_what_the_network_runs_by(serves, option, network, folder, tmp_path, monkeypatch, capsys):
+def test_what_the_network_runs_by(serves, option, network, folder, tmp_path, monkeypatch, run):
     asked, started = [], []
     monkeypatch.setattr(fast, "kernels_serve", lambda device, images: asked.append((device.type, images)) or serves)
     thread = SimpleNamespace(join=lambda: started.append("waited for"))
@@ -308,9 +308,7 @@ def test_what_the_network_runs_by(serves, option, network, folder, tmp_path, mon
 
     monkeypatch.setattr("restart_sampling.training.run.Trainer", made)
     words = (folder, "--out", tmp_path / "run", "--parametrization", "edm", *TINY, *LENGTH, *option)
-    with pytest.raises(SystemExit):
-        main(["train", *map(str, words), "--device", "cpu"])
-    said = capsys.readouterr().err
+    _, _, said = run("train", *words, "--device", "cpu")
     assert f"made: {network}" in said
     assert ("with kernels of this package" in said) == (network == "kernels")
     assert ("by torch.compile" in said) == (network == "compiled")
