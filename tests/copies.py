@@ -139,6 +139,33 @@ def start(*words: object) -> Copy:
     return Copy([sys.executable, *words], {**os.environ, "OMP_NUM_THREADS": "1"}, *files)
 
 
+_SLOW = """
+import os, time
+from pathlib import Path
+from pkgutil import resolve_name
+from restart_sampling.cli import main
+
+owner = resolve_name("{owner}")
+function = owner.{name}
+
+def slow(*arguments):
+    time.sleep({seconds})
+    return function(*arguments)
+
+owner.{name} = slow
+Path(f"pid-{{os.environ.get('RANK', 0)}}").write_text(str(os.getpid()))
+main()
+"""
+
+
+def write_slow(owner: str, name: str, seconds: float) -> None:
+    """Writes slow.py: the command line, but each call of a function takes longer, and each process leaves pid-RANK.
+
+    The owner of the function is a module, or `module:class`.
+    """
+    Path("slow.py").write_text(_SLOW.format(owner=owner, name=name, seconds=seconds))
+
+
 def wait_for(condition: Callable[[], object], process: Copy, seconds: float = 60) -> None:
     """Until the condition holds, while the process runs."""
     until = time.monotonic() + seconds

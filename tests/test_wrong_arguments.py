@@ -56,3 +56,28 @@ def test_a_first_argument_of_another_kind_is_refused(name, wrong, tmp_path, monk
     with pytest.raises(rs.InputError):
         called()
     assert not any(tmp_path.iterdir())
+
+
+MODEL = rs.load_model("cifar10-small")
+STATE = torch.zeros(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: rs.follow(NET, STATE, PATH, "heun"), "the solver is 'heun'; give one such as rs.Heun()"),
+        (lambda: rs.follow(NET, STATE, PATH, rs.Heun(), rs.Heun), "the solver is <class .*; give one such as"),
+        (lambda: rs.follow(NET, STATE, PATH, process="VE"), "the process is of type str; give rs.VE or rs.FLOW"),
+        (lambda: PATH.nfe("heun"), "the solver is 'heun'; give one such as rs.Heun()"),
+        (lambda: rs.Plan(18, grid=(80, 5, 0)), r"grid = \(80, 5, 0\); give its name, such as 'karras'"),
+        (lambda: rs.Plan(18, restart_solver=rs.Heun()), r"restart_solver = Heun\(\); give its name, such as 'heun'"),
+        (lambda: rs.fast(MODEL, "float16"), "the dtype is of type str; give one of torch's, such as torch.float16"),
+        (lambda: rs.evaluate(MODEL, "2", reference="r", seeds=[0], blocks="2"), "blocks = '2'; give a whole number"),
+        (lambda: rs.sweep(MODEL, ["2"], reference="r", out="o", images=1e4), "images = 10000.0; give a whole number"),
+    ],
+)
+def test_what_is_easily_taken_for_another_argument_is_refused(call, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(rs.InputError, match=said):
+        call()
+    assert not any(tmp_path.iterdir())

@@ -13,7 +13,7 @@ import torch
 import restart_sampling as rs
 from restart_sampling.app.choices import STARTS, load_choice
 from restart_sampling.app.plans import MAX_NFE, SLIDERS, explain, moved, plot_plans, read_plan, sliders_of
-from restart_sampling.app.samples import on_the_way, show, side_by_side
+from restart_sampling.app.samples import advance_together, on_the_way, show
 from restart_sampling.base.errors import InputError
 from tiny_model import tiny_model_file
 
@@ -141,7 +141,7 @@ def net_levels(net, plan):
 
 def test_samplers_go_side_by_side(net):
     plans = [rs.Plan.parse(text) for text in ("10", "4")]
-    seen = list(side_by_side([on_the_way(net, plan, [0], [0], noisy=False) for plan in plans]))
+    seen = list(advance_together([on_the_way(net, plan, [0], [0], noisy=False) for plan in plans]))
     behind = [abs(a.evaluations - b.evaluations) for a, b in seen[1:] if b is not None and b.evaluations < b.nfe]
     assert max(behind) <= 2  # a step of Heun's
     assert [each.evaluations for each in seen[-1]] == [19, 7]

@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -18,8 +19,14 @@ import restart_sampling as rs
 from restart_sampling.base.errors import InputError
 from restart_sampling.cli import cli
 from restart_sampling.cli.sampler_options import _class_number
+from restart_sampling.comparison.published import CHECKPOINTS
+from restart_sampling.comparison.table import FORMATS
+from restart_sampling.generation.net_drawing import NoiseKind
+from restart_sampling.images.transforms import Crop
 from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.models.write_checkpoint import write_safetensors
+from restart_sampling.pictures.kinds import KINDS
+from restart_sampling.training.losses import PARAMETRIZATIONS
 from sweeps import result, results_file
 
 WEIGHTS = Path(rs.__file__).parent / "models" / "weights" / "cifar10-small.safetensors"
@@ -203,6 +210,24 @@ def test_an_option_is_given_once_in_all_commands(run):
     assert run("generate", "--compile", "--exact", "--no-compile")[2] == (
         "restart-sampling: --compile and --no-compile exclude each other; give one of them\n"
     )
+
+
+def test_choices_are_those_of_the_code():
+    """They are written out in the commands, which import nothing heavy for their help."""
+
+    def choices(name, option):
+        command = cli
+        for word in name.split():
+            command = command.get_command(None, word)
+        return next(each.type.choices for each in command.params if each.name == option)
+
+    assert [*choices("sweep", "paper")] == [*CHECKPOINTS]
+    assert [*choices("figure", "paper")] == [*CHECKPOINTS, "stable-diffusion"]
+    assert [*choices("figure", "kind")] == [*KINDS, "text"]
+    assert [*choices("results table", "form")] == [*FORMATS]
+    assert [*choices("generate", "noise")] == [*get_args(NoiseKind)]
+    assert [*choices("dataset", "transform")] == [*get_args(Crop)]
+    assert [*choices("train", "parametrization")] == [*PARAMETRIZATIONS]
 
 
 BAD = {

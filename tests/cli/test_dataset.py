@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,14 @@ import pytest
 from PIL import Image
 
 from copies import start, wait_for
-from restart_sampling.cli import main
 from restart_sampling.images.image_set import read_images
 
 SHARED = Path(os.environ.get("RESTART_SAMPLING_SHARED", "../shared"))
 
 
 @pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main(["dataset", *(str(argument) for argument in arguments)])
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return run
+def run(run):
+    return partial(run, "dataset")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from arguments import instead
-from copies import TORCHRUN, start, wait_for
+from copies import TORCHRUN, start, wait_for, write_slow
 from restart_sampling.base.numbers import rounded_to, with_error
 from restart_sampling.comparison.published import NOTES
 from restart_sampling.evaluation.results_file import read_results
@@ -112,31 +112,12 @@ def test_an_extended_sweep_does_what_is_missing(place, run):
     assert len(out.splitlines()) == 3
 
 
-# Takes its time for each batch.
-SLOW = """
-import os, time
-from pathlib import Path
-from restart_sampling.cli import main
-from restart_sampling.evaluation.collect import Collector
-
-add = Collector.add
-
-def slow_add(*arguments):
-    add(*arguments)
-    time.sleep(0.04)
-
-Collector.add = slow_add
-Path("pid").write_text(str(os.getpid()))
-main()
-"""
-
-
 def test_a_killed_sweep_goes_on_and_repeats_no_finished_row(place, run):
     plans_file()
     assert run(*SWEEP, "--plans", "plans.txt")[0] == 0
     whole, images = untimed(lines()), kept_images()
     shutil.rmtree(OUT)
-    Path("slow.py").write_text(SLOW)
+    write_slow("restart_sampling.evaluation.collect:Collector", "add", 0.04)
     partial = OUT / "results.jsonl.partial"
     process = start("slow.py", *SWEEP, "--plans", "plans.txt")
     earlier = set()
@@ -149,7 +130,7 @@ def test_a_killed_sweep_goes_on_and_repeats_no_finished_row(place, run):
         return bool(sums - earlier)
 
     wait_for(third_row_has_sums, process)
-    os.kill(int(Path("pid").read_text()), signal.SIGKILL)
+    os.kill(int(Path("pid-0").read_text()), signal.SIGKILL)
     process.communicate(timeout=60)
     before = RESULTS.read_text()
     assert len(before.splitlines()) == 2

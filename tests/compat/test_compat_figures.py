@@ -23,7 +23,7 @@ from arguments import instead
 
 
 def figure(run, arguments) -> dict:
-    code, stdout, stderr = run(arguments)
+    code, stdout, stderr = run(*arguments)
     assert code == 0, stderr
     return json.loads(stdout)
 
@@ -90,7 +90,7 @@ def test_our_statistics_are_those_of_the_same_images_now(copied, run):
     place = copied("figures")
     detector = ("--detector", place / "figures/tiny.pt", "--trust-detector", "--device", "cpu")
     data, new = place / "figures/data.zip", place / "new.npz"
-    code, _, stderr = run(words("reference", data, "--out", new, *detector, "--features"))
+    code, _, stderr = run(*words("reference", data, "--out", new, *detector, "--features"))
     assert code == 0, stderr
     with np.load(place / "figures/reference.npz") as old, np.load(new) as made:
         assert set(made.files) == {*old.files, "size", "detector_name"}  # which later versions keep
@@ -108,7 +108,7 @@ def test_a_half_done_sweep_goes_on(copied, run):
     when = {path: path.stat().st_mtime_ns for path in there}
     assert len(there) == 3  # the third row has drawn its first images
     rename_sums(out / "results.jsonl.partial", recorded["sums"])
-    code, stdout, stderr = run(sweep(place, out))
+    code, stdout, stderr = run(*sweep(place, out))
     assert code == 0, stderr
     assert "; there already: 2" in stderr
     for row, anew in enumerate((False, False, True, True, True), start=1):
@@ -133,7 +133,7 @@ def test_a_sweep_of_something_else_is_refused(key, copied, run):
     assert first["run"].keys() == {*CHANGES, "plan", "arithmetic"}
     first["run"][key] = CHANGES[key]
     results.write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
-    code, _, stderr = run(sweep(place, place / "sweep/out"))
+    code, _, stderr = run(*sweep(place, place / "sweep/out"))
     assert code == 2
     assert f"different {key.replace('model_sha256', 'model')} (" in stderr
 
@@ -145,7 +145,7 @@ def test_a_row_with_another_plan_is_another_row(copied, run):
     first, second = figures(out / "results.jsonl")
     first["run"]["plan"] = "7"
     (out / "results.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
-    code, _, stderr = run(sweep(place, out))
+    code, _, stderr = run(*sweep(place, out))
     assert code == 0
     assert "; there already: 1" in stderr
 
@@ -154,7 +154,7 @@ def test_results_become_figures_and_a_report(copied, run):
     place = copied("sweep")
     results = place / "sweep/out/results.jsonl"
     for command in (("figure", results, "--out", "nfe.pdf"), ("report", place / "sweep/out", "--out", "report.html")):
-        code, _, stderr = run(words(*command))
+        code, _, stderr = run(*words(*command))
         assert code == 0, stderr
     assert Path("nfe.pdf").stat().st_size > 1000
     assert "4 churn=2 s_noise=1.003" in Path("report.html").read_text()

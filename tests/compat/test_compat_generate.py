@@ -17,7 +17,7 @@ OWN = ("device", "versions", "complete", "model", "classes")
 
 def draw(run, place: Path, out: Path) -> int:
     """How many images the same command draws."""
-    code, stdout, stderr = run(generate(place, out))
+    code, stdout, stderr = run(*generate(place, out))
     assert code == 0, stderr
     return json.loads(stdout)["drawn"]
 
@@ -124,7 +124,7 @@ def test_another_run_is_refused(key, copied, run):
         content["run"][key] = CHANGES[key]
         path.write_text(json.dumps(content))
         before = tree(place / "generate" / file)
-        code, _, stderr = run(generate(place, place / "generate" / out))
+        code, _, stderr = run(*generate(place, place / "generate" / out))
         assert code == 2
         assert f"holds another run, with {key} {json.dumps(CHANGES[key])}, not " in stderr
         assert tree(place / "generate" / file) == before
@@ -133,7 +133,7 @@ def test_another_run_is_refused(key, copied, run):
 def test_another_batch_is_refused(copied, run):
     place = copied("models", "generate/killed", "generate/killed.zip.blocks")
     for out in ("killed", "killed.zip"):
-        code, _, stderr = run(instead(generate(place, place / "generate" / out), "--batch", "5"))
+        code, _, stderr = run(*instead(generate(place, place / "generate" / out), "--batch", "5"))
         assert code == 2
         assert "made with --batch 4, not 5" in stderr
 

@@ -27,7 +27,7 @@ def test_a_model_answers_as_it_did(name, copied):
 
 
 def test_what_a_file_says_is_read(copied, run):
-    code, stdout, stderr = run(["model", "inspect", str(copied("models") / "models/edm.safetensors"), "--json"])
+    code, stdout, stderr = run(*["model", "inspect", str(copied("models") / "models/edm.safetensors"), "--json"])
     assert code == 0, stderr
     found = json.loads(stdout)
     assert found["classes"] == ["cat", "dog", "frog"]

@@ -17,7 +17,7 @@ GONE = "10 solver=dpmpp_3m_published"  # diffusers has it; of order 2, and here 
 
 
 def explained(run, *arguments) -> dict:
-    code, stdout, stderr = run(["plan", *map(str, arguments), "--json"])
+    code, stdout, stderr = run(*["plan", *map(str, arguments), "--json"])
     assert code == 0, stderr
     return json.loads(stdout)
 

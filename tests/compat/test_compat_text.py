@@ -36,7 +36,7 @@ def fit(run_key: dict, here: dict, made_with: dict) -> dict:
 
 
 def drawn(run, arguments) -> int:
-    code, stdout, stderr = run(arguments)
+    code, stdout, stderr = run(*arguments)
     assert code == 0, stderr
     return json.loads(stdout)["drawn"]
 
@@ -88,7 +88,7 @@ def test_other_images_of_prompts_are_refused(place, run):
     assert changed.keys() >= {"model_sha256", "prompts", "sampler", "guidance", "seed", "scheduler"}
     for key, value in changed.items():
         (out / "manifest.json").write_text(json.dumps({**manifest, "run": {**manifest["run"], key: value}}))
-        code, _, stderr = run(text_generate(place, out))
+        code, _, stderr = run(*text_generate(place, out))
         assert code == 2
         assert f"holds another run, with {key} " in stderr
 
@@ -96,13 +96,13 @@ def test_other_images_of_prompts_are_refused(place, run):
 def test_a_half_done_table_goes_on(place, run):
     recorded = expected("text/expected")["rows"]
     out, undisturbed = place / "text/table", place / "undisturbed"
-    code, stdout, stderr = run(text_compare(place, undisturbed))
+    code, stdout, stderr = run(*text_compare(place, undisturbed))
     assert code == 0, stderr
     here = json.loads(stdout)["results"]
     assert [row["drawn"] for row in here] == [20, 20, 20]
     _fit_table(out, here)
     before = (out / "results.jsonl").read_text()
-    code, stdout, stderr = run(text_compare(place, out))
+    code, stdout, stderr = run(*text_compare(place, out))
     assert code == 0, stderr
     assert "; there already: 1" in stderr
     for row, anew in enumerate((False, True, True), start=1):
@@ -145,13 +145,13 @@ def test_a_table_of_something_else_is_refused(place, run):
     (line,) = figures(path)
     line["run"]["seed"] = 7
     path.write_text(json.dumps(line) + "\n")
-    code, _, stderr = run(text_compare(place, place / "text/table"))
+    code, _, stderr = run(*text_compare(place, place / "text/table"))
     assert code == 2
     assert "different" in stderr
     assert "seed" in stderr
 
 
 def test_a_table_becomes_a_figure(place, run):
-    code, _, stderr = run(words("figure", place / "text/table/results.jsonl", "--kind", "text", "--out", "scores.pdf"))
+    code, _, stderr = run(*words("figure", place / "text/table/results.jsonl", "--kind", "text", "--out", "scores.pdf"))
     assert code == 0, stderr
     assert Path("scores.pdf").stat().st_size > 1000

@@ -29,7 +29,7 @@ def test_a_killed_run_goes_on(place, run):
     that makes the recorded bytes without an interruption has to make them with one, too.
     """
     out, recorded = place / "train/killed", FILES / "train/finished.safetensors"
-    code, stdout, stderr = run(train(place, out))
+    code, stdout, stderr = run(*train(place, out))
     assert code == 0, stderr
     assert f"goes on: it has trained on {STEPS * BATCH} images" in stderr
     result = json.loads(stdout)
@@ -45,7 +45,7 @@ def test_a_killed_run_goes_on(place, run):
     assert (differences < 1e-3).float().mean() > 0.98
     assert differences.max() < 0.1
     assert not list(out.glob(".*"))
-    code, _, stderr = run(train(place, place / "undisturbed"))
+    code, _, stderr = run(*train(place, place / "undisturbed"))
     assert code == 0, stderr
     if (place / "undisturbed/model.safetensors").read_bytes() == recorded.read_bytes():
         assert (out / "model.safetensors").read_bytes() == recorded.read_bytes()
@@ -55,7 +55,7 @@ def test_the_run_that_goes_on_is_not_a_new_one(place, run):
     """The state matters: without it the same command begins anew."""
     out = place / "train/killed"
     (out / "state.pt").unlink()
-    code, _, stderr = run(train(place, out))
+    code, _, stderr = run(*train(place, out))
     assert code == 0, stderr
     assert "goes on" not in stderr
 
@@ -65,7 +65,7 @@ def test_another_run_is_refused(place, run):
     content = json.loads(path.read_text())
     for key, value in content["run"].items():
         path.write_text(json.dumps({**content, "run": {**content["run"], key: "another"}}))
-        code, _, stderr = run(train(place, place / "train/killed"))
+        code, _, stderr = run(*train(place, place / "train/killed"))
         assert code == 2
         assert f"holds another run, with {key} " in stderr, value
 

@@ -14,13 +14,13 @@ from threading import Barrier
 import pytest
 import torch
 
-from copies import TORCHRUN, start, wait_for
+from copies import TORCHRUN, start, wait_for, write_slow
 from restart_sampling.base.lock import locked
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.base.tensors import save_tensors
 from restart_sampling.comparison import run as comparison
 from restart_sampling.comparison.evaluate import plan_rows
-from restart_sampling.comparison.named_plans import row_of
+from restart_sampling.comparison.named_plans import NamedPlan
 from restart_sampling.comparison.run import Comparison, own_batches
 from restart_sampling.evaluation import measure as measuring
 from restart_sampling.evaluation.collect import Collector
@@ -33,28 +33,6 @@ from restart_sampling.models.from_network import from_edm
 from restart_sampling.sampling.plan import Plan
 from tiny import detector_file, image_folder, pictures
 from tiny_model import tiny_model_file
-
-# Takes its time for each batch, and says who it is.
-SLOW = """
-import os
-import time
-from pathlib import Path
-
-from restart_sampling.cli import main
-from restart_sampling.evaluation.collect import Collector
-
-add = Collector.add
-
-
-def slow_add(*arguments):
-    add(*arguments)
-    time.sleep(0.05)
-
-
-Collector.add = slow_add
-Path(f"pid-{os.environ.get('RANK', 0)}").write_text(str(os.getpid()))
-main()
-"""
 
 IMAGES = 90
 EVALUATE = (
@@ -76,19 +54,16 @@ FOLDER = Path("results.jsonl.partial")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, run):
+def place(tmp_path, monkeypatch, run, one_thread):
     monkeypatch.chdir(tmp_path)
     tiny_model_file(tmp_path / "tiny.safetensors")
     detector_file(tmp_path / "tiny.pt")
-    (tmp_path / "slow.py").write_text(SLOW)
+    write_slow("restart_sampling.evaluation.collect:Collector", "add", 0.05)
     image_folder(tmp_path / "data", pictures(40), classes=4)
     assert (
         run("reference", "data", "--out", "ref.npz", "--detector", "tiny.pt", "--trust-detector", "--features")[0] == 0
     )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path
-    torch.set_num_threads(threads)
+    return tmp_path
 
 
 def evaluate(run, *more):
@@ -206,7 +181,7 @@ def test_a_line_does_not_depend_on_what_was_saved(size, blocks, place, monkeypat
     setup = open_setup("ref.npz", "tiny.pt", ("fd", "pr"), 1, torch.device("cpu"), trust_detector=True)
     net = from_edm(lambda x, sigma: x * 0.5, 0.002, 80, identity="half")
     draw = partial(NetDrawing, net, batch=4, shape=(3, 16, 16))  # the reference has 8x8, of which a note tells
-    (row,) = plan_rows([row_of("3", Plan.parse("3"))], draw, range(22), "0-21", "half")
+    (row,) = plan_rows([NamedPlan.of(Plan.parse("3"))], draw, range(22), "0-21", "half")
     barrier, brought = Barrier(size), {}
 
     def measure(rank):

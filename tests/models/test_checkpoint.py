@@ -20,13 +20,7 @@ from restart_sampling.models.read_checkpoint import _class_names, load_model, re
 from restart_sampling.models.write_checkpoint import write_safetensors
 from tiny import detector_file
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Nets from networks: every prediction of one exact denoiser gives the same samples, in any shape and dtype."""
 
 import math
-import warnings
 from functools import partial
 
 import pytest
@@ -468,13 +467,6 @@ def test_a_checkpoint_is_a_net():
     assert torch.equal((x * 127.5 + 128).clip(0, 255).to(torch.uint8), batch.images)
     assert model.identity == sha256(resolve("cifar10-small"))
     assert rs.clipped(model).identity != model.identity
-
-
-@pytest.fixture(scope="module")
-def diffusers():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of packages that diffusers looks for
-        return pytest.importorskip("diffusers")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

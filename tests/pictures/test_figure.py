@@ -13,7 +13,7 @@ from restart_sampling.cli.figure import figure
 from restart_sampling.comparison.comparable import read_sweep
 from restart_sampling.comparison.published import CHECKPOINTS, published
 from restart_sampling.pictures.kinds import KINDS, plot
-from restart_sampling.pictures.nfe import side_by_side
+from restart_sampling.pictures.nfe import places_of
 from restart_sampling.pictures.noise_paths import best_of_families
 from restart_sampling.pictures.points import (
     Point,
@@ -69,7 +69,7 @@ def test_points_of_one_nfe_stand_side_by_side_and_no_further_than_their_neighbou
         for nfe, count in ((20, 1), (40, 5), (41, 3), (80, 2))
         for number in range(count)
     ]
-    places = side_by_side(points, 4, logarithmic=logarithmic)
+    places = places_of(points, 4, logarithmic=logarithmic)
     assert places["20 0"] == pytest.approx(20)
     at = {nfe: [place for key, place in places.items() if key.startswith(f"{nfe} ")] for nfe in (20, 40, 41, 80)}
     assert all(len(set(each)) == len(each) for each in at.values())
@@ -168,10 +168,11 @@ def test_plans_that_differ_in_more_are_on_no_curve(tmp_path):
 
 def test_settings_of_restarts_do_not_part_the_ode_from_its_curve(tmp_path):
     churn = "gamma=0.05 s_min=0.01 s_max=1 s_noise=1.003"
-    rows = [result("18", 7), *(result(f"18 [3,{K},0.06,0.3] {churn}", 7 - K) for K in (1, 2))]
-    points = points_of(read_sweep(results_file(*rows, name=tmp_path / "results.jsonl")))
-    (curve,) = curves(points, by_repeats, zero=True)
-    assert [number for number, _ in curve.points] == [0, 1, 2]
+    for ode in ("18", "18 sigma_max=200"):  # which the model lowers to 80
+        rows = [result(ode, 7), *(result(f"18 [3,{K},0.06,0.3] {churn}", 7 - K) for K in (1, 2))]
+        points = points_of(read_sweep(results_file(*rows, name=tmp_path / "results.jsonl")))
+        (curve,) = curves(points, by_repeats, zero=True)
+        assert [number for number, _ in curve.points] == [0, 1, 2]
 
 
 def test_paths_are_those_of_the_best_of_each_family(results):

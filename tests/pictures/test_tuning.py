@@ -107,6 +107,11 @@ def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_
     assert "1,234,567 evaluations, 62 seconds" in page
     assert "0 plans searched, 7 polished." in page
     assert page.count("-0.05 ± 0") == 2
+    line = {"plan": "18", "seeds": [0, 20], "blocks": 1, "groups": 0, "confirm": False, "stage": "search", "nfe": 18}
+    line |= {"scores": {"a": {"values": [0.3], "without": []}}, "error": "", "seconds": 1.0}
+    for search, shown in ((18, False), (19, True)):  # 18 evaluations are also one less than 19
+        (tmp_path / "measured.jsonl").write_text(json.dumps({**line, "search": search}) + "\n")
+        assert ("Plans of search and polish" in make_tune_report(tmp_path)[1]) == shown
     of_a_flow = json.dumps({**plan, "levels": [0.0, 1.0]}).replace(FOUND, OF_A_FLOW)
     (tmp_path / "plan-19.json").write_text(of_a_flow)
     assert f"<code>{OF_A_FLOW}</code>" in make_tune_report(tmp_path)[1]

@@ -6,7 +6,6 @@ written by tests/golden/make_k_diffusion.py. DEIS, SA-Solver and iPNDM of diffus
 before the last step.
 """
 
-import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -48,13 +47,6 @@ def assert_close(a, b):
     difference = relative(a, b)
     print(f"relative difference {difference:.0e}")  # pytest -rP lists them
     assert difference < 1e-5
-
-
-@pytest.fixture(scope="module")
-def diffusers():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of packages that diffusers looks for
-        return pytest.importorskip("diffusers")
 
 
 def scheduled(scheduler, levels, steps=None, solver_types=None, noisy=False):

@@ -43,6 +43,16 @@ def test_automatic_restarts_are_those_of_a1111(steps, main, restart_steps, repea
         assert path == rs.ode_path(rs.karras_levels(steps, 0.0292, 14.61))
 
 
+def test_automatic_restarts_of_a_part_of_the_sigmas_end_where_it_does():
+    whole = rs.karras_levels(40, 0.0292, 14.61)
+    part = next(place for place, level in enumerate(whole) if level < 0.2)
+    first = restart_plan(whole[: part + 1])
+    assert first.levels[-1] == whole[part]
+    assert len(first.rises) == 1
+    above = rs.power_grid(24, 14.61, 2.3)
+    assert restart_plan(above) == rs.ode_path(above)
+
+
 def test_a_list_snaps_at_both_ends_and_leaves_the_grid_alone():
     levels = tuple(SIGMAS.tolist())
     path = restart_plan(levels, {0.3: [4, 2, 3.0], 5.0: [3, 1, 4.0]})  # the second does not rise, once it is snapped

@@ -1,4 +1,4 @@
-"""Tiny pipelines, in folders and loaded; diffusers warns of its own ways."""
+"""Tiny pipelines, in folders and loaded."""
 
 import sys
 from copy import deepcopy
@@ -8,16 +8,6 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.path.parent.name == "text_to_image":
-            for warning in (
-                "ignore:__array__ implementation:DeprecationWarning",
-                "ignore:.*(diffusers|deprecated|torchvision).*",
-            ):
-                item.add_marker(pytest.mark.filterwarnings(warning))
 
 
 @pytest.fixture(scope="session")
@@ -74,11 +64,3 @@ def read_once(folder, read_before, monkeypatch):
         return deepcopy(read_before[dtype])
 
     monkeypatch.setattr(pipeline, "_read", copied)
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -96,14 +96,15 @@ def test_the_text_commands_need_nothing_else(tmp_path, run, monkeypatch):
     assert code == 0, stderr
 
 
-@pytest.mark.parametrize("command", [("generate", "--out", "x"), ("compare", "--out", "x")])
-def test_another_model_needs_its_own_prompts(command, run):
-    code, _, stderr = run("text", *command, "--model", "./other")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("generate",), "prompts of its own; give --prompts with a file"),
+        (("compare",), "prompts of its own; give --prompts with a file"),
+        (("compare", "--prompts", "p.csv"), "reference of its own; give --reference NPZ"),
+    ],
+)
+def test_another_model_needs_its_own_prompts_and_reference(command, said, run):
+    code, _, stderr = run("text", *command, "--out", "x", "--model", "./other")
     assert code == 2
-    assert "--model ./other has no prompts of its own; give --prompts with a file" in stderr
-
-
-def test_another_model_needs_its_own_reference(run):
-    code, _, stderr = run("text", "compare", "--model", "./other", "--prompts", "p.csv", "--out", "x")
-    assert code == 2
-    assert "--model ./other has no reference of its own; give --reference NPZ" in stderr
+    assert f"--model ./other has no {said}" in stderr

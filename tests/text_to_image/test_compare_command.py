@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from arguments import instead
-from copies import TORCHRUN, start, wait_for
+from copies import TORCHRUN, start, wait_for, write_slow
 from restart_sampling.base.numbers import with_error
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.cli.text.compare import SAMPLERS
@@ -147,31 +147,12 @@ def test_an_extended_table_does_what_is_missing(place, run):
     assert len(stdout.splitlines()) == 5
 
 
-# Takes its time for each image.
-SLOW = """
-import time
-import restart_sampling.generation.store as store
-from restart_sampling.cli import main
-
-encode = store.encode_png
-
-
-def slow_encode(image):
-    time.sleep(0.03)
-    return encode(image)
-
-
-store.encode_png = slow_encode
-main()
-"""
-
-
 def test_a_killed_table_goes_on_and_repeats_no_finished_row(place, run):
     assert run(*COMPARE, *ROWS)[0] == 0
     whole = untimed(lines())
     blocks = Path("table/images", Path(whole[2]["samples"]).stem, ".blocks")
     shutil.rmtree("table")
-    Path("slow.py").write_text(SLOW)
+    write_slow("restart_sampling.generation.store", "encode_png", 0.03)
     process = start("slow.py", *COMPARE, *ROWS)
     wait_for(lambda: blocks.exists() and len(list(blocks.glob("*.json"))) >= 2, process)
     process.kill()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from copies import TORCHRUN, start, wait_for
+from copies import TORCHRUN, start, wait_for, write_slow
 from restart_sampling.base.files import is_partial
 from restart_sampling.cli import main
 from restart_sampling.images.image_set import read_images
@@ -196,9 +196,10 @@ def test_the_users_own_table_is_left_alone(there, run):
         ({"batch": 3}, "made with --batch 2, not 3"),
     ],
 )
-def test_something_else_in_the_same_place_is_refused(options, differs, there, run, folder):
+def test_something_else_in_the_same_place_is_refused(options, differs, there, run, folder, capsys):
     if "model" in options:
         options = {"model": folder("sdxl")}
+        capsys.readouterr()  # what its writing says
     whole = contents(Path("images"))
     code, stdout, stderr = run(*words(**options))
     assert (code, stdout) == (2, "")
@@ -242,34 +243,12 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(case, place, run):
     assert not Path("images").exists()
 
 
-# Takes its time for each image, and says who it is.
-SLOW = """
-import os
-import time
-from pathlib import Path
-
-import restart_sampling.generation.store as store
-from restart_sampling.cli import main
-
-encode = store.encode_png
-
-
-def slow_encode(image):
-    time.sleep(0.05)
-    return encode(image)
-
-
-store.encode_png = slow_encode
-main()
-"""
-
-
 @pytest.mark.parametrize("out", ["images", pytest.param("images.zip", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_bytes(out, place, run):
     whole_out = Path(f"whole-{out}")
     write([f"prompt {number}" for number in range(24)])
     generate(run, whole_out)
-    Path("slow.py").write_text(SLOW)
+    write_slow("restart_sampling.generation.store", "encode_png", 0.05)
     process = start("slow.py", *words(out))
     blocks = Path("images.zip.blocks/.blocks" if out == "images.zip" else "images/.blocks")
 

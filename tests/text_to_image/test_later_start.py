@@ -86,18 +86,18 @@ def test_a_restart_that_would_begin_at_the_start_is_left_out():
     assert (levels.diff() <= 0).all()
 
 
-def test_restarts_that_do_not_fit_into_what_strength_leaves_are_refused():
-    scheduler = RestartScheduler(**SD, restart=[[10, 2, 0.1, 2.0]], solver="heun")
-    scheduler.set_timesteps(50)
-    with pytest.raises(InputError, match=r"take 37 evaluations .* 19 in all"):
-        begin_with_noise(scheduler, 2 * 40)
-
-
-def test_a_strength_of_nothing_is_refused():
-    scheduler = RestartScheduler(**SD, restart=[[4, 2, 0.1, 2.0]], solver="euler", restart_budget="extra")
-    scheduler.set_timesteps(20)
-    with pytest.raises(InputError, match="strength leaves no step"):
-        begin_with_noise(scheduler, 20)
+@pytest.mark.parametrize(
+    ("points", "settings", "steps", "begin", "said"),
+    [
+        (10, {"solver": "heun"}, 50, 2 * 40, r"take 37 evaluations .* 19 in all"),
+        (4, {"restart_budget": "extra"}, 20, 20, "strength leaves no step"),
+    ],
+)
+def test_a_strength_that_leaves_too_little_is_refused(points, settings, steps, begin, said):
+    scheduler = RestartScheduler(**SD, restart=[[points, 2, 0.1, 2.0]], **settings)
+    scheduler.set_timesteps(steps)
+    with pytest.raises(InputError, match=said):
+        begin_with_noise(scheduler, begin)
 
 
 @pytest.mark.parametrize("within", [False, True])

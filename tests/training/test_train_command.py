@@ -17,7 +17,6 @@ from arguments import instead
 from copies import TORCHRUN, start, wait_for
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.cli import main
 from restart_sampling.images.image_set import read_images
 from restart_sampling.models import fast
 
@@ -213,14 +212,10 @@ def test_two_processes_train_as_one(folder, run, tmp_path):
     assert (differences < 1e-4).float().mean() > 0.99
 
 
-def answer(*words, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["train", *map(str, words)])
-    stderr = capsys.readouterr().err
-    assert end.value.code == 2
-    lines = stderr.splitlines()
-    assert len(lines) == 1, stderr
-    return lines[0]
+def answer(run, *words):
+    code, _, stderr = run("train", *words)
+    assert (code, len(stderr.splitlines())) == (2, 1), stderr
+    return stderr
 
 
 def save(path: Path, size, mode="RGB"):
@@ -252,26 +247,23 @@ def save(path: Path, size, mode="RGB"):
         (("--images", "64", "--batch", "0"), "--batch"),
     ],
 )
-def test_bad_options(words, message, folder, tmp_path, capsys):
+def test_bad_options(words, message, folder, tmp_path, run):
     standard = (folder, "--out", tmp_path / "run", "--parametrization", "edm")
-    line = answer(*instead(standard, *words), capsys=capsys)
-    assert message in line
+    assert message in answer(run, *instead(standard, *words))
     assert not (tmp_path / "run").exists()
 
 
-def test_bad_data(tmp_path, capsys):
+def test_bad_data(tmp_path, run):
     options = ("--out", tmp_path / "run", "--parametrization", "edm", "--images", "64")
-    assert "nowhere" in answer(tmp_path / "nowhere", *options, capsys=capsys)
+    assert "nowhere" in answer(run, tmp_path / "nowhere", *options)
     save(tmp_path / "plain" / "a.png", (8, 8))
-    assert "--cond needs classes" in answer(tmp_path / "plain", *options, "--cond", capsys=capsys)
+    assert "--cond needs classes" in answer(run, tmp_path / "plain", *options, "--cond")
     save(tmp_path / "wide" / "a.png", (8, 16))
-    assert "has images of 8x16, and the networks take squares" in answer(tmp_path / "wide", *options, capsys=capsys)
+    assert "has images of 8x16, and the networks take squares" in answer(run, tmp_path / "wide", *options)
     save(tmp_path / "clear" / "a.png", (8, 8), "RGBA")
-    assert "a.png has transparency, and images have to be RGB or grey" in answer(
-        tmp_path / "clear", *options, capsys=capsys
-    )
+    assert "a.png has transparency, and images have to be RGB or grey" in answer(run, tmp_path / "clear", *options)
     (tmp_path / "plain" / "dataset.json").write_text('{"labels": [["a.png", 5]]}')
-    assert "has 1 image, and a class 5" in answer(tmp_path / "plain", *options, "--cond", capsys=capsys)
+    assert "has 1 image, and a class 5" in answer(run, tmp_path / "plain", *options, "--cond")
     assert not (tmp_path / "run").exists()
 
 
@@ -288,11 +280,11 @@ def test_images_that_differ(size, mode, tmp_path, run):
     assert not any((tmp_path / "run").glob("*"))
 
 
-def test_a_batch_that_the_processes_cannot_share(folder, tmp_path, capsys, monkeypatch):
+def test_a_batch_that_the_processes_cannot_share(folder, tmp_path, run, monkeypatch):
     two = nullcontext(Ranks(0, 2, torch.device("cpu")))
     monkeypatch.setattr("restart_sampling.base.ranks.distributed", lambda device, rank_timeout: two)
     words = (folder, "--out", tmp_path / "run", "--parametrization", "edm", "--images", "64", "--batch", "33")
-    assert "--batch 33 cannot be shared by 2 processes; give a multiple of that" in answer(*words, capsys=capsys)
+    assert "--batch 33 cannot be shared by 2 processes; give a multiple of that" in answer(run, *words)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +297,7 @@ def test_a_batch_that_the_processes_cannot_share(folder, tmp_path, capsys, monke
         (False, ("--compile",), "compiled"),
     ],
 )
-def test_what_the_network_runs_by(serves, option, network, folder, tmp_path, monkeypatch, capsys):
+def test_what_the_network_runs_by(serves, option, network, folder, tmp_path, monkeypatch, run):
     asked, started = [], []
     monkeypatch.setattr(fast, "kernels_serve", lambda device, images: asked.append((device.type, images)) or serves)
     thread = SimpleNamespace(join=lambda: started.append("waited for"))
@@ -316,9 +308,7 @@ def test_what_the_network_runs_by(serves, option, network, folder, tmp_path, mon
 
     monkeypatch.setattr("restart_sampling.training.run.Trainer", made)
     words = (folder, "--out", tmp_path / "run", "--parametrization", "edm", *TINY, *LENGTH, *option)
-    with pytest.raises(SystemExit):
-        main(["train", *map(str, words), "--device", "cpu"])
-    said = capsys.readouterr().err
+    _, _, said = run("train", *words, "--device", "cpu")
     assert f"made: {network}" in said
     assert ("with kernels of this package" in said) == (network == "kernels")
     assert ("by torch.compile" in said) == (network == "compiled")

@@ -22,10 +22,11 @@ from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.measure import make_reference
 from restart_sampling.evaluation.reference import save_reference
 from restart_sampling.generation.net_drawing import NetDrawing
+from restart_sampling.images.image_set import read_images
 from restart_sampling.models.user_file import load_net_file
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning import distance, space
-from restart_sampling.tuning.restart_map import map_restarts
+from restart_sampling.tuning.restart_map import BASE, Marginals, map_levels, map_restarts
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.stages import strip_name
 from tiny import detector_file, image_folder, pictures
@@ -467,6 +468,24 @@ def test_a_net_without_two_levels_of_the_map_is_told_so():
     net = rs.from_edm(lambda x, sigma: x, 0.001, 0.04)
     with pytest.raises(InputError, match=r"no two levels between which restarts are mapped: .* is 0\.05 to 20; leave"):
         map_restarts(net, None, range(20))
+
+
+@pytest.mark.parametrize(("low", "high", "flow"), [(0.002, 20.0, False), (0.0, 1.0, True)])
+def test_the_map_of_true_data_asks_a_net_at_its_own_levels_only(low, high, flow, place):
+    asked = set()
+
+    def network(x, level):
+        asked.update(level.tolist())
+        return x / 2
+
+    net = rs.from_flow(network) if flow else rs.from_edm(network, low, high)
+    images = read_images(image_folder(Path("true"), pictures(24)))
+    setup = SimpleNamespace(detector=measured_with()[0])
+    marginals = Marginals(lambda classes: NetDrawing(net, BASE, shape=(3, 8, 8)), setup, images, 12)
+    levels = map_levels(net)[::6]
+    found = marginals.measure(levels)
+    assert low < min(asked) <= max(asked) <= high
+    assert [each["level"] for each in found["drift"]] == levels
 
 
 def test_too_few_images_for_the_features_are_told_before_the_search(place, run):

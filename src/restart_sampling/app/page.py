@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from restart_sampling.app.choices import Choice, load_choice
 from restart_sampling.app.plans import SLIDERS, explain, moved, parse_plan, plot_plans, read_plan, sliders_of, wrong
-from restart_sampling.app.samples import BETWEEN, on_the_way, show, side_by_side
+from restart_sampling.app.samples import BETWEEN, advance_together, on_the_way, show
 from restart_sampling.base.errors import InputError
 from restart_sampling.pictures.page import svg
 from restart_sampling.pictures.restart_map import plot_map
@@ -273,7 +273,7 @@ def _draw(choice: Choice, label: int, seed: int | None, count: int, view: str, *
         plans = [read_plan(text, choice.net) for text in texts]
         runs = [on_the_way(choice.net, plan, seeds, labels, view == "noisy states") for plan in plans]
         shown = 0.0
-        for latest in side_by_side(runs):
+        for latest in advance_together(runs):
             done = all(each is not None and each.evaluations == each.nfe for each in latest)
             if not done and time.monotonic() - shown < BETWEEN:
                 continue

@@ -23,7 +23,7 @@ FLOW_STARTS = ("euler:28", "restart:28 [4,1,0.3,0.6]", "heun:15")
 
 
 def starts(model: TextToImage) -> tuple[str, ...]:
-    """Samplers that suit a pipeline."""
+    """Lists samplers that suit a pipeline."""
     return FLOW_STARTS if is_flow(model.scheduler_config) else STARTS
 
 

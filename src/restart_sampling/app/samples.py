@@ -12,6 +12,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import counted
+from restart_sampling.generation.net_drawing import as_pixels
 from restart_sampling.images.writers import encode_png, image_grid
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.sampling.plan import Plan
@@ -75,7 +76,7 @@ def on_the_way(
     return progress()
 
 
-def side_by_side(runs: Sequence[Iterator[Progress]]) -> Iterator[list[Progress | None]]:
+def advance_together(runs: Sequence[Iterator[Progress]]) -> Iterator[list[Progress | None]]:
     """Advances samplers together: the one with the fewest evaluations goes first. Yields what each has, or None yet."""
     latest: list[Progress | None] = [None] * len(runs)
     going = dict(enumerate(runs))
@@ -90,8 +91,8 @@ def side_by_side(runs: Sequence[Iterator[Progress]]) -> Iterator[list[Progress |
 
 
 def pixels(x: Tensor) -> np.ndarray:
-    """Turns [-1, 1] to uint8 as EDM rounds it."""
-    return (x * 127.5 + 128).nan_to_num().clip(0, 255).to("cpu", torch.uint8).numpy()
+    """Turns values from -1 to 1 to uint8, on the CPU; those that are no numbers are black."""
+    return as_pixels(x.nan_to_num(-1.0)).cpu().numpy()
 
 
 def show(name: str, progress: Progress) -> Markup:

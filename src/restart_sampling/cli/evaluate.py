@@ -108,7 +108,7 @@ def evaluate(
     plans = [] if name is None else [pick_plan(text, settings, name) for text in plan_texts or (None,)]
 
     from restart_sampling.comparison.evaluate import finished, guidance_notes, net_drawings, plan_rows
-    from restart_sampling.comparison.named_plans import row_of
+    from restart_sampling.comparison.named_plans import NamedPlan
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.class_pairs import check_labels
     from restart_sampling.generation.pace import BLOCK
@@ -124,7 +124,7 @@ def evaluate(
             comparison = Comparison(measures.open(blocks, ranks.device), ranks, batch or BLOCK, results)
             if name is not None and seeds_text is not None:
                 seeds = parse_seeds(seeds_text)
-                named = [row_of(plan.with_guidance, plan) for plan in plans]
+                named = list(map(NamedPlan.of, plans))
                 model = asked.load(name, ranks.device, batch, ranks.first)
                 rows = plan_rows(named, model.drawing, seeds, seeds_text, name)
             there = held.enter_context(looked_up(comparison, rows, results, dry_run)) if ranks.first else {}

@@ -53,6 +53,13 @@ device_option = click.option(
     show_default=True,
     help="Where to compute; auto takes cuda, then mps, then cpu.",
 )
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="What networks compute in; auto is float16 on cuda, float32 elsewhere.",
+)
 batch_option = click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images at a time.")
 drawn_batch_option = click.option(
     "--batch",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.cli.options import as_one, set_option
+from restart_sampling.cli.options import as_one, dtype_option, set_option
 
 if TYPE_CHECKING:
     import torch
@@ -40,13 +40,7 @@ _NET_OPTIONS = (
         help="counter: an image depends on its seed alone; edm: the random numbers of EDM's scripts.",
     ),
     click.option("--D", "D", type=int, metavar="D", help="Augmented dimensions of a PFGM++ checkpoint without them."),
-    click.option(
-        "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-        default="auto",
-        show_default=True,
-        help="Of the network; auto is float16 on cuda, float32 elsewhere.",
-    ),
+    dtype_option,
     click.option(
         "--compile",
         "compiled",

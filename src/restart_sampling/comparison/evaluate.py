@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import whole_number
 from restart_sampling.base.ranks import Ranks
-from restart_sampling.comparison.named_plans import NamedPlan, check_different, read_rows, row_of
+from restart_sampling.comparison.named_plans import NamedPlan, check_different, read_rows
 from restart_sampling.comparison.rows import Outcome, Row
 from restart_sampling.comparison.run import Comparison
 from restart_sampling.evaluation.results_file import RESULTS
@@ -29,7 +30,7 @@ Draw = Callable[[Plan], NetDrawing]
 
 
 def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seeds_text: str, model: str) -> list[Row]:
-    """Rows of plans of one net.
+    """Makes rows of plans of one net.
 
     Args:
         plans: with different names.
@@ -80,12 +81,12 @@ def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seed
 
 
 def guidance_notes(rows: Sequence[Row]) -> list[str]:
-    """What has to be known of the plans of rows with the guidance that they are drawn at, a sentence for each."""
+    """Says what has to be known of the plans of rows with the guidance that they are drawn at, a sentence for each."""
     return [each.note for each in net_drawings(rows) if each.note]
 
 
 def net_drawings(rows: Sequence[Row]) -> list[NetDrawing]:
-    """The drawings of rows that are drawn."""
+    """Lists the drawings of rows that are drawn."""
     return [row.drawing for row in rows if isinstance(row.drawing, NetDrawing)]
 
 
@@ -127,10 +128,9 @@ def evaluate(
         InputError: what is given does not fit together (before any work), or a plan failed (after the others).
     """
     require_net(net)
-    named = [row_of(plan.with_guidance, plan) for plan in _parse(plans)]
     path = None if results is None else Path(results)
     setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
-    return _compare(net, named, setup, seeds, blocks, path, None, batch_size, options)
+    return _compare(net, _named(plans), setup, seeds, blocks, path, None, batch_size, options)
 
 
 def sweep(
@@ -168,15 +168,16 @@ def sweep(
         InputError: as of `evaluate`.
     """
     require_net(net)
-    named = read_rows(plans) if isinstance(plans, str) else [row_of(plan.with_guidance, plan) for plan in _parse(plans)]
-    seeds, folder = range(first_seed, first_seed + images * blocks), Path(out)
-    results = folder / RESULTS
+    named = read_rows(plans) if isinstance(plans, str) else _named(plans)
+    first = whole_number("first_seed", first_seed)
+    seeds = range(first, first + whole_number("images", images) * whole_number("blocks", blocks))
+    folder = Path(out)
     setup = partial(open_setup, str(reference), detector, metrics, blocks, net.device, trust_detector=trust_detector)
-    return _compare(net, named, setup, seeds, blocks, results, folder, batch_size, options)
+    return _compare(net, named, setup, seeds, blocks, folder / RESULTS, folder, batch_size, options)
 
 
 def finished(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The lines of rows that were all measured.
+    """Lists the lines of rows that were all measured.
 
     Raises:
         InputError: one failed.
@@ -189,8 +190,9 @@ def finished(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return [outcome.result for outcome in outcomes if outcome.result is not None]
 
 
-def _parse(plans: Plan | str | Sequence[Plan | str]) -> list[Plan]:
-    return [*map(as_plan, plans if isinstance(plans, Iterable) and not isinstance(plans, str) else [plans])]
+def _named(plans: Plan | str | Sequence[Plan | str]) -> list[NamedPlan]:
+    several = plans if isinstance(plans, Iterable) and not isinstance(plans, str) else [plans]
+    return [NamedPlan.of(as_plan(plan)) for plan in several]
 
 
 def _compare(
@@ -204,7 +206,7 @@ def _compare(
     batch_size: int | None,
     options: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    if blocks < 1:
+    if whole_number("blocks", blocks) < 1:
         raise InputError(f"there are {blocks} blocks; give at least 1")
     unknown = options.keys() - _OPTIONS
     if unknown:

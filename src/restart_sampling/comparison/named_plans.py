@@ -46,6 +46,11 @@ class NamedPlan:
     published: float | None = None
     nfe: float | None = None
 
+    @classmethod
+    def of(cls, plan: Plan, name: str = "", family: str = "", published: float | None = None) -> "NamedPlan":
+        """Names a plan: by its text and its own family, unless there are others."""
+        return cls(name or plan.with_guidance, plan, family or family_of(plan), published)
+
     def check_nfe(self, nfe: int) -> None:
         """Makes sure that the plan takes as many evaluations on its model as the row says.
 
@@ -67,11 +72,6 @@ def family_of(plan: Plan) -> str:
     return f"{'SDE' if plan.path().noisy_falls(main) else 'ODE'} ({plan.solver})"
 
 
-def row_of(name: str, plan: Plan, family: str = "", published: float | None = None) -> NamedPlan:
-    """Makes a row with its own family, or the plan's."""
-    return NamedPlan(name, plan, family or family_of(plan), published)
-
-
 def read_rows(source: str) -> list[NamedPlan]:
     """Reads the rows of a file, or of the presets that match a pattern.
 
@@ -85,16 +85,13 @@ def read_rows(source: str) -> list[NamedPlan]:
     """
     path = Path(source)
     if not path.is_file():
-        presets = [preset for preset in PRESETS.values() if fnmatchcase(preset.name, source)]
-        if not presets:
-            with suppress(InputError):
-                plan = Plan.parse(source)
-                return [row_of(plan.with_guidance, plan)]
-            raise InputError(f"--plans {source}: there is no such file, and no preset of that name; give {_FORMS}")
-        return [row_of(preset.name, Plan.parse(preset.name)) for preset in presets]
+        if presets := [name for name in PRESETS if fnmatchcase(name, source)]:
+            return [NamedPlan.of(Plan.parse(name), name) for name in presets]
+        with suppress(InputError):
+            return [NamedPlan.of(Plan.parse(source))]
+        raise InputError(f"--plans {source}: there is no such file, and no preset of that name; give {_FORMS}")
     if path.suffix == ".json":
-        plan = Plan.parse(source)
-        return [row_of(plan.with_guidance, plan)]
+        return [NamedPlan.of(Plan.parse(source))]
     try:
         text = decode_text(path.read_bytes(), f"--plans {source}")
     except OSError as error:
@@ -205,7 +202,7 @@ def _read(place: str, entries: Entries) -> NamedPlan:
         published, nfe = (_number(key, given[key]) if key in given else None for key in ("fid_paper", "nfe"))
     except InputError as error:
         raise InputError(f"--plans {place}: {error}") from None
-    return replace(row_of(given.get("name") or plan.with_guidance, plan, given.get("family", ""), published), nfe=nfe)
+    return replace(NamedPlan.of(plan, given.get("name", ""), given.get("family", ""), published), nfe=nfe)
 
 
 def _number(column: str, text: str) -> float:

@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from importlib.resources import files
 
-from restart_sampling.comparison.named_plans import NamedPlan, family_of, row_of
+from restart_sampling.comparison.named_plans import NamedPlan, family_of
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
 
@@ -113,5 +113,5 @@ def paper_rows(setting: str) -> list[NamedPlan]:
         names = [line.plan, f"{line.plan}-code"] if f"{line.plan}-code" in PRESETS else [line.plan]
         for name in names if line.plan else []:
             title = name if name.startswith(setting) else f"{setting}-{_SHORT[line.sampler]}-{line.nfe}"
-            rows.append(row_of(title, Plan.parse(name), published=line.fid))
+            rows.append(NamedPlan.of(Plan.parse(name), title, published=line.fid))
     return rows

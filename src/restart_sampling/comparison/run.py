@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from torch import Tensor
 
 from restart_sampling.base.errors import InputError, one_line
 from restart_sampling.base.files import check_writable, remove_partials, write_bytes
@@ -31,7 +29,7 @@ from restart_sampling.generation.drawing import Advance, Drawing
 from restart_sampling.generation.net_drawing import check_identity
 from restart_sampling.generation.seeds import cut, joined
 from restart_sampling.generation.speed import speed_of
-from restart_sampling.images.writers import picture_png
+from restart_sampling.images.writers import encode_png
 
 KEPT = 16
 """Images that are kept of each row: the first ones, of the same seeds for all rows."""
@@ -81,8 +79,8 @@ class Comparison:
 
         The first process calls this; `run` belongs in here.
 
-        Returns:
-            What `take_up` does.
+        Yields:
+            What `take_up` returns.
 
         Raises:
             InputError: another run measures them, or as `check` and `take_up`.
@@ -292,11 +290,5 @@ def keep_first(batches: Batches, path: Path) -> Batches:
     """Passes batches on; of that which begins the set the first images go side by side to a PNG file."""
     for places, images, labels in batches:
         if places[0] == 0:
-            _write_strip(images[:KEPT], path)
+            write_bytes(path, encode_png(np.concatenate(list(images[:KEPT].numpy()), axis=2)))
         yield places, images, labels
-
-
-def _write_strip(images: Tensor, path: Path) -> None:
-    strip = np.concatenate(list(images.numpy()), axis=2)
-    picture = Image.fromarray(strip[0] if len(strip) == 1 else strip.transpose(1, 2, 0))
-    write_bytes(path, picture_png(picture))

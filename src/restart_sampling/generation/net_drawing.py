@@ -261,9 +261,9 @@ class NetDrawing:
         return torch.tensor(given).to(labels.device)
 
     def _start_reading(self, x: Tensor, labels: Tensor | None, seeds: Sequence[int]) -> "_Started":
-        """Turns [-1, 1] to uint8 as EDM rounds it; a state that is not finite would be a black image without a word."""
+        """Starts to read the images; a state that is not finite would be a black one without a word."""
         finite = _start_copy(torch.isfinite(x).flatten(1).all(dim=1))
-        images = _start_copy((x * 127.5 + 128).clip(0, 255).to(torch.uint8))
+        images = _start_copy(as_pixels(x))
         classes = None if labels is None else _start_copy(labels)
 
         def finish() -> Batch:
@@ -277,6 +277,11 @@ class NetDrawing:
             return Batch(tuple(seeds), classes and classes(), images())
 
         return finish
+
+
+def as_pixels(x: Tensor) -> Tensor:
+    """Turns values from -1 to 1 to uint8 as EDM rounds them; the shape and the device stay."""
+    return (x * 127.5 + 128).clip(0, 255).to(torch.uint8)
 
 
 def check_identity(run: Mapping[str, Any]) -> None:

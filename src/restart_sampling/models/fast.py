@@ -37,9 +37,10 @@ def fast(
         The model.
 
     Raises:
-        InputError: it is none of `load_model`.
+        InputError: it is none of `load_model`, or dtype is none of torch's.
     """
     require_kind("the model", model, Denoiser, "one of load_model")
+    require_kind("the dtype", dtype, torch.dtype, "one of torch's, such as torch.float16")
     model.to(dtype)
     if dtype == torch.bfloat16 and model.device.type == "cpu":
         # oneDNN's convolutions then copy no activations, which took longer than the products.

@@ -56,8 +56,6 @@ def guided(
     Kynkäänniemi et al. 2024 (arXiv 2404.07724) for the interval.
     """
     require_net(net)
-    if guide is not None:
-        require_net(guide, "the guide")
     scale = real_number("the guidance scale", scale)
     truth_value("batched", batched)
     if not isfinite(scale):
@@ -69,32 +67,29 @@ def guided(
             "there is nothing to guide by; give the arguments of the unconditional call (unconditional={...}), or a "
             "second net (guide=...)"
         )
-    if guide is not None and (guide.process, guide.D) != (net.process, net.D):
-        raise InputError(
-            f"the guide has the process {guide.process.name} and D {guide.D}, the net {net.process.name} and {net.D}; "
-            f"they must be the same"
-        )
+    weaker = net if guide is None else _checked(guide, net)
+    bound = conditional or {}
 
     def denoise(x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:
-        if twice := kwargs.keys() & (conditional or {}):
+        if twice := kwargs.keys() & bound:
             raise InputError(
                 f"the argument {min(twice)} is given both as conditional and in the call; leave out one of them"
             )
-        wanted = {**kwargs, **(conditional or {})}
+        wanted = {**kwargs, **bound}
         on = (level > low) & (level <= high)
         if scale == 1 or not (everywhere or on.any()):
             return net(x, level, **wanted)
         without = wanted if unconditional is None else {**kwargs, **unconditional}
-        if guide is not None or not batched:
-            d_guide, d_net = (guide or net)(x, level, **without), net(x, level, **wanted)
-        else:
+        if batched and guide is None:
             d_guide, d_net = _in_one_batch(net, x, level, without, wanted)
+        else:
+            d_guide, d_net = weaker(x, level, **without), net(x, level, **wanted)
         result = d_guide + scale * (d_net - d_guide)
         return torch.where(on.reshape(-1, *[1] * (x.ndim - 1)), result, d_net)
 
     def round_level(level: float) -> float:
         own = net.round_level(level)
-        rounded = guide.round_level(own) if guide else own
+        rounded = weaker.round_level(own)
         if not isclose(net.round_level(rounded), rounded, rel_tol=1e-4):
             raise InputError(
                 f"level {level:g} is {own:g} to the net and {rounded:g} to the guide; give a guide of the same levels, "
@@ -104,7 +99,7 @@ def guided(
 
     def evaluations(level: float) -> int:
         on = scale != 1 and low < level <= high
-        return net.evaluations(level) + ((guide or net).evaluations(level) if on else 0)
+        return net.evaluations(level) + (weaker.evaluations(level) if on else 0)
 
     def identify(inner: str) -> str | None:
         by = guide.identity if guide else "itself"
@@ -121,11 +116,22 @@ def guided(
         identify,
         evaluations=evaluations,
         round_level=round_level,
-        sigma_min=max(net.sigma_min, (guide or net).sigma_min),
-        sigma_max=min(net.sigma_max, (guide or net).sigma_max),
+        sigma_min=max(net.sigma_min, weaker.sigma_min),
+        sigma_max=min(net.sigma_max, weaker.sigma_max),
         # Classes that are bound here are not drawn.
-        label_dim=0 if "class_labels" in (conditional or {}) else getattr(net, "label_dim", 0),
+        label_dim=0 if "class_labels" in bound else getattr(net, "label_dim", 0),
     )
+
+
+def _checked(guide: Net, net: Net) -> Net:
+    """Returns the guide of a net, which has its process and its D."""
+    require_net(guide, "the guide")
+    if (guide.process, guide.D) != (net.process, net.D):
+        raise InputError(
+            f"the guide has the process {guide.process.name} and D {guide.D}, the net {net.process.name} and {net.D}; "
+            f"they must be the same"
+        )
+    return guide
 
 
 def _ends(interval: tuple[float, float], net: Net) -> tuple[float, float]:

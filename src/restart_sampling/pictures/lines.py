@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from restart_sampling.pictures.points import Point
-from restart_sampling.pictures.style import Style
+from restart_sampling.pictures.style import DOT, Style
 
 
 def plot_line(axes: Axes, points: Sequence[tuple[float, Point]], look: Style, label: str, dashes: str = "-") -> Artist:
@@ -29,9 +29,7 @@ def plot_marker(axes: Axes, point: Point, x: float, look: Style) -> None:
         [point.distance],
         look.marker,
         color=look.colour,
-        markersize=4,
-        markeredgecolor="white",
-        markeredgewidth=0.4,
+        **DOT,
         zorder=4,
         gid=f"point-{point.key}",
         url=f"#row-{point.key}",

@@ -45,7 +45,7 @@ def plot_nfe(points: Sequence[Point], paper: Sequence[Published] = (), *, same_d
     all_nfe = [*(point.nfe for point in points), *(line.nfe for line in paper)]
     log_scale(panels[-1], "x", all_nfe)
     ticks_at(panels[-1], all_nfe)
-    places = side_by_side(points, max(all_nfe) / min(all_nfe), logarithmic=panels[-1].get_xscale() == "log")
+    places = places_of(points, max(all_nfe) / min(all_nfe), logarithmic=panels[-1].get_xscale() == "log")
     ours, theirs = _plot_ours(panels[0], points, looks, places), _plot_paper(panels[-1], paper, looks)
     panels[0].set_ylabel(distance_label(points[0].detector))
     if apart:
@@ -60,7 +60,7 @@ def plot_nfe(points: Sequence[Point], paper: Sequence[Published] = (), *, same_d
     return figure
 
 
-def side_by_side(points: Sequence[Point], ratio: float, *, logarithmic: bool) -> dict[str, float]:
+def places_of(points: Sequence[Point], ratio: float, *, logarithmic: bool) -> dict[str, float]:
     """Finds a place on the axis for each point, by key: those of the same NFE stand side by side around it.
 
     Args:

@@ -4,8 +4,10 @@ import base64
 import hashlib
 import io
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -51,6 +53,11 @@ def _hash(text: str) -> str:
 def _number(value: Any, form: str = "") -> Any:
     """Formats a number; what is none stays what it is, to be escaped as text."""
     return "" if value is None else format(value, form) if isinstance(value, int | float) else value
+
+
+def png_in(places: Iterable[Path]) -> str:
+    """Reads the first of these PNG files that is there, for a page: base64; "" where none is."""
+    return next((base64.b64encode(place.read_bytes()).decode() for place in places if place.is_file()), "")
 
 
 def svg(figure: Figure, kind: str, caption: str) -> Markup:

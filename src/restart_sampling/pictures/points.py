@@ -1,14 +1,12 @@
 """Rows of a results file as plot points; Pareto front; curves that vary one setting."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf
-from typing import Any
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.numbers import is_number
 from restart_sampling.comparison.comparable import row_family, row_name
-from restart_sampling.comparison.named_plans import family_of
 from restart_sampling.evaluation.results_file import Result
 from restart_sampling.sampling.path import RestartInterval, format_number
 from restart_sampling.sampling.plan import Plan
@@ -51,6 +49,10 @@ class Point:
     def schedule(self) -> Schedule:
         """The noise path, from the first level on."""
         return self.plan.path(self.sigma_min, self.sigma_max).schedule(*self.plan.solvers)
+
+    def effect(self) -> Hashable:
+        """Returns what the model draws by: equal for plans that draw the same samples."""
+        return self.plan.effect(self.sigma_min, self.sigma_max)
 
     def snap(self, interval: RestartInterval) -> float:
         """Gives the level of the main grid where a restart really begins."""
@@ -157,7 +159,7 @@ def curves(points: Sequence[Point], read: Reading, *, zero: bool) -> list[Curve]
         read: which number.
         zero: whether a plan without the interval belongs to the curve, with the number 0.
     """
-    plain = {_plain(point.plan): point for point in points}
+    plain = {point.effect(): point for point in points}
     groups: dict[str, dict[float, Point]] = {}
     origins: dict[str, Point | None] = {}
     for point in points:
@@ -166,7 +168,8 @@ def curves(points: Sequence[Point], read: Reading, *, zero: bool) -> list[Curve]
             before, after = point.plan.intervals[:index], point.plan.intervals[index + 1 :]
             label = str(point.plan).replace(str(interval), text)  # no two intervals of a plan are equal
             groups.setdefault(label, {})[value] = point
-            origins[label] = plain.get(_plain(replace(point.plan, intervals=before + after))) if zero else None
+            without = replace(point, plan=replace(point.plan, intervals=before + after))
+            origins[label] = plain.get(without.effect()) if zero else None
     found = []
     for label, group in groups.items():
         if len(group) > 1:
@@ -191,16 +194,3 @@ def by_length(point: Point, interval: RestartInterval) -> tuple[str, float]:
     """Reads t_max - t_min with t_min as it snaps, at the same t_min."""
     t_min = point.snap(interval)
     return f"[{interval.points},{interval.repeats},{t_min:.3g},t_max]", interval.t_max - t_min
-
-
-_DEFAULTS: dict[str, Any] = {entry.name: entry.default for entry in fields(Plan)}
-
-
-def _plain(plan: Plan) -> str:
-    """Writes a plan without settings that do nothing where there is no restart and no churn."""
-    if not plan.intervals:
-        idle = ["gamma", "restart_solver"]
-        if not plan.churn:
-            idle += ["s_min", "s_max"] + ["s_noise"] * family_of(plan).startswith("ODE")
-        plan = replace(plan, **{name: _DEFAULTS[name] for name in idle})
-    return str(plan)

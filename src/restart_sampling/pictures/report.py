@@ -1,6 +1,5 @@
 """`report`: a sweep as one HTML page with settings, figures, a table and images."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from restart_sampling.comparison.verdict import verdict
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.results_file import RESULTS, Result, describe_damage
 from restart_sampling.pictures.kinds import KINDS, plot
-from restart_sampling.pictures.page import render, svg
+from restart_sampling.pictures.page import png_in, render, svg
 from restart_sampling.pictures.points import pareto_front, points_of
 from restart_sampling.pictures.tune_report import make_tune_report
 from restart_sampling.tuning.run import RUN
@@ -126,14 +125,13 @@ def _rows(folder: Path, results: Mapping[str, Result]) -> list[dict[str, Any]]:
     base = next(iter(results.values()))
     rows = []
     for point, result in zip(points, results.values(), strict=True):
-        strip = folder / SAMPLES / f"{point.key}.png"
         difference, its_error = (None, None) if result is base else paired_difference(dict(result), dict(base))
         rows.append(
             {
                 **vars(point),
                 "plan": result["plan"],
                 "front": point.key in front,
-                "png": base64.b64encode(strip.read_bytes()).decode() if strip.is_file() else "",
+                "png": png_in([folder / SAMPLES / f"{point.key}.png"]),
                 "NFE": point.nfe,
                 "minimum": result.get("frechet_distance_min"),
                 "published FID": result.get("published_fid"),

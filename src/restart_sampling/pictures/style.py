@@ -120,6 +120,10 @@ def paper_line(look: Style) -> dict[str, Any]:
     }
 
 
+DOT: dict[str, Any] = {"markersize": 4, "markeredgecolor": "white", "markeredgewidth": 0.4}
+"""The look of a measured point."""
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Holds matplotlib's settings while a figure is made and saved."""

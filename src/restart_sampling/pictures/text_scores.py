@@ -12,6 +12,7 @@ from restart_sampling.comparison.published_text import PublishedText
 from restart_sampling.evaluation.results_file import SCORES, Result
 from restart_sampling.pictures.points import count, number
 from restart_sampling.pictures.style import (
+    DOT,
     SECONDARY,
     Style,
     detector_note,
@@ -98,9 +99,7 @@ def _plot_ours(axes: Axes, ours: Sequence[Result], score: str, looks: Mapping[st
             color=look.colour,
             linewidth=0.8,
             marker=look.marker,
-            markersize=4,
-            markeredgecolor="white",
-            markeredgewidth=0.4,
+            **DOT,
             zorder=3,
             label=f"{sampler} (NFE {_span(count(each, 'nfe') for each in own)})",
         )

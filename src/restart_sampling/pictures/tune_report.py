@@ -1,6 +1,5 @@
 """The page of a run of `tune`."""
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from markupsafe import Markup
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import with_error
 from restart_sampling.comparison.named_plans import family_of
-from restart_sampling.pictures.page import render, svg
+from restart_sampling.pictures.page import png_in, render, svg
 from restart_sampling.pictures.restart_map import plot_map
 from restart_sampling.pictures.tuning import plot_confirmed, plot_importances, plot_trials
 from restart_sampling.sampling.plan import Plan
@@ -67,7 +66,7 @@ def _parts(folder: Path, content: Mapping[str, Any], results: Mapping[Key, Measu
         "importances": "What decides whether a plan is among the best, over all plans that were searched.",
     }
     plots = {} if _of_pipeline(content) else {"paths": plot_confirmed(evidence, content.get("levels", (None, None)))}
-    if any(each.stage == "search" and nfe - each.nfe in (0, 1) for each in results.values()):
+    if any(each.stage == "search" and each.is_of(nfe) for each in results.values()):
         plots = {"trials": plot_trials(results, nfe), **plots}
     if evidence["cost"]["importances"]:
         plots["importances"] = plot_importances(evidence["cost"]["importances"])
@@ -103,7 +102,6 @@ def _row(folder: Path, content: Mapping[str, Any], place: int, plan: str) -> dic
     evidence, nfe = content["evidence"], content["nfe"]
     # Earlier versions named the strips by their places.
     strips = [folder / SAMPLES / name for name in (strip_name(nfe, plan), f"{nfe}-{place}.png")]
-    strip = next(filter(Path.is_file, strips), None)
     scores = {name: Score.read(each) for name, each in evidence["scores"][plan].items()}
     lines = []
     for name, score in scores.items():
@@ -122,5 +120,5 @@ def _row(folder: Path, content: Mapping[str, Any], place: int, plan: str) -> dic
         "plan": plan,
         "kind": _kind(content, plan),
         "scores": lines,
-        "png": base64.b64encode(strip.read_bytes()).decode() if strip else "",
+        "png": png_in(strips),
     }

@@ -1,6 +1,7 @@
 """The sampling loop: follows a noise path, for ODE, SDE and Restart alike."""
 
 from collections.abc import Callable, Iterator
+from types import NoneType
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from restart_sampling.base.numbers import require_kind
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.solvers.protocol import Denoise, Solver, evaluate
+from restart_sampling.sampling.solvers.protocol import Denoise, Solver, evaluate, require_solvers
 from restart_sampling.sampling.solvers.single_step import Heun
 
 Perturb = Callable[[Tensor, float, float], Tensor]
@@ -77,16 +78,17 @@ def walk(
     process = _process(process, denoise, perturb)
     path.check_levels(process)
     restart_solver = restart_solver or solver
+    require_solvers(solver, restart_solver)
     perturb = perturb or _global_noise(process)
     memory, last_solver = None, solver
     for index, move in enumerate(path.moves):
+        active = restart_solver if move.restart else solver
         if move.rises:
             x, memory = perturb(x, move.now, move.then), None
         elif move.now == move.then:
-            for _ in range((restart_solver if move.restart else solver).evaluations(move)):
+            for _ in range(active.evaluations(move)):
                 evaluate(denoise, x, move.now)
         else:
-            active = restart_solver if move.restart else solver
             if active != last_solver:  # one solver's memory means nothing to another
                 memory, last_solver = None, active
             x, memory = active.step(denoise, x, move, memory, process)
@@ -98,6 +100,7 @@ def walk(
 
 def _process(process: Process | None, denoise: Denoise, perturb: Perturb | None) -> Process:
     """Finds the one process of a sampler: that which is given, and which its noise and its denoiser have."""
+    require_kind("the process", process, (Process, NoneType), "rs.VE or rs.FLOW")
     stated = {"argument": process, "noise": _of(perturb), "denoiser": _of(denoise)}
     known = {part: each for part, each in stated.items() if each is not None}
     if len(set(known.values())) > 1:

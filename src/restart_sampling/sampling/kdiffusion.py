@@ -9,7 +9,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.follow import follow
-from restart_sampling.sampling.levels import karras_levels
+from restart_sampling.sampling.levels import power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.noise import noise_factor, seed_of_rises
 from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
@@ -142,7 +142,8 @@ def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[
 
     Without a restart_list the restarts come out of the given number of steps, by A1111's rule: fewer than 20 steps have
     none; from 20 there is one pass of 9 steps; from 36 two passes of a quarter of the steps. Each is between the levels
-    nearest to 0.1 and 2, and the main grid is a Karras grid of the steps that are left.
+    nearest to 0.1 and 2, and the main grid is a Karras grid of the steps that are left, to the same last sigma. Where
+    one level is the nearest to both, as in the first part of a run that is sampled in two, there are none.
 
     Raises:
         InputError: the sigmas do not fall, or an entry is not [N_restart, K, t_max] or out of its range.
@@ -153,21 +154,23 @@ def restart_plan(sigmas: Sequence[float], restart_list: Mapping[float, Sequence[
         restart_list = {}
         if steps >= AUTOMATIC_STEPS:
             restart_steps, repeats = (steps // 4, 2) if steps >= 36 else (9, 1)
-            sigmas = karras_levels(steps - restart_steps * repeats, sigmas[-2], sigmas[0])
-            restart_list = {0.1: (restart_steps + 1, repeats, 2.0)}
-
+            main = (*power_grid(steps - restart_steps * repeats, sigmas[0], sigmas[-2]), sigmas[-1])
+            if _nearest(main, 2.0) > _nearest(main, 0.1):  # of a part of the sigmas there may be no such levels
+                sigmas, restart_list = main, {0.1: (restart_steps + 1, repeats, 2.0)}
     if not isinstance(restart_list, Mapping):
         raise InputError(f"restart_list is {restart_list!r}; {_FORM}")
-
-    def nearest(level: float) -> float:
-        return min((sigma for sigma in sigmas if sigma > 0), key=lambda sigma: abs(sigma - level))
 
     intervals = []
     for t_min, entry in restart_list.items():
         points, repeats, t_max = _whole_entry(t_min, entry)
-        if nearest(t_max) > nearest(t_min):
-            intervals.append(RestartInterval(points, repeats, nearest(t_min), nearest(t_max)))
+        low, high = _nearest(sigmas, t_min), _nearest(sigmas, t_max)
+        if high > low:
+            intervals.append(RestartInterval(points, repeats, low, high))
     return restart_path(sigmas, intervals)
+
+
+def _nearest(sigmas: Sequence[float], level: float) -> float:
+    return min((sigma for sigma in sigmas if sigma > 0), key=lambda sigma: abs(sigma - level))
 
 
 def _whole_entry(t_min: float, entry: Sequence[float]) -> tuple[int, int, float]:

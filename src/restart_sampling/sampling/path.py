@@ -11,7 +11,7 @@ from restart_sampling.sampling.explain_moves import describe_levels, explain_mov
 from restart_sampling.sampling.levels import HIGHEST, Grid, power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.solvers.protocol import Solver
+from restart_sampling.sampling.solvers.protocol import Solver, require_solvers
 
 MAX_FALLS = 100_000
 """Beyond any sampler; a slip of the finger would fill the memory with levels."""
@@ -158,27 +158,25 @@ class NoisePath:
 
     def nfe(self, solver: Solver, restart_solver: Solver | None = None) -> int:
         """Counts the calls of the denoiser, with `restart_solver` (default: `solver`) in the restart intervals."""
-        return sum(self._evaluations(solver, restart_solver))
+        pairs = self._with_solvers(solver, restart_solver)
+        return sum(active.evaluations(move) for move, active in pairs if not move.rises)
 
-    def _evaluations(self, solver: Solver, restart_solver: Solver | None = None) -> Iterator[int]:
+    def _with_solvers(self, solver: Solver, restart_solver: Solver | None) -> Iterator[tuple[Move, Solver]]:
+        restart_solver = restart_solver or solver
+        require_solvers(solver, restart_solver)
         for move in self.moves:
-            active = (restart_solver or solver) if move.restart else solver
-            yield 0 if move.rises else active.evaluations(move)
+            yield move, restart_solver if move.restart else solver
 
     def noisy_falls(self, solver: Solver, restart_solver: Solver | None = None, process: Process = VE) -> list[Move]:
         """Lists the falls in which a stochastic solver adds noise; solvers as of `nfe`."""
-        return [
-            move
-            for move in self.moves
-            if not move.rises
-            and ((restart_solver or solver) if move.restart else solver).landing(move, process) < move.then
-        ]
+        pairs = self._with_solvers(solver, restart_solver)
+        return [move for move, active in pairs if not move.rises and active.landing(move, process) < move.then]
 
     def schedule(self, solver: Solver, restart_solver: Solver | None = None) -> list[tuple[int, float]]:
         """Lists what a figure of the path shows: (evaluations so far, level) before the first move and after each."""
         points, spent = [(0, self.levels[0])], 0
-        for move, cost in zip(self.moves, self._evaluations(solver, restart_solver), strict=True):
-            spent += cost
+        for move, active in self._with_solvers(solver, restart_solver):
+            spent += 0 if move.rises else active.evaluations(move)
             points.append((spent, move.then))
         return points
 

@@ -83,8 +83,8 @@ class Plan:
             value = getattr(self, entry.name)
             if entry.type is float:
                 object.__setattr__(self, entry.name, real_number(entry.name, value))
-            elif "solver" in entry.name and not isinstance(value, str | type(entry.default)):
-                raise InputError(f"{entry.name} = {value!r}; give its name, such as 'heun'")
+            elif entry.name in _NAMES and not isinstance(value, str | type(entry.default)):
+                raise InputError(f"{entry.name} = {value!r}; give its name, such as '{entry.default or 'heun'}'")
         if not 1 <= self.steps <= MAX_FALLS:
             raise InputError(f"the plan has {self.steps} steps; give 1 to {MAX_FALLS:,}")
         for name in ("churn", "gamma", "s_min", "s_noise"):
@@ -269,7 +269,7 @@ class Plan:
         round_level: Callable[[float], float] = lambda level: level,
         process: Process = VE,
     ) -> tuple[NoisePath, Solver, Solver, float]:
-        """What a model draws by; plans with the same draw the same samples.
+        """Returns what a model draws by; plans with the same draw the same samples.
 
         Takes and raises what `explain` does.
         """
@@ -334,6 +334,7 @@ def _require(name: str, value: float, allowed: str, holds: Callable[[float], boo
 
 SETTINGS = tuple(entry for entry in fields(Plan)[2:] if entry.compare)
 """The fields that are written `key=value`."""
+_NAMES = ("solver", "restart_solver", "grid")
 _DEFAULTS: dict[str, Any] = {entry.name: entry.default for entry in SETTINGS}
 _CONVERT: dict[str, Callable[[str], Any]] = {
     "steps": int,

@@ -93,11 +93,12 @@ _MISSPELT = 0.6
 _OF_EDM = {"sigma_min", "sigma_max", "sigma_data", "sigma_schedule", "rho", "final_sigmas_type"}
 _OF_BETAS = ("use_exponential_sigmas", "use_beta_sigmas", "rescale_betas_zero_snr")
 _GRIDS = {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"}
-_OURS = {"restart", "solver", "restart_solver", "restart_budget", "restart_grid", "euler_below"}
+OURS = ("restart", "solver", "restart_solver", "restart_budget", "restart_grid", "euler_below")
+"""Settings that both of our schedulers have beside those of diffusers."""
 
 
 def kind_of(config: Config) -> str:
-    """What the config is of: "betas", "edm" or "flow".
+    """Says what the config is of: "betas", "edm" or "flow".
 
     Raises:
         InputError: its class, a key of it or what its network predicts has no meaning here.
@@ -132,7 +133,7 @@ def kind_of(config: Config) -> str:
 
 
 def noise_config(config: Config, defaults: Config, given: Config) -> dict[str, Any]:
-    """The config as RestartScheduler reads it: what belongs to the model is kept, also where it is a default there.
+    """Makes the config that RestartScheduler reads: what belongs to the model is kept, even as a default there.
 
     Args:
         config: of a scheduler with betas, or of EDM.
@@ -158,7 +159,7 @@ def noise_config(config: Config, defaults: Config, given: Config) -> dict[str, A
 
 
 def flow_config(config: Config, defaults: Config) -> dict[str, Any]:
-    """The config as FlowMatchRestartScheduler reads it, also of a solver that was told to use flow sigmas (Wan, Sana).
+    """Makes the config that FlowMatchRestartScheduler reads, also of a solver with flow sigmas (Wan, Sana).
 
     Args:
         config: of a flow model's scheduler.
@@ -227,7 +228,7 @@ def check_values(class_: type, config: Config) -> dict[str, Any]:
     for key, each in inspect.signature(class_.__init__).parameters.items():  # type: ignore[misc]
         kinds = get_args(each.annotation) or (each.annotation,)
         value: Any = config.get(key)
-        if key in _OURS or (value is None and (NoneType in kinds or bool in kinds)):
+        if key in OURS or (value is None and (NoneType in kinds or bool in kinds)):
             continue
         if bool in kinds:
             plain[key] = truth_value(key, value)
@@ -274,12 +275,12 @@ def check_noise_schedule(config: Config) -> None:
 
 
 def arguments_of(base: type, config: Config) -> dict[str, Any]:
-    """The part of a config that the constructor of a base class takes."""
+    """Returns the part of a config that the constructor of a base class takes."""
     return {key: config[key] for key in inspect.signature(base.__init__).parameters if key in config}  # type: ignore[misc]
 
 
 def _kept(config: Config, defaults: Config, keys: set[str]) -> dict[str, Any]:
-    """The config, where values of these keys (and our settings) count as given, and not as defaults to be replaced.
+    """Returns the config, where values of these keys and our settings count as given, and not as defaults to replace.
 
     diffusers drops what a config says is a default, though another class has another default, a copy of the config may
     have been edited, and what was given by position is taken for a default.
@@ -289,13 +290,13 @@ def _kept(config: Config, defaults: Config, keys: set[str]) -> dict[str, Any]:
         for key in config.get("_use_default_values", ())
         if key not in defaults
         or config.get(key) == defaults[key]
-        or (key not in keys | _OURS and _is_default(config, key))
+        or (key not in keys.union(OURS) and _is_default(config, key))
     ]
     return {**config, "_use_default_values": dropped} if "_use_default_values" in config else dict(config)
 
 
 def _is_default(config: Config, key: str) -> bool:
-    """Whether a value is the default of the class that the config is of, or may be of: then nobody has set it."""
+    """Tells whether a value is the default of the class that the config is of, or may be of: then nobody has set it."""
     names = [_source(config)] if _source(config) else [*_BETAS, *_EDM, *_FLOW]
     classes = [getattr(diffusers, name, None) for name in names if name and _parameters(name) <= _keys(config)]
     parameters = [inspect.signature(each.__init__).parameters.get(key) for each in classes if each]
@@ -303,7 +304,7 @@ def _is_default(config: Config, key: str) -> bool:
 
 
 def _source(config: Config) -> str | None:
-    """The class that a config is of; None for one that is written by hand or passed through several classes.
+    """Finds the class that a config is of; None for one that is written by hand or passed through several classes.
 
     Raises:
         InputError: two classes that mean different things have configs of the same keys.
@@ -323,7 +324,7 @@ def _source(config: Config) -> str | None:
 
 
 def _prediction(config: Config) -> Any:
-    """What the network predicts; configs before diffusers 0.10 say it by predict_epsilon."""
+    """Returns what the network predicts; configs before diffusers 0.10 say it by predict_epsilon."""
     return "sample" if config.get("predict_epsilon") is False else config.get("prediction_type", "epsilon")
 
 
@@ -333,7 +334,7 @@ def _keys(config: Config) -> set[str]:
 
 @cache
 def _parameters(name: str) -> frozenset[str]:
-    """The keys of a class of diffusers; none where this version has no such class."""
+    """Lists the keys of a class of diffusers; none where this version has no such class."""
     class_ = getattr(diffusers, name, None)
     return frozenset(inspect.signature(class_.__init__).parameters) - {"self", "kwargs"} if class_ else frozenset()
 
@@ -341,10 +342,10 @@ def _parameters(name: str) -> frozenset[str]:
 @cache
 def _known_keys() -> frozenset[str]:
     classes = (*_BETAS, *_EDM, *_FLOW)
-    return frozenset({"predict_epsilon", *_OURS}).union(*map(_parameters, classes))
+    return frozenset({"predict_epsilon", *OURS}).union(*map(_parameters, classes))
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    """The word, and the nearest of those that are known."""
+    """Writes the word, and the nearest of those that are known."""
     close = get_close_matches(word, sorted(known), n=1, cutoff=0.5)
     return f"'{word}'" + (f"; did you mean '{close[0]}'?" if close else "; leave it out")

@@ -204,7 +204,7 @@ def prepare(
         InputError: the sampler, its plan or what else is asked does not fit the pipeline.
     """
     sampler, guided = request.sampler, request.interval is not None or model.guide is not None
-    note = check_pipeline(type(model.pipe).__name__, sampler) or _check_made_for(model, request)
+    notes = (check_pipeline(type(model.pipe).__name__, sampler), _check_made_for(model, request))
     if not isfinite(request.guidance):
         raise InputError(f"guidance is {request.guidance:g}; give a finite scale, such as 7.5")
     if request.interval is not None:
@@ -236,6 +236,7 @@ def prepare(
     evaluations = nfe * row_evaluations if on is None else nfe + sum(on)
     pace = model.pace if batch is None else Pace(batch)
     block = TEXT_BLOCK if batch is None else batch
+    note = "; ".join(filter(None, notes)) or None
     return TextDrawing(model, request, prompts, block, pace, scheduler, nfe, on, evaluations, path, note)
 
 
@@ -349,7 +350,7 @@ def _levels(scheduler: Any) -> list[float]:
 
 
 def _unseeded_noise(device: torch.device) -> list[Tensor]:
-    """States of the generators that belong to no image."""
+    """Lists the states of the generators that belong to no image."""
     states = [torch.get_rng_state()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))

@@ -15,7 +15,7 @@ _FORM = "give lists [points, repeats, t_min, t_max], such as [[10, 2, 0.1, 2.0]]
 
 
 def read_intervals(restart: Any) -> tuple[RestartInterval, ...]:
-    """Intervals from lists, tuples, arrays, tensors, text, or the dicts of the original and of AUTOMATIC1111.
+    """Reads intervals from lists, tuples, arrays, tensors, text, or the dicts of the original and of AUTOMATIC1111.
 
     Args:
         restart: none of None, False or an empty list; [[10, 2, 0.1, 2.0]]; "[10,2,0.1,2.0]"; the original's

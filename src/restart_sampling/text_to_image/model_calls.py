@@ -72,37 +72,55 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class EulerBelow(SolverDefaults):
-    """Another solver, but Euler in steps that end at `level` or below.
-
-    Source: the authors' pipeline for Stable Diffusion corrects no step that ends at timestep 1 or 0.
-    """
+class _Around(SolverDefaults):
+    """Another solver, but where a class has its own."""
 
     solver: Solver
-    level: float
-    name: ClassVar[str] = "euler_below"
 
     @property
     def order(self) -> int:
-        """The order of the solver."""
         return self.solver.order
 
     def evaluations(self, move: Move) -> int:
-        """Counts the calls of the solver, or the one of Euler."""
         return self._active(move).evaluations(move)
 
     def landing(self, move: Move, process: Process = VE) -> float:
-        """Returns where the solver arrives, or move.then."""
         return self._active(move).landing(move, process)
 
     def step(
         self, denoise: Denoise, x: Tensor, move: Move, memory: Any = None, process: Process = VE
     ) -> tuple[Tensor, Any]:
-        """Takes a step of the solver, or of Euler."""
         return self._active(move).step(denoise, x, move, memory, process)
 
     def _active(self, move: Move) -> Solver:
+        return self.solver
+
+
+@dataclass(frozen=True)
+class EulerBelow(_Around):
+    """Another solver, but Euler in steps that end at `level` or below.
+
+    Source: the authors' pipeline for Stable Diffusion corrects no step that ends at timestep 1 or 0.
+    """
+
+    level: float
+    name: ClassVar[str] = "euler_below"
+
+    def _active(self, move: Move) -> Solver:
         return self.solver if move.then > self.level else Euler()
+
+
+@dataclass(frozen=True)
+class _FromUnknown(_Around):
+    """Another solver, each step of which begins at an unknown state, as callbacks may have changed it."""
+
+    state: Callable[[], Tensor] = field(compare=False)
+    name: ClassVar[str] = "from_unknown"
+
+    def step(
+        self, denoise: Denoise, x: Tensor, move: Move, memory: Any = None, process: Process = VE
+    ) -> tuple[Tensor, Any]:
+        return super().step(denoise, self.state(), move, memory, process)
 
 
 def scheduler_solver(text: str) -> Solver:
@@ -116,30 +134,6 @@ def scheduler_solver(text: str) -> Solver:
             f"solver {text!r} does not exist; give one of {', '.join(SOLVERS)}, or with a setting, such as ddim:eta=0.5"
         )
     return make_solver(text)
-
-
-@dataclass(frozen=True)
-class _FromUnknown(SolverDefaults):
-    """Another solver, each step of which begins at an unknown state, as callbacks may have changed it."""
-
-    solver: Solver
-    state: Callable[[], Tensor] = field(compare=False)
-    name: ClassVar[str] = "from_unknown"
-
-    @property
-    def order(self) -> int:
-        """The order of the solver."""
-        return self.solver.order
-
-    def landing(self, move: Move, process: Process = VE) -> float:
-        """Returns where the solver arrives."""
-        return self.solver.landing(move, process)
-
-    def step(
-        self, denoise: Denoise, x: Tensor, move: Move, memory: Any = None, process: Process = VE
-    ) -> tuple[Tensor, Any]:
-        """Takes a step of the solver from an unknown state."""
-        return self.solver.step(denoise, self.state(), move, memory, process)
 
 
 def evaluations(

@@ -11,7 +11,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image.configs import arguments_of, check_registered
+from restart_sampling.text_to_image.configs import OURS, arguments_of, check_registered
 from restart_sampling.text_to_image.intervals import as_lists, read_intervals
 from restart_sampling.text_to_image.model_calls import DATA, EulerBelow, Evaluation, Key, scheduler_solver
 from restart_sampling.text_to_image.restart_paths import Restarts
@@ -19,7 +19,6 @@ from restart_sampling.text_to_image.row_layout import RowLayout
 from restart_sampling.text_to_image.step_noise import Generators, check_generators, latent_seeds, seeded_noise
 
 Budget = Literal["calls", "inside", "extra"]
-_SETTINGS = ("restart", "solver", "restart_solver", "restart_budget", "restart_grid", "euler_below")
 
 
 class RestartSteps(RowLayout):
@@ -57,7 +56,7 @@ class RestartSteps(RowLayout):
             InputError: a setting is not one of those that are allowed.
         """
         config = self.config
-        for name in _SETTINGS:
+        for name in OURS:
             item, attribute = config[name], getattr(config, name)
             if vars(self).pop(name, None) is not None or (item is not attribute and item != attribute):
                 raise InputError(f"{name} was assigned; use scheduler.register_to_config({name}=...)")

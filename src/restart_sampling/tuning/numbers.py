@@ -135,8 +135,5 @@ class PlanNumbers:
 
 def adds_noise(net: Net, plan: Plan) -> bool:
     """Says whether a plan adds noise: in restarts, in churn, or in the falls of a stochastic solver."""
-    solver, restart_solver = plan.solvers
-    return any(
-        move.rises or (restart_solver if move.restart else solver).landing(move, net.process) < move.then
-        for move in net_path(net, plan).moves
-    )
+    path = net_path(net, plan)
+    return bool(path.rises or path.noisy_falls(*plan.solvers, net.process))

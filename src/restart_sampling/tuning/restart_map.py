@@ -14,7 +14,7 @@ from restart_sampling.base.numbers import counted
 from restart_sampling.evaluation.distances import frechet_distances
 from restart_sampling.evaluation.setup import EvaluationSetup
 from restart_sampling.evaluation.statistics import statistics_of
-from restart_sampling.generation.net_drawing import NetDrawing
+from restart_sampling.generation.net_drawing import NetDrawing, as_pixels
 from restart_sampling.generation.seeds import cut
 from restart_sampling.images.image_set import ImageSet
 from restart_sampling.sampling.follow import follow, walk
@@ -94,7 +94,7 @@ class Marginals:
     """True data at noise levels, to compare states with, by the features of what the denoiser says of them.
 
     Attributes:
-        draw: makes a drawing for classes by seed; None: they are drawn.
+        draw: makes the drawing of the base plan for classes by seed; None: they are drawn.
         setup: of the detector.
         data: true images.
         count: of those that are compared; twice as many are needed, as the floor is the distance of two such sets.
@@ -119,7 +119,8 @@ class Marginals:
         truth, other = places[: self.count], places[self.count :]
         true = self._features(truth, lambda denoise, noise, x0: ((t, noise(x0, 0.0, t)) for t in levels))
         floor = self._features(other, lambda denoise, noise, x0: ((t, noise(x0, 0.0, t)) for t in levels))
-        ode = self._features(other, lambda denoise, noise, x0: _ode_states(denoise, noise, x0, levels))
+        above = [level for level in self.draw(None).path.levels if level > levels[0]]
+        ode = self._features(other, lambda denoise, noise, x0: _ode_states(denoise, noise, x0, above, levels))
         pairs = [(low, high) for high, low in combinations(levels, 2)]
         after = self._features(other, lambda denoise, noise, x0: _passes(denoise, noise, x0, pairs))
         drift, passes = [], []
@@ -152,17 +153,17 @@ class Marginals:
                 level = name[0] if isinstance(name, tuple) else name
                 with torch.no_grad():
                     output = denoise(x, torch.full((len(x),), level, dtype=torch.float64, device=x.device))
-                pixels = (output.double() * 127.5 + 128).clip(0, 255).to(torch.uint8)
-                found.setdefault(name, []).append(self.setup.detector(pixels).cpu())
+                found.setdefault(name, []).append(self.setup.detector(as_pixels(output)).cpu())
         return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def _ode_states(denoise: Denoise, noise: Noise, x0: Tensor, levels: Sequence[float]) -> Iterator[tuple[float, Tensor]]:
-    """Yields the states of the base plan's ODE at the levels."""
-    plan = Plan.parse(BASE)
-    path = ode_path([level for level in plan.levels() if level > levels[0]] + [*levels])
+def _ode_states(
+    denoise: Denoise, noise: Noise, x0: Tensor, above: Sequence[float], levels: Sequence[float]
+) -> Iterator[tuple[float, Tensor]]:
+    """Yields the states of the ODE at the levels, on its way from those above."""
+    path = ode_path([*above, *levels])
     x = noise.start(x0.shape[1:], path.levels[0])
-    for _, move, state in walk(denoise, x, path, plan.solvers[0], process=noise.process, perturb=noise):
+    for _, move, state in walk(denoise, x, path, Heun(), process=noise.process, perturb=noise):
         if move.then in levels:
             yield move.then, state
 

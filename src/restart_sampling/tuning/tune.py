@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from torch import Tensor
 
@@ -108,16 +108,15 @@ def tune(
         InputError: what is given does not fit together (before any work), the time does not suffice, or the objective
             returns no finite number.
     """
-    of_images = ASKED if is_pipeline(net) else _DRAWING
-    unknown = options.keys() - {*of_images, *_SETTINGS}
-    if unknown:
-        known = ", ".join((*_SETTINGS, *of_images))
-        raise TypeError(f"{', '.join(sorted(unknown))}: no such option; there are {known}")
+    known = (*_SETTINGS, *(ASKED if is_pipeline(net) else _DRAWING))
+    if unknown := options.keys() - {*known}:
+        raise TypeError(f"{', '.join(sorted(unknown))}: no such option; there are {', '.join(known)}")
     settings = Settings(**{key: value for key, value in options.items() if key in _SETTINGS})
-    drawing = {key: value for key, value in options.items() if key in of_images}
+    drawing = {key: value for key, value in options.items() if key not in _SETTINGS}
     nfes = as_nfes(nfe)
     if batch_size is not None and whole_number("batch_size", batch_size) < 1:
         raise InputError(f"batch_size is {batch_size}; give at least 1")
+    judges = [] if reference is None else [(detector, reference), *confirm_with]
     if is_pipeline(net):
         if reference is None or objective is not None or shape is not None:
             raise InputError("a pipeline is tuned by a reference of images; give reference, and no objective or shape")
@@ -126,7 +125,7 @@ def tune(
             nfes,
             settings,
             prompts=prompts,
-            judges=[(detector, reference), *confirm_with],
+            judges=judges,
             trust_detector=trust_detector,
             clip=clip,
             out=out,
@@ -140,56 +139,77 @@ def tune(
         raise InputError("prompts and clip are for text-to-image pipelines; leave them out")
     if (reference is None) == (objective is None):
         raise InputError("give either a reference of images or an objective, by which plans are judged")
-    if objective is not None and not callable(objective):
-        raise InputError(f"the objective is {objective!r}; give a function of samples that returns a number")
-    judge: Objective
     if objective is None:
-        pace = own_pace(batch_size, drawing.get("exact", False))
-
-        def draw(text: str) -> NetDrawing:
-            plan = Plan.parse_found(text)
-            own = drawing if plan.guidance is None else {**drawing, "guidance": plan.guidance}
-            return NetDrawing(net, plan, batch=batch_size, pace=pace, shape=shape, **own)
-
-        first = draw(f"{LEAST_NFE} solver=euler")
-        check_channels(first)
-        assert reference is not None
-        setups = open_setups([(detector, reference), *confirm_with], net.device, trust_detector)
-        scale = first.guidance
-        judge, begin = Distance(draw, by_name(setups, first.shape), images=of_all(first)), begin_drawing(first)
+        judged = _by_reference(net, judges, trust_detector, {**drawing, "batch": batch_size, "shape": shape})
+    elif not callable(objective):
+        raise InputError(f"the objective is {objective!r}; give a function of samples that returns a number")
+    elif settings.tune_guidance:
+        raise InputError("tune_guidance is for images that a reference judges; leave it out")
+    elif shape is None or drawing or confirm_with or trust_detector or detector != "inception":
+        raise InputError(
+            "an objective needs the shape of one sample, such as shape=(2,), and takes no options of images and no "
+            "detectors; leave them out"
+        )
     else:
-        if settings.tune_guidance:
-            raise InputError("tune_guidance is for images that a reference judges; leave it out")
-        if shape is None or drawing or confirm_with or trust_detector or detector != "inception":
-            raise InputError(
-                "an objective needs the shape of one sample, such as shape=(2,), and takes no options of images and no "
-                "detectors; leave them out"
-            )
-        shape = as_shape(shape)
-        scale = 1.0
-        judge, begin = OfSamples(net, shape, objective, max(batch_size or BLOCK, 1024)), begin_net(net, shape)
+        by_function = OfSamples(net, as_shape(shape), objective, max(batch_size or BLOCK, 1024))
+        judged = _Judged(by_function, begin_net(net, by_function.shape), 1.0)
         if out is not None:
-            judge.check_identity()
+            by_function.check_identity()
+    plans = _tune_net(net, judged, nfes, settings, out, batch_size or BLOCK, tell)
+    return plans if isinstance(nfe, Iterable) else plans[nfes[0]]
+
+
+class _Judged(NamedTuple):
+    """What judges the plans of a net, what starts its seeds, and the guidance scale; as of `NetRun`."""
+
+    objective: Objective
+    begin: Begin
+    guidance: float
+
+
+def _by_reference(
+    net: Net, judges: Sequence[tuple[str, str | Path]], trust: bool | str, options: Mapping[str, Any]
+) -> _Judged:
+    """Judges images of a net, drawn with these options of `NetDrawing`, by (detector, reference)."""
+    pace = own_pace(options["batch"], options.get("exact", False))
+
+    def draw(text: str) -> NetDrawing:
+        plan = Plan.parse_found(text)
+        own = {} if plan.guidance is None else {"guidance": plan.guidance}
+        return NetDrawing(net, plan, pace=pace, **{**options, **own})
+
+    first = draw(f"{LEAST_NFE} solver=euler")
+    check_channels(first)
+    setups = by_name(open_setups(judges, net.device, trust), first.shape)
+    return _Judged(Distance(draw, setups, images=of_all(first)), begin_drawing(first), first.guidance)
+
+
+def _tune_net(
+    net: Net,
+    judged: _Judged,
+    nfes: Sequence[int],
+    settings: Settings,
+    out: str | Path | None,
+    batch: int,
+    tell: Callable[[str], None],
+) -> dict[int, TunedPlan]:
     if out is not None:
         check_identity({"model_sha256": net.identity})
     with claimed_folder(out) as folder:
         run = NetRun(
             model="own",
             identity=net.identity,
-            objective=judge,
             settings=settings,
             ranks=Ranks(0, 1, net.device),
             folder=folder,
             tell=tell,
             net=net,
-            begin=begin,
-            batch=batch_size or BLOCK,
-            guidance=scale,
+            batch=batch,
+            **judged._asdict(),
         )
-        run.begin_folder([run.space(each) for each in nfes])
+        run.begin_folder([run.space(nfe) for nfe in nfes])
         grids = run.grids(nfes)
-        found = {each: TunedPlan.of(run.tune_plan(each, grids)) for each in nfes}
-    return found if isinstance(nfe, Iterable) else found[nfes[0]]
+        return {nfe: TunedPlan.of(run.tune_plan(nfe, grids)) for nfe in nfes}
 
 
 def of_all(drawing: NetDrawing) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import click
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import counted
-from restart_sampling.cli.options import as_one, read_list
+from restart_sampling.cli.options import as_one, dtype_option, read_list
 from restart_sampling.text_to_image.bundled import GUIDANCE, PROMPTS, TINY, usual_guidance
 
 if TYPE_CHECKING:
@@ -66,13 +66,7 @@ _OPTIONS = (
     ),
     click.option("--height", type=click.IntRange(1), metavar="PIXELS", help="With --width; default: the pipeline's."),
     click.option("--width", type=click.IntRange(1), metavar="PIXELS", help="With --height."),
-    click.option(
-        "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-        default="auto",
-        show_default=True,
-        help="Of the networks; auto is float16 on cuda, float32 elsewhere.",
-    ),
+    dtype_option,
     click.option(
         "--batch",
         type=click.IntRange(1),

@@ -92,7 +92,7 @@ class AdamsBashforth(Multistep):
     order: int = 3
 
     def __post_init__(self) -> None:
-        _require_order("ab", "order", self.order, 1, 4)
+        require_within("ab", "order", self.order, 1, 4)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class DEIS(Multistep):
     order: int = 3
 
     def __post_init__(self) -> None:
-        _require_order("deis", "order", self.order, 1, 3)
+        require_within("deis", "order", self.order, 1, 3)
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,11 @@ def half_step_slope(form: Form, process: Process, now: float, then: float, count
     return moments
 
 
-def _require_order(name: str, key: str, value: int, low: int, high: int) -> None:
+def require_within(name: str, key: str, value: int, low: int, high: int) -> None:
+    """Makes sure that a setting of a solver, `name:key=value`, is a whole number from low to high.
+
+    Raises:
+        InputError: it is none.
+    """
     if not low <= whole_number(f"{name}:{key}", value) <= high:
         raise InputError(f"{name}:{key}={value} does not exist; give {key} from {low} to {high}")

@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.numbers import real_number
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.integrals import (
@@ -23,7 +23,7 @@ from restart_sampling.sampling.solvers.integrals import (
     interpolation_weights,
     usable,
 )
-from restart_sampling.sampling.solvers.multistep import History, half_step_slope
+from restart_sampling.sampling.solvers.multistep import History, half_step_slope, require_within
 from restart_sampling.sampling.solvers.protocol import Denoise, SolverDefaults, evaluate
 
 
@@ -55,8 +55,7 @@ class PredictorCorrector(SolverDefaults):
     p: int = 3
 
     def __post_init__(self) -> None:
-        if not 1 <= whole_number(f"{self.name}:p", self.p) <= 3:
-            raise InputError(f"{self.name}:p={self.p} does not exist; give p from 1 to 3")
+        require_within(self.name, "p", self.p, 1, 3)
 
     @property
     def order(self) -> int:

@@ -71,6 +71,17 @@ class SolverDefaults:
         return move.then
 
 
+def require_solvers(*solvers: object) -> None:
+    """Makes sure that these are solvers, and neither their classes nor their names.
+
+    Raises:
+        InputError: one is not.
+    """
+    for solver in solvers:
+        if isinstance(solver, type) or not hasattr(solver, "step"):
+            raise InputError(f"the solver is {solver!r}; give one such as rs.Heun(), or rs.make_solver('heun')")
+
+
 def evaluate(denoise: Denoise, x: Tensor, level: float) -> Tensor:
     """Calls the denoiser once, for x0, the expected data, at `level`.
 
