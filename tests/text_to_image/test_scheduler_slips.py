@@ -30,8 +30,8 @@ def scheduler(request):
     return made
 
 
-def loop(scheduler, x, change=lambda row, timestep: timestep, calls=1):
-    for row, timestep in enumerate(scheduler.timesteps):
+def loop(scheduler, x, change=lambda row, timestep: timestep, calls=1, first=0):
+    for row, timestep in enumerate(scheduler.timesteps[first:], first):
         output = network(scheduler.scale_model_input(x, timestep), timestep)
         for _ in range(calls):
             after = scheduler.step(output, change(row, timestep), x, generator=generators([1, 2]))
@@ -47,6 +47,41 @@ def test_a_second_image_without_set_timesteps_is_right(scheduler):
     first = loop(scheduler, begin(scheduler))
     assert torch.equal(loop(scheduler, begin(scheduler)), first)
     assert torch.equal(loop(scheduler, begin(scheduler), lambda _, timestep: timestep.item()), first)
+
+
+def noised(scheduler, timesteps):
+    data, noise = torch.zeros(2, 4, 8, 8), start()
+    if isinstance(scheduler, FlowMatchRestartScheduler):
+        return scheduler.scale_noise(data, timesteps, noise)
+    return scheduler.add_noise(data, noise, timesteps)
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_run_after_one_that_is_over_may_begin_elsewhere(scheduler, copy):
+    """Loops that go over a picture again noise it to a row that only the timestep tells, without set_timesteps."""
+    results = []
+    for again in (False, True):
+        scheduler.set_timesteps(30)
+        if again:
+            loop(scheduler, begin(scheduler))
+        timestep = scheduler.timesteps[10:11]
+        x = noised(scheduler, timestep.clone() if copy else timestep)
+        results.append((x, loop(scheduler, x, first=10)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_a_run_after_one_that_is_over_begins_at_a_row(scheduler):
+    loop(scheduler, begin(scheduler))
+    with pytest.raises(InputError, match=r"1.5 is not one of the scheduler's timesteps"):
+        scheduler.step(start(), 1.5, start())
+
+
+def test_training_noise_after_a_run_is_of_its_timesteps(scheduler):
+    loop(scheduler, begin(scheduler))
+    levels = scheduler.sigmas[[2, 5]]
+    x = noised(scheduler, scheduler.timesteps[[2, 5]].clone())
+    torch.testing.assert_close(x, levels.reshape(2, 1, 1, 1) * start())
 
 
 def test_two_steps_an_iteration_are_refused(scheduler):
@@ -87,6 +122,17 @@ def test_a_network_whose_input_was_not_scaled_is_noticed():
     x = begin(scheduler)
     with pytest.raises(InputError, match=r"without scheduler.scale_model_input .* Kandinsky"):
         scheduler.step(network(x, 999), scheduler.timesteps[0], x)
+
+
+@pytest.mark.parametrize("slip", ["the first noise", "the sample of step"])
+def test_a_sample_without_the_noise_of_its_level_is_noticed(slip):
+    """DiT's pipeline makes both slips."""
+    scheduler = RestartScheduler(**SD)
+    scheduler.set_timesteps(20)
+    x, timestep = start() if slip == "the first noise" else begin(scheduler), scheduler.timesteps[0]
+    scaled = scheduler.scale_model_input(x, timestep)
+    with pytest.raises(InputError, match=r"noise level 14.6, .* the size of .*init_noise_sigma.* not the scaled one"):
+        scheduler.step(network(scaled, timestep), timestep, x if slip == "the first noise" else scaled)
 
 
 def test_previews(scheduler):
