@@ -77,6 +77,12 @@ def test_a_run_after_one_that_is_over_begins_at_a_row(scheduler):
         scheduler.step(start(), 1.5, start())
 
 
+def test_what_is_blended_in_after_the_last_step_is_at_its_level(scheduler):
+    """As the old inpainting pipelines do it after each step, at the timestep of the step."""
+    loop(scheduler, begin(scheduler))
+    assert torch.equal(noised(scheduler, scheduler.timesteps[-1:].clone()), float(scheduler.sigmas[-1]) * start())
+
+
 def test_training_noise_after_a_run_is_of_its_timesteps(scheduler):
     loop(scheduler, begin(scheduler))
     levels = scheduler.sigmas[[2, 5]]

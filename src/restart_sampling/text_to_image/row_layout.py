@@ -258,7 +258,8 @@ class RowLayout(RowTensors):
         if not self._calls:
             return  # of training
         self._check_edits()
-        if self._step_index == len(self._calls):
+        over = self._step_index == len(self._calls)
+        if over and not self._is_at(len(self._calls) - 1, timesteps.flatten()[:1]):  # else blended after the last step
             self._step_index = self._begin_index = None  # another image, which may begin elsewhere
         begin = self._begin_index
         if self._step_index is not None:
