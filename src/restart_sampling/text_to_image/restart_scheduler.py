@@ -178,26 +178,40 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
                 self._set_edm_grid(levels, device)
 
         self._set_steps(grid, num_inference_steps, given)
-        self._check_cut()
+        self._check_pipeline()
 
     def _set_edm_grid(self, levels: list[float], device: str | torch.device | None = None) -> None:
         self.sigmas = torch.tensor(levels, dtype=torch.float32)
         self.timesteps = torch.tensor(self._time(levels[:-1]), dtype=torch.float32, device=device)
 
-    def _check_cut(self) -> None:
-        """SDXL's base stops at the first rows whose timesteps are those of its denoising_end, which it says to nobody.
+    def _check_pipeline(self) -> None:
+        """Looks for what a pipeline does with the rows of restarts and says to nobody.
 
         Raises:
-            InputError: these rows end within a restart, at another level than the refiner begins at.
+            InputError: it averages overlapping views after each step.
         """
         frame: FrameType | None = sys._getframe(2)
         end: Any = None
         for _ in range(4):  # set_timesteps, retrieve_timesteps, __call__ of the pipeline and its decorator
-            if frame is None or end is not None:
+            if frame is None or end is not None or not self.path.rises:
                 break
-            end, frame = frame.f_locals.get("denoising_end"), frame.f_back
-        if not (isinstance(end, float) and 0 < end < 1 and self.path.rises):
-            return
+            if "views_batch" in frame.f_code.co_varnames:
+                raise InputError(
+                    "the pipeline averages overlapping views after each step, and with them the noise of restarts, "
+                    "which would be too weak; use a scheduler without restarts for panoramas"
+                )
+            modular = frame.f_locals.get("block_state")
+            end = frame.f_locals.get("denoising_end", getattr(modular, "denoising_end", None))
+            frame = frame.f_back
+        if isinstance(end, float) and 0 < end < 1:
+            self._check_cut(end)
+
+    def _check_cut(self, end: float) -> None:
+        """SDXL's base stops at the first rows whose timesteps are those of its denoising_end.
+
+        Raises:
+            InputError: these rows end within a restart, at another level than the refiner begins at.
+        """
         times, total = self._kept[0], self.config.num_train_timesteps
         cut = round(total - end * total)
         rows = sum(time >= cut for time in times)
