@@ -90,6 +90,26 @@ def test_training_noise_after_a_run_is_of_its_timesteps(scheduler):
     torch.testing.assert_close(x, levels.reshape(2, 1, 1, 1) * start())
 
 
+@pytest.mark.parametrize("class_", [RestartScheduler, FlowMatchRestartScheduler])
+@pytest.mark.parametrize("solver", ["heun", "dpm3", "dpmpp_2m", "unipc", "deis", "sa"])
+def test_what_a_solver_remembers_is_not_written_to(solver, class_):
+    """SkyReels writes each state into the one before, and networks (CUDA graphs) each output."""
+    flow = class_ is FlowMatchRestartScheduler
+    scheduler = class_(restart=FLOW_PLAN if flow else PLAN, solver=solver, restart_budget="extra")
+    ends = []
+    for in_place in (False, True):
+        scheduler.set_timesteps(12)
+        x = start(1.0 if flow else 157.0)
+        output = torch.empty_like(x)
+        for timestep in scheduler.timesteps:
+            answer = network(scheduler.scale_model_input(x, timestep), timestep)
+            given = output.copy_(answer) if in_place else answer
+            after, *_ = scheduler.step(given, timestep, x, generator=generators([1, 2]), return_dict=False)
+            x = x.copy_(after) if in_place else after
+        ends.append(x)
+    assert torch.equal(*ends)
+
+
 def test_two_steps_an_iteration_are_refused(scheduler):
     for change in (lambda _, timestep: timestep, lambda _, timestep: timestep.item()):
         scheduler.set_timesteps(30)

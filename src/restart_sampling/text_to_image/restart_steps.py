@@ -264,8 +264,10 @@ class RestartSteps(RowLayout):
         x, before = own[0], self._memory
         if not call.terms:
             return x
-        # Kept as if for the first time, since Cosmos makes a step twice.
+        # Kept as if for the first time, since Cosmos makes a step twice; as copies, since a pipeline may write into its
+        # sample (SkyReels) and a network into its output.
         memory = self._memory = {key: own[key[1]] if key[0] == call.number else before[key] for key in call.needs}
+        memory.update((key, own[key[1]].clone()) for key in call.keeps)
         oldest = call.needs[0]
         if oldest[0] != call.number and memory[oldest].shape != x.shape:
             raise InputError(
