@@ -1,6 +1,7 @@
 """Restart in k-diffusion's calling convention: A1111's counting, the model's and the callback's arguments, noise."""
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -226,6 +227,31 @@ def test_noise_of_another_shape_is_refused(shape):
             shrink, torch.ones(4, 3), SIGMAS,
             restart_list={0.3: [3, 1, 3.0]}, noise_sampler=lambda low, high: torch.randn(shape),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_noise_that_comes_again_is_refused(passes):
+    """As k-diffusion's Brownian tree returns it: with two passes the std was 0.62 for 0.5."""
+    tree = {}
+
+    def noise_sampler(low, high):
+        return tree.setdefault((low.item(), high.item()), torch.randn(2, 3))
+
+    given = {"restart_list": {0.5: [3, passes, 2.0]}, "noise_sampler": noise_sampler, "process": rs.VE}
+    with nullcontext() if passes == 1 else pytest.raises(rs.InputError, match=r"the same noise again .* 0.5 to 2,"):
+        sample_restart(lambda x, sigma: 0 * x, torch.ones(2, 3), [4.0, 2.0, 0.5, 0.0], **given)
+
+
+def test_whole_sigmas_are_told_as_real_numbers():
+    told = []
+    sample_restart(
+        lambda x, sigma: 0 * x,
+        torch.ones(2, 3),
+        torch.tensor([9, 4, 1, 0]),
+        restart_list={1: [3, 1, 4]},
+        callback=lambda about: told.append(about["sigma"].item()),
+    )
+    assert told[3] == pytest.approx(rs.karras_levels(3, 1.0, 4.0)[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("s_noise", [math.nan, math.inf, -1.0])

@@ -82,13 +82,13 @@ def test_from_pretrained(make_any, tmp_path):
     assert loaded.config == expected
 
 
-@pytest.mark.parametrize("steps", [50, None])
-def test_step_shape(make, steps):
+@pytest.mark.parametrize(("steps", "again"), [(50, 0), (None, 1)])
+def test_step_shape(make, steps, again):
     scheduler = make()
     if steps:
         scheduler.set_timesteps(steps)
     first = scheduler.step(0.1 * sample(), 0, sample()).prev_sample
-    second = scheduler.step(0.1 * sample(), 1, sample()).prev_sample
+    second = scheduler.step(0.1 * sample(), again, sample()).prev_sample
     assert first.shape == second.shape == sample().shape
 
 

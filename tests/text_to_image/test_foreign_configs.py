@@ -150,6 +150,21 @@ def test_flow_sigmas_of_wan_and_sana_are_those_of_the_flow_scheduler(name):
         FlowMatchRestartScheduler.from_config(diffusers.DDIMScheduler().config)
 
 
+@pytest.mark.parametrize("grid", ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"])
+def test_flow_sigmas_on_a_grid_that_the_flow_scheduler_has_not_are_refused(grid):
+    """Those of UniPC with Karras's grid begin at 0.994 0.990 0.983, and the flow scheduler's at 1 0.66 0.43."""
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    theirs = diffusers.DPMSolverMultistepScheduler(**flow, **{grid: True})
+    for config in (theirs.config, named(theirs)):
+        with pytest.raises(InputError, match=f"{grid} with use_flow_sigmas"):
+            FlowMatchRestartScheduler.from_config(config)
+    if grid != "use_lu_lambdas":  # the user's own wish is the flow scheduler's grid
+        ours = FlowMatchRestartScheduler.from_config(
+            diffusers.DPMSolverMultistepScheduler(**flow).config, **{grid: True}
+        )
+        assert FlowMatchRestartScheduler.from_config(ours.config).config[grid]
+
+
 def test_flow_sigmas_without_what_they_need_are_refused_by_both():
     for settings in ({"prediction_type": "flow_prediction"}, {"use_flow_sigmas": True}):
         config = diffusers.UniPCMultistepScheduler(**settings).config

@@ -1,5 +1,6 @@
 """Image-to-image, inpainting, and SDXL's base and refiner: pipelines that enter in the middle."""
 
+from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
@@ -8,6 +9,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
 )
+from diffusers.modular_pipelines.stable_diffusion_xl.before_denoise import StableDiffusionXLSetTimestepsStep
 from pipeline_runs import (
     DIFFUSERS_SCHEDULERS,
     FLOW_KINDS,
@@ -19,11 +21,11 @@ from pipeline_runs import (
     record,
     with_scheduler,
 )
-from tiny_pipelines import PIPELINES, arguments
+from tiny_pipelines import PIPELINES, SD, arguments
 
 import restart_sampling as rs
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image import guidance_preset
+from restart_sampling.text_to_image import RestartScheduler, guidance_preset
 
 TASKS = ["Img2Img", "Inpaint"]
 SOLVERS = ["heun", "euler"]
@@ -172,6 +174,14 @@ def test_a_base_whose_restart_crosses_the_cut_and_a_refiner_that_would_begin_in_
     given = arguments("sdxl", num_inference_steps=20, image=latents("sdxl"))
     with pytest.raises(InputError, match="denoising_start"):
         refiner(denoising_start=0.7, **given)
+
+
+def test_a_modular_base_whose_restart_crosses_the_cut_refuses():
+    base = StableDiffusionXLSetTimestepsStep().init_pipeline()
+    for t_max, across in ((2.0, True), (0.5, False)):
+        base.update_components(scheduler=RestartScheduler(**SD, restart=[[6, 1, 0.1, t_max]]))
+        with pytest.raises(InputError, match=r"denoising_end=0\.7") if across else nullcontext():
+            base(num_inference_steps=20, denoising_end=0.7)
 
 
 def test_a_base_says_once_what_its_refiner_must_have(caplog):

@@ -124,6 +124,15 @@ def test_a_controlnets_fractions_are_shares_of_the_rows(monkeypatch):
         assert [time for time, scale in seen if scale > 0] == expected.tolist()
 
 
+def test_a_panorama_is_refused_since_the_noise_of_its_views_is_averaged():
+    pipe = stable_diffusion("StableDiffusionPanoramaPipeline")
+    given = arguments("sd", num_inference_steps=12)
+    pipe(**given)
+    with pytest.raises(InputError, match="averages overlapping views"):
+        with_scheduler(pipe, restart=plan("sd"))(**given)
+    with_scheduler(pipe, restart=None)(**given)
+
+
 def test_generators_of_another_length_are_refused():
     pipe = with_scheduler(PIPELINES["flux"](), restart=plan("flux"))
     pipe.scheduler.generator = generators([1, 2])  # of a call before

@@ -1,11 +1,13 @@
 """Slips of hand-written loops and edits behind a scheduler's back: right, or one error at the first wrong step."""
 
 import json
+from contextlib import nullcontext
+from inspect import unwrap
 
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, LTX2ConditionPipeline
 from scheduler_runs import FLOW_PLAN, PLAN, network, start
 from tiny_pipelines import SD, generators
 
@@ -32,8 +34,8 @@ def scheduler(request):
     return made
 
 
-def loop(scheduler, x, change=lambda row, timestep: timestep, calls=1):
-    for row, timestep in enumerate(scheduler.timesteps):
+def loop(scheduler, x, change=lambda row, timestep: timestep, calls=1, first=0):
+    for row, timestep in enumerate(scheduler.timesteps[first:], first):
         output = network(scheduler.scale_model_input(x, timestep), timestep)
         for _ in range(calls):
             after = scheduler.step(output, change(row, timestep), x, generator=generators([1, 2]))
@@ -49,6 +51,67 @@ def test_a_second_image_without_set_timesteps_is_right(scheduler):
     first = loop(scheduler, begin(scheduler))
     assert torch.equal(loop(scheduler, begin(scheduler)), first)
     assert torch.equal(loop(scheduler, begin(scheduler), lambda _, timestep: timestep.item()), first)
+
+
+def noised(scheduler, timesteps):
+    data, noise = torch.zeros(2, 4, 8, 8), start()
+    if isinstance(scheduler, FlowMatchRestartScheduler):
+        return scheduler.scale_noise(data, timesteps, noise)
+    return scheduler.add_noise(data, noise, timesteps)
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_run_after_one_that_is_over_may_begin_elsewhere(scheduler, copy):
+    """Loops that go over a picture again noise it to a row that only the timestep tells, without set_timesteps."""
+    results = []
+    for again in (False, True):
+        scheduler.set_timesteps(30)
+        if again:
+            loop(scheduler, begin(scheduler))
+        timestep = scheduler.timesteps[10:11]
+        x = noised(scheduler, timestep.clone() if copy else timestep)
+        results.append((x, loop(scheduler, x, first=10)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_a_run_after_one_that_is_over_begins_at_a_row(scheduler):
+    loop(scheduler, begin(scheduler))
+    with pytest.raises(InputError, match=r"1.5 is not one of the scheduler's timesteps"):
+        scheduler.step(start(), 1.5, start())
+
+
+def test_what_is_blended_in_after_the_last_step_is_at_its_level(scheduler):
+    """As the old inpainting pipelines do it after each step, at the timestep of the step."""
+    loop(scheduler, begin(scheduler))
+    assert torch.equal(noised(scheduler, scheduler.timesteps[-1:].clone()), float(scheduler.sigmas[-1]) * start())
+
+
+def test_training_noise_after_a_run_is_of_its_timesteps(scheduler):
+    loop(scheduler, begin(scheduler))
+    levels = scheduler.sigmas[[2, 5]]
+    x = noised(scheduler, scheduler.timesteps[[2, 5]].clone())
+    torch.testing.assert_close(x, levels.reshape(2, 1, 1, 1) * start())
+
+
+@pytest.mark.parametrize("class_", [RestartScheduler, FlowMatchRestartScheduler])
+@pytest.mark.parametrize("solver", ["heun", "dpm3", "dpmpp_2m", "unipc", "deis", "sa"])
+def test_what_a_solver_remembers_is_not_written_to(solver, class_):
+    """SkyReels writes each state into the one before, and networks (CUDA graphs) each output."""
+    flow = class_ is FlowMatchRestartScheduler
+    scheduler = class_(restart=FLOW_PLAN if flow else PLAN, solver=solver, restart_budget="extra")
+    ends = []
+    for in_place in (False, True):
+        scheduler.set_timesteps(12)
+        x = start(1.0 if flow else 157.0)
+        output = torch.empty_like(x)
+        for timestep in scheduler.timesteps:
+            answer = network(scheduler.scale_model_input(x, timestep), timestep)
+            given = output.copy_(answer) if in_place else answer
+            after, *_ = scheduler.step(given, timestep, x, generator=generators([1, 2]), return_dict=False)
+            x = x.copy_(after) if in_place else after
+        ends.append(x)
+    assert torch.equal(*ends)
 
 
 def test_two_steps_an_iteration_are_refused(scheduler):
@@ -89,6 +152,17 @@ def test_a_network_whose_input_was_not_scaled_is_noticed():
     x = begin(scheduler)
     with pytest.raises(InputError, match=r"without scheduler.scale_model_input .* Kandinsky"):
         scheduler.step(network(x, 999), scheduler.timesteps[0], x)
+
+
+@pytest.mark.parametrize("slip", ["the first noise", "the sample of step"])
+def test_a_sample_without_the_noise_of_its_level_is_noticed(slip):
+    """DiT's pipeline makes both slips."""
+    scheduler = RestartScheduler(**SD)
+    scheduler.set_timesteps(20)
+    x, timestep = start() if slip == "the first noise" else begin(scheduler), scheduler.timesteps[0]
+    scaled = scheduler.scale_model_input(x, timestep)
+    with pytest.raises(InputError, match=r"noise level 14.6, .* the size of .*init_noise_sigma.* not the scaled one"):
+        scheduler.step(network(scaled, timestep), timestep, x if slip == "the first noise" else scaled)
 
 
 def test_previews(scheduler):
@@ -163,6 +237,24 @@ def test_inference_mode(scheduler):
     with torch.inference_mode():
         scheduler.set_timesteps(30)
         assert torch.equal(loop(scheduler, begin(scheduler)), exact)
+
+
+def keeps_tokens(scheduler, mask):
+    """A step in the loop of LTX 2's pipeline: what the mask has is pulled to the clean latents alone."""
+    clean_latents, conditioning_mask = torch.zeros(2, 4, 8, 8), torch.full((2, 4, 8, 1), mask)
+    x, timestep = start(), scheduler.timesteps[0]
+    denoised = 0.5 * x * (1 - conditioning_mask) + clean_latents * conditioning_mask
+    return scheduler.step((x - denoised) / scheduler.sigmas[0], timestep, x)
+
+
+def test_conditions_that_a_pipeline_keeps_as_they_are_go_without_restarts():
+    loop = unwrap(LTX2ConditionPipeline.__call__).__code__
+    assert {"conditioning_mask", "clean_latents"} <= {*loop.co_varnames, *loop.co_cellvars}
+    for restart, mask, kept in ((FLOW_PLAN, 1.0, True), (FLOW_PLAN, 0.0, False), (None, 1.0, False)):
+        scheduler = FlowMatchRestartScheduler(restart=restart)
+        scheduler.set_timesteps(30)
+        with pytest.raises(InputError, match="keeps its image or video conditions") if kept else nullcontext():
+            keeps_tokens(scheduler, mask)
 
 
 def test_levels_of_single_tokens_must_be_those_of_the_row():

@@ -51,8 +51,8 @@ def sample_restart(
             snap to the nearest of `sigmas` above 0, and an entry whose t_max then is not above its t_min does nothing.
             None: A1111's automatic choice, see `restart_plan`.
         noise_sampler: noise_sampler(sigma, sigma_next) -> unit noise like x, called anew for each rise, also where the
-            same interval comes again. Default: torch's own, from the seed in extra_args if there is one. (k-diffusion's
-            Brownian tree returns the same noise for the same interval, and so is of no use with K above 1.)
+            same interval comes again. Default: torch's own, from the seed in extra_args if there is one. One that
+            returns the same noise again, as k-diffusion's Brownian tree does where K is above 1, is refused.
         solver: of all steps; a stochastic one takes its noise from noise_sampler too.
         process: FLOW for a flow model, whose sigmas are its times t from 1 to 0. Default: VE, which the sigmas must
             show by a first one above 1.
@@ -63,11 +63,12 @@ def sample_restart(
     Raises:
         InputError: sigmas is no falling tensor [N + 1], an entry of restart_list is not [N_restart, K, t_max] or out of
             range, s_noise is no finite number from 0 up, the process is not that of the model, or cannot be told from
-            the sigmas, or noise_sampler returns no tensor like x.
+            the sigmas, or noise_sampler returns no tensor like x, or the same for an interval that comes again.
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2; conventions of k-diffusion and AUTOMATIC1111's web UI.
     """
     sigmas = torch.as_tensor(sigmas)
+    sigmas = sigmas if sigmas.is_floating_point() else sigmas.float()  # levels between them are told in their dtype
     if sigmas.ndim != 1:
         raise InputError(f"sigmas has shape {list(sigmas.shape)}; give falling levels [N + 1]")
     factor = noise_factor(s_noise)
@@ -81,6 +82,7 @@ def sample_restart(
         )
     path = restart_plan(levels, restart_list)
     begun: list[tuple[Tensor, Tensor]] = []  # state and answer at each evaluation of the step in progress
+    drawn: dict[tuple[float, float], Tensor] = {}  # by noise_sampler
     falls, total = 0, sum(not move.rises for move in path.moves)
     generator = None
     if (seed := arguments.get("seed")) is not None:
@@ -98,6 +100,13 @@ def sample_restart(
         else:
             answer = noise_sampler(sigmas.new_tensor(low), sigmas.new_tensor(high))
             noise = like(state, answer, "noise_sampler")
+            if (before := drawn.get((low, high))) is not None and torch.equal(noise, before):
+                raise InputError(
+                    f"noise_sampler returned the same noise again for the rise from {low:.4g} to {high:.4g}, as "
+                    f"k-diffusion's Brownian tree does, and noise that comes again adds up; give one that draws anew, "
+                    f"or K = 1"
+                )
+            drawn[low, high] = noise
         return keep * state + factor * std * noise
 
     def report(index: int, move: Move, state: Tensor) -> None:

@@ -166,7 +166,7 @@ def flow_config(config: Config, defaults: Config) -> dict[str, Any]:
         defaults: of FlowMatchRestartScheduler.
 
     Raises:
-        InputError: it is not such a config.
+        InputError: it is not such a config, or its levels are others.
     """
     if kind_of(config) != "flow":
         raise InputError(
@@ -174,6 +174,13 @@ def flow_config(config: Config, defaults: Config) -> dict[str, Any]:
             f"predict noise (SD 1.5, 2, XL, Cosmos) use RestartScheduler"
         )
     if config.get("use_flow_sigmas"):
+        grids = sorted(key for key in _GRIDS | {"use_lu_lambdas"} if config.get(key))
+        if grids and "restart" not in config:
+            raise InputError(
+                f"the config of {_source(config) or 'this scheduler'} has {grids[0]} with use_flow_sigmas (as Cosmos "
+                f"2.5), whose levels are others than those of a flow model's scheduler; keep the pipeline's own, or "
+                f"turn {grids[0]} off in a copy of the config"
+            )
         config = {**config, "shift": config.get("flow_shift", 1.0)}
     return _kept(config, defaults, set(defaults))
 

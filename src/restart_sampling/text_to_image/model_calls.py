@@ -45,6 +45,7 @@ class Evaluation:
         terms: the state after it is the sum of these tensors times these weights; none: the state stays, whatever the
             network answers.
         needs: the tensors, of it and of the calls before it, that it or a later one needs.
+        keeps: those of its own that a later call needs.
         rises: (low, high) of the noise that is added then; none until the fall is complete.
         restart: whether it belongs to a restart interval.
         lands: whether it is made where the fall ends, as Heun's second call is.
@@ -56,6 +57,7 @@ class Evaluation:
     stage: int
     terms: tuple[tuple[Key, float], ...] = ()
     needs: tuple[Key, ...] = ()
+    keeps: tuple[Key, ...] = ()
     rises: tuple[tuple[float, float], ...] = ()
     restart: bool = False
     lands: bool = False
@@ -181,8 +183,11 @@ def evaluations(
             )
     needs: set[Key] = set()
     for call in reversed(made):
+        keeps = tuple(sorted(key for key in needs if key[0] == call.number))
         needs = {key for key in needs.union(key for key, _ in call.terms) if key[0] <= call.number}
-        made[call.number] = replace(call, needs=tuple(sorted(needs)), rises=tuple(rises.get(call.number + 1, ())))
+        made[call.number] = replace(
+            call, needs=tuple(sorted(needs)), keeps=keeps, rises=tuple(rises.get(call.number + 1, ()))
+        )
     return made
 
 

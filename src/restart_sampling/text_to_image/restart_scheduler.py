@@ -35,6 +35,8 @@ from restart_sampling.text_to_image.restart_steps import RestartSteps
 
 _UNSCALED = 0.3
 """A level up to which a network hardly feels that its input was not scaled, by at most 1.05."""
+_CLEARLY_NOISE = 2.0
+"""A level from which on a sample of half its size cannot have the noise of that level in it."""
 _log = logging.getLogger(__name__)
 
 
@@ -176,26 +178,40 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
                 self._set_edm_grid(levels, device)
 
         self._set_steps(grid, num_inference_steps, given)
-        self._check_cut()
+        self._check_pipeline()
 
     def _set_edm_grid(self, levels: list[float], device: str | torch.device | None = None) -> None:
         self.sigmas = torch.tensor(levels, dtype=torch.float32)
         self.timesteps = torch.tensor(self._time(levels[:-1]), dtype=torch.float32, device=device)
 
-    def _check_cut(self) -> None:
-        """SDXL's base stops at the first rows whose timesteps are those of its denoising_end, which it says to nobody.
+    def _check_pipeline(self) -> None:
+        """Looks for what a pipeline does with the rows of restarts and says to nobody.
 
         Raises:
-            InputError: these rows end within a restart, at another level than the refiner begins at.
+            InputError: it averages overlapping views after each step.
         """
         frame: FrameType | None = sys._getframe(2)
         end: Any = None
         for _ in range(4):  # set_timesteps, retrieve_timesteps, __call__ of the pipeline and its decorator
-            if frame is None or end is not None:
+            if frame is None or end is not None or not self.path.rises:
                 break
-            end, frame = frame.f_locals.get("denoising_end"), frame.f_back
-        if not (isinstance(end, float) and 0 < end < 1 and self.path.rises):
-            return
+            if "views_batch" in frame.f_code.co_varnames:
+                raise InputError(
+                    "the pipeline averages overlapping views after each step, and with them the noise of restarts, "
+                    "which would be too weak; use a scheduler without restarts for panoramas"
+                )
+            modular = frame.f_locals.get("block_state")
+            end = frame.f_locals.get("denoising_end", getattr(modular, "denoising_end", None))
+            frame = frame.f_back
+        if isinstance(end, float) and 0 < end < 1:
+            self._check_cut(end)
+
+    def _check_cut(self, end: float) -> None:
+        """SDXL's base stops at the first rows whose timesteps are those of its denoising_end.
+
+        Raises:
+            InputError: these rows end within a restart, at another level than the refiner begins at.
+        """
         times, total = self._kept[0], self.config.num_train_timesteps
         cut = round(total - end * total)
         rows = sum(time >= cut for time in times)
@@ -216,11 +232,9 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         Raises:
             InputError: the run cannot begin at this timestep.
         """
-        row = self._step_index
-        if row is None or self._begins_again(timestep):
-            row = self._enter(timestep, sample)
+        row = self._enter(timestep, sample) if self._begins else self._step_index or 0
         self._scaled = True
-        return sample * self._get_conditioning_c_in(self._calls[row].level if row < len(self._calls) else 0.0)
+        return sample * self._get_conditioning_c_in(self._calls[row].level)
 
     def _get_conditioning_c_in(self, sigma: Any) -> Any:
         """Returns the scale of the network's input; EDM's pipelines (Cosmos) ask for it by this name."""
@@ -236,12 +250,20 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         super()._forget_steps()
         self._scaled = False
 
-    def _check_first_step(self, row: int) -> None:
-        if not self._scaled and self._calls[row].level > _UNSCALED:
+    def _check_first_step(self, row: int, sample: Tensor) -> None:
+        level = self._calls[row].level
+        if not self._scaled and level > _UNSCALED:
             raise InputError(
                 f"the network was called without scheduler.scale_model_input before, so that it saw a sample of std "
-                f"{self._calls[row].level:.3g} where it knows about 1; call it, or use another scheduler in a pipeline "
-                f"that does not (such as Kandinsky's)"
+                f"{level:.3g} where it knows about 1; call it, or use another scheduler in a pipeline that does not "
+                f"(such as Kandinsky's)"
+            )
+        size = float(sample.float().square().mean().sqrt())
+        if level > _CLEARLY_NOISE and size < level / 2:
+            raise InputError(
+                f"the run begins at noise level {level:.3g}, and the sample has the size of {size:.3g}; multiply the "
+                f"first noise by scheduler.init_noise_sigma, give step the sample and not the scaled one, or use "
+                f"another scheduler in a pipeline that does not (such as DiT's)"
             )
 
     def _check_entry(self, row: int, sample: Tensor) -> None:

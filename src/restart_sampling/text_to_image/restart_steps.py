@@ -108,9 +108,10 @@ class RestartSteps(RowLayout):
         row = self._step_index or 0
         return 0 < row < len(self._calls) and self._calls[row].level > self._calls[row - 1].level
 
-    def _begins_again(self, timestep: float | Tensor) -> bool:
-        """Tells whether a run is over, and this is the timestep where it began."""
-        return self._step_index == len(self._calls) and self._is_at(self._begin_index or 0, timestep)
+    @property
+    def _begins(self) -> bool:
+        """Whether the next call begins a run: the first one, or one after a run that is over."""
+        return self._step_index is None or self._step_index == len(self._calls)
 
     def _enter(self, timestep: float | Tensor, sample: Tensor) -> int:
         """Finds the row where a run begins.
@@ -121,6 +122,8 @@ class RestartSteps(RowLayout):
         if not self._calls:
             self._lay_out_training()
         self._check_edits()
+        if self._step_index is not None and not self._is_at(self._begin_index or 0, timestep):
+            self._begin_index = None  # of the run before
         row = self._row_of(timestep) if self._begin_index is None else self._begin_index
         if row >= len(self._calls) or not self._is_at(row, timestep):
             raise self._other_row(row, timestep)
@@ -190,8 +193,7 @@ class RestartSteps(RowLayout):
             others: settings of other schedulers' steps, such as DDIM's eta, which must be off.
 
         Returns:
-            The state at the next row, in model_output's dtype, and x0, the data that the network expects. After the
-            last row, the sample.
+            The state at the next row, in model_output's dtype, and x0, the data that the network expects.
 
         Raises:
             InputError: a setting is not for this scheduler, the timestep is not that of the row, the generators are
@@ -203,15 +205,11 @@ class RestartSteps(RowLayout):
             )
         generator = self.generator if generator is None else generator
         check_generators(generator, sample)
-        row = self._step_index
-        if row is None or self._begins_again(timestep):
-            row = self._enter(timestep, sample)
-            self._check_first_step(row)
-        elif row == len(self._calls):
-            return self._unmoved(sample, return_dict)
-        elif not self._is_at(row, timestep):
+        row = self._enter(timestep, sample) if self._begins else self._step_index or 0
+        if not self._is_at(row, timestep):
             raise self._other_row(row, timestep)
         if row == self._begin_index:
+            self._check_first_step(row, sample)
             self._check_tokens(per_token_timesteps, timestep)
             self._seeds = latent_seeds(sample) if generator is None and self.path.rises else None
         if model_output.shape != sample.shape and model_output.shape[1] == 2 * sample.shape[1]:
@@ -251,7 +249,7 @@ class RestartSteps(RowLayout):
             self._seeds = latent_seeds(x)
         return self._seeds
 
-    def _check_first_step(self, row: int) -> None:
+    def _check_first_step(self, row: int, sample: Tensor) -> None:
         """Makes sure that the network saw what it should."""
 
     def _check_tokens(self, per_token_timesteps: Tensor | None, timestep: float | Tensor) -> None:
@@ -265,8 +263,10 @@ class RestartSteps(RowLayout):
         x, before = own[0], self._memory
         if not call.terms:
             return x
-        # Kept as if for the first time, since Cosmos makes a step twice.
+        # Kept as if for the first time, since Cosmos makes a step twice; as copies, since a pipeline may write into its
+        # sample (SkyReels) and a network into its output.
         memory = self._memory = {key: own[key[1]] if key[0] == call.number else before[key] for key in call.needs}
+        memory.update((key, own[key[1]].clone()) for key in call.keeps)
         oldest = call.needs[0]
         if oldest[0] != call.number and memory[oldest].shape != x.shape:
             raise InputError(

@@ -259,9 +259,10 @@ class RowLayout(RowTensors):
         if not self._calls:
             return  # of training
         self._check_edits()
+        over = self._step_index == len(self._calls)
+        if over and not self._is_at(len(self._calls) - 1, timesteps.flatten()[:1]):  # else blended after the last step
+            self._step_index = self._begin_index = None  # another image, which may begin elsewhere
         begin = self._begin_index
-        if self._step_index == len(self._calls) and begin is not None and self._is_at(begin, timesteps.flatten()[:1]):
-            self._step_index = None  # another image
         if self._step_index is not None:
             return
         if begin is None and self.path.rises and len({*timesteps.flatten().tolist()}) == 1:
