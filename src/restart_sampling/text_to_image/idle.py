@@ -54,6 +54,7 @@ def _drawn(drawing: TextDrawing, *settings: tuple[str, str]) -> Tensor:
     generator, states = torch.Generator().manual_seed(0), []
     noise = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
     x = torch.randn(1, 4, 8, 8, generator=generator, dtype=torch.float64).to(scheduler.timesteps.device)
+    x = x * getattr(scheduler, "init_noise_sigma", 1)
     for timestep in scheduler.timesteps:
         x = scheduler.step(torch.sin(3 * x + timestep / 100), timestep, x, **noise, return_dict=False)[0]
         states.append(x)
