@@ -20,7 +20,7 @@ from restart_sampling.generation.seeds import cut
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import drawn_classes, net_path, sample
-from restart_sampling.tuning.objective import ObjectiveError, Scores
+from restart_sampling.tuning.objective import Key, ObjectiveError, Scores
 from restart_sampling.tuning.score import Score
 
 MOST = 1e100
@@ -92,33 +92,23 @@ class OfSamples:
         parsed = Plan.parse(plan)
         return net_path(self.net, parsed).nfe(*parsed.solvers)
 
-    def measure(
-        self,
-        plan: str,
-        seeds: Sequence[int],
-        ranks: Ranks,
-        *,
-        blocks: int = 1,
-        groups: int = 0,
-        confirm: bool = False,
-        keep: Path | None = None,
-    ) -> Scores:
+    def measure(self, key: Key, ranks: Ranks, keep: Path | None = None) -> Scores:
         """Measures as `Objective.measure` says; there are no images to keep.
 
         Raises:
             ObjectiveError: the function returned what is no finite number.
         """
-        size = len(seeds) // (blocks * max(groups, 1))
-        parts, own = cut(seeds, size), []
+        size = len(key.seeds) // key.parts
+        parts, own = cut(key.seeds, size), []
         with ranks.failing_together():
             for places in cut(ranks.deal(range(len(parts))), max(1, self.batch // size)):
-                samples = self._draw(plan, [seed for place in places for seed in parts[place]])
+                samples = self._draw(key.plan, [seed for place in places for seed in parts[place]])
                 own += [
-                    (place, self._value(plan, part))
+                    (place, self._value(key.plan, part))
                     for place, part in zip(places, torch.split(samples, size), strict=True)
                 ]
         values = [value for _, value in sorted(pair for pairs in ranks.gather(own) for pair in pairs)]
-        return {"objective": Score.of_means(values, blocks, groups)}
+        return {"objective": Score.of_means(values, key.blocks, key.groups)}
 
     def _draw(self, plan: str, seeds: Sequence[int]) -> Tensor:
         drawn = [

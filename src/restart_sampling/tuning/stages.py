@@ -12,7 +12,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.base.numbers import counted
 from restart_sampling.tuning.allowed import GROUPS, ROUNDS
-from restart_sampling.tuning.bench import LOOK, Bench, Key, Measured
+from restart_sampling.tuning.bench import LOOK, Bench, Measured
 from restart_sampling.tuning.clock import (
     FEW,
     FINALISTS,
@@ -26,7 +26,7 @@ from restart_sampling.tuning.clock import (
 )
 from restart_sampling.tuning.distance import NEIGHBOURS
 from restart_sampling.tuning.limits import Limits
-from restart_sampling.tuning.objective import Scores
+from restart_sampling.tuning.objective import Key, Scores
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.race import ALPHA, race
 from restart_sampling.tuning.search import (
@@ -204,7 +204,7 @@ class Stages:
         good = self._ranked(plans, self.bench.each("usual", plans, few))
         self._asked = good = good[: max(2 * USUAL, len(plans) // THIRD)]
         good = self._ranked(good, self.bench.each("usual", good, first))[: 2 * USUAL]
-        return self._ranked(good, [self.bench.together("usual", plan, second) for plan in good])[:USUAL]
+        return self._ranked(good, [self.bench.together("usual", Key(plan, second)) for plan in good])[:USUAL]
 
     def _ranked(self, plans: Sequence[str], results: Sequence[Measured]) -> list[str]:
         """Lists the plans that could be measured, the best first."""
@@ -222,7 +222,7 @@ class Stages:
         Raises:
             InputError: one fails.
         """
-        tried = self.bench.together("rehearsal", usual, seeds, groups=GROUPS, confirm=True)
+        tried = self.bench.together("rehearsal", Key(usual, seeds, groups=GROUPS, confirm=True))
         if tried.score is None:  # its images are those that it was measured on
             raise InputError(f"the confirmation cannot be measured: {tried.error}")
         self._extra = max(0.0, tried.seconds - len(seeds) * self.nfe / self.bench.speed(len(seeds)))
@@ -244,10 +244,10 @@ class Stages:
         if not close or not self._checked:
             return close[:FINALISTS]
         own = seeds[:NEIGHBOURS]
-        known = self.bench.together("recall", usual, own, confirm=True).score
+        known = self.bench.together("recall", Key(usual, own, confirm=True)).score
         holding: list[str] = []
         for plan in close:
-            score = self.bench.together("recall", plan, own, confirm=True).score
+            score = self.bench.together("recall", Key(plan, own, confirm=True)).score
             changes = must_not_fall(score, known) if score and known else []
             worse = [each.text for each in changes if each.is_worse(ALPHA / FINALISTS)]
             if worse := self.bench.ranks.gather(worse)[0]:
@@ -263,8 +263,8 @@ class Stages:
         self._say("confirmation", f"of {len(finalists)} found, and the best usual plan, on seeds that nothing used")
         scores: dict[str, Scores] = {}
         for plan in (*usual[:1], *finalists):
-            keep = self.samples / strip_name(self.nfe, plan)
-            result = self.bench.together("confirm", plan, seeds, blocks=BLOCKS, groups=GROUPS, confirm=True, keep=keep)
+            key, keep = Key(plan, seeds, BLOCKS, GROUPS, confirm=True), self.samples / strip_name(self.nfe, plan)
+            result = self.bench.together("confirm", key, keep)
             if result.scores:
                 scores[plan] = result.scores
         if not usual or usual[0] not in scores:
@@ -318,7 +318,7 @@ class Stages:
     def _take(self, key: Key, result: Measured) -> None:
         """Takes note of a new best plan on the second seeds."""
         second = self.settings.seeds[1]
-        better = key.seeds == (second.start, second.stop) and result.value < self._best[0]
+        better = key.seeds == second and result.value < self._best[0]
         if better and self.limits.hold(second, result):
             self._best, self._next_word = (result.value, key.plan), 0.0
 
@@ -333,7 +333,7 @@ class Stages:
         far = f"best so far {self._best[0]:.4g} `{self._best[1]}`"
         if not self._best[1]:
             done = {each.plan for each in self.bench.found if each.seeds == key.seeds}.intersection(self._asked)
-            far = f"{len(done)} of {len(self._asked)} measured on {key.seeds[1] - key.seeds[0]:,} images"
+            far = f"{len(done)} of {len(self._asked)} measured on {len(key.seeds):,} images"
         left = f"; {max(self.clock.left, 0) / 60:.1f} minutes left" if self.settings.minutes < inf else ""
         self._say("usual plans" if result.stage == "usual" else result.stage, far + left)
 
