@@ -73,9 +73,7 @@ def levels_of(net: Net) -> KnownLevels:
     return KnownLevels(net.sigma_min, net.sigma_max, net.round_level, net.process)
 
 
-_OF_IMAGES = (
-    *("shape", "channels", "resolution", "one_hot", "default_plan", "latents", "classes", "parameters", "model"),
-)
+_OF_IMAGES = ("shape", "channels", "one_hot", "default_plan", "latents", "classes", "parameters", "model")
 
 
 @dataclass(frozen=True)
