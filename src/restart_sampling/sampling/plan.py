@@ -204,8 +204,9 @@ class Plan:
         """Makes the main grid for a model that knows the levels from sigma_min to sigma_max.
 
         Raises:
-            InputError: the plan's own levels are beyond the model's.
+            InputError: the plan's own levels are beyond the model's, or one of these is no number.
         """
+        sigma_min, sigma_max = real_number("sigma_min", sigma_min), real_number("sigma_max", sigma_max)
         if not self.own_levels:
             return levels_to_zero(self.steps, max(self.sigma_min, sigma_min), min(self.sigma_max, sigma_max), self.rule)
         for level in self.own_levels:
@@ -299,6 +300,7 @@ class Plan:
         """
         model = KnownLevels(sigma_min, sigma_max, round_level, process)
         path = self.path(sigma_min, sigma_max, round_level)
+        path.check_levels(process)
         levels = self.levels(sigma_min, sigma_max)
         lines = [f"plan       {self}"]
         lines += [f"snap       {each}: t_min {each.t_min:g} to {each.snap(levels):.4g}" for each in self.intervals]
@@ -334,6 +336,7 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
 
 
 def _convert(setting: str) -> tuple[str, Any]:
+    require_kind("a setting", setting, str, "its text, such as 's_noise=1.003'")
     key, equals, value = setting.partition("=")
     if not (key and equals):
         raise InputError(f"cannot read the setting '{setting}'; write KEY=VALUE, such as s_noise=1.003")

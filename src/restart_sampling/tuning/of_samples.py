@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, require_kind
+from restart_sampling.base.numbers import real_number, require_kind, whole_number
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.generation.seeds import cut
 from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.noise import seed_list
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import drawn_classes, net_path, sample
 from restart_sampling.tuning.objective import Key, ObjectiveError, Scores
@@ -163,13 +164,16 @@ def sliced_wasserstein(data: Tensor, directions: int = 128, seed: int = 0) -> Ca
         It raises InputError for samples of another shape.
 
     Raises:
-        InputError: data is no such tensor.
+        InputError: data is no such tensor, directions is no whole number above 0, or seed is out of range.
 
     Source: Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures", section 3.
     """
     require_kind("data", data, Tensor, "a tensor [M, ...]")
     if data.ndim < 2 or not len(data):
         raise InputError(f"data has the shape {list(data.shape)}; give [M, ...], with M of 1 or more")
+    if whole_number("directions", directions) < 1:
+        raise InputError(f"directions is {directions}; give at least 1")
+    (seed,) = seed_list([seed])
     flat = data.detach().cpu().double().flatten(1)
     generator = torch.Generator().manual_seed(seed)
     axes = torch.randn(flat.shape[1], directions, generator=generator, dtype=torch.float64)
