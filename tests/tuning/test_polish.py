@@ -378,7 +378,7 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
     assert {plan for plan in found if plan not in space.usual()}
     # The limits are those of the best usual plan, each by its own seeds.
     own = {key.seeds: each for key, each in bench.found.items() if key.plan == usual and key.groups == 0}
-    assert made.limits.known == {part: own[part] for part in (first, second)}
+    assert made.news.limits.known == {part: own[part] for part in (first, second)}
     assert asked["limits"].known == {seeds: own[seeds]}
     # Two of five parts of the search are the polish's: 40 trials of 20 images, of which a third has 40 more.
     assert asked["generations"] == int(2 / 3 * 40 * 20 * (1 + 2 / 3) / (POPULATION * 60)) == 1
@@ -404,8 +404,8 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
     # What is beyond the limits is not told as the best so far.
     for recall, told in ((0.5, False), (1.0, True)):
         score = Score((0.0,), (), {"recall": recall, "recall_error": 0.01})
-        made._take(Key("6", second), replace(own[second], scores={"given": score}))
-        assert (made._best[1] == "6") == told
+        made.news.take(Key("6", second), replace(own[second], scores={"given": score}))
+        assert (made.news.best[1] == "6") == told
 
 
 def test_the_polish_has_its_part_of_the_time_or_of_the_trials(tmp_path, monkeypatch):

@@ -314,8 +314,8 @@ def winners(runs, tmp_path, trials):
 
 
 def test_the_usual_plans_are_told_while_they_are_measured(tmp_path, monkeypatch):
-    for name, value in (("SECONDS_BETWEEN_WORDS", 0.0), ("FEW", 10)):
-        monkeypatch.setattr(f"restart_sampling.tuning.stages.{name}", value)
+    monkeypatch.setattr("restart_sampling.tuning.news.SECONDS_BETWEEN_WORDS", 0.0)
+    monkeypatch.setattr("restart_sampling.tuning.stages.FEW", 10)
     said = []
     verdict_of(AllAlike(0), tmp_path / "run", 1, said.append)
     count = len(usual_plans(ANY, 6))
@@ -344,7 +344,7 @@ def test_the_best_so_far_is_of_the_nfe_that_is_searched(tmp_path, monkeypatch):
     for plan in ("6 solver=euler", "2"):  # of which one is a usual plan here too
         other.together("search", Key(plan, Settings(images=20).seeds[1]))
         other.together("rehearsal", Key(plan, Settings(images=20).seeds[1], groups=10, confirm=True))
-    monkeypatch.setattr("restart_sampling.tuning.stages.SECONDS_BETWEEN_WORDS", 0.0)
+    monkeypatch.setattr("restart_sampling.tuning.news.SECONDS_BETWEEN_WORDS", 0.0)
     verdict_of(Low(0), tmp_path, 2, said.append)
     assert {each for each in said if each.startswith("NFE 6, search: best")} == {
         "NFE 6, search: best so far -8 `6 solver=euler`"
