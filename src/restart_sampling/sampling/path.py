@@ -66,8 +66,11 @@ class RestartInterval:
         """Finds the positive level of `levels` that is nearest to t_min.
 
         Raises:
-            InputError: the restart from that level does not rise, or rises above the first level.
+            InputError: the restart from that level does not rise, or rises above the first level; or there is none.
         """
+        levels = _numbers("the main grid", levels)
+        if not any(level > 0 for level in levels):
+            raise InputError(f"the main grid {levels} has no level above 0; give falling levels such as [80, 5, 0]")
         level = min((level for level in levels if level > 0), key=lambda level: abs(level - self.t_min))
         if self.t_max > levels[0]:
             raise InputError(
