@@ -40,6 +40,7 @@ from restart_sampling.tuning import search as search_module
 from restart_sampling.tuning.allowed import SEARCHES
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.limits import Limits
+from restart_sampling.tuning.objective import Key
 from restart_sampling.tuning.of_samples import OfSamples
 from restart_sampling.tuning.search import begin_with, best_plans, open_study, search
 from restart_sampling.tuning.space import Space
@@ -116,7 +117,7 @@ def best_usual(space: Space, bench: Bench) -> list[str]:
 
 def raced(bench: Bench, plans: Sequence[str]) -> str:
     """Returns the best of these plans on fresh seeds."""
-    return min(plans, key=lambda plan: bench.together("race", plan, RACE).value)
+    return min(plans, key=lambda plan: bench.together("race", Key(plan, RACE)).value)
 
 
 def found_by(
@@ -181,7 +182,7 @@ def measure(nfe: int, start: int, searches: Sequence[str], trials: int, out: Pat
 
     @cache
     def judged(plan: str) -> float:
-        return objective.measure(plan, FRESH, RANKS, blocks=4)["objective"].value
+        return objective.measure(Key(plan, FRESH, blocks=4), RANKS)["objective"].value
 
     with TemporaryDirectory() as folder:
         grids = KeptGrids(Path(folder) / "levels.json", Teacher(net, begin_net(net, SHAPE), nfe))
@@ -208,8 +209,8 @@ def scatter(rows: Sequence[dict[str, Any]]) -> float:
         if row["search"] == "tpe" and row["found"] != row["usual"]:
             objective = OfSamples(wrong_net(row["start"]), SHAPE, frechet())
             one, other = (
-                objective.measure(row[key], FRESH, RANKS, blocks=40)["objective"].values
-                for key in ("plan", "usual_plan")
+                objective.measure(Key(row[name], FRESH, blocks=40), RANKS)["objective"].values
+                for name in ("plan", "usual_plan")
             )
             found.append(stdev(a - b for a, b in zip(one, other, strict=True)) / row["usual"])
     return median(found) if found else nan

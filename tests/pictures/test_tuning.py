@@ -9,7 +9,8 @@ from restart_sampling.pictures.restart_map import plot_map, plot_maps
 from restart_sampling.pictures.tune_report import make_tune_report
 from restart_sampling.pictures.tuning import plot_confirmed, plot_trials
 from restart_sampling.sampling.plan_file import PLAN_FORMAT
-from restart_sampling.tuning.bench import Key, Measured
+from restart_sampling.tuning.bench import Measured
+from restart_sampling.tuning.objective import Key
 from restart_sampling.tuning.score import Score
 
 USUAL, FOUND = "18", "16 [3,2,0.3,1.1]"
@@ -35,7 +36,7 @@ def test_the_map_tells_gains_apart_beside_harm_that_is_a_hundred_times_larger():
 
 def test_plans_of_the_polish_are_named_so_also_where_no_trial_went_on():
     def measured(stage, plan, seeds, value):
-        return Key(plan, seeds, 1, 0, False), Measured(stage, 10, {"tiny": Score((value,))}, "", 1.0)
+        return Key(plan, range(*seeds)), Measured(stage, 10, {"tiny": Score((value,))}, "", 1.0)
 
     usual, trial, polished = measured("usual", "9", (0, 20), 2.0), measured("search", "10", (0, 20), 3.0), "10 rho=6"
     results = dict([usual, trial, measured("polish", polished, (0, 60), 1.0)])
@@ -50,7 +51,7 @@ def test_plans_of_the_polish_are_named_so_also_where_no_trial_went_on():
 
 def test_trials_are_those_of_the_search_of_their_nfe():
     def measured(search, plan, value):
-        return Key(plan, (0, 20), 1, 0, False), Measured("search", 10, {"tiny": Score((value,))}, "", 1.0, search)
+        return Key(plan, range(20)), Measured("search", 10, {"tiny": Score((value,))}, "", 1.0, search)
 
     results = dict([measured(10, "10", 3.0), measured(11, "10 rho=6", 2.0)])  # of 11 evaluations, or of one less
     for nfe, shown in ((10, [[1, 3]]), (11, [[1, 2]])):

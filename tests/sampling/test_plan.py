@@ -2,7 +2,6 @@
 
 import csv
 import math
-from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 import restart_sampling as rs
 from restart_sampling.sampling.levels import GRIDS
+from restart_sampling.sampling.process import KnownLevels
 from restart_sampling.sampling.solvers.by_name import SOLVERS
 
 PUBLISHED = Path(__file__).parents[1] / "golden" / "plans.csv"
@@ -322,9 +322,11 @@ def test_a_setting_without_which_the_samples_are_the_same_is_said_to_be_idle(tex
 
 def test_a_setting_is_idle_where_the_model_has_its_way():
     plan = rs.Plan.parse("18 sigma_max=100")
-    assert (plan.idle(), plan.idle(0.002, 80.0), plan.idle(0.002, 90.0)) == ([], ["sigma_max=100"], [])
-    assert rs.Plan.parse("9 churn=1").idle(0.0, inf, lambda level: float(round(level))) == []
-    assert rs.Plan.parse("9 churn=1e-3").idle(0.0, inf, lambda level: float(round(level))) == ["churn=0.001"]
+    assert plan.idle() == plan.idle(KnownLevels(0.002, 90.0)) == []
+    assert plan.idle(KnownLevels(0.002, 80.0)) == ["sigma_max=100"]
+    whole = KnownLevels(round_level=lambda level: float(round(level)))
+    assert rs.Plan.parse("9 churn=1").idle(whole) == []
+    assert rs.Plan.parse("9 churn=1e-3").idle(whole) == ["churn=0.001"]
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
 from restart_sampling.tuning import stages
-from restart_sampling.tuning.bench import Bench, Key, read_measured
+from restart_sampling.tuning.bench import Bench, read_measured
 from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.numbers import FACTOR, KNOTS, NOISE, SPACING, Numbers, PlanNumbers
+from restart_sampling.tuning.objective import Key
 from restart_sampling.tuning.of_samples import OfSamples
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.score import Score
@@ -65,8 +66,8 @@ class Given:
     def nfe(self, plan):
         return self.nfes
 
-    def measure(self, plan, seeds, ranks, **asked):
-        plan = self.read(plan)
+    def measure(self, key, ranks, keep=None):
+        plan = self.read(key.plan)
         metrics = {"recall": self.recall(plan), "recall_error": 0.01}
         return {"given": Score((self.value(plan),), (), metrics=metrics)}
 
@@ -327,7 +328,7 @@ def test_a_run_polishes_between_search_and_race(tmp_path):
     stages = list(dict.fromkeys(each.stage for _, each in found))
     assert [stage for stage in stages if stage in ("search", "polish", "race")] == ["search", "polish", "race"]
     polished = {key.plan: each for key, each in found if each.stage == "polish"}
-    assert {key.seeds for key, each in found if each.stage == "polish"} == {(0, 60)}
+    assert {key.seeds for key, each in found if each.stage == "polish"} == {range(60)}
     assert all(5 - each.nfe in (0, 1) for each in polished.values())
     assert any("polish: of the best plans, 1 generation of" in text for text in said), said
     raced = {key.plan for key, each in found if each.stage == "race"}
@@ -367,7 +368,7 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
     found, seeds, asked = seen["polish"]
     first, second, *_ = made.settings.seeds
     assert seeds == range(first.start, second.stop)
-    known = {key.plan: each.value for key, each in bench.found.items() if key.seeds == (second.start, second.stop)}
+    known = {key.plan: each.value for key, each in bench.found.items() if key.seeds == second}
     assert found == sorted(found, key=known.__getitem__)
     usual, *others = made._usual(first, second)
     assert {usual, *others} <= {*found}
@@ -376,8 +377,8 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
     assert best_plans(study, 3) == sorted({*finished}, key=known.__getitem__)[:3] != finished[:3]
     assert {plan for plan in found if plan not in space.usual()}
     # The limits are those of the best usual plan, each by its own seeds.
-    own = {range(*key.seeds): each for key, each in bench.found.items() if key.plan == usual and key.groups == 0}
-    assert made.limits.known == {part: own[part] for part in (first, second)}
+    own = {key.seeds: each for key, each in bench.found.items() if key.plan == usual and key.groups == 0}
+    assert made.news.limits.known == {part: own[part] for part in (first, second)}
     assert asked["limits"].known == {seeds: own[seeds]}
     # Two of five parts of the search are the polish's: 40 trials of 20 images, of which a third has 40 more.
     assert asked["generations"] == int(2 / 3 * 40 * 20 * (1 + 2 / 3) / (POPULATION * 60)) == 1
@@ -403,8 +404,8 @@ def test_the_polish_begins_with_the_best_plans_and_its_own_are_the_first_that_ra
     # What is beyond the limits is not told as the best so far.
     for recall, told in ((0.5, False), (1.0, True)):
         score = Score((0.0,), (), {"recall": recall, "recall_error": 0.01})
-        made._take(Key("6", (second.start, second.stop), 1, 0, False), replace(own[second], scores={"given": score}))
-        assert (made._best[1] == "6") == told
+        made.news.take(Key("6", second), replace(own[second], scores={"given": score}))
+        assert (made.news.best[1] == "6") == told
 
 
 def test_the_polish_has_its_part_of_the_time_or_of_the_trials(tmp_path, monkeypatch):

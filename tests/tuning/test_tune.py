@@ -32,6 +32,7 @@ from restart_sampling.tuning.budget import main_steps
 from restart_sampling.tuning.clock import least_evaluations
 from restart_sampling.tuning.given_trial import GIVEN, GivenTrial
 from restart_sampling.tuning.limits import Limits
+from restart_sampling.tuning.objective import Key
 from restart_sampling.tuning.of_samples import OfSamples
 from restart_sampling.tuning.own_levels import with_levels
 from restart_sampling.tuning.score import Score
@@ -176,7 +177,7 @@ def test_a_search_that_was_killed_at_any_moment_goes_on_to_the_same_trials(
     bench = SimpleNamespace(
         ranks=Ranks(0, processes, torch.device("cpu")),
         each=lambda stage, plans, seeds: [measured(plan) for plan in plans],
-        together=lambda stage, plan, seeds: measured(plan),
+        together=lambda stage, key: measured(key.plan),
     )
 
     def searched(content):
@@ -271,12 +272,12 @@ class AllAlike:
     def nfe(self, plan):
         return 6
 
-    def measure(self, plan, seeds, ranks, *, blocks=1, groups=0, confirm=False, keep=None):
-        key = [self.seed, seeds.start, *plan.encode()]
-        values = np.random.default_rng(key).normal(1, 1, (blocks, max(groups, 1)))
-        if not groups:
+    def measure(self, key, ranks, keep=None):
+        start = [self.seed, key.seeds.start, *key.plan.encode()]
+        values = np.random.default_rng(start).normal(1, 1, (key.blocks, max(key.groups, 1)))
+        if not key.groups:
             return {"none": Score(tuple(values.mean(axis=1)))}
-        without = [[np.delete(run, left).mean() for left in range(groups)] for run in values]
+        without = [[np.delete(run, left).mean() for left in range(key.groups)] for run in values]
         return {"none": Score(tuple(map(np.mean, values)), tuple(map(tuple, without)))}
 
 
@@ -305,7 +306,7 @@ def test_a_search_ends_on_both_of_two_processes_of_which_one_has_the_study(tmp_p
     plans = {plan: state for _, plan, state, _ in trials_of(tmp_path, 6)}
     assert len(plans) == 6  # a round of two is finished
     assert {key.plan for key in first} == {*plans}
-    assert {key.plan for key in first if key.seeds[0]} == {plan for plan in plans if plans[plan] == "COMPLETE"}
+    assert {key.plan for key in first if key.seeds.start} == {plan for plan in plans if plans[plan] == "COMPLETE"}
 
 
 def winners(runs, tmp_path, trials):
@@ -313,8 +314,8 @@ def winners(runs, tmp_path, trials):
 
 
 def test_the_usual_plans_are_told_while_they_are_measured(tmp_path, monkeypatch):
-    for name, value in (("SECONDS_BETWEEN_WORDS", 0.0), ("FEW", 10)):
-        monkeypatch.setattr(f"restart_sampling.tuning.stages.{name}", value)
+    monkeypatch.setattr("restart_sampling.tuning.news.SECONDS_BETWEEN_WORDS", 0.0)
+    monkeypatch.setattr("restart_sampling.tuning.stages.FEW", 10)
     said = []
     verdict_of(AllAlike(0), tmp_path / "run", 1, said.append)
     count = len(usual_plans(ANY, 6))
@@ -332,18 +333,18 @@ def test_the_usual_plans_are_told_while_they_are_measured(tmp_path, monkeypatch)
 class Low(AllAlike):
     """All alike, but two."""
 
-    def measure(self, plan, seeds, ranks, **asked):
-        ((name, score),) = super().measure(plan, seeds, ranks, **asked).items()
-        low = {"6 solver=euler": -8.0, "2": -9.0}.get(plan, score.value)
+    def measure(self, key, ranks, keep=None):
+        ((name, score),) = super().measure(key, ranks, keep).items()
+        low = {"6 solver=euler": -8.0, "2": -9.0}.get(key.plan, score.value)
         return {name: replace(score, values=(low,) * len(score.values))}
 
 
 def test_the_best_so_far_is_of_the_nfe_that_is_searched(tmp_path, monkeypatch):
     other, said = Bench(Low(0), Ranks(0, 1, torch.device("cpu")), tmp_path / "measured.jsonl", search=7), []
     for plan in ("6 solver=euler", "2"):  # of which one is a usual plan here too
-        other.together("search", plan, Settings(images=20).seeds[1])
-        other.together("rehearsal", plan, Settings(images=20).seeds[1], groups=10, confirm=True)
-    monkeypatch.setattr("restart_sampling.tuning.stages.SECONDS_BETWEEN_WORDS", 0.0)
+        other.together("search", Key(plan, Settings(images=20).seeds[1]))
+        other.together("rehearsal", Key(plan, Settings(images=20).seeds[1], groups=10, confirm=True))
+    monkeypatch.setattr("restart_sampling.tuning.news.SECONDS_BETWEEN_WORDS", 0.0)
     verdict_of(Low(0), tmp_path, 2, said.append)
     assert {each for each in said if each.startswith("NFE 6, search: best")} == {
         "NFE 6, search: best so far -8 `6 solver=euler`"
@@ -376,10 +377,10 @@ class Forgetful(AllAlike):
         super().__init__(0)
         self.falls = falls
 
-    def measure(self, plan, seeds, ranks, *, confirm=False, **asked):
-        ((name, score),) = super().measure(plan, seeds, ranks, **asked).items()
-        recall = {"recall": 0.5 if self.falls(plan) else 0.6, "recall_error": 0.01}
-        return {name: replace(score, metrics=recall if confirm else {})}
+    def measure(self, key, ranks, keep=None):
+        ((name, score),) = super().measure(key, ranks, keep).items()
+        recall = {"recall": 0.5 if self.falls(key.plan) else 0.6, "recall_error": 0.01}
+        return {name: replace(score, metrics=recall if key.confirm else {})}
 
 
 def test_plans_are_confirmed_whose_recall_holds_on_the_seeds_of_the_race(tmp_path):
@@ -396,7 +397,7 @@ def test_plans_are_confirmed_whose_recall_holds_on_the_seeds_of_the_race(tmp_pat
         sentence = f"`{plan}` is left out, worse beyond the error: recall 0.5 against 0.6, -0.100 +- 0.014"
         assert f"NFE 6, race: {sentence}" in said
     seeds = Settings(images=20, race=80, confirm=20).seeds[2]
-    assert {key.seeds for key in compared} == {(seeds.start, seeds.stop)}
+    assert {key.seeds for key in compared} == {seeds}
     every = verdict_of(Forgetful(lambda plan: plan not in usual), tmp_path / "every", 12)
     assert (every.finalists, len(every.fallen), every.plan in usual) == (1, 1, True)  # and the verdict says why
 
@@ -404,8 +405,8 @@ def test_plans_are_confirmed_whose_recall_holds_on_the_seeds_of_the_race(tmp_pat
 class Seen(Forgetful):
     """Recall is there in the search too."""
 
-    def measure(self, plan, seeds, ranks, *, groups=0, confirm=False, **asked):
-        return super().measure(plan, seeds, ranks, groups=groups, confirm=confirm or not groups, **asked)
+    def measure(self, key, ranks, keep=None):
+        return super().measure(key._replace(confirm=key.confirm or not key.groups), ranks, keep)
 
 
 def test_what_loses_recall_in_the_search_does_not_race_and_is_not_told_as_the_best(tmp_path):
@@ -421,7 +422,7 @@ def test_what_loses_recall_in_the_search_does_not_race_and_is_not_told_as_the_be
     assert left_out.isdisjoint(key.plan for key in keys["race"])
     assert {key.plan for key in keys["race"]} - {*usual}
     assert not any(f"`{plan}`" in each for plan in left_out for each in said)
-    assert {key.seeds for key in keys["search"] if key.plan in left_out} == {(0, 20)}  # these go no further
+    assert {key.seeds for key in keys["search"] if key.plan in left_out} == {range(20)}  # these go no further
 
 
 class Trading(AllAlike):
@@ -431,12 +432,12 @@ class Trading(AllAlike):
     def falls(plan, seeds):
         return Plan.parse(plan).steps == 3 and (seeds.start > 0 or zlib.crc32(plan.encode()) % 2 == 0)
 
-    def measure(self, plan, seeds, ranks, *, blocks=1, groups=0, confirm=False, keep=None):
-        steps, falls = Plan.parse(plan).steps, self.falls(plan, seeds)
+    def measure(self, key, ranks, keep=None):
+        steps, falls = float(Plan.parse(key.plan).steps), self.falls(key.plan, key.seeds)
         recall = {"recall": 0.4 if falls else 0.6, "recall_error": 0.02}
-        without = tuple((float(steps),) * groups for _ in range(blocks)) if groups else ()
-        metrics = recall if self.seed and (confirm or not groups) else {}
-        return {"none": Score((float(steps),) * blocks, without, metrics)}
+        without = ((steps,) * key.groups,) * key.blocks if key.groups else ()
+        metrics = recall if self.seed and (key.confirm or not key.groups) else {}
+        return {"none": Score((steps,) * key.blocks, without, metrics)}
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cma-es", "random"])
@@ -449,7 +450,7 @@ def test_a_search_takes_no_plan_that_pays_with_recall(sampler, tmp_path, monkeyp
         bench = Bench(Trading(ruled), Ranks(0, 1, torch.device("cpu")), folder / "measured.jsonl")
         settings = Settings(minutes=inf, trials=40, sampler=sampler, images=20, race=80, confirm=20)
         limits = Limits.of(bench, "6 solver=euler", *settings.seeds[:2])
-        assert limits.known == {range(*key.seeds): each for key, each in bench.found.items()}
+        assert limits.known == {key.seeds: each for key, each in bench.found.items()}
         assert [*limits.known] == [*settings.seeds[:2]]
         begin_with(study, [Space(ANY, 6).suggestion("6 solver=euler")])
         search(
@@ -518,7 +519,7 @@ def test_a_pipeline_of_diffusers_is_tuned_from_end_to_end(place, run):
 def test_an_objective_is_called_with_the_samples_of_each_group(batch):
     seen = []
     own = OfSamples(mixture(), (2,), lambda samples: float(seen.append(samples) or len(seen)), batch)
-    own.measure("4 solver=euler", range(100, 180), Ranks(0, 1, torch.device("cpu")), blocks=2, groups=4)
+    own.measure(Key("4 solver=euler", range(100, 180), blocks=2, groups=4), Ranks(0, 1, torch.device("cpu")))
     for part, samples in enumerate(seen):
         first = 100 + 10 * part
         torch.testing.assert_close(samples, rs.sample(mixture(), "4 solver=euler", range(first, first + 10), (2,)))
@@ -757,12 +758,12 @@ class Paced(AllAlike):
         for name in ("monotonic", "perf_counter"):
             monkeypatch.setattr(time, name, lambda: self.now)
 
-    def measure(self, plan, seeds, ranks, **asked):
-        self.now += self.begins + self.each + len(seeds) * 6 / self.speed + self.metrics * asked.get("confirm", False)
+    def measure(self, key, ranks, keep=None):
+        self.now += self.begins + self.each + len(key.seeds) * 6 / self.speed + self.metrics * key.confirm
         self.begins = 0.0
-        self.seen.append(len(seeds))
-        scores = super().measure(plan, seeds, ranks, **asked)
-        recall = {"recall": 0.6, "recall_error": 0.01} if self.metrics and asked.get("confirm") else {}
+        self.seen.append(len(key.seeds))
+        scores = super().measure(key, ranks, keep)
+        recall = {"recall": 0.6, "recall_error": 0.01} if self.metrics and key.confirm else {}
         return {name: replace(score, metrics=recall) for name, score in scores.items()}
 
 

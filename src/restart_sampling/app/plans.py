@@ -15,7 +15,7 @@ from restart_sampling.pictures.noise_paths import plot_schedules
 from restart_sampling.pictures.page import svg
 from restart_sampling.pictures.points import Schedule
 from restart_sampling.pictures.style import stacked, style, styles
-from restart_sampling.sampling.net import model_of
+from restart_sampling.sampling.net import levels_of
 from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import net_path
@@ -121,7 +121,7 @@ def explain(text: str, net: Denoiser) -> Markup:
         plan = read_plan(text, net)
     except InputError as error:
         return wrong(error)
-    *lines, nfe = plan.explain(*model_of(net)).splitlines()
+    *lines, nfe = plan.explain(*levels_of(net)).splitlines()
     count, _, parts = nfe.removeprefix("NFE").strip().partition(" = ")
     details = Markup("<details><summary>What it does</summary><pre>{}</pre></details>").format("\n".join(lines))
     return Markup("<p><b>NFE {}</b> = {}</p>").format(count, parts) + details

@@ -60,8 +60,7 @@ def on_the_way(
     """
     schedule = net_path(net, plan).schedule(*plan.solvers)
     labels = {} if classes is None else {"class_labels": net.one_hot(torch.tensor(classes, device=net.device))}
-    shape = (net.channels, net.resolution, net.resolution)
-    walked = steps(net, plan, seeds, shape, **labels)
+    walked = steps(net, plan, seeds, net.shape, **labels)
 
     def progress() -> Iterator[Progress]:
         last = len(schedule) - 2

@@ -51,7 +51,7 @@ def plan(
     if any_model and source is None:
         raise InputError("--any-model is for the --model that a plan is explained for; give that too, or leave it out")
 
-    from restart_sampling.sampling.net import model_of
+    from restart_sampling.sampling.net import levels_of
     from restart_sampling.sampling.plan import Plan
     from restart_sampling.sampling.sample import check_made_for
 
@@ -59,7 +59,7 @@ def plan(
     net = None if source is None else open_net(source)
     if net and not any_model:
         check_made_for(net, parsed)
-    model = model_of(net) if net else ()
+    model = levels_of(net) if net else ()
     if as_json:
         path = parsed.path(*model[:3])
         scale = {} if parsed.guidance is None else {"guidance": parsed.guidance}

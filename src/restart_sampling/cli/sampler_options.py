@@ -145,12 +145,12 @@ def preset_notes(plans: Iterable[Plan], model: str) -> list[str]:
 
 def idle_notes(drawings: Iterable[NetDrawing]) -> list[str]:
     """Says which settings of plans do nothing, a sentence for each plan."""
-    from restart_sampling.sampling.net import model_of
+    from restart_sampling.sampling.net import levels_of
 
     return [
         f"the plan '{plan}' draws the same without {' or '.join(idle)}"
         for plan, net in ((each.plan, each.net) for each in drawings)
-        if (idle := plan.idle(*model_of(net)))
+        if (idle := plan.idle(levels_of(net)))
     ]
 
 

@@ -19,7 +19,7 @@ from restart_sampling.generation.generate import classes_of_seeds
 from restart_sampling.generation.net_drawing import NetDrawing, check_channels
 from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.generation.seeds import as_integers, format_seeds
-from restart_sampling.sampling.net import Net, model_of
+from restart_sampling.sampling.net import Net, levels_of
 from restart_sampling.sampling.plan import Plan, as_plan
 from restart_sampling.sampling.sample import require_net
 
@@ -75,8 +75,8 @@ def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seed
             f"the plans are drawn at guidance {' and '.join(f'{scale:g}' for scale in scales)}; compare plans of one "
             f"scale, and write those of another into results of their own"
         )
-    levels = model_of(net_drawings(rows)[0].net)
-    check_different(plans, lambda plan: plan.effect(*levels))
+    levels = levels_of(net_drawings(rows)[0].net)
+    check_different(plans, lambda plan: plan.effect(levels))
     return rows
 
 

@@ -2,11 +2,9 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import astuple
 from functools import cached_property, partial
 from math import isfinite
-from operator import index
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -29,6 +27,7 @@ from restart_sampling.sampling.noise import Noise
 from restart_sampling.sampling.plan import Plan, as_plan
 from restart_sampling.sampling.process import VE
 from restart_sampling.sampling.sample import (
+    as_sizes,
     check_channels_of,
     guidance_note,
     guidance_of,
@@ -52,7 +51,7 @@ class NetDrawing:
         batch: images of a batch, which are drawn together; None: 64, and as many are drawn together as pay.
         classes: one for all images, or that of each seed; None: drawn for each seed, uniform.
         guidance, noise, exact: as of `generate`.
-        shape: (C, H, W); None: the net's `shape`, or its `channels` and `resolution`.
+        shape: (C, H, W); None: the net's `shape`.
         pace: shared by the drawings of a net; None: one of its own.
 
     Attributes:
@@ -129,7 +128,7 @@ class NetDrawing:
         compiled = ", compiled" * (isinstance(network, CompiledNetwork) and network.asked_for)
         own: dict[str, Any] = {}
         # The file of a checkpoint says what else there is to know, unless a shape was given.
-        if not isinstance(net, Denoiser) or self.shape != _shape(net, None):
+        if not isinstance(net, Denoiser) or self.shape != net.shape:
             own = {"process": list(astuple(net.process)), "levels": known_levels(net), "shape": list(self.shape)}
         classes: int | dict[str, int] | None
         if isinstance(self._classes, Mapping):  # with keys of JSON, so that a run that was read again is equal
@@ -313,14 +312,11 @@ def check_channels(drawing: NetDrawing) -> None:
 def _shape(net: Net, shape: Sequence[int] | None) -> tuple[int, ...]:
     if shape is None:
         shape = getattr(net, "shape", None)
-    if shape is None and hasattr(net, "resolution"):
-        shape = (net.channels, net.resolution, net.resolution)  # type: ignore[attr-defined]
-    with suppress(TypeError):
-        sizes = tuple(map(index, () if shape is None else shape))
-        if len(sizes) == 3 and min(sizes) >= 1:
-            check_channels_of(net, sizes)
-            return sizes
-    raise InputError(f"the shape of the images is {shape!r}; give (channels, height, width), such as (3, 32, 32)")
+    sizes = as_sizes(shape)
+    if len(sizes) != 3:
+        raise InputError(f"the shape of the images is {shape!r}; give (channels, height, width), such as (3, 32, 32)")
+    check_channels_of(net, sizes)
+    return sizes
 
 
 def _dtype(net: Net) -> str:

@@ -144,7 +144,7 @@ class Checkpoint:
     def _try(self, model: Denoiser) -> None:
         """Calls the model for no image at all: a constructor keeps what only the first call looks at."""
         images = 1 if isinstance(model.model, DiffusersUNet) else 0  # diffusers' networks take no empty batch
-        x = torch.zeros(images, model.channels, model.resolution, model.resolution, device=model.device)
+        x = torch.zeros(images, *model.shape, device=model.device)
         try:
             model(x, x.new_ones(images))
         except Exception as error:

@@ -130,6 +130,11 @@ class Denoiser(nn.Module):
         return 1
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image, [C, H, W]."""
+        return self.channels, self.resolution, self.resolution
+
+    @property
     def device(self) -> torch.device:
         """Where the model's parameters are."""
         return next(self.parameters()).device

@@ -144,5 +144,5 @@ def _keep_kernels() -> Path:
 @torch.no_grad()
 def _one_call(model: Denoiser) -> None:
     """Evaluates one image."""
-    x = torch.zeros(1, model.channels, model.resolution, model.resolution, device=model.device)
+    x = torch.zeros(1, *model.shape, device=model.device)
     model(x, x.new_ones(1))

@@ -10,6 +10,7 @@ from restart_sampling.comparison.comparable import row_family, row_name
 from restart_sampling.evaluation.results_file import Result
 from restart_sampling.sampling.path import RestartInterval, format_number
 from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.process import KnownLevels
 
 _LARGEST = 1e30  # beyond it matplotlib's ticks overflow, which no distance needs
 
@@ -52,7 +53,7 @@ class Point:
 
     def effect(self) -> Hashable:
         """Returns what the model draws by: equal for plans that draw the same samples."""
-        return self.plan.effect(self.sigma_min, self.sigma_max)
+        return self.plan.effect(KnownLevels(self.sigma_min, self.sigma_max))
 
     def snap(self, interval: RestartInterval) -> float:
         """Gives the level of the main grid where a restart really begins."""

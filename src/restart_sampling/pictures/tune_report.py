@@ -14,7 +14,8 @@ from restart_sampling.pictures.restart_map import plot_map
 from restart_sampling.pictures.tuning import plot_confirmed, plot_importances, plot_trials
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.text_to_image.samplers import SAMPLER_FORMAT, Sampler
-from restart_sampling.tuning.bench import Key, Measured, read_measured
+from restart_sampling.tuning.bench import Measured, read_measured
+from restart_sampling.tuning.objective import Key
 from restart_sampling.tuning.run import MAP, MEASURED, SAMPLES, read_map, read_plans, read_run, whole
 from restart_sampling.tuning.score import Score, difference
 from restart_sampling.tuning.stages import strip_name

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import inf
+from operator import attrgetter
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -13,7 +14,8 @@ from restart_sampling.pictures.noise_paths import plot_paths
 from restart_sampling.pictures.points import Point
 from restart_sampling.pictures.style import SECONDARY, detector_note, legend_below, stacked, style
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.tuning.bench import Key, Measured
+from restart_sampling.tuning.bench import Measured
+from restart_sampling.tuning.objective import Key
 
 _ONE, _OTHER = "#d55e00", "#0072b2"
 _MOST = 12  # bars
@@ -31,8 +33,9 @@ def plot_trials(results: Mapping[Key, Measured], nfe: int) -> Figure:
     searched = {key: each for key, each in own.items() if each.stage in ("search", "polish") and each.is_of(nfe)}
     order = list(dict.fromkeys(key.plan for key in searched))
 
-    def seeds_of(stage: str) -> list[tuple[int, int]]:
-        return sorted({key.seeds for key, each in searched.items() if each.stage == stage})
+    def seeds_of(stage: str) -> list[range]:
+        own = {key.seeds for key, each in searched.items() if each.stage == stage}
+        return sorted(own, key=attrgetter("start", "stop"))
 
     series = [
         *zip(seeds_of("search"), (SECONDARY, _ONE), ("first seeds", "second seeds, good plans"), strict=False),

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from restart_sampling.sampling.process import Process
+from restart_sampling.sampling.process import KnownLevels, Process
 
 
 class Net(Protocol):
@@ -68,14 +68,12 @@ def known_levels(net: Net) -> list[float | None]:
     return [float(level) if isfinite(level) else None for level in (net.sigma_min, net.sigma_max)]
 
 
-def model_of(net: Net) -> tuple[float, float, Callable[[float], float], Process]:
-    """Lists what `Plan.explain` and others take of a net: sigma_min, sigma_max, round_level and process."""
-    return net.sigma_min, net.sigma_max, net.round_level, net.process
+def levels_of(net: Net) -> KnownLevels:
+    """Returns what plans take of a net."""
+    return KnownLevels(net.sigma_min, net.sigma_max, net.round_level, net.process)
 
 
-_OF_IMAGES = (
-    *("shape", "channels", "resolution", "one_hot", "default_plan", "latents", "classes", "parameters", "model"),
-)
+_OF_IMAGES = ("shape", "channels", "one_hot", "default_plan", "latents", "classes", "parameters", "model")
 
 
 @dataclass(frozen=True)

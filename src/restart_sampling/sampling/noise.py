@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.numbers import real_number, require_kind, whole_number
 from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.process import VE, Process
 
@@ -198,7 +198,7 @@ class GaussianNoise(CounterNoise):
         device: where the states are.
 
     Raises:
-        InputError: a seed or s_noise is out of range.
+        InputError: a seed or s_noise is out of range, or it is no process.
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2.
     """
@@ -211,6 +211,7 @@ class GaussianNoise(CounterNoise):
         process: Process = VE,
         device: torch.device | str = "cpu",
     ) -> None:
+        require_kind("the process", process, Process, "rs.VE or rs.FLOW")
         super().__init__(seeds, s_noise=s_noise, device=device)
         self.process = process
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf, isfinite, sqrt
+from typing import TypeVar
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, require_kind, whole_number
@@ -12,6 +13,8 @@ from restart_sampling.sampling.levels import HIGHEST, Grid, power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.sampling.solvers.protocol import Solver, require_solvers
+
+T = TypeVar("T")
 
 MAX_FALLS = 100_000
 """Beyond any sampler; a slip of the finger would fill the memory with levels."""
@@ -63,8 +66,11 @@ class RestartInterval:
         """Finds the positive level of `levels` that is nearest to t_min.
 
         Raises:
-            InputError: the restart from that level does not rise, or rises above the first level.
+            InputError: the restart from that level does not rise, or rises above the first level; or there is none.
         """
+        levels = _numbers("the main grid", levels)
+        if not any(level > 0 for level in levels):
+            raise InputError(f"the main grid {levels} has no level above 0; give falling levels such as [80, 5, 0]")
         level = min((level for level in levels if level > 0), key=lambda level: abs(level - self.t_min))
         if self.t_max > levels[0]:
             raise InputError(
@@ -128,6 +134,7 @@ class NoisePath:
         Raises:
             InputError: fewer than two levels, one is not a finite number, 0 or above, or the last move rises.
         """
+        levels = _numbers("the list of levels", levels)
         if len(levels) < 2 or not all(0 <= level <= HIGHEST for level in levels):
             raise InputError(f"a path has at least two levels, finite and 0 or above; given {describe_levels(levels)}")
         if levels[-1] > levels[-2]:
@@ -184,8 +191,9 @@ class NoisePath:
         """Makes sure that all levels are ones of a process.
 
         Raises:
-            InputError: the path goes higher.
+            InputError: the path goes higher, or it is no process.
         """
+        require_kind("the process", process, Process, "rs.VE or rs.FLOW")
         if max(self.levels) > process.highest:
             raise InputError(
                 f"the path goes up to level {max(self.levels):g}, and the highest of the process {process.name} is "
@@ -264,6 +272,9 @@ def restart_path(
             raise InputError(f"{name} is {value:g}; give a finite number, 0 or above")
     if not real_number("s_max", s_max) >= s_min:
         raise InputError(f"churn between s_min = {s_min:g} and s_max = {s_max:g} is empty; give s_min <= s_max")
+    for name, function in (("grid", grid), ("round_level", round_level)):
+        if not callable(function):
+            raise InputError(f"{name} is of type {type(function).__name__}; give a function of levels")
     restarts = _by_level(intervals, levels)
     main_gamma = min(s_churn / (len(levels) - 1), MOST_CHURN)
     known = [round_level(level) if level > 0 else 0.0 for level in levels]
@@ -306,13 +317,7 @@ def _checked(
     Raises:
         InputError: they are no such things.
     """
-    try:
-        grid, intervals = [real_number("a level", level) for level in levels], tuple(intervals)
-    except TypeError:
-        raise InputError(
-            f"the main grid is of type {type(levels).__name__} and the restart intervals of type "
-            f"{type(intervals).__name__}; give sequences"
-        ) from None
+    grid, intervals = _numbers("the main grid", levels), _listed("the list of restart intervals", intervals)
     for interval in intervals:
         require_kind("a restart interval", interval, RestartInterval, "RestartInterval(points, repeats, t_min, t_max)")
     if len(grid) < 2 or not grid[0] <= HIGHEST or grid[-1] < 0 or not all(then < now for now, then in pairwise(grid)):
@@ -321,6 +326,17 @@ def _checked(
     if falls > MAX_FALLS:
         raise InputError(f"the sampler would take {falls:,} steps; at most {MAX_FALLS:,} are possible")
     return grid, intervals
+
+
+def _numbers(role: str, levels: Iterable[float]) -> list[float]:
+    return [real_number("a level", level) for level in _listed(role, levels)]
+
+
+def _listed(role: str, values: Iterable[T]) -> tuple[T, ...]:
+    try:
+        return tuple(values)
+    except TypeError:
+        raise InputError(f"{role} is of type {type(values).__name__}; give a sequence") from None
 
 
 def _by_level(intervals: Iterable[RestartInterval], levels: Sequence[float]) -> dict[float, RestartInterval]:

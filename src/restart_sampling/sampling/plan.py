@@ -18,7 +18,7 @@ from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval
 from restart_sampling.sampling.plan_file import read_plan_file
 from restart_sampling.sampling.plan_text import read_scale, split_plan
 from restart_sampling.sampling.presets import preset_text
-from restart_sampling.sampling.process import VE, Process
+from restart_sampling.sampling.process import VE, KnownLevels, Process
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.sampling.solvers.protocol import Solver
 
@@ -204,8 +204,9 @@ class Plan:
         """Makes the main grid for a model that knows the levels from sigma_min to sigma_max.
 
         Raises:
-            InputError: the plan's own levels are beyond the model's.
+            InputError: the plan's own levels are beyond the model's, or one of these is no number.
         """
+        sigma_min, sigma_max = real_number("sigma_min", sigma_min), real_number("sigma_max", sigma_max)
         if not self.own_levels:
             return levels_to_zero(self.steps, max(self.sigma_min, sigma_min), min(self.sigma_max, sigma_max), self.rule)
         for level in self.own_levels:
@@ -262,31 +263,22 @@ class Plan:
             round_level=round_level,
         )
 
-    def effect(
-        self,
-        sigma_min: float = 0.0,
-        sigma_max: float = inf,
-        round_level: Callable[[float], float] = lambda level: level,
-        process: Process = VE,
-    ) -> tuple[NoisePath, Solver, Solver, float]:
-        """Returns what a model draws by; plans with the same draw the same samples.
-
-        Takes and raises what `explain` does.
-        """
-        path, (main, other) = self.path(sigma_min, sigma_max, round_level), self.solvers
-        s_noise = self.s_noise if path.rises or path.noisy_falls(main, other, process) else 1.0
+    def effect(self, model: KnownLevels = KnownLevels()) -> tuple[NoisePath, Solver, Solver, float]:
+        """Returns what a model draws by; plans with the same draw the same samples. Raises what `path` raises."""
+        path, (main, other) = self.path(*model[:3]), self.solvers
+        s_noise = self.s_noise if path.rises or path.noisy_falls(main, other, model.process) else 1.0
         return path, main, other if self.intervals else main, s_noise
 
-    def idle(self, *model: Any) -> list[str]:
-        """Lists settings, `key=value`, without each of which the samples are the same.
+    def idle(self, model: KnownLevels = KnownLevels()) -> list[str]:
+        """Lists settings, `key=value`, without each of which a model's samples are the same.
 
-        A limit of the churn is none, unless there is no churn. Takes and raises what `explain` does.
+        A limit of the churn is none, unless there is no churn. Raises what `path` raises.
         """
-        own = self.effect(*model)
+        own = self.effect(model)
 
         def same(**others: Any) -> bool:
             with suppress(InputError):  # it cannot do without
-                return replace(self, **others).effect(*model) == own
+                return replace(self, **others).effect(model) == own
             return False
 
         return [
@@ -306,12 +298,13 @@ class Plan:
 
         Takes what `path` takes, and the model's process; raises what `path` raises.
         """
-        model = (sigma_min, sigma_max, round_level, process)
+        model = KnownLevels(sigma_min, sigma_max, round_level, process)
         path = self.path(sigma_min, sigma_max, round_level)
+        path.check_levels(process)
         levels = self.levels(sigma_min, sigma_max)
         lines = [f"plan       {self}"]
         lines += [f"snap       {each}: t_min {each.t_min:g} to {each.snap(levels):.4g}" for each in self.intervals]
-        lines += [f"idle       {each}: the samples are the same without" for each in self.idle(*model)]
+        lines += [f"idle       {each}: the samples are the same without" for each in self.idle(model)]
         lines.append(explain_sampler(path, self.solver, self.restart_solver, self.s_noise, process))
         return "\n".join(lines)
 
@@ -343,6 +336,7 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
 
 
 def _convert(setting: str) -> tuple[str, Any]:
+    require_kind("a setting", setting, str, "its text, such as 's_noise=1.003'")
     key, equals, value = setting.partition("=")
     if not (key and equals):
         raise InputError(f"cannot read the setting '{setting}'; write KEY=VALUE, such as s_noise=1.003")

@@ -1,8 +1,9 @@
 """Processes: how a model's state mixes data and noise at each level."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf, sqrt
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -103,3 +104,19 @@ VE = Process("VE", alpha_at_0=1.0, alpha_slope=0.0, std_at_0=0.0, std_slope=1.0)
 
 FLOW = Process("FLOW", alpha_at_0=1.0, alpha_slope=-1.0, std_at_0=0.0, std_slope=1.0)
 """Flow matching: the level is t in [0, 1], x = (1 - t) x0 + t noise."""
+
+
+class KnownLevels(NamedTuple):
+    """What plans take of a model; by default of one that knows all levels of sigma.
+
+    Attributes:
+        sigma_min: the lowest level that it knows.
+        sigma_max: the highest.
+        round_level: rounds a level to one that it knows (iDDPM).
+        process: whose levels they are.
+    """
+
+    sigma_min: float = 0.0
+    sigma_max: float = inf
+    round_level: Callable[[float], float] = lambda level: level
+    process: Process = VE

@@ -122,13 +122,18 @@ def as_shape(shape: Sequence[int]) -> tuple[int, ...]:
     Raises:
         InputError: it is none, or empty.
     """
+    if sizes := as_sizes(shape):
+        return sizes
+    raise InputError(f"the shape of a sample is {shape!r}; give whole numbers above 0, such as (3, 32, 32)")
+
+
+def as_sizes(shape: object) -> tuple[int, ...]:
+    """Returns the sizes of a shape; (): it has none, or is no shape."""
     try:
-        sizes = tuple(map(index, shape))
+        sizes = tuple(map(index, shape))  # type: ignore[call-overload]
     except TypeError:
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise InputError(f"the shape of a sample is {shape!r}; give whole numbers above 0, such as (3, 32, 32)")
-    return sizes
+        return ()
+    return sizes if min(sizes, default=0) >= 1 else ()
 
 
 def check_channels_of(net: Net, shape: Sequence[int]) -> None:
@@ -139,10 +144,10 @@ def check_channels_of(net: Net, shape: Sequence[int]) -> None:
     """
     channels = getattr(net, "channels", None)
     if channels is not None and (len(shape) != 3 or shape[0] != channels):
-        size = getattr(net, "resolution", 32)
+        own = getattr(net, "shape", (channels, 32, 32))
         raise InputError(
             f"the shape of a sample is {tuple(shape)}, and images of the checkpoint have "
-            f"{counted(channels, 'channel')}; give (channels, height, width), such as {(channels, size, size)}"
+            f"{counted(channels, 'channel')}; give (channels, height, width), such as {own}"
         )
 
 

@@ -1,9 +1,14 @@
 """Restart sampling for diffusers pipelines of flow models: Stable Diffusion 3 and FLUX."""
 
+<<<<<<< HEAD
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
+=======
+from collections.abc import Sequence
+from typing import ClassVar
+>>>>>>> refine
 
 import numpy as np
 import torch
@@ -13,7 +18,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.process import FLOW, Process
-from restart_sampling.text_to_image.configs import arguments_of, check_keywords, check_values, flow_config
+from restart_sampling.text_to_image.configs import arguments_of, check_values, flow_config
 from restart_sampling.text_to_image.main_grid import check_own
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
@@ -47,6 +52,7 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
     __module__ = "restart_sampling.text_to_image"  # written into the files of saved pipelines
     process: ClassVar[Process] = FLOW
     _tuples_have_x0: ClassVar[bool] = False  # as FlowMatchEulerDiscreteScheduler
+    _config_of = staticmethod(lambda config, defaults, given: flow_config(config, defaults))
     _compatibles: ClassVar[list[str]] = ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"]
 
     @register_to_config
@@ -82,20 +88,6 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
                 "stochastic_sampling is true; its noise would come on top of that of the restarts: set it to false"
             )
         self._begin()
-
-    @classmethod
-    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """Makes a scheduler from the config of another one: a flow model's, or a solver's with flow sigmas (Wan, Sana).
-
-        Raises:
-            InputError: the config is not of a flow model's scheduler, or a keyword argument is no setting.
-        """
-        if isinstance(config, Mapping):
-            known = inspect.signature(cls.__init__).parameters
-            if not return_unused_kwargs:
-                check_keywords(cls.__name__, kwargs, known)
-            config = flow_config(config, {key: each.default for key, each in known.items() if key != "self"})
-        return super().from_config(config, return_unused_kwargs, **kwargs)
 
     def set_timesteps(
         self,

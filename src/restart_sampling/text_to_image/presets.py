@@ -1,10 +1,11 @@
 """Restart settings from the paper and others, by guidance scale or step count."""
 
+from collections.abc import Hashable
 from math import isfinite
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.numbers import real_number, require_kind, whole_number
 
 _RESTARTS: dict[float, list[list[float]]] = {
     2.0: [[5, 2, 1.0, 9.0], [5, 2, 5.0, 10.0]],
@@ -56,7 +57,7 @@ def guidance_preset(guidance: float, evaluations: int | None = None) -> dict[str
         raise InputError(f"guidance is {guidance:g}; give a finite scale, such as 7.5")
     nearest = min(_RESTARTS, key=lambda scale: abs(scale - guidance))
     if evaluations is not None:
-        if evaluations not in _FORMS:
+        if not isinstance(evaluations, Hashable) or evaluations not in _FORMS:
             raise InputError(
                 f"evaluations is {evaluations!r}; there are forms of {', '.join(map(str, _FORMS))}, or leave it out "
                 f"for the paper's own settings"
@@ -104,10 +105,15 @@ def steps_preset(steps: int, solver: str = "heun") -> dict[str, Any]:
             weights).
 
     Returns:
-        Keyword arguments of `RestartScheduler`.
+        Keyword arguments of `RestartScheduler`, which says where there is no solver of this name.
+
+    Raises:
+        InputError: steps is no whole number above 0, or the solver no text.
     """
     restart: list[list[float]] = []
-    steps = whole_number("steps", steps)
+    if (steps := whole_number("steps", steps)) < 1:
+        raise InputError(f"steps is {steps}; give the pipeline's num_inference_steps, 1 or more")
+    require_kind("the solver", solver, str, "its name, such as 'heun'")
     if steps >= 36:
         restart = [[steps // 4 + 1, 2, 0.1, 2.0]]
     elif steps >= 20:

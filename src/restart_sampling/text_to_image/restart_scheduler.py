@@ -1,6 +1,5 @@
 """Restart sampling for diffusers pipelines of noise-predicting models: Stable Diffusion 1.5, 2 and XL."""
 
-import inspect
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,6 @@ from restart_sampling.sampling.process import VE, Process
 from restart_sampling.text_to_image.configs import (
     PREDICTIONS,
     arguments_of,
-    check_keywords,
     check_noise_schedule,
     check_values,
     noise_config,
@@ -72,6 +70,7 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
     __module__ = "restart_sampling.text_to_image"  # written into the files of saved pipelines
     process: ClassVar[Process] = VE
     _tuples_have_x0: ClassVar[bool] = True  # as EulerDiscreteScheduler
+    _config_of = staticmethod(noise_config)
 
     @register_to_config
     def __init__(
@@ -128,20 +127,6 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
             self.alphas_cumprod = alphas_cumprod(self.betas, self.config)
             self.sigmas = torch.tensor([*self._training_levels[::-1], 0.0], dtype=torch.float32)
         self._begin()
-
-    @classmethod
-    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """Makes a scheduler from the config of another one with betas, or of EDM.
-
-        Raises:
-            InputError: the config has no meaning here, or a keyword argument is no setting.
-        """
-        if isinstance(config, Mapping):
-            known = inspect.signature(cls.__init__).parameters
-            if not return_unused_kwargs:
-                check_keywords(cls.__name__, kwargs, known)
-            config = noise_config(config, {key: each.default for key, each in known.items() if key != "self"}, kwargs)
-        return super().from_config(config, return_unused_kwargs, **kwargs)
 
     def set_timesteps(
         self,

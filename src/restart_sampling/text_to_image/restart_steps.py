@@ -1,6 +1,7 @@
 """What the two schedulers share: their settings, the beginning of a run, and the step."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from math import inf
 from numbers import Real
 from typing import Any, ClassVar, Literal, SupportsFloat, get_args
@@ -11,7 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image.configs import OURS, arguments_of, check_registered
+from restart_sampling.text_to_image.configs import OURS, Config, arguments_of, check_keywords, check_registered
 from restart_sampling.text_to_image.intervals import as_lists, read_intervals
 from restart_sampling.text_to_image.model_calls import DATA, EulerBelow, Evaluation, Key, scheduler_solver
 from restart_sampling.text_to_image.restart_paths import Restarts
@@ -33,6 +34,25 @@ class RestartSteps(RowLayout):
     """
 
     _tuples_have_x0: ClassVar[bool]
+    _config_of: ClassVar["staticmethod[[Config, Config, Config], dict[str, Any]]"]  # as `noise_config`
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """Makes a scheduler from the config of another one.
+
+        It has betas or is EDM's for RestartScheduler; for FlowMatchRestartScheduler it is a flow model's, or a solver's
+        with flow sigmas (Wan, Sana).
+
+        Raises:
+            InputError: the config is of another kind, or a keyword argument is no setting.
+        """
+        if isinstance(config, Mapping):
+            known = inspect.signature(cls.__init__).parameters
+            if not return_unused_kwargs:
+                check_keywords(cls.__name__, kwargs, known)
+            defaults = {key: each.default for key, each in known.items() if key != "self"}
+            config = cls._config_of(config, defaults, kwargs)
+        return super().from_config(config, return_unused_kwargs, **kwargs)  # type: ignore[misc]
 
     def register_to_config(self, **settings: Any) -> None:
         """Changes settings of the config; they hold from the next set_timesteps on.

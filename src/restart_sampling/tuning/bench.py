@@ -8,7 +8,7 @@ from json import JSONDecodeError
 from math import inf, log
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import append_line
@@ -16,27 +16,11 @@ from restart_sampling.base.numbers import is_finite, is_whole
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.base.strict_json import parse_json
 from restart_sampling.generation.seeds import cut
-from restart_sampling.tuning.objective import Objective, ObjectiveError, Scores
+from restart_sampling.tuning.objective import Key, Objective, ObjectiveError, Scores
 from restart_sampling.tuning.score import Score
 
 LOOK = "look at images of the model first ('generate'); where they are not finite, try --dtype float32"
 """What to do where no plan can be measured."""
-
-
-class Key(NamedTuple):
-    """What a result is of.
-
-    Attributes:
-        plan: its text.
-        seeds: first, and the one after the last.
-        blocks, groups, confirm: of `Objective.measure`.
-    """
-
-    plan: str
-    seeds: tuple[int, int]
-    blocks: int
-    groups: int
-    confirm: bool
 
 
 @dataclass(frozen=True)
@@ -108,7 +92,7 @@ class Bench:
             stage: asks.
             plans: their texts.
             seeds: of each.
-            groups: of `Objective.measure`.
+            groups: of `Key`.
         """
         keys = _keys(plans, seeds, groups)
         alone = Ranks(0, 1, self.ranks.device)
@@ -123,19 +107,8 @@ class Bench:
         """Says whether `each` has nothing to measure of these."""
         return self.found.keys() >= {*_keys(plans, seeds)}
 
-    def together(
-        self,
-        stage: str,
-        plan: str,
-        seeds: range,
-        *,
-        blocks: int = 1,
-        groups: int = 0,
-        confirm: bool = False,
-        keep: Path | None = None,
-    ) -> Measured:
+    def together(self, stage: str, key: Key, keep: Path | None = None) -> Measured:
         """Measures a plan on seeds that are shared by the processes."""
-        key = Key(plan, (seeds.start, seeds.stop), blocks, groups, confirm)
         if key not in self.found:
             self._add(key, self._measure(stage, key, self.ranks, keep))
         return self.found[key]
@@ -146,7 +119,7 @@ class Bench:
 
     def evaluations(self, nfe: int) -> int:
         """Sums up the evaluations that the plans of an NFE took."""
-        return sum(each.nfe * (key.seeds[1] - key.seeds[0]) for key, each in self.found.items() if each.is_of(nfe))
+        return sum(each.nfe * len(key.seeds) for key, each in self.found.items() if each.is_of(nfe))
 
     def speed(self, images: int) -> float:
         """Finds the evaluations a second of all processes, in measurements of about so many images, with all they took.
@@ -156,7 +129,7 @@ class Bench:
         speeds: dict[int, list[float]] = {}
         for key, each in self.found.items():
             if each.scores and not (key.groups or key.confirm):
-                seeds = key.seeds[1] - key.seeds[0]
+                seeds = len(key.seeds)
                 speeds.setdefault(seeds, []).append(each.nfe * seeds / each.seconds)
         return median(speeds[min(speeds, key=lambda seeds: abs(log(seeds / images)))])
 
@@ -165,15 +138,7 @@ class Bench:
         scores, error = None, ""
         nfe = self.objective.nfe(key.plan)
         try:
-            scores = self.objective.measure(
-                key.plan,
-                range(*key.seeds),
-                ranks,
-                blocks=key.blocks,
-                groups=key.groups,
-                confirm=key.confirm,
-                keep=keep,
-            )
+            scores = self.objective.measure(key, ranks, keep)
         except ObjectiveError:
             raise
         except InputError as failure:  # such as a network that overflows with this plan: others are not concerned
@@ -188,12 +153,13 @@ class Bench:
 
 
 def _keys(plans: Sequence[str], seeds: range, groups: int = 0) -> list[Key]:
-    return [Key(plan, (seeds.start, seeds.stop), 1, groups, False) for plan in plans]
+    return [Key(plan, seeds, groups=groups) for plan in plans]
 
 
 def _line(key: Key, result: Measured) -> dict[str, Any]:
     scores = None if result.scores is None else {name: score.json() for name, score in result.scores.items()}
-    return {**key._asdict(), **vars(result), "scores": scores}
+    seeds = [key.seeds.start, key.seeds.stop]
+    return {**key._asdict(), "seeds": seeds, **vars(result), "scores": scores}
 
 
 def read_measured(path: Path) -> Iterator[tuple[Key, Measured]]:
@@ -213,9 +179,8 @@ def read_measured(path: Path) -> Iterator[tuple[Key, Measured]]:
 
 def _read(line: dict[str, Any]) -> tuple[Key, Measured]:
     """Reads what `_line` gave; raises one of several errors where it is something else."""
-    key = Key(**{name: line.pop(name) for name in Key._fields})
-    start, end = key.seeds
-    key = key._replace(seeds=(start, end))
+    start, end = line.pop("seeds")
+    key = Key(seeds=range(start, end), **{name: line.pop(name) for name in Key._fields if name != "seeds"})
     scores = line["scores"] and {name: Score.read(score) for name, score in line["scores"].items()}
     result = Measured(**{**line, "scores": scores or None})
     sizes = {(len(each.values), *map(len, each.without)) for each in (scores or {}).values()}

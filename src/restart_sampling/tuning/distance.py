@@ -25,7 +25,7 @@ from restart_sampling.evaluation.setup import EvaluationSetup, open_setup
 from restart_sampling.evaluation.statistics import Moments
 from restart_sampling.generation.drawing import Drawing
 from restart_sampling.generation.seeds import cut
-from restart_sampling.tuning.objective import CLIP_SCORE, Scores
+from restart_sampling.tuning.objective import CLIP_SCORE, Key, Scores
 from restart_sampling.tuning.score import Score
 
 NEIGHBOURS = 5000
@@ -86,44 +86,35 @@ class Distance:
         """Returns the calls of the denoiser for an image."""
         return self.draw(plan).nfe
 
-    def measure(
-        self,
-        plan: str,
-        seeds: Sequence[int],
-        ranks: Ranks,
-        *,
-        blocks: int = 1,
-        groups: int = 0,
-        confirm: bool = False,
-        keep: Path | None = None,
-    ) -> Scores:
+    def measure(self, key: Key, ranks: Ranks, keep: Path | None = None) -> Scores:
         """Measures as `Objective.measure` says; the confirmation has further metrics as the references allow."""
-        setups = dict(islice(self.setups.items(), None if confirm else 1))
-        total = blocks * max(groups, 1)
+        setups = dict(islice(self.setups.items(), None if key.confirm else 1))
         collectors = {
-            name: Collector(setup.detector, len(seeds), total, neighbours=True, keep=confirm or not groups)
+            name: Collector(
+                setup.detector, len(key.seeds), key.parts, neighbours=True, keep=key.confirm or not key.groups
+            )
             for name, setup in setups.items()
         }
-        drawing = self.draw(plan)
-        batches = own_batches(drawing, seeds, ranks)
-        captions = self.captions if self.captions and (confirm or self.captions.always) else None
-        fits = torch.zeros(len(seeds), dtype=torch.float64)
+        drawing = self.draw(key.plan)
+        batches = own_batches(drawing, key.seeds, ranks)
+        captions = self.captions if self.captions and (key.confirm or self.captions.always) else None
+        fits = torch.zeros(len(key.seeds), dtype=torch.float64)
         with ranks.failing_together():
             for places, images, labels in keep_first(batches, keep) if keep else batches:
                 for collector in collectors.values():
                     collector.add(images, places, labels)
                 if captions:
-                    fits[list(places)] = captions(images, [seeds[place] for place in places]).double()
+                    fits[list(places)] = captions(images, [key.seeds[place] for place in places]).double()
         scores = {}
         for name, collector in collectors.items():
             reference, moments = setups[name].reference, collector.reduced(ranks.all_reduce, ranks.gather)
             features = collector.features(ranks.gather, drawing.classes) if collector.keep else None
-            more = _more if confirm else _recall
+            more = _more if key.confirm else _recall
             metrics = more(features, reference, collector.detector.device) if features else {}
-            scores[name] = _score(moments, reference, blocks, groups, metrics)
+            scores[name] = _score(moments, reference, key.blocks, key.groups, metrics)
         if captions:
             fits = torch.stack(ranks.gather(fits)).sum(dim=0)  # each image is one process's
-            scores[CLIP_SCORE] = Score.of_means(fits.view(total, -1).mean(dim=1).tolist(), blocks, groups)
+            scores[CLIP_SCORE] = Score.of_means(fits.view(key.parts, -1).mean(dim=1).tolist(), key.blocks, key.groups)
         return scores
 
 

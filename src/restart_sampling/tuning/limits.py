@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from restart_sampling.tuning.bench import Bench, Measured
-from restart_sampling.tuning.objective import CLIP_SCORE
+from restart_sampling.tuning.objective import CLIP_SCORE, Key
 from restart_sampling.tuning.verdict import must_not_fall
 
 
@@ -29,7 +29,7 @@ class Limits:
     @classmethod
     def of(cls, bench: Bench, usual: str, first: range, second: range) -> "Limits":
         """Makes those of the best usual plan, which was measured as a trial is and so never lies beyond them."""
-        return cls({first: bench.each("usual", [usual], first)[0], second: bench.together("usual", usual, second)})
+        return cls({first: bench.each("usual", [usual], first)[0], second: bench.together("usual", Key(usual, second))})
 
     def beyond(self, seeds: range, result: Measured) -> dict[str, float]:
         """Returns how far a result on seeds lies beyond each limit, by what it is of; 0 and below: within.

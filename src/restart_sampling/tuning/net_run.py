@@ -14,11 +14,11 @@ from restart_sampling.sampling.net import Net, known_levels
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.budget import main_steps
+from restart_sampling.tuning.news import SECONDS_BETWEEN_WORDS
 from restart_sampling.tuning.own_levels import with_levels
 from restart_sampling.tuning.restart_map import BASE, Marginals, best_intervals, map_levels, map_restarts
 from restart_sampling.tuning.run import MAP, MEASURED, Run, read_map, whole
 from restart_sampling.tuning.space import ODE_SOLVERS, Grids, Space
-from restart_sampling.tuning.stages import SECONDS_BETWEEN_WORDS
 from restart_sampling.tuning.teacher import POINTS, SEEDS, Begin, KeptGrids, Teacher
 
 LEVELS = "levels.json"

@@ -1,8 +1,8 @@
-"""`Objective`: gives plans their scores."""
+"""`Objective`: gives plans their scores; `Key`: what a score is of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
@@ -13,6 +13,30 @@ CLIP_SCORE = "CLIP score (higher is better)"
 
 Scores = Mapping[str, Score]
 """By what it was measured with; the first is what the search goes by."""
+
+
+class Key(NamedTuple):
+    """What scores are of.
+
+    Attributes:
+        plan: its text.
+        seeds: a multiple of blocks x groups of them.
+        blocks: of neighbouring seeds, each measured by itself.
+        groups: of each block, for errors; 0: none are asked for.
+        confirm: measured with everything there is; otherwise with what the search goes by, and recall where groups
+            are 0.
+    """
+
+    plan: str
+    seeds: range
+    blocks: int = 1
+    groups: int = 0
+    confirm: bool = False
+
+    @property
+    def parts(self) -> int:
+        """How many groups of the seeds there are, or blocks where groups is 0."""
+        return self.blocks * max(self.groups, 1)
 
 
 class Objective(Protocol):
@@ -41,27 +65,12 @@ class Objective(Protocol):
         """
         ...
 
-    def measure(
-        self,
-        plan: str,
-        seeds: Sequence[int],
-        ranks: Ranks,
-        *,
-        blocks: int = 1,
-        groups: int = 0,
-        confirm: bool = False,
-        keep: Path | None = None,
-    ) -> Scores:
+    def measure(self, key: Key, ranks: Ranks, keep: Path | None = None) -> Scores:
         """Draws the samples of the seeds and measures them; all of `ranks` call this, and get the same.
 
         Args:
-            plan: its text.
-            seeds: a multiple of blocks x groups of them.
+            key: what to measure.
             ranks: the processes that share the work.
-            blocks: of neighbouring seeds, each measured by itself.
-            groups: of each block, for errors; 0: none are asked for.
-            confirm: measure with everything there is; otherwise with what the search goes by, and recall where groups
-                are 0.
             keep: a PNG file for the first images.
 
         Raises:

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, require_kind
+from restart_sampling.base.numbers import real_number, require_kind, whole_number
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.generation.seeds import cut
 from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.noise import seed_list
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.sample import drawn_classes, net_path, sample
-from restart_sampling.tuning.objective import ObjectiveError, Scores
+from restart_sampling.tuning.objective import Key, ObjectiveError, Scores
 from restart_sampling.tuning.score import Score
 
 MOST = 1e100
@@ -92,33 +93,23 @@ class OfSamples:
         parsed = Plan.parse(plan)
         return net_path(self.net, parsed).nfe(*parsed.solvers)
 
-    def measure(
-        self,
-        plan: str,
-        seeds: Sequence[int],
-        ranks: Ranks,
-        *,
-        blocks: int = 1,
-        groups: int = 0,
-        confirm: bool = False,
-        keep: Path | None = None,
-    ) -> Scores:
+    def measure(self, key: Key, ranks: Ranks, keep: Path | None = None) -> Scores:
         """Measures as `Objective.measure` says; there are no images to keep.
 
         Raises:
             ObjectiveError: the function returned what is no finite number.
         """
-        size = len(seeds) // (blocks * max(groups, 1))
-        parts, own = cut(seeds, size), []
+        size = len(key.seeds) // key.parts
+        parts, own = cut(key.seeds, size), []
         with ranks.failing_together():
             for places in cut(ranks.deal(range(len(parts))), max(1, self.batch // size)):
-                samples = self._draw(plan, [seed for place in places for seed in parts[place]])
+                samples = self._draw(key.plan, [seed for place in places for seed in parts[place]])
                 own += [
-                    (place, self._value(plan, part))
+                    (place, self._value(key.plan, part))
                     for place, part in zip(places, torch.split(samples, size), strict=True)
                 ]
         values = [value for _, value in sorted(pair for pairs in ranks.gather(own) for pair in pairs)]
-        return {"objective": Score.of_means(values, blocks, groups)}
+        return {"objective": Score.of_means(values, key.blocks, key.groups)}
 
     def _draw(self, plan: str, seeds: Sequence[int]) -> Tensor:
         drawn = [
@@ -173,13 +164,16 @@ def sliced_wasserstein(data: Tensor, directions: int = 128, seed: int = 0) -> Ca
         It raises InputError for samples of another shape.
 
     Raises:
-        InputError: data is no such tensor.
+        InputError: data is no such tensor, directions is no whole number above 0, or seed is out of range.
 
     Source: Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures", section 3.
     """
     require_kind("data", data, Tensor, "a tensor [M, ...]")
     if data.ndim < 2 or not len(data):
         raise InputError(f"data has the shape {list(data.shape)}; give [M, ...], with M of 1 or more")
+    if whole_number("directions", directions) < 1:
+        raise InputError(f"directions is {directions}; give at least 1")
+    (seed,) = seed_list([seed])
     flat = data.detach().cpu().double().flatten(1)
     generator = torch.Generator().manual_seed(seed)
     axes = torch.randn(flat.shape[1], directions, generator=generator, dtype=torch.float64)

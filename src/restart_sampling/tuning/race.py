@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from restart_sampling.generation.seeds import cut
 from restart_sampling.tuning.allowed import GROUPS, ROUNDS
 from restart_sampling.tuning.bench import Bench
+from restart_sampling.tuning.objective import Key
 from restart_sampling.tuning.score import Score, difference
 
 ALPHA = 0.05
@@ -26,7 +27,7 @@ def race(bench: Bench, plans: Sequence[str], seeds: range) -> list[str]:
     alpha = ALPHA / max(1, ROUNDS * (len(plans) - 1))
     for fresh in cut(seeds, len(seeds) // ROUNDS):
         for plan in list(scores):
-            result = bench.together("race", plan, range(fresh[0], fresh[-1] + 1), groups=GROUPS)
+            result = bench.together("race", Key(plan, range(fresh[0], fresh[-1] + 1), groups=GROUPS))
             if result.score is None:
                 del scores[plan]
             else:

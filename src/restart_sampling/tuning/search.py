@@ -12,6 +12,7 @@ from restart_sampling.tuning.bench import Bench, Measured
 from restart_sampling.tuning.given_trial import GIVEN
 from restart_sampling.tuning.limits import Limits
 from restart_sampling.tuning.numbers import Numbers
+from restart_sampling.tuning.objective import Key
 
 RANDOM_TRIALS = 25
 """Trials before a sampler goes by what was found: the best usual plans, and random ones."""
@@ -140,7 +141,7 @@ def search(
         ]
         good = bench.ranks.gather(good)[0]
         more = [
-            bench.together("search", plan, second) if goes_on else None
+            bench.together("search", Key(plan, second)) if goes_on else None
             for plan, goes_on in zip(plans, good, strict=True)
         ]
         for (trial, _), result, last in zip(dealt, results, more, strict=False):

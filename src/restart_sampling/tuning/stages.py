@@ -1,10 +1,9 @@
 """The stages of one NFE: usual plans, search, polish, race, confirmation."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import NOWHERE, Logbook
 from restart_sampling.base.numbers import counted
 from restart_sampling.tuning.allowed import GROUPS, ROUNDS
-from restart_sampling.tuning.bench import LOOK, Bench, Key, Measured
+from restart_sampling.tuning.bench import LOOK, Bench, Measured
 from restart_sampling.tuning.clock import (
     FEW,
     FINALISTS,
@@ -26,7 +25,8 @@ from restart_sampling.tuning.clock import (
 )
 from restart_sampling.tuning.distance import NEIGHBOURS
 from restart_sampling.tuning.limits import Limits
-from restart_sampling.tuning.objective import Scores
+from restart_sampling.tuning.news import News
+from restart_sampling.tuning.objective import Key, Scores
 from restart_sampling.tuning.polish import POPULATION, polish
 from restart_sampling.tuning.race import ALPHA, race
 from restart_sampling.tuning.search import (
@@ -49,7 +49,6 @@ SHARE = 0.5
 """Of the time after the usual plans, the most that race and confirmation take; the rest is the search's."""
 POLISH = 0.4
 """Of the time of the search, or of its trials, what the polish has."""
-SECONDS_BETWEEN_WORDS = 30.0
 
 
 @dataclass
@@ -81,10 +80,8 @@ class Stages:
         self._extra = 0.0  # seconds of a confirmed plan beside its images
         self._checked = 0  # plans whose recall is compared before the confirmation
         self._generations = 0  # of the polish
-        self.bench.told = self._told
-        self._best, self._next_word = (inf, ""), 0.0
-        self._asked: Sequence[str] = ()  # the usual plans that are measured now
-        self.limits = Limits()
+        self.news = News(self.nfe, self.bench, self.clock, self.settings.seeds[1], self.tell, self.log)
+        self.bench.told = self.news.told
 
     def run(self) -> Verdict:
         """Goes through all stages, or through what earlier starts left of them.
@@ -94,10 +91,10 @@ class Stages:
         """
         first, second, third, last = self.settings.seeds
         usual = self._usual(first, second)
-        self.limits = Limits.of(self.bench, usual[0], first, second)
+        self.news.limits = Limits.of(self.bench, usual[0], first, second)
         for key, result in self.bench.found.items():
             if result.is_of(self.nfe) or key.plan in usual:  # which another NFE may have measured first
-                self._take(key, result)
+                self.news.take(key, result)
         self._rehearse(usual[0], second)
         if self.settings.minutes < inf:
             self._fit()
@@ -106,8 +103,8 @@ class Stages:
         self._generations = self._polish_length(usual, both)
         few = too_few(self.sizes.confirm, self.bench.objective.features)
         for note in few.values():
-            self._say("note", note)
-        self._say("search", self._length())
+            self.news.say("note", note)
+        self.news.say("search", self._length())
         if self.study:
             known = [self.space.suggestion(text) for text in usual]
             begin_with(self.study, [each for each in known if each])
@@ -118,12 +115,12 @@ class Stages:
             (first, second),
             sampler=self.settings.sampler,
             start=self.settings.start,
-            limits=self.limits,
+            limits=self.news.limits,
             until=self._is_over,
         )
         found = self.bench.ranks.gather(best_plans(self.study, FOUND) if self.study else [])[0]
         if beyond := self.bench.ranks.gather(beyond_limits(self.study) if self.study else 0)[0]:
-            self._say(
+            self.news.say(
                 "search",
                 f"{counted(beyond, 'trial', ',')} left out, worse by recall or CLIP score than the best usual plan",
             )
@@ -131,7 +128,7 @@ class Stages:
         ways = {self.space.way(plan): plan for plan in (*reversed(found), *usual)}  # of those of one way the best
         found = [plan for plan in dict.fromkeys(found) if ways[self.space.way(plan)] == plan and plan not in usual]
         found = found[:FOUND]
-        self._say(
+        self.news.say(
             "race",
             f"of {counted(len(found), 'found plan')} and {len(usual)} of the usual ones, on {len(third):,} fresh seeds",
         )
@@ -156,7 +153,7 @@ class Stages:
         if not self._generations:
             return []
         self._kept(self._name("searched"), begun(self.study) if self.study else 0)
-        self._say("polish", f"of the best plans, {counted(self._generations, 'generation')} of {POPULATION}")
+        self.news.say("polish", f"of the best plans, {counted(self._generations, 'generation')} of {POPULATION}")
         return polish(
             self.space,
             self.bench,
@@ -193,18 +190,17 @@ class Stages:
     def _usual(self, first: range, second: range) -> list[str]:
         """Measures the usual plans, the better ones on more seeds; returns the best."""
         plans = self.space.usual()
-        self._say("usual plans", f"{len(plans)} of them")
-        self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
-        self._asked, few, many = plans, first[:FEW], range(min(FEW, self.settings.race // ROUNDS))
+        self.news.begin_usual(plans)
+        few, many = first[:FEW], range(min(FEW, self.settings.race // ROUNDS))
         size = self.bench.ranks.size
         if any(each.score for each in self.bench.each("usual", plans[: 3 * size], few)):  # to see how long that takes
             if len(many) > 2 * len(few):  # of which most of the time may be what a plan takes beside its images
                 self.bench.each("usual", plans[:size], many)
             self._check_time(len(plans))
         good = self._ranked(plans, self.bench.each("usual", plans, few))
-        self._asked = good = good[: max(2 * USUAL, len(plans) // THIRD)]
+        self.news.asked = good = good[: max(2 * USUAL, len(plans) // THIRD)]
         good = self._ranked(good, self.bench.each("usual", good, first))[: 2 * USUAL]
-        return self._ranked(good, [self.bench.together("usual", plan, second) for plan in good])[:USUAL]
+        return self._ranked(good, [self.bench.together("usual", Key(plan, second)) for plan in good])[:USUAL]
 
     def _ranked(self, plans: Sequence[str], results: Sequence[Measured]) -> list[str]:
         """Lists the plans that could be measured, the best first."""
@@ -222,7 +218,7 @@ class Stages:
         Raises:
             InputError: one fails.
         """
-        tried = self.bench.together("rehearsal", usual, seeds, groups=GROUPS, confirm=True)
+        tried = self.bench.together("rehearsal", Key(usual, seeds, groups=GROUPS, confirm=True))
         if tried.score is None:  # its images are those that it was measured on
             raise InputError(f"the confirmation cannot be measured: {tried.error}")
         self._extra = max(0.0, tried.seconds - len(seeds) * self.nfe / self.bench.speed(len(seeds)))
@@ -244,14 +240,14 @@ class Stages:
         if not close or not self._checked:
             return close[:FINALISTS]
         own = seeds[:NEIGHBOURS]
-        known = self.bench.together("recall", usual, own, confirm=True).score
+        known = self.bench.together("recall", Key(usual, own, confirm=True)).score
         holding: list[str] = []
         for plan in close:
-            score = self.bench.together("recall", plan, own, confirm=True).score
+            score = self.bench.together("recall", Key(plan, own, confirm=True)).score
             changes = must_not_fall(score, known) if score and known else []
             worse = [each.text for each in changes if each.is_worse(ALPHA / FINALISTS)]
             if worse := self.bench.ranks.gather(worse)[0]:
-                self._say("race", f"`{plan}` is left out, worse beyond the error: {'; '.join(worse)}")
+                self.news.say("race", f"`{plan}` is left out, worse beyond the error: {'; '.join(worse)}")
             else:
                 holding.append(plan)
             if len(holding) == FINALISTS:
@@ -260,11 +256,11 @@ class Stages:
 
     def _confirm(self, finalists: list[str], usual: list[str], seeds: range, few: Mapping[str, str]) -> Verdict:
         """Confirms the finalists and the best usual plan."""
-        self._say("confirmation", f"of {len(finalists)} found, and the best usual plan, on seeds that nothing used")
+        self.news.say("confirmation", f"of {len(finalists)} found, and the best usual plan, on seeds that nothing used")
         scores: dict[str, Scores] = {}
         for plan in (*usual[:1], *finalists):
-            keep = self.samples / strip_name(self.nfe, plan)
-            result = self.bench.together("confirm", plan, seeds, blocks=BLOCKS, groups=GROUPS, confirm=True, keep=keep)
+            key, keep = Key(plan, seeds, BLOCKS, GROUPS, confirm=True), self.samples / strip_name(self.nfe, plan)
+            result = self.bench.together("confirm", key, keep)
             if result.scores:
                 scores[plan] = result.scores
         if not usual or usual[0] not in scores:
@@ -273,7 +269,7 @@ class Stages:
                 f"another --start"
             )
         verdict = judge(scores, usual[0], self.space.complexity, few)
-        self._say("verdict", "\n" + verdict.text)
+        self.news.say("verdict", "\n" + verdict.text)
         return verdict
 
     def _length(self) -> str:
@@ -311,31 +307,6 @@ class Stages:
         """Estimates the seconds that the polish needs."""
         images = 3 * self.settings.images
         return self._generations * POPULATION * images * self.nfe / self.bench.speed(images)
-
-    def _say(self, stage: str, more: str) -> None:
-        self.tell(f"NFE {self.nfe}, {stage}{': ' * bool(more)}{more}")
-
-    def _take(self, key: Key, result: Measured) -> None:
-        """Takes note of a new best plan on the second seeds."""
-        second = self.settings.seeds[1]
-        better = key.seeds == (second.start, second.stop) and result.value < self._best[0]
-        if better and self.limits.hold(second, result):
-            self._best, self._next_word = (result.value, key.plan), 0.0
-
-    def _told(self, key: Key, result: Measured) -> None:
-        """Says at once where there is a new best plan, and now and then how it is."""
-        self._take(key, result)
-        values = {f"{result.stage}/nfe-{self.nfe}": result.value, f"best/nfe-{self.nfe}": self._best[0]}
-        self.log.values(len(self.bench.found), {name: value for name, value in values.items() if isfinite(value)})
-        if time.monotonic() < self._next_word or result.stage not in ("usual", "search", "polish"):
-            return
-        self._next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
-        far = f"best so far {self._best[0]:.4g} `{self._best[1]}`"
-        if not self._best[1]:
-            done = {each.plan for each in self.bench.found if each.seeds == key.seeds}.intersection(self._asked)
-            far = f"{len(done)} of {len(self._asked)} measured on {key.seeds[1] - key.seeds[0]:,} images"
-        left = f"; {max(self.clock.left, 0) / 60:.1f} minutes left" if self.settings.minutes < inf else ""
-        self._say("usual plans" if result.stage == "usual" else result.stage, far + left)
 
 
 def strip_name(nfe: int, plan: str) -> str:
