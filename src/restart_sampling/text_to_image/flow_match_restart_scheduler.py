@@ -1,14 +1,8 @@
 """Restart sampling for diffusers pipelines of flow models: Stable Diffusion 3 and FLUX."""
 
-<<<<<<< HEAD
-import inspect
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-=======
 from collections.abc import Sequence
 from typing import ClassVar
->>>>>>> refine
 
 import numpy as np
 import torch
