@@ -27,14 +27,15 @@ def parse_numbers(text: str | bytes) -> Any:
         ValueError: as `parse_json`, or a value is true or false, which Python would take for 1 or 0.
     """
     content = parse_json(text)
-    if _has_truth(content):
+    if has_truth(content):
         raise ValueError("it has true or false, where numbers have to be")
     return content
 
 
-def _has_truth(content: object) -> bool:
+def has_truth(content: object) -> bool:
+    """Tells whether true or false is anywhere in JSON."""
     if isinstance(content, dict | list):
-        return any(map(_has_truth, content.values() if isinstance(content, dict) else content))
+        return any(map(has_truth, content.values() if isinstance(content, dict) else content))
     return isinstance(content, bool)
 
 
