@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 from restart_sampling.base.errors import shorten
+from restart_sampling.base.numbers import has_truth
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -30,13 +31,6 @@ def parse_numbers(text: str | bytes) -> Any:
     if has_truth(content):
         raise ValueError("it has true or false, where numbers have to be")
     return content
-
-
-def has_truth(content: object) -> bool:
-    """Tells whether true or false is anywhere in JSON."""
-    if isinstance(content, dict | list):
-        return any(map(has_truth, content.values() if isinstance(content, dict) else content))
-    return isinstance(content, bool)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

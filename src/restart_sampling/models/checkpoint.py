@@ -12,8 +12,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.numbers import has_truth
 from restart_sampling.base.numerics import torchs_own_defaults
-from restart_sampling.base.strict_json import has_truth
 from restart_sampling.models.by_name import BUNDLED
 from restart_sampling.models.denoiser import NETWORKS, Denoiser, EDMPrecond
 from restart_sampling.models.diffusers_unet import DiffusersUNet
