@@ -500,7 +500,7 @@ def test_identities_of_folders_tell_schedules_apart(folder):
         ),
         ({"sample_size": None}, {}, "sample_size None"),
         ({"in_channels": True, "out_channels": 1}, {}, "in_channels True"),
-        ({}, {"beta_start": True}, "beta_start is True, and has to be a number"),
+        ({}, {"beta_start": True}, "beta_start is True, and true and false are no numbers"),
         ({"in_channels": 4, "out_channels": 4}, {}, "in_channels 4"),
         ({"time_embedding_type": "fourier"}, {}, "not asked with timesteps"),
         ({"num_class_embeds": 10}, {}, "takes classes"),

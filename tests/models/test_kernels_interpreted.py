@@ -79,3 +79,21 @@ def test_gradients_between_convolutions_are_those_of_torch():
     for (name, weight), other in zip(plain.named_parameters(), fused.parameters(), strict=True):
         error = (weight.grad - other.grad).norm() / weight.grad.norm()
         assert error < 1e-4, (name, error)
+
+
+@pytest.mark.parametrize(("images", "channels", "groups", "height", "width"), [(1, 130, 13, 3, 11), (2, 200, 1, 1, 65)])
+def test_gradients_of_odd_sizes_and_of_parts_of_a_tensor(images, channels, groups, height, width):
+    from restart_sampling.models.gradient_kernels import add, normalize
+
+    torch.manual_seed(0)
+    shape = images, channels, height, width
+    x, norm = (3 + torch.randn(shape)).requires_grad_(), nn.GroupNorm(groups, channels)
+    before, bias = (torch.randn(size, requires_grad=True) for size in ((images, channels), (channels,)))
+    d_out = channels_last(images, 2 * channels, height, width)[:, channels:]  # as of what was joined
+    wanted = x, norm.weight, norm.bias, before, bias
+    fused, same = normalize(x, norm, silu=True, before=before)
+    plain = F.silu(norm(x + before[..., None, None]))
+    outs = [add(fused, same, bias, 0.7), (plain + x + bias[:, None, None]) * 0.7]
+    torch.testing.assert_close(*outs, rtol=1e-4, atol=1e-4)
+    gradients = [torch.autograd.grad(out, wanted, d_out) for out in outs]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from restart_sampling.text_to_image import idle
 from restart_sampling.text_to_image.drawing import Request, prepare
 from restart_sampling.text_to_image.idle import idle_notes, idle_settings
 from restart_sampling.text_to_image.samplers import Sampler
@@ -14,7 +15,7 @@ def drawing(model, text, guidance=5.0):
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "idle"),
+    ("kind", "text", "settings"),
     [
         ("sd", "ddim:5", []),
         ("sd", "ddim:5 clip_sample=true clip_sample_range=2.0", []),
@@ -40,8 +41,8 @@ def drawing(model, text, guidance=5.0):
         ("flux", "euler:4 max_shift=9.0 shift=5.0", ["shift=5.0"]),  # whose shift is of the size of the images
     ],
 )
-def test_a_setting_without_which_the_images_are_the_same(kind, text, idle, model):
-    assert idle_settings(drawing(model(kind), text)) == idle
+def test_a_setting_without_which_the_images_are_the_same(kind, text, settings, model):
+    assert idle_settings(drawing(model(kind), text)) == settings
 
 
 def test_a_note_names_what_is_idle_at_every_guidance_scale(model, caplog):
@@ -50,6 +51,12 @@ def test_a_note_names_what_is_idle_at_every_guidance_scale(model, caplog):
     drawings = [drawing(model(), text, scale) for text in (never, once) for scale in (2.0, 5.0, 2.0)]
     assert idle_notes(drawings) == [f"the sampler '{never}' draws the same without euler_below=0.045"]
     assert idle_notes(drawings[-1:]) == [f"the sampler '{once}' draws the same without euler_below=0.3"]
+
+
+def test_a_sampler_of_which_nothing_is_idle_is_not_looked_at_again(model, monkeypatch):
+    drawings, looked_at = [drawing(model(), "ddim:5 clip_sample=true", scale) for scale in (2.0, 5.0, 7.0)], []
+    monkeypatch.setattr(idle, "idle_settings", lambda each: looked_at.append(each) or [])
+    assert (idle_notes(drawings), len(looked_at)) == ([], 1)
 
 
 def test_levels_are_not_told_that_nobody_has_asked_for(model, caplog):

@@ -579,6 +579,8 @@ def test_no_time_left_for_a_stage():
         ({"objective": None}, "either a reference"),
         ({"objective": 5}, "the objective is 5; give a function"),
         ({"solvers": "heun"}, r"solvers = 'heun'; give a list of names"),
+        ({"solvers": 5}, "solvers = 5; give a list of names"),
+        ({"solvers": [rs.Heun()]}, r"solvers = \[Heun\(\)\]; give a list of names"),
         ({"rises": "no"}, "rises = 'no'; give True or False"),
         ({"restarts": "no"}, "restarts = 'no'; give True or False"),
         ({"nfe": 8.0}, "nfe = 8.0; give a whole number"),

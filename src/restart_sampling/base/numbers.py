@@ -59,6 +59,13 @@ def is_whole(value: object) -> TypeGuard[int]:
     return is_number(value) and isinstance(value, int)
 
 
+def has_truth(content: object) -> bool:
+    """Tells whether true or false is anywhere in JSON."""
+    if isinstance(content, dict | list):
+        return any(map(has_truth, content.values() if isinstance(content, dict) else content))
+    return isinstance(content, bool)
+
+
 def truth_value(name: str, value: object) -> bool:
     """Returns a bool of any type as Python's own.
 

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 from restart_sampling.base.errors import shorten
+from restart_sampling.base.numbers import has_truth
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -27,15 +28,9 @@ def parse_numbers(text: str | bytes) -> Any:
         ValueError: as `parse_json`, or a value is true or false, which Python would take for 1 or 0.
     """
     content = parse_json(text)
-    if _has_truth(content):
+    if has_truth(content):
         raise ValueError("it has true or false, where numbers have to be")
     return content
-
-
-def _has_truth(content: object) -> bool:
-    if isinstance(content, dict | list):
-        return any(map(_has_truth, content.values() if isinstance(content, dict) else content))
-    return isinstance(content, bool)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

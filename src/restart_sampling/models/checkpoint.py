@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.numbers import has_truth
 from restart_sampling.base.numerics import torchs_own_defaults
 from restart_sampling.models.by_name import BUNDLED
 from restart_sampling.models.denoiser import NETWORKS, Denoiser, EDMPrecond
@@ -131,15 +132,15 @@ class Checkpoint:
             raise self._error(f"its init_kwargs do not make a {self.class_name}: {shorten(str(error))}") from error
 
     def _check_numbers(self) -> None:
-        """Refuses true and false where the class or its network takes a number, as which Python would take them."""
+        """Refuses true and false where the class or its network takes numbers, as which Python would take them."""
         kind = DENOISERS[self.class_name]
         default = signature(kind).parameters["model_type"].default
         network = NETWORKS.get(self.init_kwargs.get("model_type", default), kind)
         taken = [signature(each).parameters for each in (network, kind, Denoiser)]
-        numbers = {name for each in taken for name in each if each[name].annotation in (int, float)}
-        for name in numbers & self.init_kwargs.keys():
-            if isinstance(self.init_kwargs[name], bool):
-                raise ValueError(f"{name} is {self.init_kwargs[name]}, and has to be a number")
+        kinds = {name: each[name].annotation for each in taken for name in each}
+        for name in kinds.keys() & self.init_kwargs.keys():
+            if {int, float} & {kinds[name], *get_args(kinds[name])} and has_truth(self.init_kwargs[name]):
+                raise ValueError(f"{name} is {self.init_kwargs[name]}, and true and false are no numbers")
 
     def _try(self, model: Denoiser) -> None:
         """Calls the model for no image at all: a constructor keeps what only the first call looks at."""

@@ -17,8 +17,9 @@ def idle_notes(drawings: Iterable[TextDrawing]) -> list[str]:
     """Says which settings of samplers do nothing in any of these drawings, a sentence for each sampler."""
     found: dict[Sampler, list[str]] = {}
     for drawing in drawings:
-        sampler, own = drawing.request.sampler, idle_settings(drawing)
-        found[sampler] = [setting for setting in found.get(sampler, own) if setting in own]
+        if found.get(sampler := drawing.request.sampler) != []:  # else none of them is idle in all
+            own = idle_settings(drawing)
+            found[sampler] = [setting for setting in found.get(sampler, own) if setting in own]
     return [
         f"the sampler '{sampler}' draws the same without {' or '.join(idle)}" for sampler, idle in found.items() if idle
     ]

@@ -1,6 +1,6 @@
 """`Settings` of a search, and the seeds of its stages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import accumulate, pairwise
 from math import ceil, inf
@@ -54,8 +54,12 @@ class Settings:
         for each in fields(self):
             if isinstance(each.default, bool):
                 object.__setattr__(self, each.name, truth_value(each.name, getattr(self, each.name)))
-        if isinstance(self.solvers, str):
-            raise InputError(f"solvers = {self.solvers!r}; give a list of names, such as ['heun']")
+        if self.solvers is not None:
+            several = isinstance(self.solvers, Iterable) and not isinstance(self.solvers, str)
+            names = tuple(self.solvers) if several else ()
+            if not (several and all(isinstance(name, str) for name in names)):
+                raise InputError(f"solvers = {self.solvers!r}; give a list of names, such as ['heun']")
+            object.__setattr__(self, "solvers", names)
         object.__setattr__(self, "minutes", real_number("minutes", self.minutes))
         if not self.minutes > 0:
             raise InputError(f"minutes is {self.minutes:g}; give a number above 0")
