@@ -205,6 +205,13 @@ def test_a_text_file_has_a_prompt_a_line(content, prompts, tmp_path):
     assert read_prompts(path) == prompts
 
 
+def test_a_table_of_excels_unicode_text_is_no_text_file_of_prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("title\tid\na red ship\t1\n", encoding="utf-16")
+    with pytest.raises(InputError, match=r"has a tab in the line 'title.*'; write one prompt a line, or give a table"):
+        read_prompts(path)
+
+
 def test_a_text_file_without_prompts_is_refused(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text(" \n\n")

@@ -315,7 +315,7 @@ def _typed(scheduler: type, key: str, text: str) -> tuple[str, Any]:
     """A setting with its value: JSON's true, false, null and numbers, or a word."""
     known = inspect.signature(scheduler.__init__).parameters  # type: ignore[misc]
     if key not in known or key == "self":
-        nearest = ", ".join(get_close_matches(key, known, n=3, cutoff=0.3))
+        nearest = ", ".join(get_close_matches(key, known, n=3, cutoff=0.5))
         raise InputError(f"{scheduler.__name__} has no setting '{key}'; nearest: {nearest or 'none'}")
     try:
         value = json.loads(text)

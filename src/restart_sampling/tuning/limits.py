@@ -31,6 +31,11 @@ class Limits:
         """Makes those of the best usual plan, which was measured as a trial is and so never lies beyond them."""
         return cls({first: bench.each("usual", [usual], first)[0], second: bench.together("usual", Key(usual, second))})
 
+    @property
+    def names(self) -> str:
+        """What may not fall, for the user."""
+        return "recall or CLIP score" if any(CLIP_SCORE in (each.scores or ()) for each in self.known.values()) else "recall"
+
     def beyond(self, seeds: range, result: Measured) -> dict[str, float]:
         """Returns how far a result on seeds lies beyond each limit, by what it is of; 0 and below: within.
 

@@ -122,7 +122,7 @@ class Stages:
         if beyond := self.bench.ranks.gather(beyond_limits(self.study) if self.study else 0)[0]:
             self.news.say(
                 "search",
-                f"{counted(beyond, 'trial', ',')} left out, worse by recall or CLIP score than the best usual plan",
+                f"{counted(beyond, 'trial', ',')} left out, worse by {self.news.limits.names} than the best usual plan",
             )
         found = [*self._polish([*found, *usual], usual[0], second, both), *found]
         ways = {self.space.way(plan): plan for plan in (*reversed(found), *usual)}  # of those of one way the best
