@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from restart_sampling.training.trainer import NetworkRuns
 
 _LOGGED = ("loss", "learning_rate", "gradients_replaced", "seconds")
-_HOW = {"plain": "", "compiled": ", by torch.compile (minutes before the first step)", "kernels": ", with kernels of this package"}
+_HOW = {
+    "plain": "",
+    "compiled": ", by torch.compile (minutes before the first step)",
+    "kernels": ", with kernels of this package",
+}
 _D = 2048  # of PFGM++ where the user gives none
 
 

@@ -81,7 +81,8 @@ def read_prompts(path: Path) -> list[str]:
 
     Raises:
         InputError: the file cannot be read, has no such column, no prompts, one without text, or a row whose length is
-            not that of the header; a line of a .txt file has a tab; a first column without a name numbers some images only, or two the same.
+            not that of the header; a line of a .txt file has a tab; a first column without a name numbers some images
+            only, or two the same.
     """
     return list(read_numbered_prompts(path).values())
 
@@ -96,8 +97,8 @@ def read_numbered_prompts(path: Path) -> dict[int, str]:
                 raise InputError(f"prompts {path} holds no prompts; write one a line")
             if table := next((line for line in lines if "\t" in line), None):
                 raise InputError(
-                    f"prompts {path} has a tab in the line '{shorten(table, 60)}'; write one prompt a line, or give a table "
-                    f"as .csv, with a header and commas"
+                    f"prompts {path} has a tab in the line '{shorten(table, 60)}'; write one prompt a line, or give a "
+                    f"table as .csv, with a header and commas"
                 )
             return dict(enumerate(lines))
         header, *rows = _whole_lines(text) if _ONE_COLUMN.match(text) else _csv_rows(path, text)

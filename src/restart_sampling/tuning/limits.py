@@ -34,7 +34,8 @@ class Limits:
     @property
     def names(self) -> str:
         """What may not fall, for the user."""
-        return "recall or CLIP score" if any(CLIP_SCORE in (each.scores or ()) for each in self.known.values()) else "recall"
+        is_scored = any(CLIP_SCORE in (each.scores or ()) for each in self.known.values())
+        return "recall or CLIP score" if is_scored else "recall"
 
     def beyond(self, seeds: range, result: Measured) -> dict[str, float]:
         """Returns how far a result on seeds lies beyond each limit, by what it is of; 0 and below: within.
