@@ -1,6 +1,7 @@
 """Restart in k-diffusion's calling convention: A1111's counting, the model's and the callback's arguments, noise."""
 
 import math
+import weakref
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch
 import restart_sampling as rs
 from exact import gaussian
 from restart_sampling.sampling.kdiffusion import restart_plan, sample_restart
+from restart_sampling.sampling.solvers.protocol import like
 
 SIGMAS = torch.tensor(rs.karras_levels(6, 0.1, 10.0))
 
@@ -240,6 +242,23 @@ def test_noise_that_comes_again_is_refused(passes):
     given = {"restart_list": {0.5: [3, passes, 2.0]}, "noise_sampler": noise_sampler, "process": rs.VE}
     with nullcontext() if passes == 1 else pytest.raises(rs.InputError, match=r"the same noise again .* 0.5 to 2,"):
         sample_restart(lambda x, sigma: 0 * x, torch.ones(2, 3), [4.0, 2.0, 0.5, 0.0], **given)
+
+
+def test_noise_that_cannot_come_again_is_not_kept(monkeypatch):
+    """Of a video each takes as much memory as the state."""
+    drawn, alive = [], []
+
+    def copied(x, answer, who):
+        alive.append(sum(each() is not None for each in drawn))
+        noise = like(x, answer, who)
+        drawn.append(weakref.ref(noise))
+        return noise
+
+    monkeypatch.setattr("restart_sampling.sampling.kdiffusion.like", copied)
+    given = {"restart_list": {}, "process": rs.VE, "solver": rs.make_solver("ddpm")}
+    given["noise_sampler"] = lambda low, high: torch.randn(2, 3)
+    sample_restart(lambda x, sigma: 0 * x, torch.ones(2, 3), [8.0, 4.0, 2.0, 1.0, 0.5, 0.0], **given)
+    assert (len(alive), max(alive)) == (4, 0)
 
 
 def test_whole_sigmas_are_told_as_real_numbers():

@@ -1,5 +1,7 @@
 """`GraphedNetwork`: calls of a network as a CUDA graph."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -47,12 +49,27 @@ class GraphedNetwork(nn.Module):
     def _capture(self, inputs: list[Tensor]) -> None:
         torch.cuda.empty_cache()  # the graph has memory of its own
         self._inputs = [each.clone() for each in inputs]
-        stream, own = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        own.wait_stream(stream)
-        with torch.cuda.stream(own):
-            self.network(*self._inputs)  # loads what cannot be loaded in a capture
-        stream.wait_stream(own)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may read images meanwhile
-            self._out = self.network(*self._inputs)
-        self._graph = graph
+        self._graph, self._out = captured(lambda: self.network(*self._inputs))
+
+
+def captured(call: Callable[[], Tensor], warm_ups: int = 1) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """Captures a call as a CUDA graph.
+
+    Args:
+        call: reads and writes memory that stays.
+        warm_ups: calls before, which load what cannot be loaded in a capture.
+
+    Returns:
+        The graph, and what the call returned, which each replay writes over.
+    """
+    stream, own = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    own.wait_stream(stream)
+    with torch.cuda.stream(own):
+        for _ in range(warm_ups):
+            call()
+    stream.wait_stream(own)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may read images meanwhile, and NCCL's asks the device.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        out = call()
+    return graph, out

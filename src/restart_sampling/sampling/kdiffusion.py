@@ -1,5 +1,6 @@
 """Restart sampling in k-diffusion's calling convention, for programs that call its samplers."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import inf, isfinite
 from typing import Any
@@ -82,7 +83,8 @@ def sample_restart(
         )
     path = restart_plan(levels, restart_list)
     begun: list[tuple[Tensor, Tensor]] = []  # state and answer at each evaluation of the step in progress
-    drawn: dict[tuple[float, float], Tensor] = {}  # by noise_sampler
+    again = {level for level, count in Counter(move.then for move in path.moves).items() if count > 1}
+    drawn: dict[tuple[float, float], Tensor] = {}  # by noise_sampler, up to levels that come again
     falls, total = 0, sum(not move.rises for move in path.moves)
     generator = None
     if (seed := arguments.get("seed")) is not None:
@@ -106,7 +108,8 @@ def sample_restart(
                     f"k-diffusion's Brownian tree does, and noise that comes again adds up; give one that draws anew, "
                     f"or K = 1"
                 )
-            drawn[low, high] = noise
+            if high in again:
+                drawn[low, high] = noise
         return keep * state + factor * std * noise
 
     def report(index: int, move: Move, state: Tensor) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from restart_sampling.models.graphed import captured
 from restart_sampling.training.batches import Batch
 
-_WARM_UPS = 2  # calls that load kernels and pick algorithms, which a capture cannot
+_WARM_UPS = 2  # which load kernels and pick algorithms
 
 
 class GraphedStep:
@@ -38,15 +39,7 @@ class GraphedStep:
         self._batch = Batch(**own)
         device = batch.images.device
         random = torch.cuda.get_rng_state(device)
-        stream, other = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        other.wait_stream(stream)
-        with torch.cuda.stream(other):
-            for _ in range(_WARM_UPS):
-                self._learn(self._batch)
-        stream.wait_stream(other)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # NCCL has a thread that asks the device
-            self._loss = self._learn(self._batch)
+        graph, self._loss = captured(lambda: self._learn(self._batch), _WARM_UPS)
         torch.cuda.set_rng_state(random, device)  # the first step draws as any other
         return graph
 
