@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,18 +175,21 @@ def train(
     import torch
 
     from restart_sampling.images.image_set import read_images
-    from restart_sampling.models.fast import start_training
+    from restart_sampling.models.fast import compile_for_training
     from restart_sampling.sampling.noise import augmented_dimensions
-    from restart_sampling.training.run import Run, resumed
+    from restart_sampling.training.run import Run, resume
     from restart_sampling.training.run_folder import RunFolder
     from restart_sampling.training.settings import Settings
+    from restart_sampling.training.trainer import early_trainer
     from restart_sampling.training.training_set import count_classes, read_training_set, square_side
 
-    with processes.ranks() as ranks, ExitStack() as held:
+    # In a thread goes on what needs no images, one after another: torch is not made for two that load its parts.
+    with processes.ranks() as ranks, ExitStack() as held, ThreadPoolExecutor(1) as beside:
         if batch % ranks.size:
             raise InputError(f"--batch {batch} cannot be shared by {ranks.size} processes; give a multiple of that")
         network, dtype = _network(compiled, ranks.device, batch // ranks.size), _dtype(dtype, ranks.device)
-        started = start_training(ranks.device, getattr(torch, dtype)) if network == "kernels" else None
+        if network == "kernels":
+            beside.submit(compile_for_training, ranks.device, getattr(torch, dtype))  # the trainer meets its errors
         pictures = read_images(source)
         settings = Settings(
             parametrization=parametrization,
@@ -232,22 +235,22 @@ def train(
                     "out": out,
                 }
             )
+        making = beside.submit(early_trainer, settings, ranks, network)
         with ProgressBar("images read", len(pictures), ranks.first) as advance:
             data = read_training_set(pictures, cond, ranks.device, advance)
-        if started:
-            started.join()
-        settings = replace(settings, data_sha256=data.sha256)
-        folder.check(settings.run())
+        trainer = making.result()
+        trainer.use(data)
+        folder.check(trainer.settings.run())
         if dry_run:
-            trainer, progress, _ = resumed(settings, data, folder, ranks, network=network)
+            progress, _ = resume(trainer, folder)
             print_estimate(out, estimate_training(trainer, progress), as_json, shown=ranks.first, by="steps")
             return
-        run = Run(settings, data, dataset, pictures.classes if cond else (), folder, ranks, network=network)
+        run = Run(trainer, dataset, pictures.classes if cond else (), folder)
         if ranks.first and run.trainer.steps:
             state = "is finished, and nothing is left to do" if run.progress.finished else "goes on"
             click.echo(f"{out} {state}: it has trained on {counted(run.trainer.images, 'image')}", err=True)
         kind, begin = log_kind if ranks.first else None, run.trainer.images
-        with open_logbook(kind, out, "images", settings.run(), begin) as log:
+        with open_logbook(kind, out, "images", run.settings.run(), begin) as log:
             _train(run, log, 60 * save_minutes)
         if ranks.first:
             click.echo(f"model: {folder.model}", err=True)
