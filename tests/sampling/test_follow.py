@@ -115,6 +115,10 @@ def test_levels_that_the_process_does_not_have_are_refused():
     with pytest.raises(rs.InputError, match=said):
         rs.sample(net, "18 [3,2,0.6,3]", [0], (3,))
     rs.sample(net, "18 [3,2,0.375,0.75]", [0], (3,))
+    with pytest.raises(
+        rs.InputError, match=r"\[3,1,2000,3000\]: t_max is above 1, .* well below it$"
+    ):  # both are t = 1
+        rs.sample(net, "18 [3,1,2000,3000]", [0], (3,))
 
 
 def test_callback_reads_every_state():

@@ -10,7 +10,6 @@ import torch
 
 import restart_sampling as rs
 from exact import gaussian, mixture
-from restart_sampling.sampling.sample import net_path, network_evaluations
 from tiny_model import tiny_model_file
 
 FULL = (
@@ -276,25 +275,3 @@ def test_a_function_of_ones_own_takes_any_labels():
     for labels in torch.tensor([4, 9]), "a cat", torch.full((1, 7), math.nan):
         rs.sample(net, "1 solver=euler", [0, 1], (2,), class_labels=labels)
         assert seen.pop() is labels
-
-
-def test_evaluations_of_the_network_are_the_nfe_but_for_guidance():
-    plan = rs.Plan.parse(FULL)
-    nfe = plan.path().nfe(*plan.solvers)
-    assert network_evaluations(mixture(), plan) == nfe
-    pair = {"guide": mixture()}
-    assert network_evaluations(rs.guided(mixture(), 2.0, **pair), plan) == 2 * nfe
-    assert network_evaluations(rs.guided(mixture(), 1.0, **pair), plan) == nfe
-    calls = []
-    spy = rs.from_edm(lambda x, s: calls.append(s[0].item()) or mixture()(x, s), 0.0, 80.0, dtype=torch.float64)
-    some = rs.guided(spy, 2.0, guide=spy, interval=(0.2, 5.0))
-    rs.sample(some, plan, [1], (3,))
-    assert network_evaluations(some, plan) == len(calls)
-    assert nfe < len(calls) < 2 * nfe
-
-
-def test_levels_are_rounded_as_the_net_says():
-    net = replace(rs.from_edm(mixture(), 1.0, 80.0, dtype=torch.float64), round_level=lambda level: float(round(level)))
-    path = net_path(net, rs.Plan.parse("9 [3,1,2,9.6]"))
-    assert set(path.levels) <= {float(level) for level in range(81)}
-    assert rs.Move(2.0, 10.0, True) in [replace(rise, left=None) for rise in path.rises]

@@ -176,7 +176,7 @@ def train(
 
     from restart_sampling.images.image_set import read_images
     from restart_sampling.models.fast import start_training
-    from restart_sampling.sampling.noise import augmented_dimensions
+    from restart_sampling.sampling.pfgmpp import augmented_dimensions
     from restart_sampling.training.run import Run, resumed
     from restart_sampling.training.run_folder import RunFolder
     from restart_sampling.training.settings import Settings

@@ -1,14 +1,13 @@
-"""`Net`: what samplers know of a network."""
+"""`Net`: what samplers know of a network, and `ImageTraits`: what those of images may say besides."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from math import isfinite
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from restart_sampling.sampling.process import KnownLevels, Process
+from restart_sampling.sampling.process import Process
 
 
 class Net(Protocol):
@@ -63,76 +62,30 @@ class Net(Protocol):
         ...
 
 
-def known_levels(net: Net) -> list[float | None]:
-    """Lists the lowest and the highest level that a net knows, as JSON; null: there is no limit."""
-    return [float(level) if isfinite(level) else None for level in (net.sigma_min, net.sigma_max)]
-
-
-def levels_of(net: Net) -> KnownLevels:
-    """Returns what plans take of a net."""
-    return KnownLevels(net.sigma_min, net.sigma_max, net.round_level, net.process)
-
-
-_OF_IMAGES = ("shape", "channels", "one_hot", "default_plan", "latents", "classes", "parameters", "model")
-
-
 @dataclass(frozen=True)
-class FunctionNet:
-    """A net made of functions; for its attributes see `Net`.
+class ImageTraits:
+    """What a net of images may have beside `Net`, and what holds where it has it not.
 
-    What drawings read of a net of images (`_OF_IMAGES`) is that of `inner`.
+    `image_traits` reads it of a net, and a net around another has all of it from that one.
 
     Attributes:
-        denoise: denoise(x, level, **kwargs) -> x0.
-        identify: returns the net's identity.
-        label_dim: classes that `denoise` takes as `class_labels`; 0: none.
-        inner: the net that this one is around; None: there is none.
+        shape: (C, H, W) of an image.
+        channels: C, where another number is an error.
+        label_dim: classes that calls take as `class_labels`; 0: none.
+        one_hot: makes rows of weights of class labels, and checks them.
+        classes: their names.
+        default_plan: one that suits the net.
+        latents: what its states are latents of; None: they are images.
+        model: the network.
+        parameters: iterates over its weights.
     """
 
-    denoise: Callable[..., Tensor]
-    process: Process
-    sigma_min: float
-    sigma_max: float
-    device: torch.device
-    D: int | None = None
-    identify: Callable[[], str | None] = lambda: None
-    round_level: Callable[[float], float] = lambda level: level
-    evaluations: Callable[[float], int] = lambda level: 1
+    shape: Sequence[int] | None = None
+    channels: int | None = None
     label_dim: int = 0
-    inner: Net | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _OF_IMAGES and self.inner is not None:
-            return getattr(self.inner, name)
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-
-    @property
-    def identity(self) -> str | None:
-        """What `identify` returns."""
-        return self.identify()
-
-    def __call__(self, x: Tensor, level: Tensor, /, **kwargs: Any) -> Tensor:
-        """Calls `denoise`."""
-        return self.denoise(x, level, **kwargs)
-
-
-def around(
-    net: Net, denoise: Callable[..., Tensor], identify: Callable[[str], str | None], **changes: Any
-) -> FunctionNet:
-    """Makes a net around another, like it but for its denoiser, its identity, and the attributes in `changes`.
-
-    Drawings of it have the shape, the classes and the default plan of the inner one.
-
-    Args:
-        net: the inner one.
-        denoise: denoise(x, level, **kwargs) -> x0.
-        identify: makes its identity of the inner one's, where that is known.
-        **changes: attributes of `FunctionNet`.
-    """
-
-    def identity() -> str | None:
-        inner = net.identity
-        return inner and identify(inner)
-
-    kept = {entry.name: getattr(net, entry.name) for entry in fields(FunctionNet) if hasattr(net, entry.name)}
-    return FunctionNet(**{**kept, "inner": net, **changes, "denoise": denoise, "identify": identity})
+    one_hot: Callable[[Tensor | None], Tensor | None] | None = None
+    classes: tuple[str, ...] = ()
+    default_plan: str | None = None
+    latents: str | None = None
+    model: object = None
+    parameters: Callable[[], Iterator[Tensor]] | None = None
