@@ -170,11 +170,13 @@ def test_seeds_of_a_generator_are_those_of_its_list():
 
 
 def test_samples_are_where_the_net_is_whatever_the_default_device():
-    net = rs.from_edm(mixture(), 0.002, 80.0, dtype=torch.float64, device="cpu")
+    exact = mixture()
+    net = rs.from_edm(exact, 0.002, 80.0, dtype=torch.float64, device="cpu")
     expected = rs.sample(net, "4 [3,1,0.3,2] solver=ddpm", range(3), (3,))
     with torch.device("meta"):
         out = rs.sample(net, "4 [3,1,0.3,2] solver=ddpm", range(3), (3,))
-    assert out.device.type == "cpu"
+        drawn = exact.draw(2)
+    assert out.device.type == drawn.device.type == "cpu"
     assert torch.equal(out, expected)
 
 

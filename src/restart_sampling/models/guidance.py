@@ -12,8 +12,7 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, truth_value
 from restart_sampling.models.denoiser import Denoiser
-from restart_sampling.sampling.function_net import FunctionNet, around
-from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net import FunctionNet, Net, around
 from restart_sampling.sampling.net_plan import image_traits, require_net
 
 

@@ -15,7 +15,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import whole_number
 from restart_sampling.base.numerics import weights_sha256
 from restart_sampling.models.thresholding import clipped
-from restart_sampling.sampling.function_net import FunctionNet
+from restart_sampling.sampling.net import FunctionNet
 from restart_sampling.sampling.solvers.protocol import like
 
 Network = Callable[..., Any]

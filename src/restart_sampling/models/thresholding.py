@@ -7,8 +7,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import is_number, real_number
-from restart_sampling.sampling.function_net import FunctionNet, around
-from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net import FunctionNet, Net, around
 from restart_sampling.sampling.net_plan import require_net
 
 

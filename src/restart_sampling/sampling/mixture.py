@@ -1,6 +1,7 @@
 """The exact denoiser of a Gaussian mixture: theory can be tested against it, and examples need no checkpoint."""
 
 from dataclasses import astuple
+from functools import partial
 from hashlib import sha256
 from math import isfinite
 
@@ -65,7 +66,7 @@ class GaussianMixture:
     def draw(self, count: int, level: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """Draws `count` exact samples [count, ...] of the state at `level` (0: of the data)."""
         component = torch.multinomial(torch.softmax(self.log_weights, 0), count, replacement=True, generator=generator)
-        shape = (count, *self.means.shape[1:])
-        unit = [torch.randn(shape, generator=generator, dtype=self.means.dtype) for _ in range(2)]
-        x0 = self.means[component] + self.std * unit[0]
-        return self.process.alpha(level) * x0 + self.process.std(level) * unit[1]
+        means = self.means[component]
+        noise = partial(torch.randn, means.shape, generator=generator, dtype=means.dtype, device=means.device)
+        x0 = means + self.std * noise()
+        return self.process.alpha(level) * x0 + self.process.std(level) * noise()
