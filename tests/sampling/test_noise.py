@@ -1,6 +1,7 @@
 """Counter-based noise: known answers, statistics, and independence of everything but the seed."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ KNOWN = [
         (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
     ),
 ]
+RISE = rs.NoisePath.through([1.0, 2.0, 0.0])
 
 
 def seeds(*values):
@@ -149,6 +151,14 @@ def test_a_factor_on_the_noise_is_finite_and_not_negative(s_noise):
     for make in (rs.GaussianNoise, lambda seeds, **settings: rs.PFGMppNoise(seeds, D=8, **settings)):
         with pytest.raises(rs.InputError, match=r"s_noise is .*; give a finite number, 0 or above"):
             make([1], s_noise=s_noise)
+
+
+@pytest.mark.parametrize("make", [rs.GaussianNoise, partial(rs.PFGMppNoise, D=4), partial(rs.EDMNoise, path=RISE)])
+@pytest.mark.parametrize("seeds", [[1], [1, 2, 3]])
+def test_noise_is_for_as_many_states_as_it_has_seeds(make, seeds):
+    """The noise of one seed would be added to both states."""
+    with pytest.raises(rs.InputError, match=rf"the noise has {len(seeds)} seeds? for 2 states; give one for each"):
+        make(seeds)(torch.ones(2, 3), 1.0, 2.0)
 
 
 def test_edms_noise_checks_what_the_others_check():

@@ -205,6 +205,10 @@ def test_samples_that_are_not_finite_are_refused():
 def test_an_answer_of_another_shape_is_refused(answer, named, solver):
     with pytest.raises(rs.InputError, match=rf"the denoiser returned {named} for states \[2, 3\]"):
         rs.follow(answer, torch.ones(2, 3), rs.ode_path([1.0, 0.0]), solver)
+    path, noisy = rs.NoisePath.through([1.0, 2.0, 0.0]), rs.make_solver("ddpm")
+    for steps, own in (path, solver), (rs.ode_path([2.0, 1.0, 0.0]), noisy):
+        with pytest.raises(rs.InputError, match=rf"perturb returned {named} for states \[2, 3\]"):
+            rs.follow(lambda x, sigma: x, torch.ones(2, 3), steps, own, perturb=lambda x, low, high: answer(x, low))
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,9 @@ class GaussianMixture:
         std: standard deviation of each component, in every direction; 0 or above.
         log_weights: [M], up to a constant; default: equal.
         process: of the denoiser and of `draw`.
+
+    Raises:
+        InputError: means is no tensor [M, ...], std out of range, or log_weights not [M].
     """
 
     sigma_min = 0.0
@@ -32,6 +35,10 @@ class GaussianMixture:
             raise InputError(f"means has the shape {list(means.shape)}; give [M, ...]")
         if not (isfinite(real_number("std", std)) and std >= 0):
             raise InputError(f"std = {std}; give a finite number, 0 or above")
+        if log_weights is not None and log_weights.shape != means.shape[:1]:
+            raise InputError(
+                f"log_weights has the shape {list(log_weights.shape)}; give one for each of the {len(means)} means"
+            )
         self.means = means
         self.std = std
         self.log_weights = torch.zeros_like(means.flatten(1)[:, 0]) if log_weights is None else log_weights

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, require_kind, whole_number
+from restart_sampling.base.numbers import counted, real_number, require_kind, whole_number
 from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.process import VE, Process
 
@@ -142,6 +142,16 @@ def noise_factor(s_noise: float) -> float:
     return factor
 
 
+def require_seeds(count: int, x: Tensor) -> None:
+    """Makes sure that there are as many seeds as states [B, ...].
+
+    Raises:
+        InputError: there are more or fewer, and noise of one would be added to several.
+    """
+    if len(x) != count:
+        raise InputError(f"the noise has {counted(count, 'seed')} for {counted(len(x), 'state')}; give one for each")
+
+
 class CounterNoise:
     """What the sources of counter-based noise share: draw 0 starts, draw k is the k-th rise, labels have a stream.
 
@@ -207,6 +217,7 @@ class GaussianNoise(CounterNoise):
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
         """Raises the state [B, ...] from `low` to `high`, in x's dtype."""
+        require_seeds(len(self.seeds), x)
         self.draw += 1
         keep, std = self.process.rise(low, high)
         n = self._noise(prod(x.shape[1:])).reshape(x.shape).to(x.dtype)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import whole_number
-from restart_sampling.sampling.noise import CounterNoise, Stream
+from restart_sampling.sampling.noise import CounterNoise, Stream, require_seeds
 from restart_sampling.sampling.process import VE, Process
 
 _AT_ONCE = 2**22  # random numbers, so that what is computed on the way takes less than 1 GiB
@@ -66,6 +66,7 @@ class PFGMppNoise(CounterNoise):
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
         """Moves the state [B, ...] from `low` to `high`, in x's dtype."""
+        require_seeds(len(self.seeds), x)
         self.draw += 1
         size, parts = prod(x.shape[1:]), []
         for seeds, part in zip(self._split(self.seeds, size), self._split(x, size), strict=True):
