@@ -84,11 +84,7 @@ _OPTIONS = (
         "torch.compile: minutes at the start, faster steps. Or run it as it is.",
     ),
     click.option(
-        "--save-minutes",
-        default=2.0,
-        show_default=True,
-        type=FiniteRange(0, min_open=True),
-        help="Between two saves.",
+        "--save-minutes", default=2.0, show_default=True, type=FiniteRange(0, min_open=True), help="Between two saves."
     ),
     click.option("--channels", default=64, show_default=True, type=click.IntRange(4), help="Width of the network."),
     click.option(

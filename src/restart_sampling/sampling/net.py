@@ -19,27 +19,22 @@ class Net(Protocol):
     @property
     def process(self) -> Process:
         """How its states mix data and noise."""
-        ...
 
     @property
     def sigma_min(self) -> float:
         """The lowest level above 0 that it knows, in the process's level (sigma, or t of a flow); 0: any."""
-        ...
 
     @property
     def sigma_max(self) -> float:
         """The highest level that it knows; inf: there is no limit."""
-        ...
 
     @property
     def D(self) -> int | None:  # noqa: N802  the paper's symbol
         """Augmented dimensions of a PFGM++ model; None: its noise is Gaussian."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """Where its states are."""
-        ...
 
     @property
     def identity(self) -> str | None:
@@ -47,19 +42,15 @@ class Net(Protocol):
 
         It may take seconds to find out.
         """
-        ...
 
     def round_level(self, level: float) -> float:
         """Returns the nearest level that it knows: `level` itself, but for networks of discrete timesteps."""
-        ...
 
     def evaluations(self, level: float) -> int:
         """Counts the evaluations of networks for one image in a call at this level: 1, and more under guidance."""
-        ...
 
     def __call__(self, x: Tensor, level: Tensor, /, *args: Any, **kwargs: Any) -> Tensor:
         """Returns the expected data, like x, of states x [B, ...] at levels [B]; keywords go to the network."""
-        ...
 
 
 @dataclass(frozen=True)

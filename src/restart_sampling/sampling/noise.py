@@ -91,19 +91,15 @@ class Noise(Protocol):
     @property
     def process(self) -> Process:
         """How the states mix data and noise."""
-        ...
 
     def start(self, shape: Sequence[int], level: float) -> Tensor:
         """Begins the draws anew and returns the first state [B, *shape], at `level`."""
-        ...
 
     def labels(self, label_dim: int) -> Tensor:
         """Draws a class for each image, uniform in [0, label_dim): int64 [B]. Called after `start`."""
-        ...
 
     def __call__(self, x: Tensor, low: float, high: float) -> Tensor:
         """Raises the state from level `low` to `high`, with a new draw at each call."""
-        ...
 
 
 def seed_list(seeds: Iterable[int]) -> list[int]:
@@ -153,16 +149,7 @@ def require_seeds(count: int, x: Tensor) -> None:
 
 
 class CounterNoise:
-    """What the sources of counter-based noise share: draw 0 starts, draw k is the k-th rise, labels have a stream.
-
-    Args:
-        seeds: one for each image of the batch, in [0, 2^63).
-        s_noise: factor on the noise of every rise (EDM's S_noise).
-        device: where the states are.
-
-    Raises:
-        InputError: a seed or s_noise is out of range.
-    """
+    """What the sources of counter-based noise share: draw 0 starts, draw k is the k-th rise, labels have a stream."""
 
     def __init__(self, seeds: Iterable[int], *, s_noise: float = 1.0, device: torch.device | str = "cpu") -> None:
         self.s_noise = noise_factor(s_noise)
