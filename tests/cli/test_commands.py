@@ -373,7 +373,7 @@ def test_a_missing_optional_package_is_one_sentence(run, tmp_path, monkeypatch):
     code, _, err = run("demo", "--out", tmp_path / "demo.png")
     assert code == 2
     assert err.startswith("restart-sampling: this needs matplotlib")
-    assert "pip install matplotlib, or restart-sampling[figures]" in err
+    assert "pip install 'restart-sampling[figures]'" in err
     assert len(err.splitlines()) == 1
 
 
