@@ -289,6 +289,9 @@ def test_explain_tells_what_will_happen():
     assert "noise of std 0.2939" in text
     assert "1.003 times" in text
     assert "noise      in 3 falls" in rs.Plan.parse("4 solver=ddim:eta=0.5").explain()
+    known = rs.Plan.parse("4 [2,1,1,3]").explain(0.01, 80, lambda level: float(f"{level:.1g}"))  # 0.8003 of its grid is 0.8
+    snapped, jumped = (line for line in known.splitlines() if line.startswith(("snap", "restart")))
+    assert snapped.split(" to ")[1] == jumped.split("from ")[1].split(" up")[0]
     assert "NFE        43 = 35 in the main grid (heun) + 8 in restarts" in text
 
 

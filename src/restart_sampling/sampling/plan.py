@@ -305,7 +305,8 @@ class Plan:
         path.check_levels(process)
         levels = self.levels(sigma_min, sigma_max)
         lines = [f"plan       {self}"]
-        lines += [f"snap       {each}: t_min {each.t_min:g} to {each.snap(levels):.4g}" for each in self.intervals]
+        snapped = ((each, round_level(each.snap(levels))) for each in self.intervals)
+        lines += [f"snap       {each}: t_min {each.t_min:g} to {level:.4g}" for each, level in snapped]
         lines += [f"idle       {each}: the samples are the same without" for each in self.idle(model)]
         lines.append(explain_sampler(path, self.solver, self.restart_solver, self.s_noise, process))
         return "\n".join(lines)
