@@ -102,7 +102,7 @@ def test_other_forms_are_read_too(text, same):
         ("18 [3,2,0.06", "cannot read"),
         ("18 20", "cannot read '20'"),
         ("18 [3,2,0.06]", "has 3 entries"),
-        ('18 {"0": [3, 2, 0.06, 0.30], "0": [4, 1, 1.09, 1.92]}', 'has the key "0" twice; number its intervals'),
+        ('18 {"0": [3, 2, 0.06, 0.30], "0": [4, 1, 1.09, 1.92]}', r"has the key '0' twice\); number its intervals: {"),
         ("18 [3,2,0.06,x]", "must be numbers"),
         ("18 [3.5,2,0.06,0.3]", "N_restart is '3.5'"),
         ("18 [3,2,nan,0.3]", "t_min < t_max"),
@@ -111,7 +111,7 @@ def test_other_forms_are_read_too(text, same):
         ("18 [3,0,0.1,0.3]", "K = 0"),
         ('18 {"0": 3}', "must hold lists"),
         ("18 {0}", "as JSON"),
-        ('18 {"0": ' + "[" * 5000 + "]" * 5000 + "}", "as JSON"),
+        ('18 {"0": ' + "[" * 100 + "]" * 100 + "}", "as JSON"),
         (f'18 {{"0": [3,2,0.06,{"9" * 5000}]}}', "as JSON"),
         ("cifar10-vp-43 s_noise=1 s_noise=1.01", "it has s_noise twice; give it once"),
         ("18 churn=20 s_min=1 churn=30", "it has churn twice; give it once"),
@@ -289,7 +289,7 @@ def test_explain_tells_what_will_happen():
     assert "noise of std 0.2939" in text
     assert "1.003 times" in text
     assert "noise      in 3 falls" in rs.Plan.parse("4 solver=ddim:eta=0.5").explain()
-    known = rs.Plan.parse("4 [2,1,1,3]").explain(0.01, 80, lambda level: float(f"{level:.1g}"))  # 0.8003 of its grid is 0.8
+    known = rs.Plan.parse("4 [2,1,1,3]").explain(0.01, 80, lambda level: float(f"{level:.1g}"))  # 0.8003 becomes 0.8
     snapped, jumped = (line for line in known.splitlines() if line.startswith(("snap", "restart")))
     assert snapped.split(" to ")[1] == jumped.split("from ")[1].split(" up")[0]
     assert "NFE        43 = 35 in the main grid (heun) + 8 in restarts" in text

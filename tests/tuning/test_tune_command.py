@@ -337,7 +337,7 @@ def spread(samples):
         ('{"format": "restart-sampling-plan/1", "plan": "2", "net_sha256": 5}', "its net_sha256 have to be texts"),
         (f'{{"format": "restart-sampling-plan/1", "plan": "2", "guidance": {10**400}}}', "has to be a finite number"),
         ('{"format": "restart-sampling-plan/1", "plan": "2", "guidance": true}', "guidance has to be a finite number"),
-        ("[" * 5000 + "]" * 5000, "is not JSON (it is nested too deeply)"),
+        ("[" * 101 + "]" * 101, "is not JSON (it is nested too deeply)"),
     ],
 )
 def test_a_file_that_is_no_plan(text, said, tmp_path, monkeypatch, run):

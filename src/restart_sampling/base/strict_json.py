@@ -2,10 +2,14 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from restart_sampling.base.errors import shorten
 from restart_sampling.base.numbers import has_truth
+
+_DEPTH = 100  # far beyond any format; Python itself reads more or less, by its version and its stack
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -15,10 +19,14 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is no JSON, it is nested too deeply, or an object has a key twice, of which Python would take the
             last.
     """
-    try:
-        return json.loads(text, object_pairs_hook=_once)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    with suppress(RecursionError):
+        content = json.loads(text, object_pairs_hook=_once)
+        parts = [content]
+        for _ in range(_DEPTH):
+            parts = [part for each in parts for part in _parts(each)]
+            if not parts:
+                return content
+    raise ValueError("it is nested too deeply")
 
 
 def parse_numbers(text: str | bytes) -> Any:
@@ -31,6 +39,12 @@ def parse_numbers(text: str | bytes) -> Any:
     if has_truth(content):
         raise ValueError("it has true or false, where numbers have to be")
     return content
+
+
+def _parts(content: object) -> Iterable[object]:
+    if isinstance(content, dict):
+        return content.values()
+    return content if isinstance(content, list) else ()
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """The grammar of plans, which samplers of pipelines share: steps, intervals and `key=value` settings in a text."""
 
-import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from math import isfinite
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.strict_json import parse_json
 from restart_sampling.sampling.intervals import RestartInterval
 
 DEFAULT_STEPS = 18
@@ -51,15 +51,14 @@ def split_plan(text: str) -> tuple[int, tuple[RestartInterval, ...], list[str]]:
 
 def _json_intervals(text: str) -> list[RestartInterval]:
     try:
-        pairs = json.loads(text, object_pairs_hook=list)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"cannot read '{text}' as JSON ({error}); write {{\"0\": [3, 2, 0.06, 0.30]}}") from None
-    keys = [key for key, _ in pairs]
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        raise InputError(f"'{text}' has the key {json.dumps(twice[0])} twice; number its intervals 0, 1, 2 and so on")
-    if not all(isinstance(value, list) for _, value in pairs):
-        raise InputError(f"'{text}' must hold lists; write {{\"0\": [3, 2, 0.06, 0.30]}}")
-    return [_interval([str(number) for number in value]) for _, value in pairs]
+        intervals = parse_json(text).values()
+    except ValueError as error:
+        raise InputError(
+            f"cannot read '{shorten(text)}' as JSON ({error}); number its intervals: {{\"0\": [3, 2, 0.06, 0.30]}}"
+        ) from None
+    if not all(isinstance(each, list) for each in intervals):
+        raise InputError(f"'{shorten(text)}' must hold lists; write {{\"0\": [3, 2, 0.06, 0.30]}}")
+    return [_interval([str(number) for number in each]) for each in intervals]
 
 
 def _interval(numbers: Sequence[str]) -> RestartInterval:
