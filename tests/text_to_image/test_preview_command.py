@@ -82,6 +82,26 @@ def test_the_papers_restarts_in_another_model_are_noted_once(place, run, undrawn
     assert stderr.count("restart's intervals are the paper's for Stable Diffusion 1.5") == 1
 
 
+def test_each_note_is_said(place, run, undrawn):
+    rows = ("--sampler", "ddim:2 beta_end=0.02", "--sampler", "ddim:2 num_train_timesteps=500", "--guidance", "0.5")
+    code, _, stderr = preview(run, *rows, "--seeds", "0")
+    assert code == 0, stderr
+    assert "the network was trained with beta_end=0.012, and the sampler has beta_end=0.02" in stderr
+    assert (
+        "the network was trained with num_train_timesteps=1000, and the sampler has num_train_timesteps=500" in stderr
+    )
+    assert "StableDiffusionPipeline does no classifier-free guidance at scale 0.5" in stderr
+
+
+def test_a_sampler_has_its_own_guidance_in_place_of_the_default(place, run, undrawn):
+    rows = ("--sampler", "ddim:2 guidance=4.2", "--sampler", "ddim:3", "--seeds", "0")
+    code, _, stderr = preview(run, *rows)
+    assert code == 0, stderr
+    assert "guidance  4.2, 7.5" in stderr
+    code, _, stderr = preview(run, *rows, "--guidance", "3")
+    assert (code, "goes with guidance 4.2, and 3 is asked for" in stderr) == (2, True)
+
+
 def drawn(drawings, seeds):
     return [sample_prompt(drawing, seeds, lambda count: None) for drawing in drawings]
 

@@ -206,7 +206,14 @@ def test_a_plan_of_another_pipeline(place, run, model):
         ("{", "is not JSON"),
         ('{"format": "restart-sampling-plan/1"}', "has no format restart-sampling-sampler/1"),
         ('{"format": "restart-sampling-sampler/1", "plan": "ddim:5"}', "is damaged"),
-        (json.dumps({**written, "guidance": math.nan}), "is damaged"),
+        (json.dumps({**written, "guidance": math.nan}), "is damaged: its guidance has to be a finite number"),
+        (json.dumps({**written, "guidance": "3"}), "is damaged: its guidance has to be a finite number"),
+        (json.dumps({**written, "plan": ["ddim:5"]}), "is damaged: its plan has to be a text"),
+        (
+            json.dumps({**written, "plan": "restart:5 solver=abb"}),
+            "plan-5.json: sampler 'restart:5 solver=abb': solver",
+        ),
+        (json.dumps({**written, "plan": "plan-5.json"}), "plan-5.json: there is no sampler 'plan-5.json'"),
         (json.dumps({**written, "guidance": 10**400}), "is damaged"),
         ('{"a": 1, "a": 2}', "is not JSON (it has the key 'a' twice)"),
         ("[" * 5000 + "]" * 5000, "is not JSON (it is nested too deeply)"),
@@ -251,6 +258,7 @@ def test_a_pipeline_from_python(place, folder):
         ({"prompts": []}, "tuned with prompts"),
         ({"objective": len, "reference": None}, "a pipeline is tuned by a reference"),
         ({"solvers": ["heun"]}, "solvers and known are of the search of a net"),
+        ({"minutes": 0.001}, "no time is left for a search in 0.001 minutes for NFE 4"),
         ({"tune_guidance": True}, "the guidance scale is searched only with a CLIP"),
     ):
         with pytest.raises(InputError, match=said):
@@ -271,6 +279,14 @@ BAD = [
     (("--guidance", "nan"), "guidance is nan; give a finite scale"),
     (("--guidance", "1", "--negative-prompt", "x"), "a negative prompt does nothing without"),
     (("--images", "15"), "images is 15; give a multiple of 10"),
+    (("--minutes", "inf", "--dry-run"), "--dry-run is for a search of so many minutes, and this has --minutes inf"),
+    *(
+        (
+            ("--minutes", "0.01", *words),
+            "more than 1 minute (--minutes), which leaves some for the search, fewer images",
+        )
+        for words in ((), ("--dry-run",))
+    ),
     (("--guidance", "1", "--tune-guidance"), "the guidance scale is searched around 1, which is none; give a scale"),
 ]
 
@@ -281,7 +297,21 @@ def test_bad_input_is_one_sentence_before_any_image(arguments, said, place, run)
     code, _, err = run(*instead(TUNE, *arguments))
     assert code == 2
     assert said in err.splitlines()[-1]
-    assert not MEASURED.exists()
+    assert not Path("run").exists()
+
+
+def test_a_dry_run_checks_the_run_and_leaves_nothing(place, run):
+    dry = instead(TUNE, "--minutes", "30", "--dry-run", "--json")
+    code, out, err = run(*dry)
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["dry_run"], said["nfe"], said["seconds"], 0 < said["bytes"] < 1e8) == (True, [5], 1800, True)
+    assert "nothing was drawn or written (--dry-run)" in err
+    assert not Path("run").exists()
+    Path("run").mkdir()
+    Path("run/other.txt").touch()
+    code, _, err = run(*dry)
+    assert (code, "run holds something else than a run of tune" in err) == (2, True)
 
 
 def test_what_it_will_do_is_said_before_anything_is_loaded(place, run):

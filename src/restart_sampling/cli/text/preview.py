@@ -86,7 +86,6 @@ def preview(
     check_suffix(out, "picture", ".png")
     check_writable(out)
     chip = pick_device(device)
-    guidance = asked.scale(guidance)
 
     from restart_sampling.generation.seeds import parse_seeds
     from restart_sampling.pictures.side_by_side import plot_side_by_side
@@ -98,14 +97,15 @@ def preview(
         Sampler.parse(text)  # what can be wrong without the model comes before it
     check_texts([prompt])
     model = asked.load(chip)
-    samplers = pick_samplers(sampler_texts, model, SAMPLERS, [guidance])
-    drawings = [prepare(model, asked.request(sampler, guidance, seed=0), prompt, asked.batch) for sampler in samplers]
+    scales = None if guidance is None else [guidance]
+    rows = pick_samplers(sampler_texts, model, SAMPLERS, scales, [asked.scale(None)])
+    drawings = [prepare(model, asked.request(*row, seed=0), prompt, asked.batch) for row in rows]
     print_settings(
         {
             "model": describe_model(model),
             **describe_notes(drawings),
-            "samplers": ", ".join(map(str, samplers)),
-            "guidance": f"{guidance:g}",
+            "samplers": ", ".join(str(sampler) for sampler, _ in rows),
+            "guidance": ", ".join(dict.fromkeys(f"{scale:g}" for _, scale in rows)),
             "images": f"{len(seeds)} a sampler (seeds {seeds_text})",
             "device": f"{describe_device(chip)}, networks in {model.dtype}",
             "out": out,
@@ -116,7 +116,7 @@ def preview(
     plot_side_by_side(taken, [f"seed {seed}" for seed in seeds], out, title=prompt)
     evaluations = [drawing.network_evaluations for drawing in drawings]
     if as_json:
-        rows = [
+        said = [
             {
                 "sampler": each.name,
                 "nfe": each.nfe,
@@ -125,7 +125,7 @@ def preview(
             }
             for each, network in zip(taken, evaluations, strict=True)
         ]
-        print_json({"samplers": rows, "images": len(seeds), "out": str(out)})
+        print_json({"samplers": said, "images": len(seeds), "out": str(out)})
     else:
         print_table(
             {
