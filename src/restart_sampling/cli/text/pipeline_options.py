@@ -265,11 +265,14 @@ def describe_notes(drawings: Sequence[TextDrawing]) -> dict[str, str]:
         InputError: a sampler cannot draw with its settings.
     """
     from restart_sampling.text_to_image.idle import idle_notes
+    from restart_sampling.text_to_image.long_prompts import cut_note
 
     (interval, guide), notes = (drawings[0].request.interval, drawings[0].model.guide), {}
+    prompts, negative = drawings[0].prompts, drawings[0].request.negative_prompt
+    texts = [*([prompts] if isinstance(prompts, str) else prompts), *([negative] if negative else [])]
     if interval is not None:
         notes["guidance interval"] = f"{interval[0]:g} < level <= {interval[1]:g}"
     if guide is not None:
         notes["guide"] = f"{guide.name} (weights sha256 {guide.sha256[:12]})"
-    said = [*dict.fromkeys(each.note for each in drawings if each.note), *idle_notes(drawings)]
-    return {**notes, "note": "; ".join(said)} if said else notes
+    said = [*dict.fromkeys(each.note for each in drawings), cut_note(drawings[0].model, texts), *idle_notes(drawings)]
+    return {**notes, "note": text} if (text := "; ".join(filter(None, said))) else notes

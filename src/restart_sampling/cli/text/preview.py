@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from warnings import catch_warnings, filterwarnings
 
 import click
 
@@ -113,7 +114,11 @@ def preview(
     )
     with ProgressBar("images", len(drawings) * len(seeds)) as advance:
         taken = [sample_prompt(drawing, seeds, advance) for drawing in drawings]
-    plot_side_by_side(taken, [f"seed {seed}" for seed in seeds], out, title=prompt)
+    with catch_warnings(record=True) as warned:
+        filterwarnings("always", ".*missing from font")
+        plot_side_by_side(taken, [f"seed {seed}" for seed in seeds], out, title=prompt)
+    if any("missing from font" in str(each.message) for each in warned):
+        click.echo("note: the picture's font lacks characters of the prompt, which its title shows as boxes", err=True)
     evaluations = [drawing.network_evaluations for drawing in drawings]
     if as_json:
         said = [
