@@ -73,7 +73,11 @@ def test_a_network_may_give_its_scheduler_a_variance(model, monkeypatch):
 
 def test_other_failures_are_not_hidden(model, monkeypatch):
     asked = drawing(model(), "ddim:5 clip_sample=true")
-    monkeypatch.setattr(idle, "prepare", lambda *each: each.no_such_name)
+
+    def fails_without(model, request):
+        return prepare(model, request) if request.sampler.settings else model.no_such_name
+
+    monkeypatch.setattr(idle, "prepare", fails_without)
     with pytest.raises(AttributeError, match="no_such_name"):
         idle_settings(asked)
 

@@ -258,11 +258,13 @@ def test_a_pipeline_from_python(place, folder):
         ({"prompts": []}, "tuned with prompts"),
         ({"objective": len, "reference": None}, "a pipeline is tuned by a reference"),
         ({"solvers": ["heun"]}, "solvers and known are of the search of a net"),
-        ({"minutes": 0.001}, "no time is left for a search in 0.001 minutes for NFE 4"),
         ({"tune_guidance": True}, "the guidance scale is searched only with a CLIP"),
     ):
         with pytest.raises(InputError, match=said):
             rs.tune(pipe, 4, **{"prompts": ["a"], **asked, **given})
+    with pytest.raises(InputError, match=r"no time is left for a search in 0.001 minutes for NFE 4"):
+        rs.tune(pipe, 4, **{"prompts": ["a"], **asked, "minutes": 0.001, "out": "early"})
+    assert not Path("early/run.json").exists()
     with pytest.raises(InputError, match="prompts and clip are for text-to-image pipelines"):
         rs.tune(rs.load_model("cifar10-small"), 4, prompts=["a"], reference="ref.npz")
 
