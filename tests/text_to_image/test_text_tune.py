@@ -108,6 +108,10 @@ def test_a_run_its_kill_and_its_plan_in_the_text_commands(place, run, monkeypatc
     page = Path("page.html").read_text()
     assert f"<code>{plan}</code>" in page
     assert f"<td>{CLIP_SCORE}</td>" in page
+    again = instead(TUNE, "--minutes", "30", "--nfe", "5,6", "--dry-run", "--json")
+    code, out, err = run(*again)
+    assert code == 0, err
+    assert (json.loads(out)["nfe"], json.loads(out)["seconds"]) == ([6], 1800)  # the plan of 5 is there
     code, _, err = run(*TUNE, "--negative-prompt", "x")
     assert (code, "holds another run, with negative_prompt" in err) == (2, True)
 
@@ -215,6 +219,10 @@ def test_a_plan_of_another_pipeline(place, run, model):
         ),
         (json.dumps({**written, "plan": "plan-5.json"}), "plan-5.json: there is no sampler 'plan-5.json'"),
         (json.dumps({**written, "guidance": 10**400}), "is damaged"),
+        (
+            json.dumps({**written, "plan": "ddim:8", "evidence": {"scores": {written["plan"]: {}}}}),
+            "plan-5.json was edited: its evidence is not of its plan 'ddim:8'; give that text itself as the sampler",
+        ),
         ('{"a": 1, "a": 2}', "is not JSON (it has the key 'a' twice)"),
         ("[" * 5000 + "]" * 5000, "is not JSON (it is nested too deeply)"),
     ):

@@ -118,7 +118,7 @@ def estimate_training(trainer: Trainer, progress: Progress) -> dict[str, Any]:
 def estimate_tuning(
     run: Run, first: Drawing, setups: Sequence[EvaluationSetup], spaces: Sequence[Candidates], map_evaluations: int = 0
 ) -> dict[str, Any]:
-    """Estimates the same of a run of tune.
+    """Estimates the same of a run of tune, without the NFE whose plans are there.
 
     Args:
         run: that would begin.
@@ -132,9 +132,10 @@ def estimate_tuning(
     """
     from restart_sampling.tuning.ahead import check_times, first_speed
 
-    nfes = [space.nfe for space in spaces]
+    left = [space for space in spaces if not run.plan_file(space.nfe).exists()]
+    nfes = [space.nfe for space in left]
     speed = first_speed(first, setups, nfes[0] if nfes else first.nfe, run.ranks)
-    check_times(run.settings, spaces, speed)
+    check_times(run.settings, left, speed)
     seconds = 60 * run.settings.minutes * len(nfes) + map_evaluations / speed
     return {"nfe": nfes, "seconds": seconds, "bytes": _OF_AN_NFE * (len(nfes) + (map_evaluations > 0))}
 

@@ -366,4 +366,10 @@ def _read_file(path: Path) -> tuple[str, MadeFor]:
         value = content.get(key)
         if not (is_finite(value) if key == "guidance" else isinstance(value, str)):
             raise InputError(f"sampler {path} is damaged: its {key} has to be {kind}; tune again")
+    evidence = content.get("evidence")
+    if isinstance(evidence, dict) and content["plan"] not in evidence.get("scores", ()):
+        raise InputError(
+            f"sampler {path} was edited: its evidence is not of its plan '{content['plan']}'; give that text itself as "
+            f"the sampler, or the file as 'restart-sampling text tune' wrote it"
+        )
     return content["plan"], MadeFor(content["model_sha256"], content["guidance"])
