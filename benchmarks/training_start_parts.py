@@ -115,7 +115,8 @@ def main() -> None:
     after(Meeting, "__init__", lambda: done("processes met"))
     after(torch.distributed, "init_process_group", lambda: done("process group"))
     after(training_set, "read_training_set", lambda: done("data there"))
-    after(run.Run, "__init__", lambda: done("trainer built"))
+    after(Trainer, "prepare", lambda: done("trainer prepared"))
+    after(run.Run, "__init__", lambda: done("run begun"))
     run.Run._save = lambda *_, **__: None  # type: ignore[method-assign]
     steps = Steps(torch, Trainer)
     try:

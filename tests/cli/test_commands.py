@@ -212,6 +212,15 @@ def test_an_option_is_given_once_in_all_commands(run):
     )
 
 
+def test_what_is_missing_or_does_not_exist_is_one_line_with_what_there_is(run):
+    for words, said in (
+        (("train", "images", "--out", "run"), "Missing option '--parametrization'. Choose from: edm, vp, pfgmpp"),
+        (("plans",), f"there is no command 'plans'; give one of {', '.join(cli.list_commands(click.Context(cli)))}"),
+        (("results", "plot"), "there is no command 'plot'; give one of table"),
+    ):
+        assert run(*words) == (2, "", f"restart-sampling: {said}\n")
+
+
 def test_choices_are_those_of_the_code():
     """They are written out in the commands, which import nothing heavy for their help."""
 
@@ -373,7 +382,7 @@ def test_a_missing_optional_package_is_one_sentence(run, tmp_path, monkeypatch):
     code, _, err = run("demo", "--out", tmp_path / "demo.png")
     assert code == 2
     assert err.startswith("restart-sampling: this needs matplotlib")
-    assert "pip install matplotlib, or restart-sampling[figures]" in err
+    assert "pip install 'restart-sampling[figures]'" in err
     assert len(err.splitlines()) == 1
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import restart_sampling as rs
@@ -26,8 +27,10 @@ def test_doctor_says_what_is_there_and_what_is_missing(run, monkeypatch, tmp_pat
     assert found["extras"]["tune"]["no-such-thing"] is None
     assert found["draws"].startswith("4 images in ")
     monkeypatch.setattr(rs, "load_model", lambda name, device: 1 / 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     code, out, _ = run("doctor")
     assert code == 1
+    assert ", 1 thread\n" in out
     assert "missing: no-such-thing (pip install 'restart-sampling[tune]')" in out
     assert "no: ZeroDivisionError: division by zero" in out
     # The source tree's own list, where that is what runs; its extras that hold others are not packages.

@@ -13,7 +13,7 @@ from restart_sampling.generation.store import BlockStore
 from restart_sampling.models.ddpm import iDDPMPrecond
 from restart_sampling.models.denoiser import EDMPrecond
 from restart_sampling.models.guidance import guided_by_class
-from restart_sampling.sampling.sample import net_path
+from restart_sampling.sampling.net_plan import net_path
 
 TINY = {
     "img_resolution": 8,

@@ -64,6 +64,7 @@ def test_a_folder_is_a_model_with_its_plan(push, model, run, tmp_path):
     assert shown.shape == (3, 2 * 18 - 2, 10 * 18 - 2)
     assert np.array_equal(shown[:, :16:2, :16:2], samples[0][0])
     assert np.array_equal(shown[:, 18::2, 18 : 18 + 16 : 2], samples[0][11])
+    assert "*Seeds 0-11, with the plan" in card(folder)[1]
     code, _, err = run("generate", "--model", folder, "--seeds", "0", "--out", tmp_path / "images", "--device", "cpu")
     assert code == 0, err
 

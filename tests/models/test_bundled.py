@@ -14,7 +14,7 @@ from restart_sampling.models.by_name import BUNDLED
 from restart_sampling.models.default_plans import DEFAULT_PLANS
 from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.models.resolve import resolve
-from restart_sampling.sampling.sample import net_path
+from restart_sampling.sampling.net_plan import net_path
 
 # Class, number of classes, D.
 FACTS = {

@@ -262,12 +262,13 @@ def test_kernels_serve_in_training_where_a_batch_fills_the_device(monkeypatch):
     assert not fast.kernels_serve(cuda, 512)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_training_needs_is_loaded_in_a_thread(dtype, monkeypatch, tmp_path):
-    kernels, loaded = MagicMock(), []
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+def test_kernels_of_training_are_kept_in_the_folder_for_caches(monkeypatch, tmp_path):
+    folders = []
+    kernels = SimpleNamespace(compile_kernels=lambda *asked: folders.append((*asked, os.environ["TRITON_CACHE_DIR"])))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.setenv("RESTART_SAMPLING_CACHE", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")
+    monkeypatch.delenv("TRITON_CACHE_DIR")
     monkeypatch.setitem(sys.modules, "restart_sampling.models.gradient_kernels", kernels)
-    monkeypatch.setattr(fast, "import_module", loaded.append)
-    fast.start_training(torch.device("cpu"), dtype).join()
-    kernels.compile_kernels.assert_called_once_with(torch.device("cpu"), dtype)
-    assert loaded == ["torch._dynamo"]  # the last of all
+    fast.compile_for_training(torch.device("cpu"), torch.bfloat16)
+    assert folders == [(torch.device("cpu"), torch.bfloat16, str(tmp_path / "compiled" / "triton"))]

@@ -12,7 +12,7 @@ from exact import gaussian, mixture
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import sha256
 from restart_sampling.models.resolve import resolve
-from restart_sampling.sampling.sample import net_path
+from restart_sampling.sampling.net_plan import net_path
 
 PLAN = "12 [4,2,0.3,2] s_noise=1.01 sigma_min=0.02"
 LINEAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)

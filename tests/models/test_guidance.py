@@ -7,7 +7,7 @@ import torch
 
 import restart_sampling as rs
 from exact import mixture
-from restart_sampling.sampling.sample import net_path
+from restart_sampling.sampling.net_plan import net_path
 
 DOUBLE = {"dtype": torch.float64}
 X = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -99,9 +99,15 @@ def test_the_states_dtype_is_kept_and_the_level_is_float64(dtype):
     assert torch.equal(x, kept)
 
 
-def test_the_state_keeps_its_dtype_whatever_the_denoiser_returns():
-    out = rs.follow(lambda x, sigma: shrink(x.double(), sigma), torch.ones(2, 3), PATH)
+def test_the_state_keeps_its_dtype_whatever_the_denoiser_and_the_noise_return():
+    double = {"denoise": lambda x, sigma: shrink(x.double(), sigma), "perturb": lambda x, low, high: x.double()}
+    out = rs.follow(x=torch.ones(2, 3), path=PATH, **double)
     assert out.dtype == torch.float32
+
+
+def test_a_single_number_is_no_state():
+    with pytest.raises(rs.InputError, match=r"the state is a single number; give a tensor \[B, \.\.\.\]"):
+        rs.follow(shrink, torch.tensor(1.0), PATH)
 
 
 def test_levels_that_the_process_does_not_have_are_refused():
@@ -115,6 +121,10 @@ def test_levels_that_the_process_does_not_have_are_refused():
     with pytest.raises(rs.InputError, match=said):
         rs.sample(net, "18 [3,2,0.6,3]", [0], (3,))
     rs.sample(net, "18 [3,2,0.375,0.75]", [0], (3,))
+    with pytest.raises(
+        rs.InputError, match=r"\[3,1,2000,3000\]: t_max is above 1, .* well below it$"
+    ):  # both are t = 1
+        rs.sample(net, "18 [3,1,2000,3000]", [0], (3,))
 
 
 def test_callback_reads_every_state():

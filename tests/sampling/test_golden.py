@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import restart_sampling as rs
-from restart_sampling.sampling.noise import pfgmpp_move
+from restart_sampling.sampling.pfgmpp import pfgmpp_move
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -1,6 +1,7 @@
 """Counter-based noise: known answers, statistics, and independence of everything but the seed."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import restart_sampling as rs
-from restart_sampling.sampling.noise import MAX_DIMENSIONS, Stream, noise, philox
+from restart_sampling.sampling.noise import Stream, noise, philox
 
 # From the Random123 distribution of the authors of Philox.
 KNOWN = [
@@ -21,6 +22,7 @@ KNOWN = [
         (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
     ),
 ]
+RISE = rs.NoisePath.through([1.0, 2.0, 0.0])
 
 
 def seeds(*values):
@@ -124,33 +126,6 @@ def test_seeds_are_whole_numbers_of_any_kind():
             rs.GaussianNoise(mask)
 
 
-def test_pfgmpp_needs_an_augmented_dimension():
-    with pytest.raises(rs.InputError, match="D is 0"):
-        rs.PFGMppNoise([1], D=0)
-    with pytest.raises(rs.InputError, match=r"D = 2.5; give a whole number"):
-        rs.PFGMppNoise([1], D=2.5)
-
-
-def test_the_noise_of_pfgmpp_is_the_same_in_parts(monkeypatch):
-    """Of 5 images in parts of 2, 2 and 1, for a network of one's own and D at its highest too."""
-
-    def states():
-        source = rs.PFGMppNoise(range(5), D=16)
-        start = source.start((3, 2), 1.0)
-        return start, source(start, 1.0, 2.0)
-
-    whole = states()
-    monkeypatch.setattr("restart_sampling.sampling.noise._AT_ONCE", 2 * (6 + 16) + 1)
-    for part, expected in zip(states(), whole, strict=True):
-        assert torch.allclose(part, expected, rtol=1e-14, atol=0)
-
-
-@pytest.mark.parametrize("D", [MAX_DIMENSIONS + 1, 10**10])
-def test_more_dimensions_than_fit_into_memory_are_refused(D):
-    with pytest.raises(rs.InputError, match="has to be a positive integer up to 4,194,304"):
-        rs.from_edm(lambda x, sigma: x, 0.002, 80, D=D)
-
-
 def test_edm_kernel_draws_in_the_order_of_edm():
     """Latents (float32), label, then a float64 draw for each jump and before each fall, used or not."""
     path = rs.restart_path([2.0, 1.0, 0.5, 0.0], [rs.RestartInterval(3, 2, 0.5, 1.5)], gamma=0.1, s_min=0.6, s_max=1.1)
@@ -176,6 +151,14 @@ def test_a_factor_on_the_noise_is_finite_and_not_negative(s_noise):
     for make in (rs.GaussianNoise, lambda seeds, **settings: rs.PFGMppNoise(seeds, D=8, **settings)):
         with pytest.raises(rs.InputError, match=r"s_noise is .*; give a finite number, 0 or above"):
             make([1], s_noise=s_noise)
+
+
+@pytest.mark.parametrize("make", [rs.GaussianNoise, partial(rs.PFGMppNoise, D=4), partial(rs.EDMNoise, path=RISE)])
+@pytest.mark.parametrize("seeds", [[1], [1, 2, 3]])
+def test_noise_is_for_as_many_states_as_it_has_seeds(make, seeds):
+    """The noise of one seed would be added to both states."""
+    with pytest.raises(rs.InputError, match=rf"the noise has {len(seeds)} seeds? for 2 states; give one for each"):
+        make(seeds)(torch.ones(2, 3), 1.0, 2.0)
 
 
 def test_edms_noise_checks_what_the_others_check():

@@ -10,7 +10,6 @@ import torch
 
 import restart_sampling as rs
 from exact import gaussian, mixture
-from restart_sampling.sampling.sample import net_path, network_evaluations
 from tiny_model import tiny_model_file
 
 FULL = (
@@ -171,11 +170,13 @@ def test_seeds_of_a_generator_are_those_of_its_list():
 
 
 def test_samples_are_where_the_net_is_whatever_the_default_device():
-    net = rs.from_edm(mixture(), 0.002, 80.0, dtype=torch.float64, device="cpu")
+    exact = mixture()
+    net = rs.from_edm(exact, 0.002, 80.0, dtype=torch.float64, device="cpu")
     expected = rs.sample(net, "4 [3,1,0.3,2] solver=ddpm", range(3), (3,))
     with torch.device("meta"):
         out = rs.sample(net, "4 [3,1,0.3,2] solver=ddpm", range(3), (3,))
-    assert out.device.type == "cpu"
+        drawn = exact.draw(2)
+    assert out.device.type == drawn.device.type == "cpu"
     assert torch.equal(out, expected)
 
 
@@ -204,6 +205,10 @@ def test_samples_that_are_not_finite_are_refused():
 def test_an_answer_of_another_shape_is_refused(answer, named, solver):
     with pytest.raises(rs.InputError, match=rf"the denoiser returned {named} for states \[2, 3\]"):
         rs.follow(answer, torch.ones(2, 3), rs.ode_path([1.0, 0.0]), solver)
+    path, noisy = rs.NoisePath.through([1.0, 2.0, 0.0]), rs.make_solver("ddpm")
+    for steps, own in (path, solver), (rs.ode_path([2.0, 1.0, 0.0]), noisy):
+        with pytest.raises(rs.InputError, match=rf"perturb returned {named} for states \[2, 3\]"):
+            rs.follow(lambda x, sigma: x, torch.ones(2, 3), steps, own, perturb=lambda x, low, high: answer(x, low))
 
 
 @pytest.fixture(scope="module")
@@ -276,25 +281,3 @@ def test_a_function_of_ones_own_takes_any_labels():
     for labels in torch.tensor([4, 9]), "a cat", torch.full((1, 7), math.nan):
         rs.sample(net, "1 solver=euler", [0, 1], (2,), class_labels=labels)
         assert seen.pop() is labels
-
-
-def test_evaluations_of_the_network_are_the_nfe_but_for_guidance():
-    plan = rs.Plan.parse(FULL)
-    nfe = plan.path().nfe(*plan.solvers)
-    assert network_evaluations(mixture(), plan) == nfe
-    pair = {"guide": mixture()}
-    assert network_evaluations(rs.guided(mixture(), 2.0, **pair), plan) == 2 * nfe
-    assert network_evaluations(rs.guided(mixture(), 1.0, **pair), plan) == nfe
-    calls = []
-    spy = rs.from_edm(lambda x, s: calls.append(s[0].item()) or mixture()(x, s), 0.0, 80.0, dtype=torch.float64)
-    some = rs.guided(spy, 2.0, guide=spy, interval=(0.2, 5.0))
-    rs.sample(some, plan, [1], (3,))
-    assert network_evaluations(some, plan) == len(calls)
-    assert nfe < len(calls) < 2 * nfe
-
-
-def test_levels_are_rounded_as_the_net_says():
-    net = replace(rs.from_edm(mixture(), 1.0, 80.0, dtype=torch.float64), round_level=lambda level: float(round(level)))
-    path = net_path(net, rs.Plan.parse("9 [3,1,2,9.6]"))
-    assert set(path.levels) <= {float(level) for level in range(81)}
-    assert rs.Move(2.0, 10.0, True) in [replace(rise, left=None) for rise in path.rises]

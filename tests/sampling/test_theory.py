@@ -107,6 +107,14 @@ def test_pfgmpp_restart_keeps_the_distribution_at_large_dimension(points, holds)
     assert moments_hold(out, math.hypot(DATA_STD, t_min)) == holds
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_each_mean_of_a_mixture_has_a_weight(count):
+    with pytest.raises(
+        rs.InputError, match=rf"log_weights has the shape \[{count}\]; give one for each of the 3 means"
+    ):
+        rs.GaussianMixture(torch.zeros(3, 2), 0.3, torch.zeros(count))
+
+
 def test_mixture_denoiser_is_the_posterior_mean():
     """E[x0 | x] minimises the squared error: no small change of the answer does better on exact pairs."""
     for process, level in ((rs.VE, 0.7), (rs.FLOW, 0.4)):

@@ -130,5 +130,5 @@ def test_quiet_leaves_the_logs_as_they_were():
 def test_a_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setattr("restart_sampling.base.errors.find_spec", lambda package: None)
     assert refused("someone/some-model") == (
-        "this needs diffusers, which is not installed: pip install diffusers, or restart-sampling[text]"
+        "this needs diffusers, which is not installed: pip install 'restart-sampling[text]'"
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_pipelines import SD
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.sampling.path import RestartInterval
+from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.text_to_image.presets import guidance_preset
 from restart_sampling.text_to_image.samplers import (
     KINDS,

@@ -92,5 +92,5 @@ def test_what_is_missing_is_said_before_any_work(kind, place, run, monkeypatch):
     for words in ((*TRAIN, "--images", "64"), (*SWEEP, "--plans", "2")):
         code, _, err = run(*words, "--log", kind)
         assert code == 2
-        assert err.splitlines()[-1].endswith(f"pip install {kind}, or restart-sampling[{kind}]")
+        assert err.splitlines()[-1].endswith(f"not installed: pip install 'restart-sampling[{kind}]'")
     assert not Path("run").exists()

@@ -27,7 +27,7 @@ def settings(settings):
 def run(settings, data, tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.check(settings.run())
-    return Run(settings, data, "pictures", (), folder, Ranks(0, 1, torch.device("cpu")))
+    return Run(Trainer(settings, data, Ranks(0, 1, torch.device("cpu"))), "pictures", (), folder)
 
 
 def test_it_trains_with_cudnn(run, monkeypatch):
@@ -100,7 +100,7 @@ def test_a_picture_that_fails_costs_neither_the_state_nor_the_run(run, settings,
         UserWarning, match=r"^the run goes on without a picture in .*run \(RuntimeError: no room for it\)$"
     ):
         run.train(0, lambda report: None)
-    again = Run(settings, data, "pictures", (), run.folder, Ranks(0, 1, torch.device("cpu")))
+    again = Run(Trainer(settings, data, run.ranks), "pictures", (), run.folder)
     assert again.progress.finished
     assert again.history == run.history
     assert run.history[-1]["images"] == 640
@@ -129,7 +129,7 @@ def test_an_interruption_saves_first_and_the_same_run_goes_on(run, settings, dat
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     state = run.folder.load_state(torch.device("cpu"))
     assert state["trainer"]["steps"] == run.trainer.steps == run.progress.steps > 0
-    again = Run(settings, data, "data", (), run.folder, run.ranks)
+    again = Run(Trainer(settings, data, run.ranks), "data", (), run.folder)
     assert again.trainer.steps == run.trainer.steps
     assert not [*run.folder.path.glob("*.png")]
 
@@ -147,7 +147,7 @@ def test_a_finished_run_is_extended(run, settings, data):
     run.train(1e9, lambda report: None)
     longer = replace(settings, images=2 * settings.images)
     run.folder.check(longer.run())
-    more = Run(longer, data, "data", (), RunFolder(run.folder.path), run.ranks)
+    more = Run(Trainer(longer, data, run.ranks), "data", (), RunFolder(run.folder.path))
     assert (more.trainer.images, more.progress.finished) == (settings.images, False)
     more.train(1e9, lambda report: None)
     assert more.trainer.images == longer.images

@@ -4,7 +4,6 @@ import json
 import signal
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -298,21 +297,20 @@ def test_a_batch_that_the_processes_cannot_share(folder, tmp_path, run, monkeypa
     ],
 )
 def test_what_the_network_runs_by(serves, option, network, folder, tmp_path, monkeypatch, run):
-    asked, started = [], []
+    asked, compiled = [], []
     monkeypatch.setattr(fast, "kernels_serve", lambda device, images: asked.append((device.type, images)) or serves)
-    thread = SimpleNamespace(join=lambda: started.append("waited for"))
-    monkeypatch.setattr(fast, "start_training", lambda device, dtype: started.append(dtype) or thread)
+    monkeypatch.setattr(fast, "compile_for_training", lambda device, dtype: compiled.append(dtype))
 
     def made(*_, network):
+        assert compiled == ([torch.float32] if network == "kernels" else [])
         raise InputError(f"made: {network}")
 
-    monkeypatch.setattr("restart_sampling.training.run.Trainer", made)
+    monkeypatch.setattr("restart_sampling.training.trainer.Trainer", made)
     words = (folder, "--out", tmp_path / "run", "--parametrization", "edm", *TINY, *LENGTH, *option)
     _, _, said = run("train", *words, "--device", "cpu")
     assert f"made: {network}" in said
     assert ("with kernels of this package" in said) == (network == "kernels")
     assert ("by torch.compile" in said) == (network == "compiled")
-    assert started == ([torch.float32, "waited for"] if network == "kernels" else [])
     assert asked == ([] if "--no-compile" in option else [("cpu", 32)])
 
 

@@ -1,6 +1,9 @@
 """Steps of training: what they change, in which precision, and that a saved state goes on with them bit for bit."""
 
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -8,7 +11,7 @@ import torch
 
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.training.gradients import FlatGradients
-from restart_sampling.training.trainer import Trainer
+from restart_sampling.training.trainer import Trainer, early_trainer
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -65,6 +68,47 @@ def test_where_kernels_cannot_be_compiled_it_trains_without(data, settings, monk
     for trainer in (plain, fused):
         trainer.step(0.1)
     assert_equal(weights(plain), weights(fused))
+
+
+class Replayed:
+    """In place of a CUDA graph."""
+
+    def __init__(self, call, warm_ups):
+        for _ in range(warm_ups):
+            call()
+        self.call, self.loss = call, call()
+
+    def replay(self):
+        self.loss.copy_(self.call())
+
+
+def test_what_is_captured_before_there_are_images_changes_no_step(data, settings, monkeypatch):
+    for name in ("get_rng_state", "set_rng_state", "device"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: nullcontext())
+    captures = []
+
+    def captured(call, warm_ups):
+        captures.append(threading.current_thread())
+        graph = Replayed(call, warm_ups)
+        return graph, graph.loss
+
+    monkeypatch.setattr("restart_sampling.training.graphed.captured", captured)
+    monkeypatch.setattr("restart_sampling.training.trainer.fuse_training", lambda *_: None)
+    plain = Trainer(settings, data, ONE)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(1) as beside:
+        early = beside.submit(early_trainer, settings, ONE, "kernels").result()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert captures[0] is not threading.main_thread()
+    early.use(replace(data, sha256="ab"))
+    for progress in (0.1, 0.5):
+        for trainer in (plain, early):
+            trainer.step(progress)
+    assert len(captures) == 1
+    assert plain.end_round() == early.end_round()
+    assert_equal(weights(plain), weights(early))
+    assert early.settings == replace(settings, data_sha256="ab")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What holds on an accelerator: no waiting within a round, and the losses of the CPU."""
 
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.models.fast import fuse_training
 from restart_sampling.models.song_unet import SongUNet
 from restart_sampling.training.graphed import GraphedStep
-from restart_sampling.training.trainer import Trainer
+from restart_sampling.training.trainer import Trainer, early_trainer, steps_of_training
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -89,7 +90,7 @@ def test_steps_as_a_graph_are_those_without(dropout, on_device, settings):
 
 @pytest.mark.parametrize(("dtype", "close"), [("float32", 1e-3), ("bfloat16", 0.02)])
 def test_kernels_train_as_the_plain_network_and_go_on_from_its_state(dtype, close, on_device, settings):
-    settings = replace(settings, dtype=dtype)
+    settings = replace(settings, dtype=dtype, dropout=0.0)  # which follows the layout in memory
     plain = trainer(settings, on_device)
     losses = []
     for step in range(5):
@@ -103,7 +104,22 @@ def test_kernels_train_as_the_plain_network_and_go_on_from_its_state(dtype, clos
     fused.load_state(state)
     for step in range(2, 5):
         fused.step((step + 1) / 20)
-        assert fused.end_round().loss == pytest.approx(losses[step], rel=close)  # with the same draws of dropout
+        assert fused.end_round().loss == pytest.approx(losses[step], rel=close)
+
+
+@pytest.mark.parametrize("label_dim", [0, 2])
+def test_what_is_captured_in_a_thread_before_there_are_images_changes_no_step(label_dim, on_device, settings):
+    settings = replace(settings, dtype="bfloat16", label_dim=label_dim)
+    data = on_device if label_dim else replace(on_device, labels=None)
+    with ThreadPoolExecutor(1) as beside:
+        early = beside.submit(early_trainer, settings, Ranks(0, 1, data.images.device), "kernels").result()
+    early.use(data)
+    late = trainer(settings, data, network="kernels")
+    for step in range(5):
+        with steps_of_training(data.images.device):
+            early.step((step + 1) / 20)
+            late.step((step + 1) / 20)
+        assert early.end_round().loss == pytest.approx(late.end_round().loss, rel=0.02)
 
 
 def test_all_kernels_of_a_step_are_compiled_before_it(monkeypatch, tmp_path, on_device, settings):

@@ -18,8 +18,8 @@ import restart_sampling as rs
 from in_thread import InThread
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.sampling.net_plan import net_path
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.sampling.sample import net_path
 from restart_sampling.tuning import stages
 from restart_sampling.tuning.bench import Bench, read_measured
 from restart_sampling.tuning.limits import Limits

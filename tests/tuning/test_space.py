@@ -9,8 +9,8 @@ import torch
 import restart_sampling as rs
 from drawn_trial import Drawn
 from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.net_plan import net_path
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.sampling.sample import net_path
 from restart_sampling.tuning.allowed import LEAST_NFE
 from restart_sampling.tuning.given_trial import GIVEN, GivenTrial
 from restart_sampling.tuning.space import OWN, Space

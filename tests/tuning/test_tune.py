@@ -23,9 +23,9 @@ import restart_sampling as rs
 from in_thread import InThread
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
+from restart_sampling.sampling.net_plan import net_noise
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
-from restart_sampling.sampling.sample import net_noise
 from restart_sampling.tuning import teacher
 from restart_sampling.tuning.bench import Bench, Measured, read_measured
 from restart_sampling.tuning.budget import main_steps

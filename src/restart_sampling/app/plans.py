@@ -15,10 +15,9 @@ from restart_sampling.pictures.noise_paths import plot_schedules
 from restart_sampling.pictures.page import svg
 from restart_sampling.pictures.points import Schedule
 from restart_sampling.pictures.style import stacked, style, styles
-from restart_sampling.sampling.net import levels_of
-from restart_sampling.sampling.path import RestartInterval
+from restart_sampling.sampling.intervals import RestartInterval
+from restart_sampling.sampling.net_plan import levels_of, net_path
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.sampling.sample import net_path
 
 MAX_NFE = 500
 """Of a plan on the page, which others may wait for."""

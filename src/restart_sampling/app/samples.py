@@ -15,8 +15,9 @@ from restart_sampling.base.numbers import counted
 from restart_sampling.generation.net_drawing import as_pixels
 from restart_sampling.images.writers import encode_png, image_grid
 from restart_sampling.models.denoiser import Denoiser
+from restart_sampling.sampling.net_plan import net_path
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.sampling.sample import net_path, steps
+from restart_sampling.sampling.sample import steps
 
 COLUMNS = 4
 BETWEEN = 0.25

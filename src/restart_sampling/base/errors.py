@@ -19,9 +19,7 @@ def require_extra(package: str, extra: str) -> None:
         InputError: it is not installed; the message names the extra that has it.
     """
     if find_spec(package) is None:
-        raise InputError(
-            f"this needs {package}, which is not installed: pip install {package}, or restart-sampling[{extra}]"
-        )
+        raise InputError(f"this needs {package}, which is not installed: pip install 'restart-sampling[{extra}]'")
 
 
 def one_line(error: BaseException) -> str:

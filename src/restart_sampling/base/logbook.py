@@ -25,11 +25,9 @@ class Logbook(Protocol):
 
     def values(self, step: int, values: Mapping[str, float]) -> None:
         """Writes values by their names, such as `train/loss`."""
-        ...
 
     def picture(self, step: int, name: str, picture: Image.Image) -> None:
         """Writes a picture."""
-        ...
 
 
 class _Nowhere:

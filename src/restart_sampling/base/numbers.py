@@ -1,12 +1,14 @@
 """Numbers of any type as Python's own, and in texts, with their errors or nouns; checks of other arguments."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from math import inf
 from operator import index
 from sys import float_info
-from typing import SupportsFloat, SupportsIndex, TypeGuard
+from typing import SupportsFloat, SupportsIndex, TypeGuard, TypeVar
 
 from restart_sampling.base.errors import InputError
+
+T = TypeVar("T")
 
 _LEAST_ERROR = 1e-9  # with less, as of equal images, there would be a row of zeros
 
@@ -77,6 +79,27 @@ def truth_value(name: str, value: object) -> bool:
     raise InputError(f"{name} = {value!r}; give True or False")
 
 
+def listed(role: str, values: Iterable[T]) -> tuple[T, ...]:
+    """Returns values as a tuple.
+
+    Raises:
+        InputError: they are no sequence.
+    """
+    try:
+        return tuple(values)
+    except TypeError:
+        raise InputError(f"{role} is of type {type(values).__name__}; give a sequence") from None
+
+
+def as_sizes(shape: object) -> tuple[int, ...]:
+    """Returns the sizes of a shape; (): it has none, or is no shape."""
+    try:
+        sizes = tuple(map(index, shape))  # type: ignore[call-overload]
+    except TypeError:
+        return ()
+    return sizes if min(sizes, default=0) >= 1 else ()
+
+
 def require_kind(role: str, value: object, kinds: type | tuple[type, ...], give: str) -> None:
     """Makes sure that an argument is of a kind.
 
@@ -112,6 +135,11 @@ def counted(count: float, noun: str, form: str = "") -> str:
         form: of the number, as of `format`.
     """
     return f"{count:{form}} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def format_number(value: float) -> str:
+    """Writes a float so that it reads back exactly, without a trailing '.0'."""
+    return repr(value).removesuffix(".0")
 
 
 def rounded_to(value: float, error: float | None, sign: str = "") -> str:

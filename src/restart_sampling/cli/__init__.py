@@ -73,12 +73,18 @@ def _check_once(given: list[click.Option]) -> None:
 
 
 class Group(click.Group):
-    """A group whose commands are of that class."""
+    """A group whose commands are of that class; a command that it does not have is answered by those that it has."""
 
     command_class = Command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Finds the command that is named first."""
+        if not (args[0].startswith("-") or ctx.resilient_parsing or self.get_command(ctx, args[0])):
+            raise click.UsageError(f"there is no command '{args[0]}'; give one of {', '.join(self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
-class _Commands(click.Group):
+
+class _Commands(Group):
     """Imports a command's module when the command is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -162,9 +168,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
-    except (InputError, click.ClickException) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else printable(str(error))
-        click.echo(f"restart-sampling: {message}", err=True)
+    except InputError as error:
+        click.echo(f"restart-sampling: {printable(str(error))}", err=True)
+        return 2
+    except click.ClickException as error:  # click writes choices one a line
+        click.echo(f"restart-sampling: {' '.join(error.format_message().split())}", err=True)
         return 2
     except OSError as error:  # a full disk, a folder that went away
         click.echo(f"restart-sampling: {error.filename or 'a file'}: {error.strerror or error}", err=True)

@@ -16,6 +16,7 @@ import click
 
 from restart_sampling.base.errors import one_line
 from restart_sampling.base.machine import describe_device, versions
+from restart_sampling.base.numbers import counted
 from restart_sampling.cli import Command
 from restart_sampling.cli.options import json_option, pick_device, print_json
 
@@ -112,7 +113,7 @@ def _print(found: dict[str, Any]) -> None:
         "package": found["package"],
         "python": f"{found['versions']['python']}, {found['python']}",
         **{name: number for name, number in found["versions"].items() if name != "python"},
-        "device": f"{found['devices']} x {found['device']}, {found['threads']} threads",
+        "device": f"{found['devices']} x {found['device']}, {counted(found['threads'], 'thread')}",
         "cache": "; ".join(f"{path} ({size / 1e6:.0f} MB)" for path, size in found["cache"].items()) or "empty",
         "draws": found["draws"],
     }

@@ -51,9 +51,8 @@ def plan(
     if any_model and source is None:
         raise InputError("--any-model is for the --model that a plan is explained for; give that too, or leave it out")
 
-    from restart_sampling.sampling.net import levels_of
+    from restart_sampling.sampling.net_plan import check_made_for, levels_of
     from restart_sampling.sampling.plan import Plan
-    from restart_sampling.sampling.sample import check_made_for
 
     parsed = Plan.parse(" ".join(words)).set(*settings)
     net = None if source is None else open_net(source)

@@ -9,7 +9,7 @@ from restart_sampling.cli import Group
 
 @click.group(cls=Group)
 def results() -> None:
-    """What was measured, for papers and programs."""
+    """Tables of what was measured, for papers and programs."""
 
 
 @results.command()

@@ -145,7 +145,7 @@ def preset_notes(plans: Iterable[Plan], model: str) -> list[str]:
 
 def idle_notes(drawings: Iterable[NetDrawing]) -> list[str]:
     """Says which settings of plans do nothing, a sentence for each plan."""
-    from restart_sampling.sampling.net import levels_of
+    from restart_sampling.sampling.net_plan import levels_of
 
     return [
         f"the plan '{plan}' draws the same without {' or '.join(idle)}"

@@ -122,6 +122,7 @@ def tune(
     from restart_sampling.base.lock import lock_in, locked
     from restart_sampling.generation.net_drawing import check_channels, check_identity
     from restart_sampling.images.image_set import read_images
+    from restart_sampling.sampling.net_plan import image_traits
     from restart_sampling.sampling.plan import Plan
     from restart_sampling.tuning.distance import Distance, by_name
     from restart_sampling.tuning.net_run import NetRun
@@ -151,7 +152,7 @@ def tune(
                 true = read_images(data)
 
                 def draw_classes(classes: Mapping[int, int] | None) -> NetDrawing:
-                    options = {**model.options, **({"classes": classes} if getattr(model.net, "label_dim", 0) else {})}
+                    options = {**model.options, **({"classes": classes} if image_traits(model.net).label_dim else {})}
                     return replace(model, options=options).drawing(Plan.parse(BASE))
 
                 marginals = Marginals(draw_classes, setups[0], true, 3 * settings.images)

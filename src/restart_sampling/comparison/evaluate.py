@@ -19,9 +19,9 @@ from restart_sampling.generation.generate import classes_of_seeds
 from restart_sampling.generation.net_drawing import NetDrawing, check_channels
 from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.generation.seeds import as_integers, format_seeds
-from restart_sampling.sampling.net import Net, levels_of
+from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net_plan import levels_of, require_net
 from restart_sampling.sampling.plan import Plan, as_plan
-from restart_sampling.sampling.sample import require_net
 
 _OPTIONS = ("classes", "guidance", "noise", "exact", "shape")  # of `NetDrawing`
 

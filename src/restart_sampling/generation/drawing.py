@@ -22,41 +22,33 @@ class Drawing(Protocol):
     @property
     def nfe(self) -> int:
         """Calls of the denoiser for an image."""
-        ...
 
     @property
     def network_evaluations(self) -> int:
         """Evaluations of the network for an image: more than `nfe` under classifier-free guidance."""
-        ...
 
     @property
     def batch(self) -> int:
         """Images of a batch."""
-        ...
 
     @property
     def pace(self) -> Pace:
         """How many images the device draws at a time, for one batch or several."""
-        ...
 
     @property
     def shape(self) -> tuple[int, ...] | None:
         """[C, H, W] of an image; None: known when one was drawn."""
-        ...
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes; () where none are known."""
-        ...
 
     @property
     def about(self) -> dict[str, Any]:
         """JSON, all that determines the images but their seeds."""
-        ...
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
         """Returns the class of each of these seeds, int64 [N], on the CPU; None: there are no classes."""
-        ...
 
     def draw(self, seeds: Sequence[int], advance: Advance = ...) -> Iterator[Batch]:
         """Draws images of these seeds in batches, in their order; nothing is computed before it is asked for.
@@ -68,4 +60,3 @@ class Drawing(Protocol):
         Raises:
             InputError: an image is not finite, or its cost is not what was said.
         """
-        ...

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, truth_value, whole_number
+from restart_sampling.base.numbers import as_sizes, real_number, truth_value, whole_number
 from restart_sampling.base.numerics import full_float32
 from restart_sampling.generation.batch import Batch
 from restart_sampling.generation.drawing import Advance
@@ -22,19 +22,20 @@ from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.guidance import guided_by_class
 from restart_sampling.sampling.edm_noise import EDMNoise
 from restart_sampling.sampling.follow import follow
-from restart_sampling.sampling.net import Net, known_levels
-from restart_sampling.sampling.noise import Noise
-from restart_sampling.sampling.plan import Plan, as_plan
-from restart_sampling.sampling.process import VE
-from restart_sampling.sampling.sample import (
-    as_sizes,
+from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net_plan import (
     check_channels_of,
     guidance_note,
     guidance_of,
+    image_traits,
+    known_levels,
     net_noise,
     net_path,
     network_evaluations,
 )
+from restart_sampling.sampling.noise import Noise
+from restart_sampling.sampling.plan import Plan, as_plan
+from restart_sampling.sampling.process import VE
 from restart_sampling.sampling.solvers.protocol import Denoise, evaluate
 
 NoiseKind = Literal["counter", "edm"]
@@ -80,12 +81,13 @@ class NetDrawing:
         shape: Sequence[int] | None = None,
         pace: Pace | None = None,
     ) -> None:
-        if latents := getattr(net, "latents", None):
+        traits = image_traits(net)
+        if traits.latents:
             raise InputError(
-                f"the model makes latents of {latents}, and no images, and this package has no decoder of them; draw "
-                f"latents in Python (rs.load_model, rs.sample), and decode them there"
+                f"the model makes latents of {traits.latents}, and no images, and this package has no decoder of them; "
+                f"draw latents in Python (rs.load_model, rs.sample), and decode them there"
             )
-        plan = plan or getattr(net, "default_plan", None)
+        plan = plan or traits.default_plan
         if plan is None:
             raise InputError(
                 "the plan is missing: a plan suits a net, and this one has no default; give one such as "
@@ -103,9 +105,9 @@ class NetDrawing:
         self.guidance = guidance_of(self.plan, guidance)
         self.note = guidance_note(self.plan, self.guidance)
         self.network_evaluations = network_evaluations(net, self.plan, self.path) * (1 if self.guidance == 1 else 2)
-        self.classes: tuple[str, ...] = getattr(net, "classes", ())
+        self.classes = traits.classes
         self._classes, self._noise, self._exact = classes, noise, truth_value("exact", exact)
-        self._label_dim: int = getattr(net, "label_dim", 0)
+        self._label_dim = traits.label_dim
         self._dtype = _dtype(net)
         if self.batch < 1:
             raise InputError(f"the batch size is {batch}; give at least 1")
@@ -124,7 +126,7 @@ class NetDrawing:
     def about(self) -> dict[str, Any]:
         """JSON, all that determines the images but their seeds."""
         net = self.net
-        network = getattr(net, "model", None)
+        network = image_traits(net).model
         compiled = ", compiled" * (isinstance(network, CompiledNetwork) and network.asked_for)
         own: dict[str, Any] = {}
         # The file of a checkpoint says what else there is to know, unless a shape was given.
@@ -202,7 +204,7 @@ class NetDrawing:
                     f"guidance {self.guidance:g} was given, but the model is unconditional; only 1 (none) is possible"
                 )
             return
-        if self.guidance != 1 and not hasattr(self.net, "one_hot"):
+        if self.guidance != 1 and not image_traits(self.net).one_hot:
             raise InputError(
                 f"guidance {self.guidance:g} was given, but how this net is told of no class is not known; leave it "
                 "out, and give rs.guided(net, scale, unconditional={'class_labels': ...})"
@@ -241,7 +243,8 @@ class NetDrawing:
         net = self.net
         if self.guidance == 1:
             # Once a batch for a checkpoint; networks of other origin take the numbers.
-            classes = net.one_hot(labels) if hasattr(net, "one_hot") else labels
+            one_hot = image_traits(net).one_hot
+            classes = one_hot(labels) if one_hot else labels
             return lambda x, level: net(x, level, class_labels=classes)
         return guided_by_class(cast(Denoiser, net), labels, self.guidance)
 
@@ -311,7 +314,7 @@ def check_channels(drawing: NetDrawing) -> None:
 
 def _shape(net: Net, shape: Sequence[int] | None) -> tuple[int, ...]:
     if shape is None:
-        shape = getattr(net, "shape", None)
+        shape = image_traits(net).shape
     sizes = as_sizes(shape)
     if len(sizes) != 3:
         raise InputError(f"the shape of the images is {shape!r}; give (channels, height, width), such as (3, 32, 32)")
@@ -321,7 +324,8 @@ def _shape(net: Net, shape: Sequence[int] | None) -> tuple[int, ...]:
 
 def _dtype(net: Net) -> str:
     """Names the dtype in which the network computes, as far as the net says it."""
-    weights = next(net.parameters(), None) if hasattr(net, "parameters") else None
+    parameters = image_traits(net).parameters
+    weights = next(parameters(), None) if parameters else None
     return "its own dtype" if weights is None else str(weights.dtype).removeprefix("torch.")
 
 

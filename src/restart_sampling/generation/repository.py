@@ -149,13 +149,15 @@ def _card(checkpoint: Checkpoint, drawing: NetDrawing, seeds: Sequence[int], lic
         "SHA-256 of the original" if checkpoint.format != FORMATS[0] else "SHA-256": checkpoint.sha256,
     }
     columns = f"; column k is class k, of {labels}" if labels else ""
+    run = range(seeds[0], seeds[0] + len(seeds))
+    named = format_seeds(run if tuple(seeds) == tuple(run) else seeds)
     return _CARD.format(
         metadata="\n".join(f"{key}: {json.dumps(value)}" for key, value in metadata.items()),  # JSON is YAML, too
         name=repository.rpartition("/")[2],
         what=f"{'Class-conditional' if labels else 'Unconditional'} diffusion model of {resolution}x{resolution} "
         f"{'RGB' if channels == 3 else 'grey'} images",
         samples=SAMPLES,
-        caption=f"Seeds {format_seeds(seeds)}, with the plan `{drawing.plan}`{columns}.",
+        caption=f"Seeds {named}, with the plan `{drawing.plan}`{columns}.",
         repository=repository,
         channels=channels,
         resolution=resolution,

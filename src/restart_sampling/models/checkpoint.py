@@ -19,7 +19,7 @@ from restart_sampling.models.denoiser import NETWORKS, Denoiser, EDMPrecond
 from restart_sampling.models.diffusers_unet import DiffusersUNet
 from restart_sampling.models.preconditionings import DENOISERS
 from restart_sampling.models.resolve import default_plan
-from restart_sampling.sampling.noise import augmented_dimensions
+from restart_sampling.sampling.pfgmpp import augmented_dimensions
 
 FORMAT = "restart-sampling/1"
 """Of the safetensors of this package, in their metadata."""

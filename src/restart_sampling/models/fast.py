@@ -3,7 +3,6 @@
 import os
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -91,36 +90,6 @@ def kernels_serve(device: torch.device, images: int) -> bool:
     return bool(chip.major >= 7 and 2 * images >= chip.multi_processor_count)  # Triton has no code for older ones
 
 
-def start_training(device: torch.device, dtype: torch.dtype) -> Thread:
-    """Has an NVIDIA device start in a thread, with all that steps of training load or compile, while the host reads.
-
-    Args:
-        device: which.
-        dtype: of the network's activations.
-
-    Returns:
-        The thread, to be waited for: parts of torch that need one another should not be loaded by two. A process that
-        ends before waits for it, too.
-    """
-    _keep_kernels()
-
-    def start() -> None:
-        with suppress(Exception):  # the trainer meets it, too
-            from restart_sampling.models.gradient_kernels import compile_kernels
-
-            compile_kernels(device, dtype)
-            x = torch.ones(2, 64, 8, 8, dtype=dtype, device=device).to(memory_format=torch.channels_last)
-            weight = x.new_ones(64, 64, 3, 3).requires_grad_()
-            pixels = F.conv2d(x.requires_grad_(), weight, padding=1).flatten(2).transpose(1, 2)
-            q = F.linear(pixels, weight[..., 0, 0])[:, None]
-            torch.autograd.backward(F.scaled_dot_product_attention(q, q, q).sum())
-            import_module("torch._dynamo")  # by the optimiser
-
-    thread = Thread(target=start)
-    thread.start()
-    return thread
-
-
 def fuse_training(network: nn.Module, dtype: torch.dtype) -> None:
     """Has a network run with the kernels of `models.kernels` in training, in place.
 
@@ -129,11 +98,22 @@ def fuse_training(network: nn.Module, dtype: torch.dtype) -> None:
         dtype: of its activations.
     """
     from restart_sampling.models.fused_training import fuse_for_training
+
+    compile_for_training(next(network.parameters()).device, dtype)
+    fuse_for_training(network)
+
+
+def compile_for_training(device: torch.device, dtype: torch.dtype) -> None:
+    """Has an NVIDIA device start, and compiles the kernels of training, which takes seconds the first time.
+
+    Args:
+        device: which.
+        dtype: of the network's activations.
+    """
     from restart_sampling.models.gradient_kernels import compile_kernels
 
     _keep_kernels()
-    compile_kernels(next(network.parameters()).device, dtype)
-    fuse_for_training(network)
+    compile_kernels(device, dtype)
 
 
 def _keep_kernels() -> Path:

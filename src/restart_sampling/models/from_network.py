@@ -17,7 +17,7 @@ from restart_sampling.base.numbers import real_number, truth_value
 from restart_sampling.base.numerics import state_dtype
 from restart_sampling.models.network_call import Network, NetworkCall
 from restart_sampling.sampling.net import FunctionNet
-from restart_sampling.sampling.noise import augmented_dimensions
+from restart_sampling.sampling.pfgmpp import augmented_dimensions
 from restart_sampling.sampling.process import FLOW, VE
 
 

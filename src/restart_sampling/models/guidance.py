@@ -13,7 +13,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import real_number, truth_value
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.sampling.net import FunctionNet, Net, around
-from restart_sampling.sampling.sample import require_net
+from restart_sampling.sampling.net_plan import image_traits, require_net
 
 
 def guided(
@@ -119,7 +119,7 @@ def guided(
         sigma_min=max(net.sigma_min, weaker.sigma_min),
         sigma_max=min(net.sigma_max, weaker.sigma_max),
         # Classes that are bound here are not drawn.
-        label_dim=0 if "class_labels" in bound else getattr(net, "label_dim", 0),
+        label_dim=0 if "class_labels" in bound else image_traits(net).label_dim,
     )
 
 

@@ -24,7 +24,7 @@ from restart_sampling.models.foreign.find import find, find_pickled
 from restart_sampling.models.foreign.found import Found
 from restart_sampling.models.int8 import dequantized
 from restart_sampling.models.resolve import resolve
-from restart_sampling.sampling.noise import MAX_DIMENSIONS
+from restart_sampling.sampling.pfgmpp import MAX_DIMENSIONS
 
 KNOWN_SOURCES = ("5db27dcd96674b95",)  # sha256 of EDM's training/networks.py, its first 16 digits
 FORMATS = (

@@ -8,7 +8,7 @@ from torch import Tensor
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import is_number, real_number
 from restart_sampling.sampling.net import FunctionNet, Net, around
-from restart_sampling.sampling.sample import require_net
+from restart_sampling.sampling.net_plan import require_net
 
 
 def clipped(net: Net, low: float = -1.0, high: float = 1.0) -> FunctionNet:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from restart_sampling.base.errors import InputError, shorten
-from restart_sampling.base.numbers import is_number
+from restart_sampling.base.numbers import format_number, is_number
 from restart_sampling.comparison.comparable import row_family, row_name
 from restart_sampling.evaluation.results_file import Result
-from restart_sampling.sampling.path import RestartInterval, format_number
+from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.process import KnownLevels
 

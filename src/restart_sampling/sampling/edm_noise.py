@@ -10,7 +10,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import require_kind
 from restart_sampling.base.numerics import state_dtype
 from restart_sampling.sampling.move import restart_jumps
-from restart_sampling.sampling.noise import noise_factor, seed_list
+from restart_sampling.sampling.noise import noise_factor, require_seeds, seed_list
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
 
@@ -57,8 +57,10 @@ class EDMNoise:
         """Raises the state from `low` to `high`, after the draws that the scripts make and do not use.
 
         Raises:
-            InputError: this is not the path's next rise, but the noise of a stochastic solver.
+            InputError: this is not the path's next rise, but the noise of a stochastic solver, or there are not as many
+                states as seeds.
         """
+        require_seeds(len(self.generators), x)
         rise, unused = next(self._rises, (None, 0))
         if rise is None or (low, high) != (rise.now, rise.then):
             raise InputError("EDM's scripts have no stochastic solvers, so that noise 'edm' is for ODE solvers only")

@@ -11,7 +11,7 @@ from restart_sampling.base.numbers import require_kind
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import VE, Process
-from restart_sampling.sampling.solvers.protocol import Denoise, Solver, evaluate, require_solvers
+from restart_sampling.sampling.solvers.protocol import Denoise, Solver, evaluate, like, require_solvers
 from restart_sampling.sampling.solvers.single_step import Heun
 
 Perturb = Callable[[Tensor, float, float], Tensor]
@@ -48,7 +48,7 @@ def follow(
 
     Raises:
         InputError: the denoiser, the noise and `process` differ in their process, the path has levels that it does not
-            know, x has no real numbers, or the denoiser's answer is not like x.
+            know, x has no real numbers, or the answer of the denoiser or of `perturb` is not like x.
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2.
     """
@@ -73,18 +73,20 @@ def walk(
         raise InputError(f"the denoiser is of type {type(denoise).__name__}; give a function of states and levels")
     require_kind("the state", x, Tensor, "a tensor [B, ...]")
     require_kind("the path", path, NoisePath, "one of ode_path, churn_path or restart_path")
+    if x.ndim == 0:
+        raise InputError("the state is a single number; give a tensor [B, ...]")
     if not x.is_floating_point():
         raise InputError(f"the state is of {x.dtype}; give real numbers, such as torch.float32")
     process = _process(process, denoise, perturb)
     path.check_levels(process)
     restart_solver = restart_solver or solver
     require_solvers(solver, restart_solver)
-    perturb = perturb or _global_noise(process)
+    noise = perturb or _global_noise(process)
     memory, last_solver = None, solver
     for index, move in enumerate(path.moves):
         active = restart_solver if move.restart else solver
         if move.rises:
-            x, memory = perturb(x, move.now, move.then), None
+            x, memory = like(x, noise(x, move.now, move.then), "perturb"), None
         elif move.now == move.then:
             for _ in range(active.evaluations(move)):
                 evaluate(denoise, x, move.now)
@@ -94,7 +96,7 @@ def walk(
             x, memory = active.step(denoise, x, move, memory, process)
             landing = active.landing(move, process)
             if landing < move.then:
-                x = perturb(x, landing, move.then)
+                x = like(x, noise(x, landing, move.then), "perturb")
         yield index, move, x
 
 

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.follow import follow
+from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.sampling.levels import power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.noise import noise_factor, seed_of_rises
-from restart_sampling.sampling.path import NoisePath, RestartInterval, ode_path, restart_path
+from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import FLOW, VE, Process
+from restart_sampling.sampling.restart_path import ode_path, restart_path
 from restart_sampling.sampling.solvers.protocol import Solver, like
 from restart_sampling.sampling.solvers.single_step import Heun
 

@@ -1,11 +1,11 @@
 """Grids of noise levels: falling tuples of Python floats, so that nothing in a sampler waits for a device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import exp, expm1, isfinite, log, log1p, sqrt
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import real_number, whole_number
+from restart_sampling.base.numbers import listed, real_number, whole_number
 
 Grid = Callable[[int, float, float], tuple[float, ...]]
 """grid(points, high, low) -> levels from `high` down to `low`, both ends exact: a rule for main and restart grids."""
@@ -111,6 +111,15 @@ GRIDS: dict[str, Grid] = {
     "time": vp_time_grid,
 }
 """The rules by the name that plans have for them."""
+
+
+def as_levels(role: str, levels: Iterable[float]) -> list[float]:
+    """Lists levels of any type as floats.
+
+    Raises:
+        InputError: they are no sequence, or one is no number.
+    """
+    return [real_number("a level", level) for level in listed(role, levels)]
 
 
 def _even(

@@ -1,6 +1,7 @@
 """The exact denoiser of a Gaussian mixture: theory can be tested against it, and examples need no checkpoint."""
 
 from dataclasses import astuple
+from functools import partial
 from hashlib import sha256
 from math import isfinite
 
@@ -20,6 +21,9 @@ class GaussianMixture:
         std: standard deviation of each component, in every direction; 0 or above.
         log_weights: [M], up to a constant; default: equal.
         process: of the denoiser and of `draw`.
+
+    Raises:
+        InputError: means is no tensor [M, ...], std out of range, or log_weights not [M].
     """
 
     sigma_min = 0.0
@@ -31,6 +35,10 @@ class GaussianMixture:
             raise InputError(f"means has the shape {list(means.shape)}; give [M, ...]")
         if not (isfinite(real_number("std", std)) and std >= 0):
             raise InputError(f"std = {std}; give a finite number, 0 or above")
+        if log_weights is not None and log_weights.shape != means.shape[:1]:
+            raise InputError(
+                f"log_weights has the shape {list(log_weights.shape)}; give one for each of the {len(means)} means"
+            )
         self.means = means
         self.std = std
         self.log_weights = torch.zeros_like(means.flatten(1)[:, 0]) if log_weights is None else log_weights
@@ -65,7 +73,7 @@ class GaussianMixture:
     def draw(self, count: int, level: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """Draws `count` exact samples [count, ...] of the state at `level` (0: of the data)."""
         component = torch.multinomial(torch.softmax(self.log_weights, 0), count, replacement=True, generator=generator)
-        shape = (count, *self.means.shape[1:])
-        unit = [torch.randn(shape, generator=generator, dtype=self.means.dtype) for _ in range(2)]
-        x0 = self.means[component] + self.std * unit[0]
-        return self.process.alpha(level) * x0 + self.process.std(level) * unit[1]
+        means = self.means[component]
+        noise = partial(torch.randn, means.shape, generator=generator, dtype=means.dtype, device=means.device)
+        x0 = means + self.std * noise()
+        return self.process.alpha(level) * x0 + self.process.std(level) * noise()

@@ -1,14 +1,13 @@
-"""`Net`: what samplers know of a network."""
+"""`Net`: what samplers know of a network; nets made of functions, and around other nets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from math import isfinite
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from restart_sampling.sampling.process import KnownLevels, Process
+from restart_sampling.sampling.process import Process
 
 
 class Net(Protocol):
@@ -20,27 +19,22 @@ class Net(Protocol):
     @property
     def process(self) -> Process:
         """How its states mix data and noise."""
-        ...
 
     @property
     def sigma_min(self) -> float:
         """The lowest level above 0 that it knows, in the process's level (sigma, or t of a flow); 0: any."""
-        ...
 
     @property
     def sigma_max(self) -> float:
         """The highest level that it knows; inf: there is no limit."""
-        ...
 
     @property
     def D(self) -> int | None:  # noqa: N802  the paper's symbol
         """Augmented dimensions of a PFGM++ model; None: its noise is Gaussian."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """Where its states are."""
-        ...
 
     @property
     def identity(self) -> str | None:
@@ -48,39 +42,51 @@ class Net(Protocol):
 
         It may take seconds to find out.
         """
-        ...
 
     def round_level(self, level: float) -> float:
         """Returns the nearest level that it knows: `level` itself, but for networks of discrete timesteps."""
-        ...
 
     def evaluations(self, level: float) -> int:
         """Counts the evaluations of networks for one image in a call at this level: 1, and more under guidance."""
-        ...
 
     def __call__(self, x: Tensor, level: Tensor, /, *args: Any, **kwargs: Any) -> Tensor:
         """Returns the expected data, like x, of states x [B, ...] at levels [B]; keywords go to the network."""
-        ...
 
 
-def known_levels(net: Net) -> list[float | None]:
-    """Lists the lowest and the highest level that a net knows, as JSON; null: there is no limit."""
-    return [float(level) if isfinite(level) else None for level in (net.sigma_min, net.sigma_max)]
+@dataclass(frozen=True)
+class ImageTraits:
+    """What a net of images may have beside `Net`, and what holds where it has it not.
 
+    `image_traits` reads it of a net, and a net around another has all of it from that one.
 
-def levels_of(net: Net) -> KnownLevels:
-    """Returns what plans take of a net."""
-    return KnownLevels(net.sigma_min, net.sigma_max, net.round_level, net.process)
+    Attributes:
+        shape: (C, H, W) of an image.
+        channels: C, where another number is an error.
+        label_dim: classes that calls take as `class_labels`; 0: none.
+        one_hot: makes rows of weights of class labels, and checks them.
+        classes: their names.
+        default_plan: one that suits the net.
+        latents: what its states are latents of; None: they are images.
+        model: the network.
+        parameters: iterates over its weights.
+    """
 
-
-_OF_IMAGES = ("shape", "channels", "one_hot", "default_plan", "latents", "classes", "parameters", "model")
+    shape: Sequence[int] | None = None
+    channels: int | None = None
+    label_dim: int = 0
+    one_hot: Callable[[Tensor | None], Tensor | None] | None = None
+    classes: tuple[str, ...] = ()
+    default_plan: str | None = None
+    latents: str | None = None
+    model: object = None
+    parameters: Callable[[], Iterator[Tensor]] | None = None
 
 
 @dataclass(frozen=True)
 class FunctionNet:
     """A net made of functions; for its attributes see `Net`.
 
-    What drawings read of a net of images (`_OF_IMAGES`) is that of `inner`.
+    Its `ImageTraits` are those of `inner`.
 
     Attributes:
         denoise: denoise(x, level, **kwargs) -> x0.
@@ -102,7 +108,7 @@ class FunctionNet:
     inner: Net | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name in _OF_IMAGES and self.inner is not None:
+        if name in ImageTraits.__annotations__ and self.inner is not None:
             return getattr(self.inner, name)
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import counted, real_number, require_kind, whole_number
+from restart_sampling.base.numbers import counted, format_number, real_number, require_kind, whole_number
 from restart_sampling.sampling.explain import explain_sampler
+from restart_sampling.sampling.intervals import RestartInterval, cap
 from restart_sampling.sampling.levels import GRIDS, HIGHEST, Grid, levels_to_zero, power_grid
-from restart_sampling.sampling.path import MAX_FALLS, NoisePath, RestartInterval, cap, format_number, restart_path
+from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.plan_file import read_plan_file
 from restart_sampling.sampling.plan_text import read_scale, split_plan
 from restart_sampling.sampling.presets import preset_text
 from restart_sampling.sampling.process import VE, KnownLevels, Process
+from restart_sampling.sampling.restart_path import MAX_FALLS, restart_path
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.sampling.solvers.protocol import Solver
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from math import isfinite
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.sampling.path import RestartInterval
+from restart_sampling.sampling.intervals import RestartInterval
 
 DEFAULT_STEPS = 18
 """Of EDM and of the Restart authors' script, for intervals that are written without a number of steps."""

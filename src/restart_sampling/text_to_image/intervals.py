@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.sampling.path import RestartInterval
+from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.sampling.plan_text import split_plan
 
 _FORM = "give lists [points, repeats, t_min, t_max], such as [[10, 2, 0.1, 2.0]]"

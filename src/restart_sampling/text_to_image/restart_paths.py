@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.intervals import RestartInterval, cap
 from restart_sampling.sampling.levels import Grid
-from restart_sampling.sampling.path import NoisePath, RestartInterval, cap, ode_path, restart_path
+from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import Process
+from restart_sampling.sampling.restart_path import ode_path, restart_path
 from restart_sampling.sampling.solvers.protocol import Solver
 from restart_sampling.text_to_image.main_grid import Levels
 from restart_sampling.text_to_image.model_calls import Evaluation, evaluations

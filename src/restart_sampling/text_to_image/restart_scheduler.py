@@ -17,8 +17,8 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.sampling.levels import Grid
-from restart_sampling.sampling.path import RestartInterval
 from restart_sampling.sampling.process import VE, Process
 from restart_sampling.text_to_image.configs import (
     PREDICTIONS,

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import whole_number
+from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.sampling.levels import Grid, log_grid, power_grid
 from restart_sampling.sampling.move import Move
-from restart_sampling.sampling.path import NoisePath, RestartInterval, check_levels
+from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.process import Process
 from restart_sampling.sampling.solvers.protocol import Solver
 from restart_sampling.text_to_image.main_grid import MainGrid, resample
@@ -111,7 +112,8 @@ class RowLayout(RowTensors):
                 raise InputError(f"num_inference_steps is {steps}; give at least 1")
         self._forget_steps()
         self._own_times: dict[float, float] = {}
-        check_levels(self._restarts.intervals, self.process)
+        for interval in self._restarts.intervals:
+            interval.check_levels(self.process)
 
         def grid(steps: int | None) -> MainGrid:
             main_grid(steps)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from restart_sampling.base.errors import InputError, did_you_mean, one_line
-from restart_sampling.base.numbers import is_finite
+from restart_sampling.base.numbers import format_number, is_finite
 from restart_sampling.base.strict_json import parse_json
+from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.sampling.move import Move
-from restart_sampling.sampling.path import RestartInterval, format_number
 from restart_sampling.sampling.plan_text import read_scale, split_plan
 from restart_sampling.sampling.solvers.by_name import SOLVERS, make_solver
 from restart_sampling.text_to_image.intervals import as_lists

@@ -27,21 +27,22 @@ class GraphedStep:
     def __call__(self, batch: Batch) -> Tensor:
         """Returns the loss, in memory of the graph that the next call writes over."""
         if self._graph is None:
-            self._graph = self._captured(batch)
+            self.capture(batch)
+        assert self._graph is not None
         for own, given in zip(_tensors(self._batch), _tensors(batch), strict=True):
             own.copy_(given)
         self._graph.replay()
         return self._loss
 
-    def _captured(self, batch: Batch) -> torch.cuda.CUDAGraph:
+    def capture(self, batch: Batch) -> None:
+        """Makes the graph, for batches like this one; torch's generator of the device stays as it is."""
         given = {each.name: getattr(batch, each.name) for each in fields(batch)}
         own: dict[str, Any] = {name: None if value is None else value.clone() for name, value in given.items()}
         self._batch = Batch(**own)
         device = batch.images.device
         random = torch.cuda.get_rng_state(device)
-        graph, self._loss = captured(lambda: self._learn(self._batch), _WARM_UPS)
+        self._graph, self._loss = captured(lambda: self._learn(self._batch), _WARM_UPS)
         torch.cuda.set_rng_state(random, device)  # the first step draws as any other
-        return graph
 
 
 def _tensors(batch: Batch) -> list[Tensor]:

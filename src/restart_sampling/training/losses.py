@@ -19,11 +19,9 @@ class Loss(Protocol):
 
     def levels(self, count: int, generator: Generator) -> Tensor:
         """Draws noise levels: float32 [count] on the generator's device."""
-        ...
 
     def weight(self, sigma: Tensor) -> Tensor:
         """Computes the weight of each level, [B]."""
-        ...
 
 
 @dataclass(frozen=True)

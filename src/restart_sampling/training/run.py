@@ -14,16 +14,12 @@ from typing import Any
 import torch
 
 from restart_sampling.base.errors import InputError, one_line
-from restart_sampling.base.numerics import full_float32
-from restart_sampling.base.ranks import Ranks
 from restart_sampling.training.model_file import write_model
 from restart_sampling.training.previews import draw_samples, plot_loss
 from restart_sampling.training.progress import Progress
 from restart_sampling.training.run_folder import RunFolder
 from restart_sampling.training.schedule import learning_rate
-from restart_sampling.training.settings import Settings
-from restart_sampling.training.trainer import NetworkRuns, Trainer, own_random
-from restart_sampling.training.training_set import TrainingSet
+from restart_sampling.training.trainer import Trainer, steps_of_training
 
 REPORT_SECONDS = 30.0
 PATIENCE = 3.0
@@ -55,35 +51,22 @@ class Run:
     """A training run in its folder.
 
     Args:
-        settings: what defines it.
-        data: to train on.
+        trainer: new, with its images. Of its processes all do the same, and the first one writes.
         dataset: what the data is, in words, for the file of the model.
         classes: names of the classes, or ().
         folder: checked for this run.
-        ranks: the processes; all do the same, and the first one writes.
-        network: how it runs, see `Trainer`.
 
     Raises:
         InputError: the saved state is damaged.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        data: TrainingSet,
-        dataset: str,
-        classes: tuple[str, ...],
-        folder: RunFolder,
-        ranks: Ranks,
-        *,
-        network: NetworkRuns = "plain",
-    ) -> None:
-        self.settings, self.folder, self.ranks = settings, folder, ranks
+    def __init__(self, trainer: Trainer, dataset: str, classes: tuple[str, ...], folder: RunFolder) -> None:
+        self.trainer, self.settings, self.ranks, self.folder = trainer, trainer.settings, trainer.ranks, folder
         self._dataset, self._classes = dataset, classes
-        self.trainer, self.progress, self.history = resumed(settings, data, folder, ranks, network=network)
-        self._earlier = folder.earlier_lengths(settings.run())
-        if ranks.first:
-            folder.begin(settings.run())
+        self.progress, self.history = resume(trainer, folder)
+        self._earlier = folder.earlier_lengths(self.settings.run())
+        if self.ranks.first:
+            folder.begin(self.settings.run())
 
     def train(
         self, save_seconds: float, report: Callable[[Report], None], saved: Callable[[], None] = lambda: None
@@ -101,12 +84,7 @@ class Run:
         """
         saved_at = reported_at = None
         reported = len(self.history)
-        with (
-            own_random(self.ranks.device),
-            torch.backends.cudnn.flags(enabled=True, benchmark=True),
-            full_float32(),
-            _interrupts() as interrupts,
-        ):
+        with steps_of_training(self.ranks.device), _interrupts() as interrupts:
             if self.progress.finished and self.ranks.first and not self._samples.exists():
                 self._draw()  # the run was ended between its last state and its pictures
             while not self.progress.finished:
@@ -197,25 +175,26 @@ class Run:
         )
 
 
-def resumed(
-    settings: Settings, data: TrainingSet, folder: RunFolder, ranks: Ranks, *, network: NetworkRuns
-) -> tuple[Trainer, Progress, list[Mapping[str, Any]]]:
-    """Makes the trainer of a run where it stopped, with how far it is and its losses; writes nothing.
+def resume(trainer: Trainer, folder: RunFolder) -> tuple[Progress, list[Mapping[str, Any]]]:
+    """Has a new trainer go on where the run in a folder stopped; writes nothing.
+
+    Returns:
+        How far it is, and its losses.
 
     Raises:
         InputError: the saved state is damaged.
     """
-    trainer = Trainer(settings, data, ranks, network=network)
+    settings = trainer.settings
     progress = Progress(
         None if settings.images is None else ceil(settings.images / settings.batch),
         None if settings.minutes is None else 60 * settings.minutes,
     )
-    state = folder.load_state(ranks.device)
+    state = folder.load_state(trainer.ranks.device)
     if state is None:
-        return trainer, progress, []
+        return progress, []
     trainer.load_state(state["trainer"])
     progress.steps, progress.seconds = trainer.steps, state["seconds"]
-    return trainer, progress, state["history"]
+    return progress, state["history"]
 
 
 @contextmanager

@@ -2,10 +2,7 @@
 
 import time
 
-import torch
-
-from restart_sampling.base.numerics import full_float32
-from restart_sampling.training.trainer import Trainer, own_random
+from restart_sampling.training.trainer import Trainer, steps_of_training
 
 PATIENCE = 10.0
 
@@ -17,7 +14,7 @@ def seconds_per_step(trainer: Trainer) -> float:
     afterwards.
     """
     seconds = 0.0
-    with own_random(trainer.ranks.device), torch.backends.cudnn.flags(enabled=True, benchmark=True), full_float32():
+    with steps_of_training(trainer.ranks.device):
         for _ in range(2):
             start = time.perf_counter()
             trainer.step(0.0)

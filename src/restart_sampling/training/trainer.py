@@ -1,16 +1,17 @@
 """`Trainer`: one training step after another, and the state from which they go on later."""
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from restart_sampling.base.errors import one_line
-from restart_sampling.base.numerics import state_dtype
+from restart_sampling.base.numerics import full_float32, state_dtype
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.models.fast import fuse_training
 from restart_sampling.training.batches import Batch, draw_batch, network_seed
@@ -20,7 +21,7 @@ from restart_sampling.training.graphed import GraphedStep
 from restart_sampling.training.losses import PARAMETRIZATIONS, weighted_error
 from restart_sampling.training.schedule import augmentation, ema_decay, learning_rate
 from restart_sampling.training.settings import Settings
-from restart_sampling.training.training_set import TrainingSet
+from restart_sampling.training.training_set import TrainingSet, blank_set
 
 NetworkRuns = Literal["plain", "compiled", "kernels"]
 
@@ -40,8 +41,14 @@ class Round:
     gradients_replaced: int
 
 
-def own_random(device: torch.device) -> AbstractContextManager[None]:
-    """Leaves the state of torch's global generators as it was; steps, which seed them, belong in here."""
+@contextmanager
+def steps_of_training(device: torch.device) -> Iterator[None]:
+    """Has torch compute as steps of training are to, and leaves it as it was, with its global generators."""
+    with _own_random(device), torch.backends.cudnn.flags(enabled=True, benchmark=True), full_float32():
+        yield
+
+
+def _own_random(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
@@ -50,7 +57,7 @@ class Trainer:
 
     Args:
         settings: of the run.
-        data: to train on, on the device of the ranks.
+        data: to train on, on the device of the ranks; None until `use`.
         ranks: the processes; all take the same steps.
         network: how it runs: as it is, by torch.compile, or with kernels of the package. The last two have CUDA graphs,
             as the host is slower than the device.
@@ -60,10 +67,14 @@ class Trainer:
         ema: the average, which is the model to keep.
     """
 
-    def __init__(self, settings: Settings, data: TrainingSet, ranks: Ranks, *, network: NetworkRuns = "plain") -> None:
-        self.settings, self.data, self.ranks = settings, data, ranks
+    def __init__(
+        self, settings: Settings, data: TrainingSet | None, ranks: Ranks, *, network: NetworkRuns = "plain"
+    ) -> None:
+        self.settings, self.ranks = settings, ranks
+        shape = settings.image_channels, settings.resolution, settings.resolution
+        self.data = data or blank_set(shape, settings.label_dim > 0, ranks.device)
         self.steps = 0
-        with own_random(ranks.device):
+        with _own_random(ranks.device):
             torch.manual_seed(settings.seed)
             self._model = settings.build()
         self._model.to(ranks.device)
@@ -90,6 +101,18 @@ class Trainer:
         """Trained on so far, by all processes."""
         return self.steps * self.settings.batch
 
+    def prepare(self) -> None:
+        """Loads and captures what a step as a CUDA graph needs, which takes seconds; the steps are the same without."""
+        if isinstance(self._gradients_of, GraphedStep):
+            with torch.cuda.device(self.ranks.device), steps_of_training(self.ranks.device):
+                self._gradients_of.capture(self._batch(0.0))
+            import_module("torch._dynamo")  # by the optimiser
+
+    def use(self, data: TrainingSet) -> None:
+        """Trains on these images from now on."""
+        self.data = data
+        self.settings = replace(self.settings, data_sha256=data.sha256)
+
     def step(self, progress: float) -> None:
         """Updates the weights and their average once; does not wait for the device.
 
@@ -98,7 +121,18 @@ class Trainer:
         """
         settings, ranks = self.settings, self.ranks
         torch.manual_seed(network_seed(settings.seed, self.steps, ranks.rank))
-        batch = draw_batch(
+        loss = self._gradients_of(self._batch(progress))
+        self._replaced += self._gradients.gather(ranks)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(progress, settings.lr)
+        self._optimizer.step()
+        self.steps += 1
+        self.ema.update(ema_decay(self.images, settings.batch, settings.ema_images))
+        self._count(loss)
+
+    def _batch(self, progress: float) -> Batch:
+        settings, ranks = self.settings, self.ranks
+        return draw_batch(
             self.data,
             self._loss,
             settings.D,
@@ -109,14 +143,6 @@ class Trainer:
             rank=ranks.rank,
             ranks=ranks.size,
         )
-        loss = self._gradients_of(batch)
-        self._replaced += self._gradients.gather(ranks)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(progress, settings.lr)
-        self._optimizer.step()
-        self.steps += 1
-        self.ema.update(ema_decay(self.images, settings.batch, settings.ema_images))
-        self._count(loss)
 
     def _learn(self, batch: Batch) -> Tensor:
         """Computes the gradients of this process's share of a batch, and returns its loss."""
@@ -159,6 +185,13 @@ class Trainer:
         self._model.load_state_dict(state["network"])
         self.ema.model.load_state_dict(state["ema"])
         self._optimizer.load_state_dict(state["optimizer"])
+
+
+def early_trainer(settings: Settings, ranks: Ranks, network: NetworkRuns) -> Trainer:
+    """Makes a prepared trainer before there are images; it may be used in another thread than this one."""
+    trainer = Trainer(settings, None, ranks, network=network)
+    trainer.prepare()
+    return trainer
 
 
 def _fused(network: nn.Module, dtype: torch.dtype) -> bool:

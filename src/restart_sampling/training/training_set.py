@@ -31,6 +31,18 @@ class TrainingSet:
         return len(self.images)
 
 
+def blank_set(shape: tuple[int, ...], cond: bool, device: torch.device) -> TrainingSet:
+    """Makes a set of one image, which stands in for the images before they are read.
+
+    Args:
+        shape: [C, H, W] of it.
+        cond: whether it has a label.
+        device: where it is to be.
+    """
+    labels = torch.zeros(1, dtype=torch.int64, device=device) if cond else None
+    return TrainingSet(torch.zeros(1, *shape, dtype=torch.uint8, device=device), labels, "")
+
+
 def read_training_set(
     images: ImageSet, cond: bool, device: torch.device, advance: Callable[[int], None] = lambda count: None
 ) -> TrainingSet:

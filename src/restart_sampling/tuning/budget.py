@@ -8,9 +8,10 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import whole_number
+from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.sampling.move import Move
-from restart_sampling.sampling.path import RestartInterval, ode_path
 from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.restart_path import ode_path
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.tuning.allowed import LEAST_NFE, LEAST_STEPS
 

@@ -10,7 +10,8 @@ from typing import Any
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import write_json
 from restart_sampling.base.numbers import counted, with_error
-from restart_sampling.sampling.net import Net, known_levels
+from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net_plan import image_traits, known_levels
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.tuning.bench import Bench
 from restart_sampling.tuning.budget import main_steps
@@ -50,7 +51,7 @@ class NetRun(Run):
         """Makes the space of the plans of an NFE; `grids` of stage 0."""
         settings = self.settings
         around = self.guidance if settings.tune_guidance else None
-        if around is not None and not getattr(self.net, "label_dim", 0):
+        if around is not None and not image_traits(self.net).label_dim:
             raise InputError("the model is unconditional, so there is no guidance scale to search; leave that out")
         allowed = settings.rises, settings.restarts, settings.solvers, settings.known
         return Space(self.net, nfe, grids or {}, *allowed, around)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.sampling.net import Net
-from restart_sampling.sampling.path import RestartInterval
+from restart_sampling.sampling.net_plan import net_path
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.sampling.sample import net_path
 from restart_sampling.tuning.own_levels import rounded, with_levels
 
 KNOTS = 8

@@ -45,17 +45,14 @@ class Objective(Protocol):
     @property
     def about(self) -> dict[str, Any]:
         """JSON, all that the scores depend on but plans and seeds."""
-        ...
 
     @property
     def about_before(self) -> Mapping[str, Any]:
         """What `about` said in earlier versions, where it now says another thing."""
-        ...
 
     @property
     def features(self) -> Mapping[str, int]:
         """How many features the detectors have, by the names of their scores."""
-        ...
 
     def nfe(self, plan: str) -> int:
         """Returns the cost of a sample.
@@ -63,7 +60,6 @@ class Objective(Protocol):
         Raises:
             InputError: the plan does not fit.
         """
-        ...
 
     def measure(self, key: Key, ranks: Ranks, keep: Path | None = None) -> Scores:
         """Draws the samples of the seeds and measures them; all of `ranks` call this, and get the same.
@@ -76,7 +72,6 @@ class Objective(Protocol):
         Raises:
             InputError: a sample is not finite.
         """
-        ...
 
 
 class ObjectiveError(InputError):

@@ -18,9 +18,10 @@ from restart_sampling.base.numbers import real_number, require_kind, whole_numbe
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.generation.seeds import cut
 from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net_plan import drawn_classes, net_path
 from restart_sampling.sampling.noise import seed_list
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.sampling.sample import drawn_classes, net_path, sample
+from restart_sampling.sampling.sample import sample
 from restart_sampling.tuning.objective import Key, ObjectiveError, Scores
 from restart_sampling.tuning.score import Score
 

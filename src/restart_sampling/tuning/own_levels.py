@@ -6,7 +6,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 from math import inf
 from typing import Any
 
-from restart_sampling.sampling.path import format_number
+from restart_sampling.base.numbers import format_number
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.process import VE, Process
 

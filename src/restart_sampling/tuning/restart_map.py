@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import counted
+from restart_sampling.base.numbers import counted, format_number
 from restart_sampling.evaluation.distances import frechet_distances
 from restart_sampling.evaluation.setup import EvaluationSetup
 from restart_sampling.evaluation.statistics import statistics_of
@@ -21,8 +21,8 @@ from restart_sampling.sampling.follow import follow, walk
 from restart_sampling.sampling.levels import power_grid
 from restart_sampling.sampling.net import Net
 from restart_sampling.sampling.noise import Noise
-from restart_sampling.sampling.path import format_number, ode_path
 from restart_sampling.sampling.plan import Plan
+from restart_sampling.sampling.restart_path import ode_path
 from restart_sampling.sampling.solvers.protocol import Denoise
 from restart_sampling.sampling.solvers.single_step import Heun
 from restart_sampling.tuning.allowed import GROUPS

@@ -26,7 +26,6 @@ class Candidates(Protocol):
     @property
     def nfe(self) -> int:
         """What each costs, or one evaluation more."""
-        ...
 
     def suggest(self, trial: Any) -> Any:
         """Makes the sampler that an Optuna trial suggests.
@@ -34,31 +33,24 @@ class Candidates(Protocol):
         Raises:
             InputError: there is none.
         """
-        ...
 
     def text(self, sampler: Any) -> str:
         """Writes a sampler that was suggested."""
-        ...
 
     def usual(self) -> list[str]:
         """Lists what one would try without a search."""
-        ...
 
     def complexity(self, text: str) -> tuple[int, int]:
         """Orders samplers from the simplest."""
-        ...
 
     def suggestion(self, text: str) -> Mapping[str, Any] | None:
         """Returns what a trial has to suggest for a sampler, as near as it comes; None: no trial suggests it."""
-        ...
 
     def way(self, text: str) -> object:
         """Returns what a sampler does: those with other texts and the same way are one."""
-        ...
 
     def numbers(self, text: str) -> Numbers | None:
         """Returns the numbers of a sampler, for the polish; None: it is not polished."""
-        ...
 
 
 def open_study(path: Path, name: str) -> Any:

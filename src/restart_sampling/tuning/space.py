@@ -9,10 +9,11 @@ from math import inf, log, sqrt
 from typing import Any
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.sampling.net import Net
-from restart_sampling.sampling.path import MOST_CHURN, RestartInterval
+from restart_sampling.sampling.net_plan import net_path
 from restart_sampling.sampling.plan import SETTINGS, Plan
-from restart_sampling.sampling.sample import net_path
+from restart_sampling.sampling.restart_path import MOST_CHURN
 from restart_sampling.tuning.budget import (
     MOST_INTERVALS,
     WIDTHS,

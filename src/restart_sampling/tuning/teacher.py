@@ -28,10 +28,11 @@ from restart_sampling.sampling.follow import follow, walk
 from restart_sampling.sampling.levels import power_grid
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net_plan import net_path
 from restart_sampling.sampling.noise import Noise
-from restart_sampling.sampling.path import NoisePath, ode_path
+from restart_sampling.sampling.path import NoisePath
 from restart_sampling.sampling.plan import Plan
-from restart_sampling.sampling.sample import net_path
+from restart_sampling.sampling.restart_path import ode_path
 from restart_sampling.sampling.solvers.by_name import make_solver
 from restart_sampling.sampling.solvers.multistep import AdamsBashforth
 from restart_sampling.sampling.solvers.protocol import Denoise, Solver, evaluate

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.sampling.path import RestartInterval
+from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.text_to_image.drawing import TextDrawing
 from restart_sampling.text_to_image.intervals import as_lists
 from restart_sampling.text_to_image.presets import guidance_preset, steps_preset

@@ -14,9 +14,10 @@ from restart_sampling.base.ranks import Ranks
 from restart_sampling.generation.net_drawing import NetDrawing, check_channels, check_identity
 from restart_sampling.generation.pace import BLOCK, own_pace
 from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net_plan import drawn_classes, net_noise, require_net
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.plan_file import made_for_of
-from restart_sampling.sampling.sample import as_shape, drawn_classes, net_noise, require_net
+from restart_sampling.sampling.sample import as_shape
 from restart_sampling.tuning.allowed import LEAST_NFE
 from restart_sampling.tuning.budget import as_nfes
 from restart_sampling.tuning.distance import Distance, by_name, open_setups

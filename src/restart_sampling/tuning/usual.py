@@ -5,9 +5,9 @@ from contextlib import suppress
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.net import Net
+from restart_sampling.sampling.net_plan import image_traits, net_path
 from restart_sampling.sampling.plan import Plan
 from restart_sampling.sampling.presets import PRESETS
-from restart_sampling.sampling.sample import net_path
 from restart_sampling.sampling.solvers.by_name import SOLVERS
 from restart_sampling.tuning.allowed import LEAST_STEPS
 from restart_sampling.tuning.budget import main_steps, restart_calls
@@ -58,7 +58,7 @@ def found_plans(nfe: int) -> list[str]:
 
 
 def _plans(net: Net, nfe: int, solvers: Sequence[str], known: bool) -> Iterator[Plan]:
-    default = getattr(net, "default_plan", None)
+    default = image_traits(net).default_plan
     if default is not None and (known or default not in _FOUND):
         yield Plan.parse(default)
     restarts = {

@@ -31,19 +31,15 @@ class Form(Protocol):
 
     def clock(self, process: Process, level: float) -> float:
         """Returns the variable of the polynomial at a level."""
-        ...
 
     def value(self, process: Process, x: Tensor, x0: Tensor, level: float) -> Tensor:
         """Returns what is interpolated, like x: from the state and the denoiser's answer at `level`."""
-        ...
 
     def keep(self, process: Process, now: float, then: float) -> float:
         """Returns the factor of the state."""
-        ...
 
     def moments(self, process: Process, now: float, then: float, count: int) -> list[float]:
         """Returns the weighted integrals of u^k, k = 0 ... count - 1, over the fall."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,12 @@ class Solver(Protocol):
     @property
     def order(self) -> int:
         """Order of convergence between two positive levels, from exact history (of a stochastic one: of its drift)."""
-        ...
 
     def evaluations(self, move: Move) -> int:
         """Counts the calls of the denoiser that `step` makes for this fall."""
-        ...
 
     def landing(self, move: Move, process: Process = VE) -> float:
         """Returns where `step` arrives: move.then, or lower for a stochastic solver (the loop adds the noise)."""
-        ...
 
     def step(
         self, denoise: Denoise, x: Tensor, move: Move, memory: Any = None, process: Process = VE
@@ -49,7 +46,6 @@ class Solver(Protocol):
         Returns:
             The state at the landing, and the memory for the next step.
         """
-        ...
 
 
 @dataclass(frozen=True)
