@@ -291,6 +291,17 @@ def test_every_row_is_checked_before_the_network_is_evaluated(place, run, folder
     assert not RESULTS.exists()
 
 
+def test_a_sampler_has_its_own_guidance_in_place_of_the_default(place, run):
+    rows = ("--sampler", "ddim:2 guidance=4.2", "--sampler", "ddim:3", "--dry-run", "--json")
+    code, stdout, stderr = run(*COMPARE, *rows)
+    assert code == 0, stderr
+    assert json.loads(stdout)["images"] == 5 * 24  # ddim:3 at 2, 3, 5 and 8
+    evaluations = 2 * 2 + 4 * 2 * 3  # guided ones are two
+    assert f"{evaluations} network evaluations of an image" in stderr
+    code, _, stderr = run(*COMPARE, *rows, "--guidance", "4.2,5")
+    assert (code, "goes with guidance 4.2, and 5 is asked for" in stderr) == (2, True)
+
+
 def test_the_papers_restarts_in_another_model_are_noted(place, run, folder):
     rows = ("--sampler", "restart", "--guidance", "2", "--metrics", "fd", "--model", folder("sdxl"), "--dry-run")
     command = [word for word in COMPARE if word not in ("--clip", "clip")]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image import idle
 from restart_sampling.text_to_image.drawing import Request, prepare
 from restart_sampling.text_to_image.idle import idle_notes, idle_settings
@@ -25,7 +26,6 @@ def drawing(model, text, guidance=5.0):
         ("sd", "ddim:5 timestep_spacing=trailing steps_offset=0", ["steps_offset=0"]),
         ("sd", "ddpm:5 variance_type=fixed_large", []),
         ("sd", "ddpm:5 variance_type=fixed_small", ["variance_type=fixed_small"]),
-        ("sd", "ddpm:5 variance_type=learned", []),  # which fails when it draws
         ("sd", "heun:3 use_karras_sigmas=true", []),
         ("sd", "dpmpp:5 solver_order=3", []),
         ("sd", "dpmpp:5 solver_order=2 euler_at_final=true", ["solver_order=2", "euler_at_final=true"]),
@@ -43,6 +43,43 @@ def drawing(model, text, guidance=5.0):
 )
 def test_a_setting_without_which_the_images_are_the_same(kind, text, settings, model):
     assert idle_settings(drawing(model(kind), text)) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "ddpm:5 clip_sample=true variance_type=learned",
+            "fails in a step of DDPMScheduler (TypeError: unsupported operand",
+        ),
+        ("ddim:5 clip_sample=true beta_end=2.5", "ends at values that are not finite"),
+    ],
+)
+def test_what_its_scheduler_fails_with_is_said_before_anything_is_drawn(text, said, model):
+    with pytest.raises(InputError) as error:
+        idle_settings(drawing(model(), text))
+    assert str(error.value).startswith(f"sampler '{text}' {said}")
+    assert str(error.value).endswith(f"; leave out {text.split()[-1]}")
+
+
+def test_a_network_may_give_its_scheduler_a_variance(model, monkeypatch):
+    """As DeepFloyd's do: of twice as many channels as go in."""
+    asked = drawing(model(), "ddpm:5 variance_type=learned_range clip_sample=true")
+    with pytest.raises(InputError, match=r"leave out variance_type=learned_range"):
+        idle_settings(asked)
+    monkeypatch.setitem(vars(asked.model.network)["_internal_dict"], "out_channels", 8)
+    assert idle_settings(asked) == []
+
+
+def test_other_failures_are_not_hidden(model, monkeypatch):
+    asked = drawing(model(), "ddim:5 clip_sample=true")
+
+    def fails_without(model, request):
+        return prepare(model, request) if request.sampler.settings else model.no_such_name
+
+    monkeypatch.setattr(idle, "prepare", fails_without)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        idle_settings(asked)
 
 
 def test_a_note_names_what_is_idle_at_every_guidance_scale(model, caplog):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from restart_sampling.generation.batch import Batch
 from restart_sampling.pictures.side_by_side import plot_side_by_side
 from restart_sampling.pictures.style import styles
 from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
+from restart_sampling.text_to_image.long_prompts import cut_note
+from restart_sampling.text_to_image.pipeline import load_pipeline
 from restart_sampling.text_to_image.samplers import Sampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,6 +83,47 @@ def test_the_papers_restarts_in_another_model_are_noted_once(place, run, undrawn
     code, _, stderr = preview(run, *rows, "--seeds", "0", model="sdxl")
     assert code == 0, stderr
     assert stderr.count("restart's intervals are the paper's for Stable Diffusion 1.5") == 1
+
+
+def test_each_note_is_said(place, run, undrawn):
+    rows = ("--sampler", "ddim:2 beta_end=0.02", "--sampler", "ddim:2 num_train_timesteps=500", "--guidance", "0.5")
+    code, _, stderr = preview(run, *rows, "--seeds", "0")
+    assert code == 0, stderr
+    assert "the network was trained with beta_end=0.012, and the sampler has beta_end=0.02" in stderr
+    assert (
+        "the network was trained with num_train_timesteps=1000, and the sampler has num_train_timesteps=500" in stderr
+    )
+    assert "StableDiffusionPipeline does no classifier-free guidance at scale 0.5" in stderr
+
+
+def test_what_neither_the_pipeline_nor_the_picture_shows_is_said(place, run, undrawn):
+    """The pipeline's CLIP reads 16 tokens, and a letter is one."""
+    code, _, stderr = preview(run, "--sampler", "ddim:2", "--seeds", "0", "--prompt", "abcdefghijklmn")
+    assert (code, "note" in stderr) == (0, False)
+    long = ("--prompt", "abcdefghijklmn o \u8239", "--negative-prompt", "b" * 30, "--sampler", "ddim:2", "--seeds", "0")
+    code, _, stderr = preview(run, *long)
+    assert code == 0, stderr
+    assert (
+        "the pipeline reads 16 tokens of a prompt, with start and end, and does not see the end of 2 prompts, such as "
+        "'abcdefghijklmn o \u8239'"
+    ) in stderr
+    assert "note: the picture's font lacks characters of the prompt, which its title shows as boxes" in stderr
+    assert "UserWarning" not in stderr
+    tokenizer = load_pipeline("sd", torch.device("cpu"), torch.float32).pipe.tokenizer
+    readers = {"tokenizer": tokenizer, "tokenizer_2": None}
+    model = SimpleNamespace(pipe=SimpleNamespace(components=readers))
+    assert cut_note(model, ["b" * 30]).startswith("the pipeline reads 16 tokens")
+    readers["tokenizer_2"] = object()  # as FLUX's second, which is no CLIP's and reads on
+    assert cut_note(model, ["b" * 30]) is None
+
+
+def test_a_sampler_has_its_own_guidance_in_place_of_the_default(place, run, undrawn):
+    rows = ("--sampler", "ddim:2 guidance=4.2", "--sampler", "ddim:3", "--seeds", "0")
+    code, _, stderr = preview(run, *rows)
+    assert code == 0, stderr
+    assert "guidance  4.2, 7.5" in stderr
+    code, _, stderr = preview(run, *rows, "--guidance", "3")
+    assert (code, "goes with guidance 4.2, and 3 is asked for" in stderr) == (2, True)
 
 
 def drawn(drawings, seeds):

@@ -53,10 +53,11 @@ INTERVALS = st.builds(
     st.sampled_from(sorted(KINDS)),
     st.integers(1, 1000),
     st.lists(INTERVALS, max_size=3),
-    st.dictionaries(st.sampled_from(["solver", "restart_grid"]), st.sampled_from(["heun", "even"]), max_size=2),
+    st.sampled_from([{}, {"solver": "heun"}, {"restart_grid": "even"}, {"solver": "ddim:eta=0.5", "restart": "null"}]),
 )
 def test_a_sampler_parses_back(name, steps, intervals, settings):
-    sampler = Sampler(name, steps, tuple(intervals) if KINDS[name].family == "Restart" else (), tuple(settings.items()))
+    alone = KINDS[name].family != "Restart" or "restart" in settings
+    sampler = Sampler(name, steps, () if alone else tuple(intervals), tuple(settings.items()))
     assert Sampler.parse(str(sampler)) == sampler
 
 
@@ -71,7 +72,32 @@ def test_steps_may_stand_beside_the_text():
         ("", "there is no sampler ''; give one of ddim, ddpm, heun, dpmpp, euler, restart, restart-dpmpp"),
         (
             "ddmp:5",
-            "give one of ddim, ddpm, heun, dpmpp, euler, restart, restart-dpmpp; did you mean ddpm",
+            "give one of ddim, ddpm, heun, dpmpp, euler, restart, restart-dpmpp, or a .json of 'text tune'; did you "
+            "mean ddpm?",
+        ),
+        ("dpm++:25", "did you mean dpmpp?"),
+        ("restart_dpmpp:25", "there is no sampler 'restart_dpmpp:25'"),
+        ("ddim50", "did you mean ddim?"),
+        ("unipc:20", "unipc is a solver, so did you mean restart:25 restart=null solver=unipc?"),
+        ("plan-25.jsn", "or a .json of 'text tune'"),
+        ("ddim=50", "cannot read '=50'"),
+        ("dpmpp use_karras_sigmas=", "cannot read 'use_karras_sigmas='; write key=value, without spaces"),
+        ("dpmpp:25 steps=30", "write the number of steps as dpmpp:30"),
+        ("dpmpp num_inference_steps=30", "write the number of steps as dpmpp:30"),
+        ("restart:25 solver=deiss", "solver 'deiss' does not exist; available: euler, heun"),
+        ("restart:25 solver=deiss", "sa; did you mean deis?"),
+        ("restart:25 restart=null solver=dpmpp", "did you mean dpmpp_2m?"),
+        ("restart restart_solver=dpm++_2m", "did you mean dpmpp_2m?"),
+        ("restart solver=ddim:et=1", "sampler 'restart solver=ddim:et=1': solver ddim has no setting 'et=1'"),
+        *(
+            (f"restart:30 {written}", f"{said}; write restarts by themselves, such as restart:30 [10,2,0.1,2.0], or")
+            for written, said in (
+                ("restart=[10,2,0.1,2]", "has restart=[10,2,0.1,2]"),
+                ("restart = []", "has restart = []"),
+                ("[10,2,0.1,2] restart=", "has restart="),
+                ("[10,2,0.1,2]restart=false", "has restart=false"),
+                ("restart=None", "has restart=None"),
+            )
         ),
         ("ddim:0", "sampler 'ddim:0' has 0 steps"),
         ("ddim:many", "the number of steps is 'many', which is not a whole number"),
@@ -196,7 +222,19 @@ def test_a_plan_that_the_pipeline_came_with_is_not_taken_over():
         ("ddim:1", {**SD15, "beta_start": True}, "sampler 'ddim:1': beta_start = True; give a number"),
         ("ddim:2000", SD15, "the model knows 1000 steps"),
         ("ddim color=red", SD15, "DDIMScheduler has no setting 'color'"),
-        ("dpmpp use_karras_sigma=true", SD15, "no setting 'use_karras_sigma'; nearest: use_karras_sigmas"),
+        ("dpmpp use_karras_sigma=true", SD15, "; did you mean use_karras_sigmas?"),
+        ("dpmpp karras=true", SD15, "; did you mean use_karras_sigmas?"),
+        ("dpmpp guidence=3", SD15, "has no setting 'guidence'; give one of guidance, solver_order, "),
+        (
+            "ddim use_karras_sigmas=true",
+            SD15,
+            "DDIMScheduler has no setting 'use_karras_sigmas', which is of heun, dpmpp, restart, restart-dpmpp; give "
+            "one of guidance, clip_sample, set_alpha_to_one, steps_offset, thresholding, dynamic_thresholding_ratio, "
+            "clip_sample_range, sample_max_value, timestep_spacing",
+        ),
+        ("euler use_karras_sigma=true", SD3, "; did you mean use_karras_sigmas?"),
+        ("ddim trained_betas=2.5", SD15, "sampler 'ddim:50 trained_betas=2.5': IndexError: "),
+        ("restart sigma_max=20", SD15, "sigma_max is 20, and the network knows no level above 14.6146; give that, or"),
         ("dpmpp use_karras_sigmas=maybe", SD15, "use_karras_sigmas is maybe; give true or false"),
         ("dpmpp use_karras_sigmas=1", SD15, "use_karras_sigmas is 1; give true or false"),
         ("dpmpp solver_order=true", SD15, "solver_order is true; give a whole number"),
@@ -219,6 +257,7 @@ def test_a_plan_that_the_pipeline_came_with_is_not_taken_over():
             SD15,
             "variance_type is foo; DDPMScheduler knows fixed_small, fixed_small_log,",
         ),
+        ("ddpm variance_type=fixed_larg", SD15, "learned_range; did you mean fixed_large?"),
         (
             "dpmpp variance_type=foo",
             SD15,
@@ -262,10 +301,10 @@ def test_all_rows_of_a_table_are_checked_before_any_work():
     """These betas end below the paper's t_max of guidance 2, and not below that of 8."""
     low = diffusers.DDIMScheduler(beta_start=0.0001, beta_end=0.005).config
     samplers = [Sampler.parse("ddim:20"), Sampler.parse("restart")]
-    check_samplers(samplers, low, [8.0])
+    check_samplers([(each, 8.0) for each in samplers], low)
     with pytest.raises(InputError, match=r"sampler 'restart:30' at guidance 2: .*t_max is above sigma_max"):
-        check_samplers(samplers, low, [8.0, 2.0])
-    check_samplers([Sampler.parse("restart:28 [4,1,0.3,0.6]")], {**SD3, "use_dynamic_shifting": True}, [3.5])
+        check_samplers([(each, scale) for each in samplers for scale in (8.0, 2.0)], low)
+    check_samplers([(Sampler.parse("restart:28 [4,1,0.3,0.6]"), 3.5)], {**SD3, "use_dynamic_shifting": True})
 
 
 def test_what_a_sampler_means_in_a_class_of_pipelines():

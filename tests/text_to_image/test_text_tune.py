@@ -108,6 +108,10 @@ def test_a_run_its_kill_and_its_plan_in_the_text_commands(place, run, monkeypatc
     page = Path("page.html").read_text()
     assert f"<code>{plan}</code>" in page
     assert f"<td>{CLIP_SCORE}</td>" in page
+    again = instead(TUNE, "--minutes", "30", "--nfe", "5,6", "--dry-run", "--json")
+    code, out, err = run(*again)
+    assert code == 0, err
+    assert (json.loads(out)["nfe"], json.loads(out)["seconds"]) == ([6], 1800)  # the plan of 5 is there
     code, _, err = run(*TUNE, "--negative-prompt", "x")
     assert (code, "holds another run, with negative_prompt" in err) == (2, True)
 
@@ -206,8 +210,19 @@ def test_a_plan_of_another_pipeline(place, run, model):
         ("{", "is not JSON"),
         ('{"format": "restart-sampling-plan/1"}', "has no format restart-sampling-sampler/1"),
         ('{"format": "restart-sampling-sampler/1", "plan": "ddim:5"}', "is damaged"),
-        (json.dumps({**written, "guidance": math.nan}), "is damaged"),
+        (json.dumps({**written, "guidance": math.nan}), "is damaged: its guidance has to be a finite number"),
+        (json.dumps({**written, "guidance": "3"}), "is damaged: its guidance has to be a finite number"),
+        (json.dumps({**written, "plan": ["ddim:5"]}), "is damaged: its plan has to be a text"),
+        (
+            json.dumps({**written, "plan": "restart:5 solver=abb"}),
+            "plan-5.json: sampler 'restart:5 solver=abb': solver",
+        ),
+        (json.dumps({**written, "plan": "plan-5.json"}), "plan-5.json: there is no sampler 'plan-5.json'"),
         (json.dumps({**written, "guidance": 10**400}), "is damaged"),
+        (
+            json.dumps({**written, "plan": "ddim:8", "evidence": {"scores": {written["plan"]: {}}}}),
+            "plan-5.json was edited: its evidence is not of its plan 'ddim:8'; give that text itself as the sampler",
+        ),
         ('{"a": 1, "a": 2}', "is not JSON (it has the key 'a' twice)"),
         ("[" * 5000 + "]" * 5000, "is not JSON (it is nested too deeply)"),
     ):
@@ -255,6 +270,9 @@ def test_a_pipeline_from_python(place, folder):
     ):
         with pytest.raises(InputError, match=said):
             rs.tune(pipe, 4, **{"prompts": ["a"], **asked, **given})
+    with pytest.raises(InputError, match=r"no time is left for a search in 0.001 minutes for NFE 4"):
+        rs.tune(pipe, 4, **{"prompts": ["a"], **asked, "minutes": 0.001, "out": "early"})
+    assert not Path("early/run.json").exists()
     with pytest.raises(InputError, match="prompts and clip are for text-to-image pipelines"):
         rs.tune(rs.load_model("cifar10-small"), 4, prompts=["a"], reference="ref.npz")
 
@@ -271,6 +289,14 @@ BAD = [
     (("--guidance", "nan"), "guidance is nan; give a finite scale"),
     (("--guidance", "1", "--negative-prompt", "x"), "a negative prompt does nothing without"),
     (("--images", "15"), "images is 15; give a multiple of 10"),
+    (("--minutes", "inf", "--dry-run"), "--dry-run is for a search of so many minutes, and this has --minutes inf"),
+    *(
+        (
+            ("--minutes", "0.01", *words),
+            "more than 1 minute (--minutes), which leaves some for the search, fewer images",
+        )
+        for words in ((), ("--dry-run",))
+    ),
     (("--guidance", "1", "--tune-guidance"), "the guidance scale is searched around 1, which is none; give a scale"),
 ]
 
@@ -281,7 +307,21 @@ def test_bad_input_is_one_sentence_before_any_image(arguments, said, place, run)
     code, _, err = run(*instead(TUNE, *arguments))
     assert code == 2
     assert said in err.splitlines()[-1]
-    assert not MEASURED.exists()
+    assert not Path("run").exists()
+
+
+def test_a_dry_run_checks_the_run_and_leaves_nothing(place, run):
+    dry = instead(TUNE, "--minutes", "30", "--dry-run", "--json")
+    code, out, err = run(*dry)
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["dry_run"], said["nfe"], said["seconds"], 0 < said["bytes"] < 1e8) == (True, [5], 1800, True)
+    assert "nothing was drawn or written (--dry-run)" in err
+    assert not Path("run").exists()
+    Path("run").mkdir()
+    Path("run/other.txt").touch()
+    code, _, err = run(*dry)
+    assert (code, "run holds something else than a run of tune" in err) == (2, True)
 
 
 def test_what_it_will_do_is_said_before_anything_is_loaded(place, run):

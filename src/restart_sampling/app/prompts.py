@@ -48,13 +48,14 @@ def describe(model: TextToImage, texts: Sequence[str], guidance: float) -> list[
     for letter, text in zip("AB", texts, strict=True):
         try:
             drawing = prepare_sampler(model, text, guidance, "")
+            notes = [drawing.note, *idle_notes([drawing])]
         except InputError as error:
             said.append(wrong(error))
             continue
         network = drawing.network_evaluations
         more = f", {network} evaluations of the network with guidance" if network != drawing.nfe else ""
         said.append(Markup("<p><b>NFE {}</b>{}</p>").format(drawing.nfe, more))
-        for note in filter(None, [drawing.note, *idle_notes([drawing])]):
+        for note in filter(None, notes):
             said[-1] += Markup("<p>{}</p>").format(note)
         paths.append((f"sampler {letter}", drawing.request.sampler.family, drawing.nfe, drawing.path))
     return [*said, plot_schedules_of(paths)]

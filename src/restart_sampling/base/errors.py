@@ -1,5 +1,7 @@
 """`InputError`, raised for all bad input, and helpers for its message."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib.util import find_spec
 
 
@@ -35,3 +37,10 @@ def shorten(text: str, limit: int = 100) -> str:
 def printable(text: str) -> str:
     """Writes line ends and other characters that are not printed as Python does in texts."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Asks at the end of a message whether the nearest of the known words was meant; empty where none is near."""
+    lower, own = {each.lower(): each for each in known}, word.lower()
+    near = [each for each in lower if len(own) > 3 and own in each] or get_close_matches(own, lower, n=1)
+    return f"; did you mean {lower[near[0]]}?" if near else ""

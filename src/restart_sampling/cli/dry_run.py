@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import prod
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
     from restart_sampling.comparison.run import Comparison
     from restart_sampling.evaluation.setup import EvaluationSetup
     from restart_sampling.generation.drawing import Drawing
-    from restart_sampling.generation.net_drawing import NetDrawing
     from restart_sampling.generation.store import BlockStore
     from restart_sampling.images.dataset import Conversion
     from restart_sampling.training.progress import Progress
     from restart_sampling.training.trainer import Trainer
-    from restart_sampling.tuning.net_run import NetRun
+    from restart_sampling.tuning.run import Run
+    from restart_sampling.tuning.search import Candidates
 
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Check all that is asked, estimate time and disk, and stop; nothing is written."
@@ -69,7 +68,7 @@ def estimate_rows(rows: Sequence[Row], there: Mapping[str, Any], comparison: Com
     Their bytes are those of the sums of one at a time, and of the images of prompts.
     """
     from restart_sampling.comparison.text_comparison import TextComparison
-    from restart_sampling.generation.timing import seconds_per_image
+    from restart_sampling.generation.timing import detector_seconds, seconds_per_image
 
     finished = comparison.ranks.gather(list(there))[0]
     missing = [(row, row.drawing) for row in rows if row.name not in finished and row.drawing]
@@ -79,7 +78,7 @@ def estimate_rows(rows: Sequence[Row], there: Mapping[str, Any], comparison: Com
     first, drawing = missing[0]
     one = seconds_per_image(drawing, first.seeds) / drawing.network_evaluations
     work = sum(row.images * each.network_evaluations for row, each in missing)
-    seconds = work * one + images * _detector_seconds(comparison.setup, drawing)
+    seconds = work * one + images * detector_seconds(comparison.setup, drawing)
     kept = 0
     if isinstance(comparison, TextComparison):
         kept = images if comparison.keep else max(row.images for row, _ in missing)
@@ -117,27 +116,28 @@ def estimate_training(trainer: Trainer, progress: Progress) -> dict[str, Any]:
 
 
 def estimate_tuning(
-    run: NetRun, first: NetDrawing, setups: Sequence[EvaluationSetup], nfes: Sequence[int], with_map: bool
+    run: Run, first: Drawing, setups: Sequence[EvaluationSetup], spaces: Sequence[Candidates], map_evaluations: int = 0
 ) -> dict[str, Any]:
-    """Estimates the same of a run of tune.
+    """Estimates the same of a run of tune, without the NFE whose plans are there.
+
+    Args:
+        run: that would begin.
+        first: of any plan of it.
+        setups: detectors with their references.
+        spaces: one for each NFE.
+        map_evaluations: of the map before; 0: without one.
 
     Raises:
         InputError: the time does not suffice for one of the NFE, as the run would find out after a while.
     """
-    from restart_sampling.generation.timing import seconds_per_image
-    from restart_sampling.tuning.clock import FEW, check_time, least_evaluations
-    from restart_sampling.tuning.restart_map import count_map_evaluations
+    from restart_sampling.tuning.ahead import check_times, first_speed
 
-    settings = run.settings
-    second = seconds_per_image(first, range(FEW)) / first.nfe
-    second += sum(_detector_seconds(setup, first) for setup in setups) / (nfes[0] if nfes else first.nfe)
-    speed = run.ranks.size / second
-    for nfe in nfes:
-        plans = len(run.space(nfe).usual())
-        check_time(settings, nfe, speed, least_evaluations(settings, nfe, plans) / speed - 60 * settings.minutes)
-    of_map = count_map_evaluations(run.net, settings.seeds[1].stop) / speed if with_map else 0.0
-    seconds = 60 * settings.minutes * len(nfes) + of_map
-    return {"nfe": list(nfes), "seconds": seconds, "bytes": _OF_AN_NFE * (len(nfes) + with_map)}
+    left = [space for space in spaces if not run.plan_file(space.nfe).exists()]
+    nfes = [space.nfe for space in left]
+    speed = first_speed(first, setups, nfes[0] if nfes else first.nfe, run.ranks)
+    check_times(run.settings, left, speed)
+    seconds = 60 * run.settings.minutes * len(nfes) + map_evaluations / speed
+    return {"nfe": nfes, "seconds": seconds, "bytes": _OF_AN_NFE * (len(nfes) + (map_evaluations > 0))}
 
 
 def print_estimate(
@@ -190,18 +190,6 @@ def _bytes_of_sums(comparison: Comparison, images: int) -> int:
     width, groups = setup.reference.width, setup.blocks if setup.blocks > 1 else GROUPS
     features = 4 * width if NEED_FEATURES & set(setup.metrics) else 0
     return 2 * (comparison.ranks.size * 8 * groups * width * (width + 1) + images * (features + _RECORD))
-
-
-def _detector_seconds(setup: EvaluationSetup, drawing: Drawing) -> float:
-    """Measures the detector's time of an image, in a batch."""
-    import torch
-
-    images = torch.zeros(drawing.batch, *(drawing.shape or (3, *(setup.reference.size or (64, 64)))), dtype=torch.uint8)
-    for _ in range(2):  # the first call picks algorithms
-        start = time.perf_counter()
-        setup.detector(images).cpu()
-        seconds = time.perf_counter() - start
-    return seconds / len(images)
 
 
 def _describe_bytes(count: int) -> str:

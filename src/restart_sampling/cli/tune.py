@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +102,7 @@ def tune(
       restart-sampling generate --model cifar10-small --plan tuned/plan-20.json --seeds 0-63 --out images
       restart-sampling report tuned --out tuned.html
     """
-    search.check()
+    search.check(dry_run)
     if nfe_text is None and not with_map:
         raise InputError("--nfe is missing: the evaluations of an image, such as 20 or 10,20,40")
     nfes = [] if nfe_text is None else read_nfes(nfe_text)
@@ -113,9 +112,10 @@ def tune(
         )
     if without_reference and (option := given(_JUDGED)):
         raise InputError(f"{option} needs --reference, by which plans are judged; leave it out, or give that")
-    if dry_run and (without_reference or search.minutes == inf):
-        other = "--without-reference" if without_reference else f"--minutes {search.minutes:g}"
-        raise InputError(f"--dry-run is for a search of so many minutes, and this has {other}; leave one of them out")
+    if dry_run and without_reference:
+        raise InputError(
+            "--dry-run is for a search of so many minutes, and this has --without-reference; leave one of them out"
+        )
     if data and not with_map:
         raise InputError("--data is for the map; give --map too, or leave it out")
 
@@ -126,7 +126,7 @@ def tune(
     from restart_sampling.sampling.plan import Plan
     from restart_sampling.tuning.distance import Distance, by_name
     from restart_sampling.tuning.net_run import NetRun
-    from restart_sampling.tuning.restart_map import BASE, Marginals
+    from restart_sampling.tuning.restart_map import BASE, Marginals, count_map_evaluations
     from restart_sampling.tuning.tune import begin_drawing, of_all
 
     only = None if solvers is None else read_list(str.strip, solvers)
@@ -199,7 +199,8 @@ def tune(
                 }
             )
         if dry_run:
-            print_estimate(out, estimate_tuning(run, first, setups, nfes, with_map), as_json, shown=ranks.first)
+            of_map = count_map_evaluations(model.net, settings.seeds[1].stop) if with_map else 0
+            print_estimate(out, estimate_tuning(run, first, setups, spaces, of_map), as_json, shown=ranks.first)
             return
         if with_map:
             run.map(marginals)

@@ -44,8 +44,8 @@ class SearchOptions:
     no_restarts: bool
     log_kind: str | None
 
-    def check(self) -> None:
-        """Makes sure that what the search needs is installed, and each detector has a reference.
+    def check(self, dry_run: bool) -> None:
+        """Makes sure that what the search needs is installed, each detector has a reference, and a dry run has an end.
 
         Raises:
             InputError: it is not.
@@ -58,6 +58,10 @@ class SearchOptions:
             raise InputError(
                 f"--confirm-detector is given {counted(len(self.confirm_detectors), 'time')} and --confirm-reference "
                 f"{counted(len(self.confirm_references), 'time')}; give a reference for each detector"
+            )
+        if dry_run and self.minutes == inf:
+            raise InputError(
+                "--dry-run is for a search of so many minutes, and this has --minutes inf; leave one of them out"
             )
 
     def settings(self) -> Settings:

@@ -31,6 +31,7 @@ from restart_sampling.text_to_image.guiding import (
     testing,
 )
 from restart_sampling.text_to_image.pipeline import TEXT_BLOCK, TextToImage, networks_of, quiet
+from restart_sampling.text_to_image.sampler_settings import FAILURES, noise_note
 from restart_sampling.text_to_image.samplers import Sampler, check_pipeline, make_scheduler
 
 _LATER = {"snr_shift_scale": 1.0, "sigma_data": None, "sigma_schedule": "karras", "rho": 7.0}
@@ -204,7 +205,7 @@ def prepare(
         InputError: the sampler, its plan or what else is asked does not fit the pipeline.
     """
     sampler, guided = request.sampler, request.interval is not None or model.guide is not None
-    notes = (check_pipeline(type(model.pipe).__name__, sampler), _check_made_for(model, request))
+    notes = [check_pipeline(type(model.pipe).__name__, sampler), _check_made_for(model, request)]
     if not isfinite(request.guidance):
         raise InputError(f"guidance is {request.guidance:g}; give a finite scale, such as 7.5")
     if request.interval is not None:
@@ -223,13 +224,16 @@ def prepare(
     scheduler = make_scheduler(sampler, model.scheduler_config, request.guidance)
     try:
         row_evaluations = _first_row(model, request, scheduler, guided)
-    except (InputError, ValueError, TypeError, RuntimeError) as error:
+    except FAILURES as error:
         raise InputError(f"sampler '{sampler}' with {type(model.pipe).__name__}: {one_line(error)}") from error
     if request.negative_prompt is not None and row_evaluations == 1:
         raise InputError(
             f"a negative prompt does nothing without classifier-free guidance, which {type(model.pipe).__name__} does "
             f"not do at guidance {request.guidance:g}; leave it out, or give a scale above 1"
         )
+    notes.append(noise_note(dict(sampler.settings), scheduler.config, model.scheduler_config))
+    if request.guidance < 1 and row_evaluations == 1:
+        notes.append(f"{type(model.pipe).__name__} does no classifier-free guidance at scale {request.guidance:g}")
     nfe, levels = len(scheduler.timesteps), _levels(scheduler)
     path = _path(scheduler, levels)
     on = rows_on(levels[:nfe], request.interval) if guided else None

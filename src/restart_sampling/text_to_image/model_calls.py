@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.errors import InputError, did_you_mean
 from restart_sampling.sampling.follow import walk
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.path import NoisePath
@@ -134,6 +134,7 @@ def scheduler_solver(text: str) -> Solver:
     if not isinstance(text, str) or text.partition(":")[0] not in SOLVERS:
         raise InputError(
             f"solver {text!r} does not exist; give one of {', '.join(SOLVERS)}, or with a setting, such as ddim:eta=0.5"
+            f"{did_you_mean(str(text).partition(':')[0], SOLVERS)}"
         )
     return make_solver(text)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from restart_sampling.base.errors import InputError, one_line, require_extra, shorten
+from restart_sampling.base.errors import InputError, did_you_mean, one_line, require_extra, shorten
 from restart_sampling.base.numerics import weights_sha256
 from restart_sampling.generation.pace import Pace
 from restart_sampling.text_to_image.bundled import TINY, build_pipeline
@@ -221,6 +221,7 @@ def _reason(name: str, error: BaseException) -> str:
     return (
         f"{shorten(one_line(error), 200)}); give a text-to-image pipeline of diffusers with safetensors files; without "
         f"internet the path of its folder, which 'hf download {name} --local-dir FOLDER' makes where there is internet"
+        f"{did_you_mean(name, [TINY])}"
     )
 
 

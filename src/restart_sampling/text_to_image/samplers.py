@@ -1,24 +1,23 @@
 """Samplers of text-to-image pipelines, as users write them: each is a scheduler made from the pipeline's own."""
 
-import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
-from restart_sampling.base.errors import InputError, one_line
+from restart_sampling.base.errors import InputError, did_you_mean, one_line
 from restart_sampling.base.numbers import format_number, is_finite
 from restart_sampling.base.strict_json import parse_json
 from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.sampling.move import Move
 from restart_sampling.sampling.plan_text import read_scale, split_plan
-from restart_sampling.sampling.solvers.by_name import make_solver
+from restart_sampling.sampling.solvers.by_name import SOLVERS, make_solver
 from restart_sampling.text_to_image.intervals import as_lists
 from restart_sampling.text_to_image.presets import guidance_preset
+from restart_sampling.text_to_image.sampler_settings import FAILURES, check_highest, check_order, read_setting
 
 _OURS = "restart_sampling.text_to_image"
 SAMPLER_FORMAT = "restart-sampling-sampler/1"
@@ -106,21 +105,30 @@ class Sampler:
         Raises:
             InputError: not a sampler.
         """
-        if text.strip().endswith(".json"):
-            found, made_for = _read_file(Path(text.strip()))
+        if not text.strip().endswith(".json"):
+            return cls._parse(text, steps)
+        path = Path(text.strip())
+        found, made_for = _read_file(path)
+        try:
             return replace(cls._parse(found, steps), made_for=made_for)
-        return cls._parse(text, steps)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
     @classmethod
     def _parse(cls, text: str, steps: int | None) -> "Sampler":
-        match = re.fullmatch(r"\s*([A-Za-z]+(?:-[A-Za-z]+)?)\s*(?::\s*([^\s\[]+))?(.*)", text, re.DOTALL)
+        match = re.fullmatch(r"\s*([A-Za-z][\w.+-]*)\s*(?::\s*([^\s\[]+))?(.*)", text, re.DOTALL)
         name = match[1].lower() if match else ""
         if match is None or name not in KINDS:
-            nearest = get_close_matches(name, KINDS, n=1)
-            advice = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise InputError(f"there is no sampler '{text}'; give one of {', '.join(KINDS)}{advice}")
+            raise InputError(
+                f"there is no sampler '{text}'; give one of {', '.join(KINDS)}, or a .json of 'text tune'{_meant(name)}"
+            )
         if match[2] and steps is not None:
             raise InputError(f"sampler '{text}' has {match[2]} steps and {steps} are asked for; give the number once")
+        if given := re.search(r"(?<!\w)restart\s*=\s*(?!null(?!\S))\S*", match[3]):
+            raise InputError(
+                f"sampler '{text}' has {given[0]}; write restarts by themselves, such as restart:30 [10,2,0.1,2.0], or "
+                f"restart=null for none"
+            )
         written = match[2] or (KINDS[name].steps if steps is None else steps)
         try:
             number, intervals, settings = split_plan(f"{written} {match[3]}")
@@ -132,13 +140,13 @@ class Sampler:
             raise InputError(
                 f"sampler '{text}' has restart intervals, which only restart and restart-dpmpp take; {_FORM}"
             )
-        pairs = tuple((key, value) for key, _, value in (setting.partition("=") for setting in settings))
-        if intervals and _NO_RESTARTS in pairs:
+        pairs = dict(setting.split("=", 1) for setting in settings)
+        if intervals and _NO_RESTARTS in pairs.items():
             raise InputError(f"sampler '{text}' has restart intervals and restart=null, which is none; leave one out")
-        others = tuple(pair for pair in pairs if pair[0] != "guidance")
-        written = dict(pairs).get("guidance")
-        guidance = None if written is None else read_scale(f"sampler '{text}'", written)
-        return cls(name, number, intervals, others, guidance)
+        scale = pairs.pop("guidance", None)
+        guidance = None if scale is None else read_scale(f"sampler '{text}'", scale)
+        _check_pairs(text, name, pairs)
+        return cls(name, number, intervals, tuple(pairs.items()), guidance)
 
     def __str__(self) -> str:
         settings = (f"{key}={value}" for key, value in self.settings)
@@ -160,6 +168,31 @@ class Sampler:
     def without_restarts(self) -> bool:
         """Whether it is a solver of our scheduler alone: `restart:25 restart=null solver=deis`."""
         return _NO_RESTARTS in self.settings
+
+
+def _meant(name: str) -> str:
+    """Says what a name that is no sampler may stand for."""
+    if name in SOLVERS:
+        return f"; {name} is a solver, so did you mean restart:25 restart=null solver={name}?"
+    return did_you_mean(name.replace("+", "p"), KINDS)
+
+
+def _check_pairs(text: str, name: str, pairs: Mapping[str, str]) -> None:
+    """Makes sure, before any model is loaded, that settings in the text of a sampler can be some.
+
+    Raises:
+        InputError: one has no key or no value, is the number of steps, or is a solver that does not exist.
+    """
+    for key, value in pairs.items():
+        if not (key and value):
+            raise InputError(f"sampler '{text}': cannot read '{key}={value}'; write key=value, without spaces")
+        if key in ("steps", "num_inference_steps"):
+            raise InputError(f"sampler '{text}' has {key}={value}; write the number of steps as {name}:{value}")
+        if key in ("solver", "restart_solver") and KINDS[name].family == "Restart" and value != "null":
+            try:
+                make_solver(value)
+            except InputError as error:
+                raise InputError(f"sampler '{text}': {error}") from None
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
@@ -208,38 +241,45 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any], guidance: float)
         raise InputError(f"sampler '{sampler}': the model knows {config['num_train_timesteps']} steps; give no more")
     from restart_sampling.text_to_image.configs import check_values  # which needs diffusers
 
-    scheduler = getattr(import_module(home[0]), home[1])
+    scheduler = _scheduler(home)
     try:
-        settings = own_settings(sampler, flow, guidance) | dict(_typed(scheduler, *each) for each in sampler.settings)
+        others = {name: _scheduler(its) for name, each in KINDS.items() if (its := each.flow if flow else each.noise)}
+        written = dict(read_setting(scheduler, *each, others) for each in sampler.settings)
+        settings = own_settings(sampler, flow, guidance) | written
         made = scheduler.from_config(config, **settings)
         check_values(scheduler, made.config)
-        if "solver_order" in dict(sampler.settings):
-            _check_order(made)
+        if "solver_order" in written:
+            check_order(made)
+        if written.get("sigma_max") is not None and made.config.get("sigma_data") is None:
+            check_highest(made)
         return made
-    except (InputError, ValueError, TypeError, RuntimeError, ImportError) as error:
+    except FAILURES as error:
         raise InputError(f"sampler '{sampler}': {one_line(error)}") from error
 
 
-def check_samplers(samplers: Sequence[Sampler], config: Mapping[str, Any], guidances: Sequence[float]) -> None:
+def _scheduler(home: tuple[str, str]) -> Any:
+    """Imports a class of schedulers, by its module and name."""
+    return getattr(import_module(home[0]), home[1])
+
+
+def check_samplers(rows: Iterable[tuple[Sampler, float]], config: Mapping[str, Any]) -> None:
     """Makes the scheduler and the path of every row of a table, before any work.
 
     Args:
-        samplers: of the table.
+        rows: samplers, each with a guidance scale.
         config: of the pipeline's own scheduler.
-        guidances: of the table.
 
     Raises:
         InputError: one of them does not fit the model's levels; the message names the sampler and the guidance.
     """
-    for sampler in samplers:
-        for guidance in guidances:
-            try:
-                scheduler = make_scheduler(sampler, config, guidance)
-                if not config.get("use_dynamic_shifting"):  # by the size of the images, which the pipeline knows
-                    scheduler.set_timesteps(sampler.steps)
-            except (InputError, ValueError, TypeError) as error:
-                said = one_line(error).removeprefix(f"sampler '{sampler}': ")
-                raise InputError(f"sampler '{sampler}' at guidance {guidance:g}: {said}") from error
+    for sampler, guidance in rows:
+        try:
+            scheduler = make_scheduler(sampler, config, guidance)
+            if not config.get("use_dynamic_shifting"):  # by the size of the images, which the pipeline knows
+                scheduler.set_timesteps(sampler.steps)
+        except FAILURES as error:
+            said = one_line(error).removeprefix(f"sampler '{sampler}': ")
+            raise InputError(f"sampler '{sampler}' at guidance {guidance:g}: {said}") from error
 
 
 def check_pipeline(pipeline: str, sampler: Sampler) -> str | None:
@@ -263,7 +303,7 @@ def check_pipeline(pipeline: str, sampler: Sampler) -> str | None:
     if sampler.family == "Restart" and not sampler.intervals and "XL" in pipeline:
         return (
             f"{sampler.name}'s intervals are the paper's for Stable Diffusion 1.5, and {pipeline} is of another model; "
-            f"write your own, such as {sampler.name}:{sampler.steps} [10,2,0.1,2.0]"
+            f"write your own, such as {sampler.name} [10,2,0.1,2.0]"
         )
     return None
 
@@ -311,58 +351,6 @@ def _evaluations(sampler: Sampler) -> int | None:
     return KINDS[sampler.name].steps if sampler.intervals else sampler.steps
 
 
-def _typed(scheduler: type, key: str, text: str) -> tuple[str, Any]:
-    """A setting with its value: JSON's true, false, null and numbers, or a word."""
-    known = inspect.signature(scheduler.__init__).parameters  # type: ignore[misc]
-    if key not in known or key == "self":
-        nearest = ", ".join(get_close_matches(key, known, n=3, cutoff=0.5))
-        raise InputError(f"{scheduler.__name__} has no setting '{key}'; nearest: {nearest or 'none'}")
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    default, annotation = known[key].default, known[key].annotation
-    number = (int, "a whole number") if annotation is int else ((int, float), "a number")
-    for kinds, words in ((bool, "true or false"), number, (str, "a word")):
-        if isinstance(default, kinds):
-            if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
-                raise InputError(f"{key} is {text}; give {words}, such as {key}={json.dumps(default)}")
-            break
-    parts = (annotation, *get_args(annotation))
-    listed = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
-    if listed and value not in (*listed, default):
-        raise InputError(f"{key} is {text}; {scheduler.__name__} knows {', '.join(listed)}")
-    return key, value
-
-
-def _check_order(scheduler: Any) -> None:
-    """Makes sure that diffusers has a solver of a scheduler's order, of which it takes any number.
-
-    Raises:
-        InputError: it fails, or draws as with the order below.
-    """
-    import torch
-
-    def drawn(order: int) -> Any:
-        tried = scheduler.from_config(scheduler.config, solver_order=order)
-        tried.set_timesteps(20)  # enough for the full order
-        x, generator, states = torch.ones(1, dtype=torch.float64), torch.Generator().manual_seed(0), []
-        for timestep in tried.timesteps:
-            x = tried.step(torch.sin(timestep), timestep, x, generator=generator).prev_sample
-            states.append(x)
-        return torch.cat(states).nan_to_num()
-
-    order = scheduler.config["solver_order"]
-    try:
-        known = order >= 1 and (order == 1 or not torch.equal(drawn(order), drawn(order - 1)))
-    except Exception:  # as solvers fail that are not there
-        known = False
-    if not known:
-        raise InputError(
-            f"solver_order is {order}, and {type(scheduler).__name__} has no such solver; give 2, the usual"
-        )
-
-
 def _read_file(path: Path) -> tuple[str, MadeFor]:
     """Reads the text of a sampler, and what it was found for, from a file that `text tune` wrote."""
     advice = "give a file that 'restart-sampling text tune' wrote"
@@ -374,7 +362,14 @@ def _read_file(path: Path) -> tuple[str, MadeFor]:
         raise InputError(f"sampler {path} is not JSON ({error}); {advice}") from error
     if not isinstance(content, dict) or content.get("format") != SAMPLER_FORMAT:
         raise InputError(f"sampler {path} has no format {SAMPLER_FORMAT}; {advice}")
-    text, identity, guidance = (content.get(key) for key in ("plan", "model_sha256", "guidance"))
-    if not (isinstance(text, str) and isinstance(identity, str) and is_finite(guidance)):
-        raise InputError(f"sampler {path} is damaged: it needs plan, model_sha256 and guidance; tune again")
-    return text, MadeFor(identity, guidance)
+    for key, kind in {"plan": "a text", "model_sha256": "a text", "guidance": "a finite number"}.items():
+        value = content.get(key)
+        if not (is_finite(value) if key == "guidance" else isinstance(value, str)):
+            raise InputError(f"sampler {path} is damaged: its {key} has to be {kind}; tune again")
+    evidence = content.get("evidence")
+    if isinstance(evidence, dict) and content["plan"] not in evidence.get("scores", ()):
+        raise InputError(
+            f"sampler {path} was edited: its evidence is not of its plan '{content['plan']}'; give that text itself as "
+            f"the sampler, or the file as 'restart-sampling text tune' wrote it"
+        )
+    return content["plan"], MadeFor(content["model_sha256"], content["guidance"])

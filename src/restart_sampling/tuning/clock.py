@@ -63,8 +63,10 @@ def check_time(settings: Settings, nfe: int, speed: float, missing: float) -> No
         raise InputError(
             f"no time is left for a search in {counted(settings.minutes, 'minute', 'g')} for NFE {nfe}: at {speed:.0f} "
             f"evaluations a second the usual plans, the race and the confirmation need "
-            f"{counted(ceil(missing / 60), 'minute', ',')} more, even where they are cut; give them, and some for the "
-            f"search, fewer images for each, or a GPU, for which the defaults are made"
+            f"{counted(ceil(missing / 60), 'minute', ',')} more, even where they are cut; give more than "
+            f"{counted(ceil(settings.minutes + missing / 60), 'minute', ',')} (--minutes), which leaves some for the "
+            f"search, fewer images (--images, --race-images, --confirm-images), or a GPU, for which the defaults are "
+            f"made"
         )
 
 

@@ -75,6 +75,10 @@ class Run:
         own = {"model_sha256": self.identity, **self.objective.about, "settings": self.settings.about}
         return {"format": FORMAT, **own}
 
+    def plan_file(self, nfe: int) -> Path:
+        """Names the file of the plan of an NFE; one that is there is final."""
+        return self.folder / f"plan-{nfe}.json"
+
     def form(self, plan: str) -> dict[str, Any]:
         """Makes JSON: what the file of a plan says first."""
         return {"format": PLAN_FORMAT}
@@ -142,7 +146,7 @@ class Run:
             InputError: the time does not suffice, or no sampler could be measured.
         """
         nfe = space.nfe
-        path = self.folder / f"plan-{nfe}.json"
+        path = self.plan_file(nfe)
         self.ranks.agree(_plain(self.about))
         with whole(self.folder):
             there = self._there(path, nfe) if self.ranks.first and path.exists() else None
@@ -180,7 +184,7 @@ class Run:
             "evidence": evidence,
         }
         if self.ranks.first:
-            write_json(self.folder / f"plan-{nfe}.json", content)
+            write_json(self.plan_file(nfe), content)
         return content
 
 

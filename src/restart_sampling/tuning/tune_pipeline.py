@@ -111,5 +111,8 @@ def tune_pipeline(
             batch=batch_size,
             tell=tell,
         )
-        run.begin_folder([run.space(each) for each in nfes])
+        spaces = [run.space(each) for each in nfes]
+        run.check(spaces)
+        run.check_time(setups, spaces)
+        run.begin_folder(spaces)
         return {each: TunedSampler.of(run.tune(run.space(each))) for each in nfes}

@@ -55,6 +55,7 @@ from restart_sampling.text_to_image.bundled import TINY
 if TYPE_CHECKING:
     from restart_sampling.comparison.rows import Outcome
 
+SCALES = "2,3,5,8"
 SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100", "ddpm:200", "restart:30")
 
 
@@ -75,10 +76,8 @@ SAMPLERS = ("ddim:50", "ddim:100", "heun:26", "heun:51", "dpmpp:25", "ddpm:100",
 @click.option(
     "--guidance",
     "guidance_text",
-    default="2,3,5,8",
-    show_default=True,
     metavar="SCALES",
-    help="Classifier-free guidance scales, with commas between.",
+    help=f"Classifier-free guidance scales, with commas between.  [default: the sampler's own, or {SCALES}]",
 )
 @click.option(
     "--sampler",
@@ -107,7 +106,7 @@ def compare(
     reference_name: str | None,
     detector_name: str | None,
     trust: bool | str,
-    guidance_text: str,
+    guidance_text: str | None,
     sampler_texts: tuple[str, ...],
     out: Path,
     metrics_text: str | None,
@@ -144,7 +143,7 @@ def compare(
     from restart_sampling.text_to_image.drawing import prepare
     from restart_sampling.text_to_image.samplers import Sampler
 
-    guidances = _scales(guidance_text)
+    guidances = None if guidance_text is None else _scales(guidance_text)
     for text in sampler_texts:
         Sampler.parse(text)  # what can be wrong without the models comes before them
     metrics = models.metrics(metrics_text, more=[metric for metric in METRICS if metric != "per-class"])
@@ -160,12 +159,11 @@ def compare(
             setup = open_setup(reference_name, detector_name, own, 1, ranks.device, trust_detector=trust)
             scores = models.load(metrics, ranks.device, asked.tiny)
             model = asked.load(ranks.device)
-            samplers = pick_samplers(sampler_texts, model, SAMPLERS, guidances)
-            drawings = [
-                prepare(model, asked.request(sampler, guidance, seed), prompts, asked.batch)
-                for guidance in guidances
-                for sampler in samplers
-            ]
+            picked = pick_samplers(sampler_texts, model, SAMPLERS, guidances, usual := _scales(SCALES))
+            scales = list(dict.fromkeys([*(guidances or usual), *(scale for _, scale in picked)]))
+            picked.sort(key=lambda row: scales.index(row[1]))  # one scale after the other
+            drawings = [prepare(model, asked.request(*row, seed), prompts, asked.batch) for row in picked]
+            said = describe_notes(drawings)
             rows = [text_row(drawing, prompts_path) for drawing in drawings]
             comparison = TextComparison(
                 setup, ranks, drawings[0].batch, out / RESULTS, out, prompts, scores, keep_images
@@ -176,7 +174,7 @@ def compare(
             print_settings(
                 {
                     "model": describe_model(model),
-                    **describe_notes(drawings),
+                    **said,
                     "rows": describe_rows(rows, f"{evaluations} network evaluations of an image", there),
                     "images": f"{len(prompts)} of each row ({prompts_path}, seeds {seed}-{seed + len(prompts) - 1})",
                     **{name: describe_score(score.about) for name, score in scores.items()},

@@ -90,6 +90,7 @@ def generate(
             guidance = asked.scale(guidance, sampler)
             prompts = read_captions(prompts_path, count) if prompts_path else check_texts(prompt_texts, count)
             drawing = prepare(asked.load(ranks.device), asked.request(sampler, guidance, seed), prompts, asked.batch)
+            notes = describe_notes([drawing])
             store = BlockStore(out, cut(range(len(prompts)), drawing.batch), drawing.about)
             held.enter_context(claimed(store, drawing.batch, ranks, dry_run))
         model = drawing.model
@@ -97,7 +98,7 @@ def generate(
             print_settings(
                 {
                     "model": describe_model(model),
-                    **describe_notes([drawing]),
+                    **notes,
                     "sampler": f"{sampler}, guidance {guidance:g}",
                     "NFE": describe_nfe(drawing, guidance),
                     "images": f"{len(prompts)} of {prompts_path or '--prompt'} "

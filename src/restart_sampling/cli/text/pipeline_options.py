@@ -169,9 +169,23 @@ drawing_options = as_one("asked", PipelineOptions, (*_OPTIONS, _any_model_option
 
 
 def pick_samplers(
-    texts: Sequence[str], model: TextToImage, default: Sequence[str], guidances: Sequence[float]
-) -> list[Sampler]:
+    texts: Sequence[str],
+    model: TextToImage,
+    default: Sequence[str],
+    guidances: Sequence[float] | None,
+    usual: Sequence[float],
+) -> list[tuple[Sampler, float]]:
     """Reads the samplers that the user wrote; else takes the default, or that of flow models.
+
+    Args:
+        texts: what the user wrote.
+        model: the pipeline.
+        default: texts of samplers.
+        guidances: scales that the user wrote; None: the sampler's own, or the usual ones.
+        usual: scales.
+
+    Returns:
+        Each sampler with each of its scales.
 
     Raises:
         InputError: a text is not a sampler, two are the same, or one does not fit the model at one of the guidances.
@@ -184,8 +198,13 @@ def pick_samplers(
     for place, sampler in enumerate(samplers):
         if sampler in samplers[:place]:
             raise InputError(f"--sampler '{sampler}' is given twice; leave one out")
-    check_samplers(samplers, model.scheduler_config, guidances)
-    return samplers
+    rows = [
+        (sampler, scale)
+        for sampler in samplers
+        for scale in guidances or (usual if sampler.guidance is None else [sampler.guidance])
+    ]
+    check_samplers(rows, model.scheduler_config)
+    return rows
 
 
 def measure_with(asked: PipelineOptions, reference: str | None, detector: str | None) -> tuple[str, str]:
@@ -240,14 +259,20 @@ def describe_model(model: TextToImage) -> str:
 
 
 def describe_notes(drawings: Sequence[TextDrawing]) -> dict[str, str]:
-    """Says what the user should know of the guidance and the samplers of these drawings, before a run."""
+    """Says what the user should know of the guidance and the samplers of these drawings, before a run.
+
+    Raises:
+        InputError: a sampler cannot draw with its settings.
+    """
     from restart_sampling.text_to_image.idle import idle_notes
+    from restart_sampling.text_to_image.long_prompts import cut_note
 
     (interval, guide), notes = (drawings[0].request.interval, drawings[0].model.guide), {}
+    prompts, negative = drawings[0].prompts, drawings[0].request.negative_prompt
+    texts = [*([prompts] if isinstance(prompts, str) else prompts), *([negative] if negative else [])]
     if interval is not None:
         notes["guidance interval"] = f"{interval[0]:g} < level <= {interval[1]:g}"
     if guide is not None:
         notes["guide"] = f"{guide.name} (weights sha256 {guide.sha256[:12]})"
-    own = [each.note for each in drawings if each.note][:1]  # the same of each that has one
-    said = [*own, *idle_notes(drawings)]
-    return {**notes, "note": "; ".join(said)} if said else notes
+    said = [*dict.fromkeys(each.note for each in drawings), cut_note(drawings[0].model, texts), *idle_notes(drawings)]
+    return {**notes, "note": text} if (text := "; ".join(filter(None, said))) else notes

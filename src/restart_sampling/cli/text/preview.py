@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from warnings import catch_warnings, filterwarnings
 
 import click
 
@@ -86,7 +87,6 @@ def preview(
     check_suffix(out, "picture", ".png")
     check_writable(out)
     chip = pick_device(device)
-    guidance = asked.scale(guidance)
 
     from restart_sampling.generation.seeds import parse_seeds
     from restart_sampling.pictures.side_by_side import plot_side_by_side
@@ -98,14 +98,15 @@ def preview(
         Sampler.parse(text)  # what can be wrong without the model comes before it
     check_texts([prompt])
     model = asked.load(chip)
-    samplers = pick_samplers(sampler_texts, model, SAMPLERS, [guidance])
-    drawings = [prepare(model, asked.request(sampler, guidance, seed=0), prompt, asked.batch) for sampler in samplers]
+    scales = None if guidance is None else [guidance]
+    rows = pick_samplers(sampler_texts, model, SAMPLERS, scales, [asked.scale(None)])
+    drawings = [prepare(model, asked.request(*row, seed=0), prompt, asked.batch) for row in rows]
     print_settings(
         {
             "model": describe_model(model),
             **describe_notes(drawings),
-            "samplers": ", ".join(map(str, samplers)),
-            "guidance": f"{guidance:g}",
+            "samplers": ", ".join(str(sampler) for sampler, _ in rows),
+            "guidance": ", ".join(dict.fromkeys(f"{scale:g}" for _, scale in rows)),
             "images": f"{len(seeds)} a sampler (seeds {seeds_text})",
             "device": f"{describe_device(chip)}, networks in {model.dtype}",
             "out": out,
@@ -113,10 +114,14 @@ def preview(
     )
     with ProgressBar("images", len(drawings) * len(seeds)) as advance:
         taken = [sample_prompt(drawing, seeds, advance) for drawing in drawings]
-    plot_side_by_side(taken, [f"seed {seed}" for seed in seeds], out, title=prompt)
+    with catch_warnings(record=True) as warned:
+        filterwarnings("always", ".*missing from font")
+        plot_side_by_side(taken, [f"seed {seed}" for seed in seeds], out, title=prompt)
+    if any("missing from font" in str(each.message) for each in warned):
+        click.echo("note: the picture's font lacks characters of the prompt, which its title shows as boxes", err=True)
     evaluations = [drawing.network_evaluations for drawing in drawings]
     if as_json:
-        rows = [
+        said = [
             {
                 "sampler": each.name,
                 "nfe": each.nfe,
@@ -125,7 +130,7 @@ def preview(
             }
             for each, network in zip(taken, evaluations, strict=True)
         ]
-        print_json({"samplers": rows, "images": len(seeds), "out": str(out)})
+        print_json({"samplers": said, "images": len(seeds), "out": str(out)})
     else:
         print_table(
             {

@@ -11,6 +11,7 @@ import click
 from restart_sampling.base.logbook import open_logbook
 from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
+from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, leaving_no_folder, print_estimate
 from restart_sampling.cli.options import DETECTOR_HELP, ProcessOptions, json_option, print_settings, process_options
 from restart_sampling.cli.text.pipeline_options import (
     PipelineOptions,
@@ -63,6 +64,7 @@ from restart_sampling.tuning.allowed import LEAST_NFE
 @search_options
 @pipeline_options
 @process_options
+@dry_run_option
 @json_option
 def tune(
     prompts_path: Path | None,
@@ -75,6 +77,7 @@ def tune(
     search: SearchOptions,
     asked: PipelineOptions,
     processes: ProcessOptions,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Find the sampler that suits a pipeline at a guidance scale.
@@ -87,7 +90,7 @@ def tune(
       restart-sampling text generate --scheduler tuned/plan-25.json --images 64 --out images
       restart-sampling report tuned --out tuned.html
     """
-    search.check()
+    search.check(dry_run)
     nfes = read_nfes(nfe_text)
     prompts_path, guidance = asked.captions(prompts_path), asked.scale(guidance)
     reference_name, detector_name = measure_with(asked, reference_name, detector_name)
@@ -134,10 +137,15 @@ def tune(
                 batch=None if asked.batch is None else settings.even(asked.batch),
                 tell=tell,
             )
-            tell("trying what the usual samplers cost in the pipeline")
+            tell("trying what the usual samplers cost in the pipeline, and how long they take")
+            spaces = [run.space(nfe) for nfe in nfes]
             if ranks.first:
-                held.enter_context(locked(lock_in(out), str(out)))
-                run.begin_folder([run.space(nfe) for nfe in nfes])
+                with leaving_no_folder(out):
+                    run.check(spaces)
+                if not dry_run:
+                    run.check_time(setups, spaces)
+                    held.enter_context(locked(lock_in(out), str(out)))
+                    run.begin_folder(spaces)
         if ranks.first:
             notes = [setup.note for setup in setups if setup.note]
             print_settings(
@@ -148,8 +156,12 @@ def tune(
                     **({"note": notes[0]} if notes else {}),
                 }
             )
+        if dry_run:
+            first = run.draw(spaces[0].usual()[0])
+            print_estimate(out, estimate_tuning(run, first, setups, spaces), as_json, shown=ranks.first)
+            return
         with open_logbook(search.log_kind if ranks.first else None, out, "plans", {**run.about, "nfe": nfes}) as log:
             logged = replace(run, log=log)
-            found = {nfe: logged.tune(logged.space(nfe)) for nfe in nfes}
+            found = {space.nfe: logged.tune(space) for space in spaces}
         if ranks.first:
             search.print_found(found, as_json)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from restart_sampling.base.errors import InputError
+from restart_sampling.base.errors import InputError, did_you_mean
 from restart_sampling.base.numbers import require_kind
 from restart_sampling.sampling.solvers.multistep import (
     DEIS,
@@ -48,7 +48,8 @@ def make_solver(text: str) -> Solver:
     require_kind("the solver", text, str, "its name, such as 'heun'")
     name, *settings = text.split(":")
     if name not in SOLVERS:
-        raise InputError(f"solver '{name}' does not exist; available: {', '.join(SOLVERS)}")
+        meant = did_you_mean(name.replace("+", "p"), SOLVERS)
+        raise InputError(f"solver '{name}' does not exist; available: {', '.join(SOLVERS)}{meant}")
     solver = SOLVERS[name]()
     types: dict[str, Any] = {entry.name: entry.type for entry in fields(solver)}
     values: dict[str, Any] = {}
