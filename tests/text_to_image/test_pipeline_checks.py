@@ -14,11 +14,12 @@ from diffusers import (
     Ideogram4Pipeline,
     LTX2ConditionPipeline,
 )
-from scheduler_runs import FLOW_PLAN, start
-from tiny_pipelines import generators
+from diffusers.pipelines.free_init_utils import FreeInitMixin
+from scheduler_runs import FLOW_PLAN, PLAN, start
+from tiny_pipelines import SD, generators
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.text_to_image import FlowMatchRestartScheduler
+from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
 
 KEPT = "keeps its image or video conditions"
 ENDS = "told where each step ends"
@@ -104,6 +105,20 @@ def test_the_loops_of_diffusers_have_these_names():
         assert names <= {*code.co_varnames, *code.co_cellvars}
     for network in (HunyuanImageTransformer2DModel, HunyuanVideo15Transformer3DModel):
         assert "use_meanflow" in signature(network.__init__).parameters
+
+
+@pytest.mark.parametrize("restart", [None, PLAN])
+def test_free_init_is_refused_before_its_first_run(restart):
+    """Its second start would have twice the noise of its level, with diffusers' Euler too."""
+
+    class Pipeline(FreeInitMixin):
+        scheduler = RestartScheduler(**SD, restart=restart)
+
+    pipe = Pipeline()
+    pipe.enable_free_init(num_iters=2)
+    with pytest.raises(InputError, match="disable_free_init, or DDIMScheduler"):
+        pipe._apply_free_init(start(), 0, 30, "cpu", torch.float32, torch.Generator())
+    pipe.scheduler.set_timesteps(30)
 
 
 def test_a_copy_draws_other_noise():

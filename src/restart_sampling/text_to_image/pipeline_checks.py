@@ -50,6 +50,19 @@ def check_views() -> None:
         )
 
 
+def check_free_init() -> None:
+    """Looks for FreeInit (AnimateDiff), which goes over a video again from its low frequencies and new high ones.
+
+    Raises:
+        InputError: it is set; it counts on samples of std 1, and noises them anew as if they were.
+    """
+    if any("free_init_iteration" in variables for _, variables in _callers(1)):
+        raise InputError(
+            "FreeInit makes its second start of noise of std 1, and the noise of this scheduler has that of its level; "
+            "use disable_free_init, or DDIMScheduler"
+        )
+
+
 def denoising_end() -> float | None:
     """Finds the share of the run after which SDXL's base stops."""
     ends = (variables.get("denoising_end") for _, variables in _callers(4))

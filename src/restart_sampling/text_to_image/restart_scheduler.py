@@ -27,7 +27,7 @@ from restart_sampling.text_to_image.configs import (
 )
 from restart_sampling.text_to_image.main_grid import check_own
 from restart_sampling.text_to_image.noise_schedule import EULERS, OTHERS, alphas_cumprod, edm_levels
-from restart_sampling.text_to_image.pipeline_checks import check_views, denoising_end
+from restart_sampling.text_to_image.pipeline_checks import check_free_init, check_views, denoising_end
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
 _UNSCALED = 0.3
@@ -143,8 +143,10 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
             sigmas: the main grid as levels instead, with the last 0.
 
         Raises:
-            InputError: the restarts do not fit the levels or the number of steps.
+            InputError: the restarts do not fit the levels or the number of steps, or the pipeline does with its samples
+                what they do not bear.
         """
+        check_free_init()
         self._read_settings()
         given = timesteps is not None or sigmas is not None
         falls = bool(self._restarts.intervals)
