@@ -118,12 +118,13 @@ class RestartSteps(RowLayout):
         self._forget_steps()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copies all but the generator, which both draw from: equal ones would make the same noise again.
+        """Copies all but the generator between runs, which both draw from: equal ones would make the same noise again.
 
-        LTX 2 steps its sound by such a copy, and SkyReels each frame.
+        LTX 2 steps its sound by such a copy, and SkyReels each frame. A copy in the middle of a run goes on by itself.
         """
         copied = memo[id(self)] = object.__new__(type(self))
-        memo[id(self.generator)] = self.generator
+        if self._begins:
+            memo[id(self.generator)] = self.generator
         vars(copied).update(deepcopy(vars(self), memo))
         return copied
 
