@@ -1,13 +1,11 @@
 """Slips of hand-written loops and edits behind a scheduler's back: right, or one error at the first wrong step."""
 
 import json
-from contextlib import nullcontext
-from inspect import unwrap
 
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, LTX2ConditionPipeline
+from diffusers import EulerDiscreteScheduler
 from scheduler_runs import FLOW_PLAN, PLAN, network, start
 from tiny_pipelines import SD, generators
 
@@ -237,24 +235,6 @@ def test_inference_mode(scheduler):
     with torch.inference_mode():
         scheduler.set_timesteps(30)
         assert torch.equal(loop(scheduler, begin(scheduler)), exact)
-
-
-def keeps_tokens(scheduler, mask):
-    """A step in the loop of LTX 2's pipeline: what the mask has is pulled to the clean latents alone."""
-    clean_latents, conditioning_mask = torch.zeros(2, 4, 8, 8), torch.full((2, 4, 8, 1), mask)
-    x, timestep = start(), scheduler.timesteps[0]
-    denoised = 0.5 * x * (1 - conditioning_mask) + clean_latents * conditioning_mask
-    return scheduler.step((x - denoised) / scheduler.sigmas[0], timestep, x)
-
-
-def test_conditions_that_a_pipeline_keeps_as_they_are_go_without_restarts():
-    loop = unwrap(LTX2ConditionPipeline.__call__).__code__
-    assert {"conditioning_mask", "clean_latents"} <= {*loop.co_varnames, *loop.co_cellvars}
-    for restart, mask, kept in ((FLOW_PLAN, 1.0, True), (FLOW_PLAN, 0.0, False), (None, 1.0, False)):
-        scheduler = FlowMatchRestartScheduler(restart=restart)
-        scheduler.set_timesteps(30)
-        with pytest.raises(InputError, match="keeps its image or video conditions") if kept else nullcontext():
-            keeps_tokens(scheduler, mask)
 
 
 def test_levels_of_single_tokens_must_be_those_of_the_row():

@@ -1,6 +1,5 @@
 """Restart sampling for diffusers pipelines of flow models: Stable Diffusion 3 and FLUX."""
 
-import sys
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -12,16 +11,11 @@ from torch import Tensor
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.sampling.process import FLOW, Process
+from restart_sampling.sampling.solvers.single_step import Euler
 from restart_sampling.text_to_image.configs import arguments_of, check_values, flow_config
 from restart_sampling.text_to_image.main_grid import check_own
+from restart_sampling.text_to_image.pipeline_checks import check_conditions, check_ends, check_weights
 from restart_sampling.text_to_image.restart_steps import RestartSteps
-
-_KEPT = {
-    "conditioning_mask": "clean_latents",
-    "cond_mask": "gt_velocity",
-    "vision_condition_mask": "vision_condition_mask",
-}
-"""Masks of what the loops of LTX 2, Cosmos 2.5 and 3 keep as it is; beside each, a variable of that loop alone."""
 
 
 class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
@@ -129,15 +123,11 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
         return sample
 
     def _check_first_step(self, row: int, sample: Tensor) -> None:
-        loop = sys._getframe(2).f_locals  # which says it to nobody
-        loop = {**getattr(loop.get("block_state"), "__dict__", {}), **loop}
-        for name, beside in _KEPT.items():
-            mask = loop.get(name)
-            if self.path.rises and beside in loop and isinstance(mask, Tensor) and mask.any():
-                raise InputError(
-                    "the pipeline keeps its image or video conditions as they are (LTX 2, Cosmos), and restarts would "
-                    "add noise to them; use FlowMatchEulerDiscreteScheduler"
-                )
+        if self.path.rises:
+            check_conditions()
+        if self.path.rises or not isinstance(self._restarts.solver, Euler):
+            check_ends()
+            check_weights(len(self._calls))
 
     def _time(self, levels: Sequence[float]) -> Sequence[float]:
         return [level * self.config.num_train_timesteps for level in levels]

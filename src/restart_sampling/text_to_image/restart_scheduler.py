@@ -1,13 +1,11 @@
 """Restart sampling for diffusers pipelines of noise-predicting models: Stable Diffusion 1.5, 2 and XL."""
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from math import log
-from types import FrameType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +27,7 @@ from restart_sampling.text_to_image.configs import (
 )
 from restart_sampling.text_to_image.main_grid import check_own
 from restart_sampling.text_to_image.noise_schedule import EULERS, OTHERS, alphas_cumprod, edm_levels
+from restart_sampling.text_to_image.pipeline_checks import check_free_init, check_views, denoising_end
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
 _UNSCALED = 0.3
@@ -144,8 +143,10 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
             sigmas: the main grid as levels instead, with the last 0.
 
         Raises:
-            InputError: the restarts do not fit the levels or the number of steps.
+            InputError: the restarts do not fit the levels or the number of steps, or the pipeline does with its samples
+                what they do not bear.
         """
+        check_free_init()
         self._read_settings()
         given = timesteps is not None or sigmas is not None
         falls = bool(self._restarts.intervals)
@@ -163,33 +164,14 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
                 self._set_edm_grid(levels, device)
 
         self._set_steps(grid, num_inference_steps, given)
-        self._check_pipeline()
+        if self.path.rises:
+            check_views()
+            if (end := denoising_end()) is not None:
+                self._check_cut(end)
 
     def _set_edm_grid(self, levels: list[float], device: str | torch.device | None = None) -> None:
         self.sigmas = torch.tensor(levels, dtype=torch.float32)
         self.timesteps = torch.tensor(self._time(levels[:-1]), dtype=torch.float32, device=device)
-
-    def _check_pipeline(self) -> None:
-        """Looks for what a pipeline does with the rows of restarts and says to nobody.
-
-        Raises:
-            InputError: it averages overlapping views after each step.
-        """
-        frame: FrameType | None = sys._getframe(2)
-        end: Any = None
-        for _ in range(4):  # set_timesteps, retrieve_timesteps, __call__ of the pipeline and its decorator
-            if frame is None or end is not None or not self.path.rises:
-                break
-            if "views_batch" in frame.f_code.co_varnames:
-                raise InputError(
-                    "the pipeline averages overlapping views after each step, and with them the noise of restarts, "
-                    "which would be too weak; use a scheduler without restarts for panoramas"
-                )
-            modular = frame.f_locals.get("block_state")
-            end = frame.f_locals.get("denoising_end", getattr(modular, "denoising_end", None))
-            frame = frame.f_back
-        if isinstance(end, float) and 0 < end < 1:
-            self._check_cut(end)
 
     def _check_cut(self, end: float) -> None:
         """SDXL's base stops at the first rows whose timesteps are those of its denoising_end.

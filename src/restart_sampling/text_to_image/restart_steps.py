@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from math import inf
 from numbers import Real
-from typing import Any, ClassVar, Literal, SupportsFloat, get_args
+from typing import Any, ClassVar, Literal, Self, SupportsFloat, get_args
 
 import torch
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedulerOutput
@@ -115,6 +116,17 @@ class RestartSteps(RowLayout):
         self._read_settings()
         self.generator: Generators = None
         self._forget_steps()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copies all but the generator between runs, which both draw from: equal ones would make the same noise again.
+
+        LTX 2 steps its sound by such a copy, and SkyReels each frame. A copy in the middle of a run goes on by itself.
+        """
+        copied = memo[id(self)] = object.__new__(type(self))
+        if self._begins:
+            memo[id(self.generator)] = self.generator
+        vars(copied).update(deepcopy(vars(self), memo))
+        return copied
 
     def _forget_steps(self) -> None:
         super()._forget_steps()
