@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.base.numbers import counted, rounded_to, with_error
+from restart_sampling.base.numbers import counted, with_error
 from restart_sampling.cli.dry_run import leaving_no_folder
 from restart_sampling.cli.options import as_one, detector_option, trust_option
 from restart_sampling.cli.progress import ProgressBar, describe_seconds
@@ -180,11 +180,11 @@ def distance(result: Mapping[str, Any]) -> str:
 def metric_columns(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
     """Writes for each metric the value of each row with its spread, by its title, where rows have it."""
     from restart_sampling.evaluation.results_file import TITLES
+    from restart_sampling.evaluation.values import value_of
 
     def value(key: str, result: Mapping[str, Any]) -> str:
-        if key == "frechet_distance_min":
-            return rounded_to(result[key], result["frechet_distance_error"])
-        return with_error(result[key], result.get(f"{key}_error", result.get(f"{key}_std")))
+        found = value_of(result, key)
+        return found.written() if found else ""
 
     return {
         title: per_result(outcomes, partial(value, key), failed="failed" * (key == "frechet_distance"))

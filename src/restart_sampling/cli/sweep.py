@@ -106,12 +106,11 @@ def sweep(
     from restart_sampling.comparison.named_plans import script_settings
     from restart_sampling.comparison.published import CHECKPOINTS, NOTES
     from restart_sampling.comparison.run import Comparison
-    from restart_sampling.evaluation.metrics import GROUPS
+    from restart_sampling.evaluation.metrics import check_count
     from restart_sampling.evaluation.results_file import RESULTS
     from restart_sampling.generation.pace import BLOCK
 
-    if blocks == 1 and images < 2 * GROUPS:
-        raise InputError(f"--images {images} is too few for a spread from one block; give at least {2 * GROUPS}")
+    check_count(images * blocks, blocks)
     with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             model = asked.load(name, ranks.device, batch, ranks.first)

@@ -3,12 +3,12 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from restart_sampling.base.errors import InputError, printable
-from restart_sampling.base.numbers import is_number, rounded_to, with_error
+from restart_sampling.base.numbers import is_number
 from restart_sampling.evaluation.results_file import SCORES, TITLES, Result
+from restart_sampling.evaluation.values import Value, value_of
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -16,23 +16,10 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "<": "$<$",
+    ">": "$>$",
 }
 _MARKDOWN = {"|": r"\|", "<": "&lt;"}
-
-
-@dataclass(frozen=True)
-class Value:
-    """A measured number.
-
-    Attributes:
-        value: the number.
-        error: its standard error or spread; None: there is none.
-        like: a standard error that it is written to the place of, and which is not its own.
-    """
-
-    value: float
-    error: float | None
-    like: float | None = None
 
 
 Cell = str | int | Value | None
@@ -104,10 +91,8 @@ def _rows(table: Table, text: Callable[[str], str]) -> Iterable[list[str]]:
 
 
 def _written(cell: Cell) -> str:
-    """Writes a cell for readers: a value has as many digits as its error lets it have."""
     if isinstance(cell, Value):
-        own = cell.error is not None
-        return with_error(cell.value, cell.error, between=" ± ") if own else rounded_to(cell.value, cell.like)
+        return cell.written(between=" ± ")
     return "" if cell is None else printable(str(cell))
 
 
@@ -132,9 +117,6 @@ def _number(result: Result, key: str) -> Any:
 
 
 def _value(result: Result, key: str) -> Value | None:
-    value = _number(result, key)
-    if value is None:
-        return None
-    error = _number(result, f"{key}_error")
-    like = _number(result, "frechet_distance_error") if key == "frechet_distance_min" else None
-    return Value(value, _number(result, f"{key}_std") if error is None else error, like)
+    for each in (key, f"{key}_error", f"{key}_std", "frechet_distance_error"):
+        _number(result, each)
+    return value_of(result, key)

@@ -73,7 +73,7 @@ def measure(
     groups = check_count(images, blocks)
     start = time.perf_counter()
     keep = bool(NEED_FEATURES & set(metrics))
-    collector = Collector(detector, images, groups, neighbours=blocks > 1, keep=keep, name=name)
+    collector = Collector(detector, images, groups, blocks, keep=keep, name=name)
     if partial and partial.earlier:
         collector.restore(partial.earlier)
     with ranks.failing_together():
