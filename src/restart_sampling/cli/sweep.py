@@ -23,7 +23,6 @@ from restart_sampling.cli.options import (
     log_option,
     print_json,
     print_settings,
-    print_table,
     process_options,
 )
 from restart_sampling.cli.row_options import (
@@ -36,6 +35,7 @@ from restart_sampling.cli.row_options import (
     per_result,
     print_end,
     print_notes,
+    print_rows,
     setup_options,
     watching,
 )
@@ -214,8 +214,6 @@ def _paper_notes(paper: str | None, model: str, images: int) -> list[str]:
 def _print_table(plans: Sequence[NamedPlan], outcomes: Sequence[Outcome]) -> None:
     """Prints every row, its values and its difference to the first row, paired by seed."""
     columns = {
-        "row": [plan.name for plan in plans],
-        "plan": [plan.plan.with_guidance for plan in plans],
         "family": [plan.family for plan in plans],
         "NFE": [str(each.row.cost) for each in outcomes],
         **metric_columns(outcomes),
@@ -223,8 +221,6 @@ def _print_table(plans: Sequence[NamedPlan], outcomes: Sequence[Outcome]) -> Non
         "paired difference to the first": paired(outcomes),
         "seconds": per_result(outcomes, lambda result: f"{result['seconds']:.1f}"),
     }
-    if columns["plan"] == columns["row"]:
-        del columns["plan"]
     if not any(columns["published FID"]):
         del columns["published FID"]
-    print_table(columns)
+    print_rows([plan.name for plan in plans], [plan.plan.with_guidance for plan in plans], columns)

@@ -7,6 +7,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError, printable
 from restart_sampling.base.numbers import is_number
+from restart_sampling.comparison.labels import labelled
 from restart_sampling.evaluation.results_file import SCORES, TITLES, Result
 from restart_sampling.evaluation.values import Value, value_of
 
@@ -53,19 +54,28 @@ def results_table(results: Sequence[Result]) -> dict[str, list[Cell]]:
 
 
 def write_markdown(table: Table) -> str:
-    """Writes a table as GitHub's Markdown has it: numbers on the right, `0.518 ± 0.004`."""
+    """Writes a table as GitHub's Markdown has it: numbers on the right, `0.518 ± 0.004`, long plans below it."""
+    table, legend = _narrow(table)
     numeric = [not any(isinstance(cell, str) for cell in cells) for cells in table.values()]
     rule = ["---:" if each else "---" for each in numeric]
-    return _lines([list(table), rule, *_rows(table, _replacing(_MARKDOWN))], "| ", " | ", " |")
+    below = "".join(f"- {label}: `{printable(text)}`\n" for label, text in legend.items())
+    return (
+        _lines([list(table), rule, *_rows(table, _replacing(_MARKDOWN))], "| ", " | ", " |")
+        + "\n" * bool(below)
+        + below
+    )
 
 
 def write_latex(table: Table) -> str:
-    """Writes a table in LaTeX's `tabular`, with the rules of booktabs."""
+    """Writes a table in LaTeX's `tabular`, with the rules of booktabs; long plans are in comments below it."""
+    table, legend = _narrow(table)
     text = _replacing(_LATEX)
     columns = "".join("l" if any(isinstance(cell, str) for cell in cells) else "r" for cells in table.values())
     head = _lines([[text(title) for title in table]], "", " & ", r" \\")
     body = _lines(_rows(table, text), "", " & ", r" \\")
-    return f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
+    below = "".join(f"% {label}: {printable(text)}\n" for label, text in legend.items())
+    rules = f"\\toprule\n{head}\\midrule\n{body}\\bottomrule\n"
+    return f"\\begin{{tabular}}{{{columns}}}\n{rules}\\end{{tabular}}\n{below}"
 
 
 def write_csv(table: Table) -> str:
@@ -83,6 +93,14 @@ def write_csv(table: Table) -> str:
 
 FORMATS: Mapping[str, Callable[[Table], str]] = {"md": write_markdown, "csv": write_csv, "latex": write_latex}
 """By name."""
+
+
+def _narrow(table: Table) -> tuple[Table, dict[str, str]]:
+    """Puts labels for long names and plans; returns what these stand for too."""
+    names = [str(name) for name in table["row"]]
+    plans = ["" if plan is None else str(plan) for plan in table.get("plan", names)]
+    columns, legend = labelled(names, plans)
+    return {**columns, **{title: cells for title, cells in table.items() if title not in ("row", "plan")}}, legend
 
 
 def _rows(table: Table, text: Callable[[str], str]) -> Iterable[list[str]]:
