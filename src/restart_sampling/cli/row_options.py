@@ -185,7 +185,7 @@ def distance(result: Mapping[str, Any]) -> str:
 
 
 def metric_columns(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
-    """Writes for each metric the value of each row with its spread, by its title, where rows have it."""
+    """Writes for each metric the value of each row with its error, by its title, where rows have it."""
     from restart_sampling.evaluation.results_file import TITLES
     from restart_sampling.evaluation.values import value_of
 

@@ -129,7 +129,7 @@ def compute_metrics(
     device: torch.device | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Computes the metrics, as JSON: `frechet_distance` and its spread always, the others where they are asked for.
+    """Computes the metrics, as JSON: `frechet_distance` and its error always, the others where they are asked for.
 
     Args:
         metrics: of `METRICS`.
