@@ -186,21 +186,22 @@ def test_jackknife_is_the_standard_error_of_a_mean():
 
 
 def test_errors_are_the_scatter_over_draws_of_the_images():
-    """Of all that one set of images is measured by, in three blocks: two or three of them say little of their error."""
+    """Of all that a set of images is measured by: two or three blocks would say little of the error of their mean."""
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     true, real = Reference(Statistics(None, draw(8) * 0, torch.eye(8).double())), draw(400, 8)
     groups = Collector(load_detector("tiny-clip"), 240, check_count(240, 3), 3)._group
     found = []
-    for _ in range(30):
+    for count in range(80):
         x, moments = 0.8 * draw(240, 8) + 0.3, Moments(8, 12)
         moments.add(x, groups)
-        found.append(compute_metrics(["fd", "fd-infinity"], moments, Features(x, None), true, 3))
         precision, recall = precision_recall(x, real)
-        found[-1] |= {"precision": precision, "precision_error": share_error(precision, 240)}
+        found.append({"precision": precision, "precision_error": share_error(precision, 240)})
         found[-1] |= {"recall": recall, "recall_error": share_error(recall, recall_draws(240, 400))}
+        if count < 30:
+            found[-1] |= compute_metrics(["fd", "fd-infinity"], moments, Features(x, None), true, 3)
     for key in ("frechet_distance", "frechet_distance_infinity", "precision", "recall"):
-        values, errors = ([each[name] for each in found] for name in (key, f"{key}_error"))
-        assert np.std(values) / 1.3 < np.mean(errors) < 1.4 * np.std(values), key
+        values, errors = ([each[name] for each in found if name in each] for name in (key, f"{key}_error"))
+        assert np.std(values) / 1.3 < np.mean(errors) < 1.5 * np.std(values), key
         assert np.std(errors) < 0.4 * np.mean(errors), key
 
 
@@ -214,7 +215,7 @@ def test_a_share_without_a_hit_is_no_certainty():
     line = {"images": 60, "precision": 0.0, "precision_error": 0.0, "recall": 0.0, "recall_error": 0.0}
     real = {"reference": {"images": 1000}}
     assert value_of(line | real, "precision").written() == "0 (< 0.049)"
-    assert value_of(line | real, "recall").written() == "0 (< 0.026)"  # 1 / (1 / 1000 + 1 / 120) = 107 draws
+    assert value_of(line | real, "recall").written() == "0 (< 0.028)"  # 1 / (1 / 1000 + 1 / 120) = 107 draws
     assert value_of(line, "recall").written() == "0 +- 0"  # of an unknown number
     assert value_of(line, "kernel_distance") is None
 

@@ -95,7 +95,6 @@ def test_the_error_of_kid_is_not_that_of_equal_subsets(place, run):
     """60 images against 80: all subsets hold the same 60, and say nothing of how those scatter."""
     result = evaluate(run, "other", "--metrics", "kid", "--max-images", "60")
     assert result["kernel_distance_error"] > 0.01 * abs(result["kernel_distance"]) > 0
-    assert result["kernel_distance_std"] < 1e-9
     code, out, _ = run("evaluate", "other", "--reference", "ref.npz", "--metrics", "kid", *TINY)
     assert code == 0
     assert with_error(result["kernel_distance"], result["kernel_distance_error"]) in out

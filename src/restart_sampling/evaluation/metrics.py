@@ -182,15 +182,16 @@ def _said_late(say: Callable[[str], None], text: str) -> Iterator[None]:
 def _distance(moments: Moments, reference: Reference, blocks: int) -> dict[str, Any]:
     """Measures each block by itself, and without each of its groups: the paper's protocol prints the minimum of three.
 
-    The spread of two or three blocks says little of their error, and often far too little.
+    The spread of two or three blocks says little of their error, and often far too little; it is the error only of sums
+    of an earlier version, which have whole blocks for groups.
     """
     values, without = distances_of_blocks(moments, reference.statistics, blocks)
     of_blocks = {"frechet_distance_min": min(values), "frechet_distance_blocks": values} if blocks > 1 else {}
     return {
         "frechet_distance": fmean(values),
-        "frechet_distance_error": jackknife(without, blocks),
+        "frechet_distance_error": jackknife(without, blocks) if without else stdev(values) / blocks**0.5,
         **of_blocks,
-        "frechet_distance_without_group": without,
+        **({"frechet_distance_without_group": without} if without else {}),
     }
 
 

@@ -12,7 +12,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import sha256
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.evaluation.detectors import INCEPTION_SHA256, Detector, load_detector
-from restart_sampling.evaluation.metrics import GROUPS, NEED_FEATURES, check_metrics
+from restart_sampling.evaluation.metrics import NEED_FEATURES, check_metrics
 from restart_sampling.evaluation.partial_sums import PartialSums
 from restart_sampling.evaluation.reference import Reference, load_reference
 
@@ -67,7 +67,6 @@ class EvaluationSetup:
             "detector": self.detector.identity,
             "batch": batch,
             "blocks": self.blocks,
-            "groups": GROUPS,
             "features": bool(NEED_FEATURES & set(self.metrics)),
             "versions": versions,
         }
