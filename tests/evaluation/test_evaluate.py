@@ -89,6 +89,9 @@ def test_the_distances_of_classes_say_of_what_they_are(place, run):
     assert code == 0, err
     lines = [line.partition(":")[0] for line in out.splitlines() if line.startswith("per class")]
     assert lines == ["per class, data", "per class, other"]
+    few = ("evaluate", "other", "--reference", "ref.npz", "--metrics", "per-class", "--max-images", "24", *TINY)
+    code, _, err = run(*few)
+    assert (code, err.count("note: there are 6 images of a class for 6 features")) == (0, 1), err
 
 
 def test_the_error_of_kid_is_not_that_of_equal_subsets(place, run):
