@@ -172,8 +172,7 @@ def _score(moments: Moments, reference: Reference, blocks: int, groups: int, met
 def _more(features: Features, reference: Reference, device: torch.device) -> dict[str, Any]:
     """Metrics beside the distance, as far as the reference allows them, on a device: a CPU takes minutes for them.
 
-    Recall has no more images of the reference than generated ones: of fewer generated ones it depends on which they
-    are by more than its error says.
+    Recall has no more images of the reference than generated ones: more would hardly make it surer.
     """
     values = _compute("fd-infinity", features, reference, device)
     if reference.features is None:
