@@ -125,6 +125,16 @@ def test_complexity():
     assert sorted((OTHER, SIMPLE, f"{SIMPLE} s_noise=1.01", "20 solver=deis", "20"), key=complexity) == plans
 
 
+@pytest.mark.parametrize(("further", "worse"), [(0.1, False), (5.0, True)])
+def test_at_infinitely_many_images_a_difference_scatters_as_the_distance_does(further, worse):
+    """The error of the line to infinity alone is a hundredth of it here; that of B's distance is about 0.3."""
+    scores = confirmed(**{USUAL: 0, SIMPLE: -0.3})
+    for plan, value in ((USUAL, 1.0), (SIMPLE, 1.0 + further)):
+        metrics = {"frechet_distance_infinity": value, "frechet_distance_infinity_error": 0.001}
+        scores[plan]["B"] = replace(scores[plan]["B"], metrics=metrics)
+    assert ("WORSE beyond its error" in judge(scores, USUAL, complexity).text.splitlines()[2]) == worse
+
+
 def beside(recall=0.6, classes=(2.0, 2.0, 2.0)):
     """Metrics with errors of 0.01 for recall, and of 0.1 for each class."""
     names = [str(label) for label in range(len(classes))]
