@@ -129,6 +129,15 @@ class FlowMatchRestartScheduler(RestartSteps, FlowMatchEulerDiscreteScheduler):
             check_ends()
             check_weights(len(self._calls))
 
+    def _token_levels(self, times: Tensor, sample: Tensor) -> tuple[Tensor, Tensor] | None:
+        if self.path.rises or not isinstance(self._restarts.solver, Euler):
+            return None
+        now = times.to(sample.device) / self.config.num_train_timesteps
+        levels = self.sigmas.to(sample.device)
+        then = (levels * (levels < now[..., None] - 1e-6)).amax(dim=-1)
+        shape = *now.shape, *[1] * (sample.ndim - now.ndim)
+        return now.reshape(shape), then.reshape(shape)
+
     def _time(self, levels: Sequence[float]) -> Sequence[float]:
         return [level * self.config.num_train_timesteps for level in levels]
 

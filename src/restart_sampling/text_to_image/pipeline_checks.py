@@ -63,6 +63,22 @@ def check_free_init() -> None:
         )
 
 
+def check_clean_parts() -> None:
+    """Looks for a loop that keeps a part of the picture clean among noise (inpainting by DeepFloyd IF).
+
+    Raises:
+        InputError: it does; it counts on samples whose data have their full size at every level.
+    """
+    for code, variables in _callers(1):
+        mask = variables.get("mask_image")
+        if "noised_image" in code.co_varnames and isinstance(mask, Tensor) and (mask != 1).any():
+            raise InputError(
+                "the pipeline keeps what is not repainted without noise (DeepFloyd IF), and this scheduler would show "
+                "it to the network scaled down with the rest, nearly to nothing at high levels; keep the pipeline's "
+                "own scheduler"
+            )
+
+
 def denoising_end() -> float | None:
     """Finds the share of the run after which SDXL's base stops."""
     ends = (variables.get("denoising_end") for _, variables in _callers(4))

@@ -27,7 +27,12 @@ from restart_sampling.text_to_image.configs import (
 )
 from restart_sampling.text_to_image.main_grid import check_own
 from restart_sampling.text_to_image.noise_schedule import EULERS, OTHERS, alphas_cumprod, edm_levels
-from restart_sampling.text_to_image.pipeline_checks import check_free_init, check_views, denoising_end
+from restart_sampling.text_to_image.pipeline_checks import (
+    check_clean_parts,
+    check_free_init,
+    check_views,
+    denoising_end,
+)
 from restart_sampling.text_to_image.restart_steps import RestartSteps
 
 _UNSCALED = 0.3
@@ -246,8 +251,10 @@ class RestartScheduler(RestartSteps, EulerDiscreteScheduler):
         """Noises data [B, ...] to the levels of timesteps [B]; before the first step, to that where the run begins.
 
         Raises:
-            InputError: the restarts do not fit into what an image-to-image pipeline's strength leaves.
+            InputError: the restarts do not fit into what an image-to-image pipeline's strength leaves, or the pipeline
+                shows the network a part without noise.
         """
+        check_clean_parts()
         self._about_to_noise(timesteps)
         return super().add_noise(original_samples, noise, timesteps)
 

@@ -115,21 +115,28 @@ class RestartSteps(RowLayout):
         """
         self._read_settings()
         self.generator: Generators = None
+        self._of_this_run: tuple[Generators, Generators] = None, None  # a copy's generator, and that of runs to come
         self._forget_steps()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copies all but the generator between runs, which both draw from: equal ones would make the same noise again.
+        """Copies all but the generator of the runs to come, which both draw from: equal ones would draw equal noise.
 
-        LTX 2 steps its sound by such a copy, and SkyReels each frame. A copy in the middle of a run goes on by itself.
+        LTX 2 steps its sound by such a copy, and SkyReels each frame. A copy in the middle of a run ends that run with
+        a generator of its own.
         """
         copied = memo[id(self)] = object.__new__(type(self))
         if self._begins:
             memo[id(self.generator)] = self.generator
         vars(copied).update(deepcopy(vars(self), memo))
+        copied._of_this_run = copied.generator, self.generator
         return copied
 
     def _forget_steps(self) -> None:
         super()._forget_steps()
+        own, shared = self._of_this_run
+        if self.generator is own:  # not set anew by the user
+            self.generator = shared
+        self._of_this_run = None, None
         self._run: Sequence[Evaluation] = ()
         self._memory: dict[Key, Tensor] = {}
         self._seeds: Tensor | None = None
@@ -221,7 +228,9 @@ class RestartSteps(RowLayout):
                 bits of the initial latents.
             return_dict: whether to return an object with `prev_sample` and `pred_original_sample`.
             pred_original_sample: the data that the network expects, in place of model_output (Cosmos).
-            per_token_timesteps: levels of single tokens (LTX); they must be those of the row.
+            per_token_timesteps: levels of single tokens, [B, tokens] of a sample [B, tokens, ...] (LTX), with which
+                model_output has the opposite sign, as for diffusers' Euler; where there are restarts or another solver
+                they must be those of the row.
             others: settings of other schedulers' steps, such as DDIM's eta, which must be off.
 
         Returns:
@@ -240,9 +249,11 @@ class RestartSteps(RowLayout):
         row = self._enter(timestep, sample) if self._begins else self._step_index or 0
         if not self._is_at(row, timestep):
             raise self._other_row(row, timestep)
+        tokens = None if per_token_timesteps is None else self._token_levels(per_token_timesteps, sample)
         if row == self._begin_index:
             self._check_first_step(row, sample)
-            self._check_tokens(per_token_timesteps, timestep)
+            if tokens is None:
+                self._check_tokens(per_token_timesteps, timestep)
             self._seeds = latent_seeds(sample) if generator is None and self.path.rises else None
         if model_output.shape != sample.shape and model_output.shape[1] == 2 * sample.shape[1]:
             model_output = model_output[:, : sample.shape[1]]  # without the variance that the network learned
@@ -252,6 +263,8 @@ class RestartSteps(RowLayout):
                 f"the network's output is {list(predicted.shape)} and the sample {list(sample.shape)}; they must have "
                 f"one shape (but for a learned variance behind the channels)"
             )
+        if per_token_timesteps is not None:
+            model_output = -model_output
         call, self._step_index = self._run[row], row + 1
         # float32 as in diffusers' schedulers; half precision is too coarse for the small steps.
         x = _in(sample, torch.promote_types(sample.dtype, torch.float32))
@@ -263,6 +276,10 @@ class RestartSteps(RowLayout):
         else:
             slope = (x - pred_original_sample.to(x.dtype)) / call.level
         previewed = return_dict or self._tuples_have_x0
+        if tokens is not None:
+            now, then = tokens
+            after = x + (then - now) * slope  # float32, as diffusers' Euler leaves it
+            return EulerDiscreteSchedulerOutput(after, x - now * slope) if return_dict else (after,)
         x0 = torch.add(x, slope, alpha=-call.level) if previewed or (call.number, DATA) in call.needs else x
         after = _in(self._advance(row, call, (x, slope, x0), generator), model_output.dtype)
         if not previewed:
@@ -284,11 +301,18 @@ class RestartSteps(RowLayout):
     def _check_first_step(self, row: int, sample: Tensor) -> None:
         """Makes sure that the network saw what it should."""
 
+    def _token_levels(self, times: Tensor, sample: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Returns the level of each token and the one where its step ends, like the sample [B, tokens, ...] or for all.
+
+        None: tokens must have the levels of the rows.
+        """
+        return None
+
     def _check_tokens(self, per_token_timesteps: Tensor | None, timestep: float | Tensor) -> None:
         if per_token_timesteps is not None and (per_token_timesteps != timestep).any():
             raise InputError(
                 "per_token_timesteps has levels that are not those of the row (LTX's image or video conditions), which "
-                "restarts cannot follow; use FlowMatchEulerDiscreteScheduler"
+                "restarts and other solvers cannot follow; use solver 'euler' without restarts"
             )
 
     def _advance(self, row: int, call: Evaluation, own: tuple[Tensor, ...], generator: Generators) -> Tensor:
