@@ -17,7 +17,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from math import nan
 from pathlib import Path
 from statistics import fmean, median, stdev
 from tempfile import TemporaryDirectory
@@ -143,7 +142,8 @@ def found_by(
             until=lambda count: count >= trials,
         )
         seconds = time.process_time() - begin
-        first = {trial.user_attrs["plan"] for trial in study.get_trials() if "fixed_params" in trial.system_attrs}
+        given = (trial for trial in study.get_trials() if "fixed_params" in trial.system_attrs)
+        first = {trial.user_attrs["plan"] for trial in given if "plan" in trial.user_attrs}  # of few trials not all ran
         best = best_plans(study, 10 + len(first))
     own = [plan for plan in best if plan not in first]
     return raced(bench, best[:10]), raced(bench, (own or best)[:10]), seconds
@@ -199,10 +199,10 @@ def measure(nfe: int, start: int, searches: Sequence[str], trials: int, out: Pat
             print(f"NFE {nfe}, start {start}, {name}: {line['found']:.4g} `{plan}`; usual {line['usual']:.4g} `{best}`")
 
 
-def scatter(rows: Sequence[dict[str, Any]]) -> float:
+def scatter(rows: Sequence[dict[str, Any]]) -> float | None:
     """Returns the scatter of the difference of two plans on the same 1,000 samples, as a part of their distance.
 
-    The plans are TPE's and the best usual one; the median over the starts where these are two.
+    The plans are TPE's and the best usual one; the median over the starts where these are two. None: there is none.
     """
     found = []
     for row in rows:
@@ -213,7 +213,7 @@ def scatter(rows: Sequence[dict[str, Any]]) -> float:
                 for name in ("plan", "usual_plan")
             )
             found.append(stdev(a - b for a, b in zip(one, other, strict=True)) / row["usual"])
-    return median(found) if found else nan
+    return median(found) if found else None
 
 
 def read(out: Path, trials: int) -> list[dict[str, Any]]:
@@ -239,7 +239,9 @@ def main(nfes: str, starts: int, trials: int, searches: str, out: Path) -> None:
     console = Console(width=120)
     for nfe in map(int, nfes.split(",")):
         rows = [row for row in read(out, trials) if row["nfe"] == nfe]
-        console.print(f"\nNFE {nfe}: differences on 1,000 samples scatter by {scatter(rows):.1%} of the distance")
+        found = scatter(rows)
+        known = f"differences on 1,000 samples scatter by {found:.1%} of the distance" if found else "all ended alike"
+        console.print(f"\nNFE {nfe}: {known}")
         for which, words in (("found", "what they end with"), ("own", "without the plans that they began with")):
             console.print(f"{trials} trials, {words}:", compared(rows, which))
 

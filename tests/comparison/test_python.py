@@ -69,7 +69,7 @@ def test_a_sweep_goes_on_and_becomes_a_page(place):
         ({"plans": "2 [3,1,0.5,99]"}, "t_max is above sigma_max"),
         ({"plans": ["2", "3 [3,1,0.5,99]"]}, r"row '3 \[3,1,0.5,99\]': .*t_max is above sigma_max"),
         ({"plans": ["2", "2"]}, "are alike"),
-        ({"seeds": range(12)}, "12 images cannot be cut into 10 groups"),
+        ({"seeds": range(12)}, "12 images in 1 block are too few for the error of a distance"),
         ({"shape": None}, r"give \(channels, height, width\)"),
         ({"shape": (2, 8, 8)}, "have 1 or 3 channels, and those of this net have 2"),
         ({"plans": []}, "there are no plans"),

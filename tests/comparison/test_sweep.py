@@ -14,7 +14,7 @@ from PIL import Image
 
 from arguments import instead
 from copies import TORCHRUN, start, wait_for, write_slow
-from restart_sampling.base.numbers import rounded_to, with_error
+from restart_sampling.base.numbers import with_error
 from restart_sampling.comparison.published import NOTES
 from restart_sampling.evaluation.results_file import read_results
 from restart_sampling.generation.generate import generate
@@ -68,13 +68,16 @@ def test_a_sweep(place, run):
         assert result["images"] == 24
         assert result["run"]["seeds"] == "0-23"
         assert len(result["frechet_distance_blocks"]) == 2
+        assert len(result["frechet_distance_without_group"]) == 12
     assert [result["nfe"] for result in results] == [3, 5, 3, 7, 11]
     table = out.splitlines()
     assert len(table) == 1 + len(PLANS)
     for line, result in zip(table[1:], results, strict=True):
         assert with_error(result["frechet_distance"], result["frechet_distance_error"]) in line
-    differences = np.subtract(*([r["frechet_distance_blocks"] for r in results[i]] for i in (slice(1, 2), slice(0, 1))))
-    assert rounded_to(differences.mean(), differences.std(ddof=1) / 2**0.5, "+") in table[2]
+    differences = np.subtract(*(results[i]["frechet_distance_without_group"] for i in (1, 0))).reshape(2, 6)
+    error = (5 / 6 * sum(((each - each.mean()) ** 2).sum() for each in differences)) ** 0.5 / 2
+    difference = results[1]["frechet_distance"] - results[0]["frechet_distance"]
+    assert with_error(difference, error, sign="+") in table[2]
     assert "about" in err
     assert "left" in err
     assert not (OUT / "results.jsonl.partial").exists()
@@ -206,7 +209,10 @@ def test_calls_are_counted():
         (("--plans", "high.txt"), "row '3 grid=90/5/1/0': level 90"),
         (("--plans", "column.csv"), "unknown column 'colour'"),
         (("--plans", "plans.txt", "--metrics", "fd,beauty"), "no metric 'beauty'"),
-        (("--plans", "plans.txt", "--blocks", "1"), "--images 12 is too few for a spread from one block"),
+        (
+            ("--plans", "plans.txt", "--blocks", "1"),
+            "12 images in 1 block are too few for the error of a distance; give at least 20",
+        ),
         (("--plans", "plans.txt", "--class", "9"), "class 9 is out of range"),
         (("--plans", "plans.txt", "--model", "nowhere"), "nowhere"),
         (("--plans", "plans.txt", "--reference", "nowhere.npz"), "nowhere.npz cannot be read"),
@@ -251,8 +257,9 @@ def test_a_results_file_of_something_else(place, run, more, another):
     assert RESULTS.read_text() == content
 
 
-def test_the_papers_rows_beside_ours(place, run):
-    code, out, err = run(*instead(SWEEP, "--images", "2", "--paper", "cifar10-edm"))
+def test_the_papers_rows_beside_ours(place, run, monkeypatch):
+    monkeypatch.setattr("restart_sampling.evaluation.metrics.GROUPS", 2)
+    code, out, err = run(*instead(SWEEP, "--images", "4", "--paper", "cifar10-edm"))
     assert code == 0, err
     assert "published FID" in out
     row = next(line for line in out.splitlines() if line.startswith("cifar10-edm-43 "))

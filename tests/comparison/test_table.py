@@ -10,6 +10,7 @@ import pytest
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.numbers import counted, rounded_to, with_error
+from restart_sampling.cli.row_options import print_rows
 from restart_sampling.comparison.table import results_table, write_csv, write_latex, write_markdown
 from restart_sampling.comparison.verdict import verdict
 from sweeps import lines, result, results_file
@@ -67,6 +68,43 @@ def test_latex_is_escaped():
     assert r"heun\_18 \& co & 18 & 35 &" in text
     assert r"0.527 $\pm$ 0.014" in text
     assert text.endswith("\\bottomrule\n\\end{tabular}\n")
+
+
+LONG = "14 [4,2,0.2114,1.193] churn=39.12 s_min=0.1731 s_max=6.79"
+
+
+def test_long_names_and_plans_are_below_the_table():
+    rows = [result("18", 1.0, name="18"), result(LONG, 2.0), result(LONG, 3.0, name="tuned")]
+    table = results_table(rows)
+    written = str(rows[1]["plan"])
+    head, _, *lines = write_markdown(table).splitlines()
+    assert head.startswith("| row | NFE |")
+    assert [line.split(" | ")[0] for line in lines[:3]] == ["| 18", "| #2", "| tuned"]
+    assert lines[3:] == ["", f"- #2: `{written}`", f"- tuned: `{written}`"]
+    assert f"\\#2 & {rows[1]['nfe']} &" in write_latex(table)
+    assert write_latex(table).endswith(f"\\end{{tabular}}\n% #2: {written}\n% tuned: {written}\n")
+    assert write_csv(table).count(written) == 3
+
+
+def test_a_precision_of_0_has_its_limit_in_tables():
+    row = result("18", 1.0, images=60, precision=0.0, precision_error=0.0)
+    assert "| 0 (&lt; 0.049) |" in write_markdown(results_table([row]))
+    assert "& 0 ($<$ 0.049) \\\\" in write_latex(results_table([row]))
+
+
+def test_a_table_is_no_wider_than_the_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("restart_sampling.cli.row_options.table_width", lambda: 40)
+    values = {"Fréchet distance": "0.418 +- 0.016", "paired difference to the first": "-0.0533 +- 0.0084", "NFE": "17"}
+    labels = print_rows(["18", LONG], ["18", LONG], {title: [value] * 2 for title, value in values.items()})
+    out = capsys.readouterr().out
+    assert labels == ["18", "#2"]
+    assert max(map(len, out.splitlines())) <= 40
+    assert [line for line in out.splitlines() if line.startswith("#2")] == [
+        "#2   0.418 +- 0.016  -0.0533 +- 0.0084",
+        "#2   17 ",
+        "#2  14 [4,2,0.2114,1.193] churn=39.12",
+    ]
+    assert "    s_min=0.1731 s_max=6.79" in out.splitlines()
 
 
 def test_the_command_prints_a_file_or_the_sweep_in_a_folder(tmp_path, run, monkeypatch):

@@ -3,6 +3,7 @@
 import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.evaluation import distances
+from restart_sampling.evaluation.collect import Collector, Features
+from restart_sampling.evaluation.detectors import load_detector
 from restart_sampling.evaluation.distances import (
     frechet_distance,
     frechet_distance_infinity,
@@ -22,7 +25,11 @@ from restart_sampling.evaluation.distances import (
     kernel_distance,
     kernel_distance_error,
 )
+from restart_sampling.evaluation.metrics import check_count, compute_metrics
+from restart_sampling.evaluation.neighbours import precision_recall
+from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.statistics import Moments, Statistics, statistics_of
+from restart_sampling.evaluation.values import Value, recall_draws, share_error, value_of
 
 
 def features(count, width, seed, scale=1.0, shift=0.0):
@@ -138,16 +145,20 @@ def test_kernel_distance_is_unbiased():
     )
 
 
-@pytest.mark.parametrize(("reference_count", "shift", "most"), [(100, 0.5, 1.2), (300, 0.5, 1.2), (100, 0.0, 2.5)])
-def test_the_error_of_the_kernel_distance_is_its_scatter_over_sets_of_images(reference_count, shift, most):
-    """Of few images, where subsets all are the same; without a shift the distance is degenerate and scatters less."""
+@pytest.mark.parametrize(
+    ("reference_count", "shift", "size", "most"),
+    [(100, 0.5, 1000, 1.2), (300, 0.5, 1000, 1.2), (100, 0.0, 1000, 2.5), (100, 0.5, 30, 1.2), (300, 0.5, 30, 1.2)],
+)
+def test_the_error_of_the_kernel_distance_is_its_scatter_over_sets_of_images(reference_count, shift, size, most):
+    """Whether or not subsets all are the same; without a shift the distance is degenerate and scatters less."""
     values, errors = [], []
     generator = torch.Generator().manual_seed(0)
     for _ in range(100):
         x, y = (torch.randn(count, 6, generator=generator, dtype=torch.float64) for count in (100, reference_count))
         x += shift
-        values.append(kernel_distance(x, y, subsets=1 if reference_count == 100 else 4)[0])
-        errors.append(kernel_distance_error(x, y, subsets=20))
+        value, std = kernel_distance(x, y, subsets=20 if size < 100 else 1 if reference_count == 100 else 4, size=size)
+        values.append(value)
+        errors.append(kernel_distance_error(x, y, std, subsets=20, size=size))
     assert np.std(values) / 1.2 < np.mean(errors) < np.std(values) * most
 
 
@@ -168,6 +179,45 @@ def test_jackknife_is_the_standard_error_of_a_mean():
     values = np.random.default_rng(0).normal(size=20)
     without = [(values.sum() - value) / 19 for value in values]
     assert jackknife(without) == pytest.approx(values.std(ddof=1) / math.sqrt(20))
+    halves = values[:10], values[10:]
+    without = [(half.sum() - value) / 9 for half in halves for value in half]
+    errors = [half.std(ddof=1) / math.sqrt(10) for half in halves]
+    assert jackknife(without, 2) == pytest.approx(math.hypot(*errors) / 2)
+
+
+def test_errors_are_the_scatter_over_draws_of_the_images():
+    """Of all that a set of images is measured by: two or three blocks would say little of the error of their mean."""
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    true, real = Reference(Statistics(None, draw(8) * 0, torch.eye(8).double())), draw(400, 8)
+    groups = Collector(load_detector("tiny-clip"), 240, check_count(240, 3), 3)._group
+    found = []
+    for count in range(80):
+        x, moments = 0.8 * draw(240, 8) + 0.3, Moments(8, 12)
+        moments.add(x, groups)
+        precision, recall = precision_recall(x, real)
+        found.append({"precision": precision, "precision_error": share_error(precision, 240)})
+        found[-1] |= {"recall": recall, "recall_error": share_error(recall, recall_draws(240, 400))}
+        if count < 30:
+            found[-1] |= compute_metrics(["fd", "fd-infinity"], moments, Features(x, None), true, 3)
+    for key in ("frechet_distance", "frechet_distance_infinity", "precision", "recall"):
+        values, errors = ([each[name] for each in found if name in each] for name in (key, f"{key}_error"))
+        assert np.std(values) / 1.3 < np.mean(errors) < 1.5 * np.std(values), key
+        assert np.std(errors) < 0.4 * np.mean(errors), key
+
+
+def test_a_share_without_a_hit_is_no_certainty():
+    assert Value(0.0, 0.0, draws=60).written() == "0 (< 0.049)"  # 1 - 0.05^(1/60) = 0.0487
+    assert Value(1.0, 0.0, draws=60).written() == "1 (> 0.951)"
+    assert Value(0.5, 0.0642, draws=60).written(" ± ") == "0.500 ± 0.064"
+    assert Value(0.0, 0.0).written() == "0 +- 0"  # no share
+    assert share_error(0.5, 60) == pytest.approx(0.5 / 62**0.5, rel=1e-9)
+    assert share_error(0.0, 60) == pytest.approx(share_error(1.0, 60)) == pytest.approx(0.0114, abs=1e-4)
+    line = {"images": 60, "precision": 0.0, "precision_error": 0.0, "recall": 0.0, "recall_error": 0.0}
+    real = {"reference": {"images": 1000}}
+    assert value_of(line | real, "precision").written() == "0 (< 0.049)"
+    assert value_of(line | real, "recall").written() == "0 (< 0.028)"  # 1 / (1 / 1000 + 1 / 120) = 107 draws
+    assert value_of(line, "recall").written() == "0 +- 0"  # of an unknown number
+    assert value_of(line, "kernel_distance") is None
 
 
 @settings(max_examples=30, deadline=None)

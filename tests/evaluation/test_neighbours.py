@@ -120,7 +120,7 @@ def test_what_takes_longer_than_a_few_seconds_is_said(monkeypatch):
         return {}
 
     monkeypatch.setattr(metrics, "_SILENT_SECONDS", 0.01)
-    monkeypatch.setattr(metrics, "_whole", lambda *_: {})
+    monkeypatch.setattr(metrics, "_distance", lambda *_: {})
     monkeypatch.setitem(metrics.METRICS, "pr", metrics.Metric("precision and recall", slow))
     compute_metrics(["pr"], moments, features, real, 1, say=lambda text: said.append(text) or told.set())
     assert said[-1] == "precision and recall of 60 images against 50"

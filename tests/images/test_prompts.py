@@ -30,7 +30,7 @@ def test_images_are_found_by_their_numbers(form, tmp_path):
 
 def test_images_and_prompts_have_to_fit(tmp_path):
     names = [f"{number}.png" for number in range(12)]
-    with pytest.raises(InputError, match=r"a has no image for prompt 3 \('prompt 3'\), nor for 1 others; .* 3.png"):
+    with pytest.raises(InputError, match=r"a has no image for prompt 3 \('prompt 3'\), nor for 1 other; .* 3.png"):
         matched(tmp_path / "a", names[:3] + names[4:11])
     with pytest.raises(InputError, match=r"b/12.png has no prompt: there are 12, counted from 0"):
         matched(tmp_path / "b", [*names, "12.png", "13.png"])

@@ -209,6 +209,25 @@ def test_chosen_rows(results, tmp_path, run):
     assert f"nearest: {ODE}, " in err
 
 
+def test_rows_whose_plans_make_no_path_are_used_where_none_is_needed(tmp_path, run):
+    """Both restarts would begin at one level of this grid; the row says no model that has others."""
+    odd = [result("5", 9 - K, name=f"odd {K}") for K in (1, 3)]
+    for K, each in zip((1, 3), odd, strict=True):
+        each["plan"] = each["run"]["plan"] = f"5 [2,{K},0.2,0.4] [2,1,0.6,0.9]"
+    file = results_file(*made_up(), *odd, name=tmp_path / "results.jsonl")
+    found = read_sweep(file)
+    (axes,) = plot("K", found).axes
+    assert line(axes, "5 [2,K,0.2,0.4] [2,1,0.6,0.9]") == [(1, 8), (3, 6)]
+    assert len(line(axes, "18 [3,K,1.09,3.2]")) == 5
+    assert not any(each.get_label().startswith("5") for axes in plot("interval", found).axes for each in axes.lines)
+    for kind, said in (("K", False), ("nfe", False), ("interval", True), ("paths", True)):
+        code, _, err = run("figure", file, "--kind", kind, "--out", tmp_path / "x.png")
+        assert code == 0, err
+        assert ("left out, for on the levels of their rows these plans make no path: 'odd 1', 'odd 3'" in err) == said
+    code, _, err = run("figure", file, "--kind", "paths", "--row", "odd 1", "--out", tmp_path / "x.png")
+    assert (code, err.count("these plans make no path: 'odd 1', and there is no other")) == (2, 1)
+
+
 def test_paths_share_their_axes(results):
     panels = plot("paths", results).axes
     assert {axes.get_xlim() for axes in panels} == {(0, 255)}

@@ -110,6 +110,15 @@ def test_names_are_text_and_not_markup(tmp_path, run):
     assert "its images were not kept" in text
 
 
+def test_classes_of_one_s_own_are_not_listed_seed_by_seed(tmp_path, run):
+    row = result("18", 7)
+    for classes, said in (({"0": 3, "1": 3}, "given for each of 2 seeds"), (None, "drawn for each seed"), (5, "5")):
+        row["run"]["class"] = classes
+        results_file(row, name=tmp_path / "results.jsonl")
+        assert run("report", tmp_path, "--out", tmp_path / "r.html")[0] == 0
+        assert f"<dt>class</dt><dd>{said}</dd>" in (tmp_path / "r.html").read_text()
+
+
 EVIL = "'\"><img src=x onerror=alert(1)></script><script>document.body.dataset.evil=1</script>{{ 7 * 7 }}"
 
 

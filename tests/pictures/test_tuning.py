@@ -101,11 +101,22 @@ def test_the_page_says_what_was_chosen_and_has_every_detector_of_every_plan(tmp_
     evidence["cost"] = {"importances": {}, "evaluations": 1_234_567, "seconds": 61.7, "trials": 0, "polished": 7}
     plan = {"format": PLAN_FORMAT, "nfe": 19, "plan": FOUND, "evidence": evidence, "device": "1 x cpu"}
     (tmp_path / "plan-19.json").write_text(json.dumps(plan))
-    (tmp_path / "run.json").write_text(json.dumps({"format": "restart-sampling-tune/1", "model": "m"}))
+    reference = {"path": "ref.npz", "sha256": "ab", "images": 3000, "source": None}
+    run = {"format": "restart-sampling-tune/1", "model": "m", "class": None, "model_sha256": None}
+    run |= {"detectors": {"a": {"detector": "clip", "reference": reference}}, "shape": [3, 8, 8]}
+    run |= {"settings": {"images": 500, "restarts": True, "solvers": ["heun", "euler"]}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
     count, page = make_tune_report(tmp_path)
     assert count == 1
     assert "Restart (heun). Better than the best usual plan, which is ODE (heun): -20.0% by a, -10.0% by b." in page
     assert "1,234,567 evaluations, 62 seconds" in page
+    assert "<dt>class</dt><dd>drawn for each seed</dd>" in page
+    assert "<dt>model sha256</dt><dd>none</dd>" in page
+    said = "a (detector clip; reference (path ref.npz; sha256 ab; images 3000; source none))"
+    assert f"<dt>detectors</dt><dd>{said}</dd>" in page
+    assert "<dt>shape</dt><dd>3, 8, 8</dd>" in page
+    assert page.index("<dt>images</dt><dd>500</dd>") < page.index("<dt>restarts</dt><dd>yes</dd>")
+    assert "<dt>solvers</dt><dd>heun, euler</dd>" in page
     assert "0 plans searched, 7 polished." in page
     assert page.count("-0.05 ± 0") == 2
     line = {"plan": "18", "seeds": [0, 20], "blocks": 1, "groups": 0, "confirm": False, "stage": "search", "nfe": 18}

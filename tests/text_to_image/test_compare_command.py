@@ -89,8 +89,8 @@ def test_a_line_and_a_row_for_each_sampler_at_each_scale(place, run, model):
     assert len(table) == 5
     for line, result in zip(table[1:], results, strict=True):
         assert line.split()[:4] == [
-            f"{result['guidance']:g}",
             result["sampler"],
+            f"{result['guidance']:g}",
             str(result["nfe"]),
             str(result["network_evaluations"]),
         ]
@@ -220,7 +220,7 @@ def test_the_papers_figures_stand_beside_ours(place, run, head):
     for title in ("paper", "its FID", "its CLIP score", "its aesthetic score"):
         assert title in header
     assert "Restart 66  18.40    0.3228          5.41" in restart
-    assert restart.split()[:4] == ["8", "restart:30", "64", "128"]
+    assert restart.split()[:4] == ["restart:30", "8", "64", "128"]
     assert "paper" not in dpmpp
     assert all(note in stderr for note in NOTES)
     restart_line, _ = lines()

@@ -168,7 +168,11 @@ def test_a_guide_and_a_negative_prompt_are_one_too_many(weak):
 def test_a_guide_from_a_folder(model, folder, tmp_path):
     loaded = load_guide(str(folder()), model())
     assert (loaded.name, type(loaded.network)) == (str(folder()), type(model().network))
-    for place, said in (("./nowhere", "there is no such folder"), (str(tmp_path), "could not be loaded")):
+    for place, said in (
+        ("./nowhere", "there is no such folder"),
+        (str(tmp_path), "could not be loaded"),
+        ("tiny-text-to-image", "it guides no other pipeline"),
+    ):
         with pytest.raises(InputError, match=f"--guide {place}:? {said}"):
             load_guide(place, model())
 

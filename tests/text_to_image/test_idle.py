@@ -1,12 +1,14 @@
 """Settings of samplers that do nothing are named."""
 
+from dataclasses import replace
+
 import pytest
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image import idle
 from restart_sampling.text_to_image.drawing import Request, prepare
 from restart_sampling.text_to_image.idle import idle_notes, idle_settings
-from restart_sampling.text_to_image.samplers import Sampler
+from restart_sampling.text_to_image.samplers import MadeFor, Sampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,6 +90,9 @@ def test_a_note_names_what_is_idle_at_every_guidance_scale(model, caplog):
     drawings = [drawing(model(), text, scale) for text in (never, once) for scale in (2.0, 5.0, 2.0)]
     assert idle_notes(drawings) == [f"the sampler '{never}' draws the same without euler_below=0.045"]
     assert idle_notes(drawings[-1:]) == [f"the sampler '{once}' draws the same without euler_below=0.3"]
+    request = drawings[-1].request
+    found = replace(request.sampler, made_for=MadeFor(drawings[-1].model.identity, 2.0))
+    assert idle_notes([replace(drawings[-1], request=replace(request, sampler=found))]) == []
 
 
 def test_a_sampler_of_which_nothing_is_idle_is_not_looked_at_again(model, monkeypatch):

@@ -124,9 +124,10 @@ def test_an_interruption_saves_first_and_the_same_run_goes_on(run, settings, dat
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run.train(1e9, interrupt)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     state = run.folder.load_state(torch.device("cpu"))
     assert state["trainer"]["steps"] == run.trainer.steps == run.progress.steps > 0
     again = Run(Trainer(settings, data, run.ranks), "data", (), run.folder)

@@ -13,6 +13,7 @@ from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.neighbours import precision_recall
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.statistics import Statistics
+from restart_sampling.evaluation.values import recall_draws, share_error
 from restart_sampling.tuning import distance
 from restart_sampling.tuning.bench import Measured
 from restart_sampling.tuning.distance import _more, _recall
@@ -124,6 +125,16 @@ def test_complexity():
     assert sorted((OTHER, SIMPLE, f"{SIMPLE} s_noise=1.01", "20 solver=deis", "20"), key=complexity) == plans
 
 
+@pytest.mark.parametrize(("further", "worse"), [(0.1, False), (5.0, True)])
+def test_at_infinitely_many_images_a_difference_scatters_as_the_distance_does(further, worse):
+    """The error of the line to infinity alone is a hundredth of it here; that of B's distance is about 0.3."""
+    scores = confirmed(**{USUAL: 0, SIMPLE: -0.3})
+    for plan, value in ((USUAL, 1.0), (SIMPLE, 1.0 + further)):
+        metrics = {"frechet_distance_infinity": value, "frechet_distance_infinity_error": 0.001}
+        scores[plan]["B"] = replace(scores[plan]["B"], metrics=metrics)
+    assert ("WORSE beyond its error" in judge(scores, USUAL, complexity).text.splitlines()[2]) == worse
+
+
 def beside(recall=0.6, classes=(2.0, 2.0, 2.0)):
     """Metrics with errors of 0.01 for recall, and of 0.1 for each class."""
     names = [str(label) for label in range(len(classes))]
@@ -194,8 +205,7 @@ def test_of_several_detectors_those_that_are_files_are_trusted(trust, monkeypatc
 def test_recall_has_no_more_images_of_the_reference_than_generated_ones(monkeypatch):
     real, drawn = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).split([70, 30])
     found = _more(Features(drawn, None), reference_of(real), real.device)
-    share = found["recall"] * (1 - found["recall"])
-    assert share / found["recall_error"] ** 2 == pytest.approx(24)  # each third of 70
+    assert found["recall_error"] == share_error(found["recall"], recall_draws(30, 24))  # each third of 70
     monkeypatch.setattr(distance, "NEIGHBOURS", 10)
     found = _more(Features(drawn, None), reference_of(real), real.device)
     assert (found["precision"], found["recall"]) == precision_recall(drawn[::3], real[::7])
@@ -217,8 +227,7 @@ def test_recall_of_a_trial_has_as_many_images_of_the_reference_as_are_affordable
     for most, used in ((5000, 100), (40, 34)):  # each third of 100
         monkeypatch.setattr(distance, "NEIGHBOURS", most)
         found = _recall(Features(drawn, None), reference_of(real), real.device)
-        share = found["recall"] * (1 - found["recall"])
-        assert found["recall_error"] ** 2 / share == pytest.approx(1 / used + 1 / 60)
+        assert found["recall_error"] == share_error(found["recall"], recall_draws(30, used))
 
 
 def result(value=0.3, clip=None, **metrics):

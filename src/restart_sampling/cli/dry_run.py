@@ -184,10 +184,10 @@ def _bytes_of_png(shape: Sequence[int]) -> int:
 
 def _bytes_of_sums(comparison: Comparison, images: int) -> int:
     """Counts the bytes, at most, that a row keeps until it is finished, the new beside the old while it is saved."""
-    from restart_sampling.evaluation.metrics import GROUPS, NEED_FEATURES
+    from restart_sampling.evaluation.metrics import NEED_FEATURES, check_count
 
     setup = comparison.setup
-    width, groups = setup.reference.width, setup.blocks if setup.blocks > 1 else GROUPS
+    width, groups = setup.reference.width, setup.blocks * check_count(images, setup.blocks)
     features = 4 * width if NEED_FEATURES & set(setup.metrics) else 0
     return 2 * (comparison.ranks.size * 8 * groups * width * (width + 1) + images * (features + _RECORD))
 

@@ -22,7 +22,6 @@ from restart_sampling.cli.options import (
     json_option,
     print_json,
     print_settings,
-    print_table,
     process_options,
 )
 from restart_sampling.cli.row_options import (
@@ -32,8 +31,9 @@ from restart_sampling.cli.row_options import (
     looked_up,
     metric_columns,
     paired,
+    print_new_notes,
     print_notes,
-    result_notes,
+    print_rows,
     setup_options,
     watching,
 )
@@ -130,7 +130,8 @@ def evaluate(
             there = held.enter_context(looked_up(comparison, rows, results, dry_run)) if ranks.first else {}
         speed = {} if model is None else model.settle_rows(rows, there, ranks, dry_run)
         if ranks.first:
-            print_settings({**describe_setup(comparison), **speed})
+            of_model = {} if model is None else {"model": model.description}
+            print_settings({**of_model, **describe_setup(comparison), **speed})
             print_notes({row.name: comparison.notes(row) for row in rows})
             for note in [*preset_notes(plans, name or ""), *idle_notes(net_drawings(rows)), *guidance_notes(rows)]:
                 click.echo(f"note: {note}", err=True)
@@ -149,7 +150,7 @@ def evaluate(
         if ranks.first and measured:
             if not as_json:
                 _print_results(measured)
-            print_notes(result_notes(measured))
+            print_new_notes(comparison, measured)
             click.echo(f"results: {results.absolute()}", err=True)
         lines = finished(outcomes) if ranks.first else []
         if ranks.first and as_json:
@@ -169,15 +170,16 @@ def _row_of_files(path: Path, max_images: int | None) -> Row:
 def _print_results(outcomes: Sequence[Outcome]) -> None:
     """Prints a table; of several plans, with differences to the first, paired by seed."""
     results = [each.result for each in outcomes if each.result]
+    drawn = outcomes[0].row.drawing is not None
     columns = {
-        "what": [describe_row(each.row) for each in outcomes],
+        **({"NFE": [str(each.row.cost) for each in outcomes]} if drawn else {}),
         "images": [str(result["images"]) for result in results],
         **metric_columns(outcomes),
-        **({"paired difference": paired(outcomes)} if len(outcomes) > 1 and outcomes[0].row.drawing else {}),
+        **({"paired difference": paired(outcomes)} if len(outcomes) > 1 and drawn else {}),
         "seconds": [f"{result['seconds']:.1f}" for result in results],
     }
-    print_table(columns)
-    for what, result in zip(columns["what"], results, strict=True):
+    names = [each.row.name for each in outcomes]
+    for what, result in zip(print_rows(names, names, columns), results, strict=True):
         per_class = result.get("frechet_distance_per_class", {})
         errors = result.get("frechet_distance_per_class_error", {})
         if per_class:

@@ -57,7 +57,7 @@ def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: st
     from restart_sampling.base.files import check_writable
     from restart_sampling.comparison.comparable import read_sweep, read_text_rows
     from restart_sampling.evaluation.results_file import describe_damage
-    from restart_sampling.pictures.kinds import plot
+    from restart_sampling.pictures.kinds import left_out, plot
     from restart_sampling.pictures.style import FORMATS, save_figure
 
     if out.suffix and out.suffix[1:].lower() not in FORMATS:
@@ -66,5 +66,7 @@ def figure(results: Path, out: Path, kind: str, rows: tuple[str, ...], paper: st
     found = read_text_rows(results) if kind == "text" else read_sweep(results)
     for path in save_figure(plot(kind, found, paper, rows), out):
         click.echo(path, err=True)
+    if note := left_out(kind, found, rows):
+        click.echo(note, err=True)
     if found.damaged:
         click.echo(f"{results}: {describe_damage(found.damaged)}", err=True)

@@ -270,5 +270,11 @@ def print_table(columns: Mapping[str, Sequence[str]], err: bool = False) -> None
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*map(escape, cells))
     least = sum(longest) + 2 * len(longest)
-    on_terminal = (sys.stderr if err else sys.stdout).isatty()
-    Console(stderr=err, width=max(Console().width, least) if on_terminal else 240).print(table, crop=False)
+    Console(stderr=err, width=max(table_width(err), least)).print(table, crop=False)
+
+
+def table_width(err: bool = False) -> int:
+    """Returns how many letters a line of a table can have: those of the terminal, and 240 in a file."""
+    from rich.console import Console
+
+    return Console().width if (sys.stderr if err else sys.stdout).isatty() else 240

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from restart_sampling.base.numbers import counted, rounded_to, with_error
+from restart_sampling.base.numbers import counted, with_error
 from restart_sampling.cli.dry_run import leaving_no_folder
-from restart_sampling.cli.options import as_one, detector_option, trust_option
+from restart_sampling.cli.options import as_one, detector_option, print_table, table_width, trust_option
 from restart_sampling.cli.progress import ProgressBar, describe_seconds
 
 if TYPE_CHECKING:
@@ -89,9 +90,15 @@ def print_notes(notes: Mapping[str, Sequence[str]]) -> None:
         click.echo(f"note: {note}" if len(names) == len(notes) else f"note on {', '.join(names)}: {note}", err=True)
 
 
-def result_notes(outcomes: Sequence[Outcome]) -> dict[str, Sequence[str]]:
-    """Collects the notes of rows that were measured, for `print_notes`."""
-    return {each.row.name: each.result.get("notes", ()) for each in outcomes if each.result}
+def print_new_notes(comparison: Comparison, outcomes: Sequence[Outcome]) -> None:
+    """Prints those notes of rows that were not known before they were measured."""
+    print_notes(
+        {
+            each.row.name: [note for note in each.result.get("notes", ()) if note not in comparison.notes(each.row)]
+            for each in outcomes
+            if each.result
+        }
+    )
 
 
 def describe_rows(rows: Sequence[Row], cost: str, there: Mapping[str, Any]) -> str:
@@ -178,13 +185,13 @@ def distance(result: Mapping[str, Any]) -> str:
 
 
 def metric_columns(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
-    """Writes for each metric the value of each row with its spread, by its title, where rows have it."""
+    """Writes for each metric the value of each row with its error, by its title, where rows have it."""
     from restart_sampling.evaluation.results_file import TITLES
+    from restart_sampling.evaluation.values import value_of
 
     def value(key: str, result: Mapping[str, Any]) -> str:
-        if key == "frechet_distance_min":
-            return rounded_to(result[key], result["frechet_distance_error"])
-        return with_error(result[key], result.get(f"{key}_error", result.get(f"{key}_std")))
+        found = value_of(result, key)
+        return found.written() if found else ""
 
     return {
         title: per_result(outcomes, partial(value, key), failed="failed" * (key == "frechet_distance"))
@@ -206,6 +213,50 @@ def paired(outcomes: Sequence[Outcome]) -> list[str]:
     ]
 
 
+def print_rows(names: Sequence[str], plans: Sequence[str], columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Prints a table with a line for each row, none wider than the terminal: what does not fit goes below it.
+
+    Args:
+        names: of the rows.
+        plans: likewise; "" where there is none.
+        columns: titles, and the cells below them.
+
+    Returns:
+        The labels that stand for the names.
+    """
+    from restart_sampling.comparison.rows import labelled
+
+    own, legend = labelled(names, plans)
+    width = table_width()
+    for place, part in enumerate(_parts({**own, **columns}, width)):
+        click.echo("\n" * bool(place), nl=False)
+        print_table(part)
+    click.echo("\n" * bool(legend), nl=False)
+    for label, text in legend.items():
+        lines = wrap(text, width - 4, break_long_words=False, break_on_hyphens=False)
+        click.echo(f"{label}  " + "\n    ".join(lines))
+    return own["row"]
+
+
+def _parts(columns: Mapping[str, Sequence[str]], width: int) -> Iterator[dict[str, Sequence[str]]]:
+    """Divides a table that is too wide into such with some of the columns each, and the first column."""
+    if sum(max(map(len, (title, *cells))) + 2 for title, cells in columns.items()) <= width + 2:
+        yield dict(columns)
+        return
+    (first, labels), *others = columns.items()
+    part, least = {first: labels}, max(map(len, (first, *labels)))
+    used = least
+    for title, cells in others:
+        lines = wrap(title, max(map(len, (*cells, *title.split()))), break_on_hyphens=False)
+        needed = 2 + max(map(len, (*cells, *lines)))
+        if used + needed > width and len(part) > 1:
+            yield part
+            part, used = {first: labels}, least
+        part["\n".join(lines)] = cells
+        used += needed
+    yield part
+
+
 def per_result(outcomes: Sequence[Outcome], cell: Callable[[Any], str], failed: str = "") -> list[str]:
     """Makes a cell of each row of its line, or puts what stands there where it failed."""
     return [failed if each.result is None else cell(each.result) for each in outcomes]
@@ -213,7 +264,7 @@ def per_result(outcomes: Sequence[Outcome], cell: Callable[[Any], str], failed: 
 
 def print_end(comparison: Comparison, outcomes: Sequence[Outcome], notes: Sequence[str] = ()) -> None:
     """Prints what is said after the table: notes, the rows that failed, where they are not overlooked, and the file."""
-    print_notes(result_notes(outcomes))
+    print_new_notes(comparison, outcomes)
     for note in notes:
         click.echo(note, err=True)
     for each in outcomes:

@@ -23,7 +23,6 @@ from restart_sampling.cli.options import (
     log_option,
     print_json,
     print_settings,
-    print_table,
     process_options,
 )
 from restart_sampling.cli.row_options import (
@@ -36,6 +35,7 @@ from restart_sampling.cli.row_options import (
     per_result,
     print_end,
     print_notes,
+    print_rows,
     setup_options,
     watching,
 )
@@ -106,12 +106,11 @@ def sweep(
     from restart_sampling.comparison.named_plans import script_settings
     from restart_sampling.comparison.published import CHECKPOINTS, NOTES
     from restart_sampling.comparison.run import Comparison
-    from restart_sampling.evaluation.metrics import GROUPS
+    from restart_sampling.evaluation.metrics import check_count
     from restart_sampling.evaluation.results_file import RESULTS
     from restart_sampling.generation.pace import BLOCK
 
-    if blocks == 1 and images < 2 * GROUPS:
-        raise InputError(f"--images {images} is too few for a spread from one block; give at least {2 * GROUPS}")
+    check_count(images * blocks, blocks)
     with processes.ranks() as ranks, ExitStack() as held:
         with ranks.one_goes_first():
             model = asked.load(name, ranks.device, batch, ranks.first)
@@ -215,8 +214,6 @@ def _paper_notes(paper: str | None, model: str, images: int) -> list[str]:
 def _print_table(plans: Sequence[NamedPlan], outcomes: Sequence[Outcome]) -> None:
     """Prints every row, its values and its difference to the first row, paired by seed."""
     columns = {
-        "row": [plan.name for plan in plans],
-        "plan": [plan.plan.with_guidance for plan in plans],
         "family": [plan.family for plan in plans],
         "NFE": [str(each.row.cost) for each in outcomes],
         **metric_columns(outcomes),
@@ -224,8 +221,6 @@ def _print_table(plans: Sequence[NamedPlan], outcomes: Sequence[Outcome]) -> Non
         "paired difference to the first": paired(outcomes),
         "seconds": per_result(outcomes, lambda result: f"{result['seconds']:.1f}"),
     }
-    if columns["plan"] == columns["row"]:
-        del columns["plan"]
     if not any(columns["published FID"]):
         del columns["published FID"]
-    print_table(columns)
+    print_rows([plan.name for plan in plans], [plan.plan.with_guidance for plan in plans], columns)

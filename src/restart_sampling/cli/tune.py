@@ -170,12 +170,13 @@ def tune(
                 guidance=first.guidance,
             )
             spaces = [run.space(nfe) for nfe in nfes]
-            if dry_run:
-                held.enter_context(leaving_no_folder(out))
-                run.check(spaces)
-            elif ranks.first:
-                held.enter_context(locked(lock_in(out), str(out)))
-                run.begin_folder(spaces)
+            if ranks.first:
+                with leaving_no_folder(out):
+                    run.check(spaces)
+                if not dry_run:
+                    run.check_time(spaces)
+                    held.enter_context(locked(lock_in(out), str(out)))
+                    run.begin_folder(spaces)
         seconds = 60 * settings.minutes * max(1, len(nfes))
         speed = model.settle(first, ranks, seconds=seconds, dry_run=dry_run)
         if ranks.first:

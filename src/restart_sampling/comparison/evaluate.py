@@ -81,8 +81,8 @@ def plan_rows(plans: Sequence[NamedPlan], draw: Draw, seeds: Sequence[int], seed
 
 
 def guidance_notes(rows: Sequence[Row]) -> list[str]:
-    """Says what has to be known of the plans of rows with the guidance that they are drawn at, a sentence for each."""
-    return [each.note for each in net_drawings(rows) if each.note]
+    """Says what has to be known of the plans of rows with the guidance that they are drawn at, each sentence once."""
+    return [*dict.fromkeys(each.note for each in net_drawings(rows) if each.note)]
 
 
 def net_drawings(rows: Sequence[Row]) -> list[NetDrawing]:

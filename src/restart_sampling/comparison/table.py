@@ -3,12 +3,13 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from restart_sampling.base.errors import InputError, printable
-from restart_sampling.base.numbers import is_number, rounded_to, with_error
+from restart_sampling.base.numbers import is_number
+from restart_sampling.comparison.rows import labelled
 from restart_sampling.evaluation.results_file import SCORES, TITLES, Result
+from restart_sampling.evaluation.values import Value, value_of
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -16,23 +17,10 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "<": "$<$",
+    ">": "$>$",
 }
 _MARKDOWN = {"|": r"\|", "<": "&lt;"}
-
-
-@dataclass(frozen=True)
-class Value:
-    """A measured number.
-
-    Attributes:
-        value: the number.
-        error: its standard error or spread; None: there is none.
-        like: a standard error that it is written to the place of, and which is not its own.
-    """
-
-    value: float
-    error: float | None
-    like: float | None = None
 
 
 Cell = str | int | Value | None
@@ -66,19 +54,28 @@ def results_table(results: Sequence[Result]) -> dict[str, list[Cell]]:
 
 
 def write_markdown(table: Table) -> str:
-    """Writes a table as GitHub's Markdown has it: numbers on the right, `0.518 ± 0.004`."""
+    """Writes a table as GitHub's Markdown has it: numbers on the right, `0.518 ± 0.004`, long plans below it."""
+    table, legend = _narrow(table)
     numeric = [not any(isinstance(cell, str) for cell in cells) for cells in table.values()]
     rule = ["---:" if each else "---" for each in numeric]
-    return _lines([list(table), rule, *_rows(table, _replacing(_MARKDOWN))], "| ", " | ", " |")
+    below = "".join(f"- {label}: `{printable(text)}`\n" for label, text in legend.items())
+    return (
+        _lines([list(table), rule, *_rows(table, _replacing(_MARKDOWN))], "| ", " | ", " |")
+        + "\n" * bool(below)
+        + below
+    )
 
 
 def write_latex(table: Table) -> str:
-    """Writes a table in LaTeX's `tabular`, with the rules of booktabs."""
+    """Writes a table in LaTeX's `tabular`, with the rules of booktabs; long plans are in comments below it."""
+    table, legend = _narrow(table)
     text = _replacing(_LATEX)
     columns = "".join("l" if any(isinstance(cell, str) for cell in cells) else "r" for cells in table.values())
     head = _lines([[text(title) for title in table]], "", " & ", r" \\")
     body = _lines(_rows(table, text), "", " & ", r" \\")
-    return f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
+    below = "".join(f"% {label}: {printable(text)}\n" for label, text in legend.items())
+    rules = f"\\toprule\n{head}\\midrule\n{body}\\bottomrule\n"
+    return f"\\begin{{tabular}}{{{columns}}}\n{rules}\\end{{tabular}}\n{below}"
 
 
 def write_csv(table: Table) -> str:
@@ -98,16 +95,22 @@ FORMATS: Mapping[str, Callable[[Table], str]] = {"md": write_markdown, "csv": wr
 """By name."""
 
 
+def _narrow(table: Table) -> tuple[Table, dict[str, str]]:
+    """Puts labels for long names and plans; returns what these stand for too."""
+    names = [str(name) for name in table["row"]]
+    plans = ["" if plan is None else str(plan) for plan in table.get("plan", names)]
+    columns, legend = labelled(names, plans)
+    return {**columns, **{title: cells for title, cells in table.items() if title not in ("row", "plan")}}, legend
+
+
 def _rows(table: Table, text: Callable[[str], str]) -> Iterable[list[str]]:
     for cells in zip(*table.values(), strict=True):
         yield [text(_written(cell)) for cell in cells]
 
 
 def _written(cell: Cell) -> str:
-    """Writes a cell for readers: a value has as many digits as its error lets it have."""
     if isinstance(cell, Value):
-        own = cell.error is not None
-        return with_error(cell.value, cell.error, between=" ± ") if own else rounded_to(cell.value, cell.like)
+        return cell.written(between=" ± ")
     return "" if cell is None else printable(str(cell))
 
 
@@ -132,9 +135,6 @@ def _number(result: Result, key: str) -> Any:
 
 
 def _value(result: Result, key: str) -> Value | None:
-    value = _number(result, key)
-    if value is None:
-        return None
-    error = _number(result, f"{key}_error")
-    like = _number(result, "frechet_distance_error") if key == "frechet_distance_min" else None
-    return Value(value, _number(result, f"{key}_std") if error is None else error, like)
+    for each in (key, f"{key}_error", f"{key}_std", "frechet_distance_error"):
+        _number(result, each)
+    return value_of(result, key)

@@ -52,9 +52,9 @@ class Collector:
     Args:
         detector: turns images into features.
         images: how many the whole set has, over all processes.
-        groups: the set is cut into so many groups of equal size, whose sums are kept apart.
-        neighbours: whether a group is a run of neighbours (a block of seeds); otherwise it is drawn at random, the same
-            for every set of this size, because neighbours may be of one class.
+        groups: each block is cut into so many groups of equal size, whose sums are kept apart. They are drawn at
+            random, the same for every set of this size, because neighbours may be of one class.
+        blocks: runs of neighbours, such as blocks of seeds.
         keep: whether to keep the features, for metrics that need them.
         name: of the image at a place, for messages.
     """
@@ -64,15 +64,16 @@ class Collector:
         detector: Detector,
         images: int,
         groups: int,
-        neighbours: bool = False,
+        blocks: int = 1,
         keep: bool = False,
         name: Callable[[int], str] = "image {}, counted from 0,".format,
     ) -> None:
         self.detector = detector
         self._name = name
-        self.groups = groups
-        ranks = np.arange(images) if neighbours else np.random.RandomState(0).permutation(images)
-        self._group = (ranks * groups // images).tolist()
+        self.groups = blocks * groups
+        sizes = np.bincount(np.arange(images) * blocks // images, minlength=blocks)
+        drawn = (np.random.RandomState(0).permutation(size) * groups // size for size in sizes)
+        self._group = np.concatenate([block * groups + own for block, own in enumerate(drawn)]).tolist()
         self.keep = keep
         self.moments: Moments | None = None
         self._indices: list[Tensor] = []

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
-from restart_sampling.evaluation.statistics import Statistics, statistics_of
+from restart_sampling.evaluation.statistics import Moments, Statistics, statistics_of
 
 T = TypeVar("T")
 
@@ -94,8 +94,8 @@ def kernel_distance(
         size: images of each subset, at most N and M.
 
     Returns:
-        Mean and standard deviation over the subsets. Of no more images than a subset has the deviation is no error, for
-        all subsets are the same then; `kernel_distance_error` gives one.
+        Mean and standard deviation over the subsets. The deviation is no error of the mean, which is that of many
+        subsets: `kernel_distance_error` gives one.
 
     Source: Binkowski et al. 2018 (arXiv 1801.01401), equation 3 and section 4.
     """
@@ -104,20 +104,30 @@ def kernel_distance(
     return float(np.mean(values)), float(np.std(values))
 
 
-def kernel_distance_error(features: Tensor, reference: Tensor, subsets: int = KID_SUBSETS) -> float:
-    """Estimates the standard error of the KID of all images by random halves of both sides: a delete-half jackknife.
+def kernel_distance_error(
+    features: Tensor, reference: Tensor, std: float, subsets: int = KID_SUBSETS, size: int = KID_SUBSET
+) -> float:
+    """Estimates the standard error of KID by random parts of both sides: a delete-d jackknife.
 
-    A half has twice the variance of the whole, so halves scatter about the whole as much as that does about the truth.
+    The parts are the subsets of KID, or where these have all images of a side, halves of no more images than a subset.
+    Of n images m have the variance v / m, and scatter about those of all n by v / m - v / n.
 
     Args:
         features: [N, d], N at least 4.
-        reference: [M, d], M at least 4; halves of it have no more images than a subset of KID.
-        subsets: random halves.
+        reference: [M, d], M at least 4.
+        std: of `kernel_distance`, with as many subsets of this size.
+        subsets: random parts.
+        size: images of a subset of KID.
 
-    Source: Shao and Wu 1989, the delete-d jackknife with d = N / 2.
+    Source: Shao and Wu 1989.
     """
-    halves = (len(features) // 2, min(len(reference) // 2, KID_SUBSET))
-    return float(np.std(_of_subsets(features, reference, halves, subsets)))
+    counts = len(features), len(reference)
+    parts, of_subsets = (size, size), 1 / subsets  # of the mean, which is that of so many
+    if min(counts) <= size:
+        parts, of_subsets = (min(counts[0] // 2, size), min(counts[1] // 2, size)), 0.0
+        std = float(np.std(_of_subsets(features, reference, parts, subsets)))
+    of_all, of_parts = (sum(1 / count for count in each) for each in (counts, parts))
+    return float(std * (of_all / (of_parts - of_all) + of_subsets) ** 0.5)
 
 
 def _of_subsets(features: Tensor, reference: Tensor, sizes: tuple[int, int], subsets: int) -> list[float]:
@@ -153,7 +163,9 @@ def frechet_distance_infinity(features: Tensor, reference: Statistics) -> tuple[
         reference: of the real ones.
 
     Returns:
-        The intercept of the line over 1/N, and its standard error from the scatter about the line.
+        The intercept of the line over 1/N, and its standard error from the scatter about the line. That is the error of
+        the way to the limit: what all subsets have in common, the images themselves, scatters by as much as their
+        distance does.
 
     Source: Chong and Forsyth 2020 (arXiv 1911.07023), section 4.
     """
@@ -166,12 +178,35 @@ def frechet_distance_infinity(features: Tensor, reference: Statistics) -> tuple[
     return float(value), float(np.sqrt(covariance[1, 1]))
 
 
-def jackknife(without: list[float]) -> float:
+def distances_of_blocks(moments: Moments, reference: Statistics, blocks: int) -> tuple[list[float], list[float]]:
+    """Computes the distance of each block of images, and without each group of its block.
+
+    Args:
+        moments: of the images, in equally many groups of each block.
+        reference: to compare with.
+        blocks: how many there are.
+
+    Returns:
+        One of each block, and one of each group, in their order; none of groups that are a whole block.
+    """
+    runs = np.arange(len(moments.count)).reshape(blocks, -1).tolist()
+    parts = [[each for each in run if each != left] for run in runs if len(run) > 1 for left in run]
+    found = frechet_distances([moments.statistics(part) for part in (*runs, *parts)], reference)
+    return found[:blocks], found[blocks:]
+
+
+def jackknife(without: Sequence[float], blocks: int = 1) -> float:
     """Estimates a value's standard error by the value without each of G equal groups: delete-a-group jackknife.
 
     Unlike a bootstrap it draws no image twice, which would bias a Fréchet distance.
 
+    Args:
+        without: the value of a block without a group of it, for all of its groups, block by block.
+        blocks: how many there are; the error is that of the mean of their values.
+
     Source: Efron and Stein 1981; Shao and Wu 1989 for groups.
     """
-    groups = len(without)
-    return float(np.sqrt((groups - 1) / groups * np.sum((np.array(without) - np.mean(without)) ** 2)))
+    rows = np.reshape(without, (blocks, -1))
+    groups = rows.shape[1]
+    squares = (rows - rows.mean(axis=1, keepdims=True)) ** 2
+    return float(np.sqrt((groups - 1) / groups * squares.sum()) / blocks)

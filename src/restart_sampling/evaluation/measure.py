@@ -71,9 +71,12 @@ def measure(
         InputError: too few images for the blocks; the detector fails, or features are not finite.
     """
     groups = check_count(images, blocks)
+    if partial:  # sums of an earlier version have whole blocks for groups
+        own = len(partial.earlier["count"]) // blocks if partial.earlier else groups
+        groups = min(ranks.gather(own))
     start = time.perf_counter()
     keep = bool(NEED_FEATURES & set(metrics))
-    collector = Collector(detector, images, groups, neighbours=blocks > 1, keep=keep, name=name)
+    collector = Collector(detector, images, groups, blocks, keep=keep, name=name)
     if partial and partial.earlier:
         collector.restore(partial.earlier)
     with ranks.failing_together():

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import ceil, hypot
+from statistics import fmean, stdev
 from threading import Timer
 from typing import Any, TypeVar
 
@@ -15,9 +17,8 @@ from restart_sampling.base.numbers import counted
 from restart_sampling.evaluation.class_pairs import pair_classes, pairing_note
 from restart_sampling.evaluation.collect import Features
 from restart_sampling.evaluation.distances import (
-    KID_SUBSET,
+    distances_of_blocks,
     frechet_distance_infinity,
-    frechet_distances,
     frechet_distances_of_features,
     jackknife,
     kernel_distance,
@@ -26,9 +27,10 @@ from restart_sampling.evaluation.distances import (
 from restart_sampling.evaluation.neighbours import precision_recall
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.statistics import Moments
+from restart_sampling.evaluation.values import recall_draws, share_error
 
 GROUPS = 10
-"""Of the jackknife."""
+"""Of the jackknife of one block; of several, each has as many as give the error no fewer degrees of freedom."""
 
 _LEAST = 4  # images of the reference: halves of them for KID, and three nearest neighbours
 _SILENT_SECONDS = 3.0
@@ -66,15 +68,16 @@ def check_metrics(metrics: Sequence[str], reference: Reference) -> None:
 
 
 def check_count(images: int, blocks: int) -> int:
-    """Counts the groups that images are cut into: the blocks, or those of the jackknife.
+    """Counts the groups that each block of images is cut into, for the jackknife.
 
     Raises:
         InputError: there are too few images.
     """
-    groups = blocks if blocks > 1 else GROUPS
-    if images < 2 * groups:
+    groups = 1 + ceil((GROUPS - 1) / blocks)
+    if images < 2 * groups * blocks:
         raise InputError(
-            f"{counted(images, 'image')} cannot be cut into {groups} groups of at least 2; give at least {2 * groups}"
+            f"{counted(images, 'image')} in {counted(blocks, 'block')} are too few for the error of a distance; "
+            f"give at least {2 * groups} for each block"
         )
     return groups
 
@@ -113,13 +116,6 @@ def notes_on(
     if size and reference.size and tuple(size) != reference.size:
         own, other = (f"{width}x{height}" for height, width in (size, reference.size))
         notes.append(f"the images are {own} and those of the reference {other}, which moves all values")
-    if "kid" in metrics and reference.features is not None:
-        least = min(images, len(reference.features))
-        if least <= KID_SUBSET:
-            notes.append(
-                f"KID is the mean over subsets of {KID_SUBSET} images where there are more; here each holds all "
-                f"{least} images of the smaller side, and the error is the spread over random halves"
-            )
     return notes
 
 
@@ -133,26 +129,29 @@ def compute_metrics(
     device: torch.device | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Computes the metrics, as JSON: `frechet_distance` and its spread always, the others where they are asked for.
+    """Computes the metrics, as JSON: `frechet_distance` and its error always, the others where they are asked for.
 
     Args:
         metrics: of `METRICS`.
-        moments: of the images, in `blocks` groups of neighbours, or for one block in `GROUPS` random groups.
+        moments: of the images, in as many groups of each block as `check_count` says.
         features: of the images, where a metric needs them.
         reference: to compare with.
-        blocks: blocks of seeds, each measured by itself; 1: the spread is a jackknife's.
+        blocks: blocks of seeds, each measured by itself.
         device: as of `on_gpu`.
         say: is told what takes longer than a few seconds, from another thread.
     """
     against = f" against {reference.statistics.count}" if reference.statistics.count else ""
     sets = f"of {counted(int(moments.count.sum()), 'image')}{against}"
     with _said_late(say, f"{METRICS['fd'].title} {sets}"):
-        result: dict[str, Any] = _blocks(moments, reference, blocks) if blocks > 1 else _whole(moments, reference)
+        result = _distance(moments, reference, blocks)
     for metric in (METRICS[name] for name in metrics):
         if metric.compute:
             assert features is not None
             with _said_late(say, f"{metric.title} {sets}"):
                 result |= on_gpu(metric.compute, features, reference, device)
+    key = "frechet_distance_infinity_error"
+    if key in result:  # that of the way to the limit alone
+        result[key] = hypot(result[key], result["frechet_distance_error"])
     return result
 
 
@@ -180,37 +179,27 @@ def _said_late(say: Callable[[str], None], text: str) -> Iterator[None]:
         timer.cancel()
 
 
-def _whole(moments: Moments, reference: Reference) -> dict[str, Any]:
-    """Measures all images at once, and without each group in turn."""
-    groups = range(len(moments.count))
-    parts = [groups, *([each for each in groups if each != group] for group in groups)]
-    value, *without = frechet_distances([moments.statistics(part) for part in parts], reference.statistics)
-    return {
-        "frechet_distance": value,
-        "frechet_distance_error": jackknife(without),
-        "frechet_distance_without_group": without,
-    }
+def _distance(moments: Moments, reference: Reference, blocks: int) -> dict[str, Any]:
+    """Measures each block by itself, and without each of its groups: the paper's protocol prints the minimum of three.
 
-
-def _blocks(moments: Moments, reference: Reference, blocks: int) -> dict[str, Any]:
-    """Measures each block by itself: the paper's protocol prints the minimum of three."""
-    values = frechet_distances([moments.statistics([block]) for block in range(blocks)], reference.statistics)
-    spread = torch.tensor(values, dtype=torch.float64)
+    The spread of two or three blocks says little of their error, and often far too little; it is the error only of sums
+    of an earlier version, which have whole blocks for groups.
+    """
+    values, without = distances_of_blocks(moments, reference.statistics, blocks)
+    of_blocks = {"frechet_distance_min": min(values), "frechet_distance_blocks": values} if blocks > 1 else {}
     return {
-        "frechet_distance": spread.mean().item(),
-        "frechet_distance_error": (spread.std() / blocks**0.5).item(),
-        "frechet_distance_min": min(values),
-        "frechet_distance_blocks": values,
+        "frechet_distance": fmean(values),
+        "frechet_distance_error": jackknife(without, blocks) if without else stdev(values) / blocks**0.5,
+        **of_blocks,
+        **({"frechet_distance_without_group": without} if without else {}),
     }
 
 
 def _kid(features: Features, reference: Reference) -> dict[str, Any]:
     assert reference.features is not None
     mean, std = kernel_distance(features.values, reference.features)
-    result = {"kernel_distance": mean, "kernel_distance_std": std}
-    if min(len(features.values), len(reference.features)) <= KID_SUBSET:
-        result["kernel_distance_error"] = kernel_distance_error(features.values, reference.features)
-    return result
+    error = kernel_distance_error(features.values, reference.features, std)
+    return {"kernel_distance": mean, "kernel_distance_std": std, "kernel_distance_error": error}
 
 
 def _pr(features: Features, reference: Reference) -> dict[str, Any]:
@@ -218,9 +207,9 @@ def _pr(features: Features, reference: Reference) -> dict[str, Any]:
     precision, recall = precision_recall(features.values, reference.features, reference.radii)
     return {
         "precision": precision,
-        "precision_error": _share_error(precision, len(features.values)),
+        "precision_error": share_error(precision, len(features.values)),
         "recall": recall,
-        "recall_error": _share_error(recall, len(reference.features)),
+        "recall_error": share_error(recall, recall_draws(len(features.values), len(reference.features))),
     }
 
 
@@ -250,11 +239,6 @@ def _class_distance(features: Tensor, reference: Tensor) -> tuple[float, float]:
     sets = [features, *(features[group != each] for each in range(count))]
     value, *without = frechet_distances_of_features(sets, reference)
     return value, jackknife(without)
-
-
-def _share_error(share: float, images: int) -> float:
-    """Computes the standard error of a share of so many images."""
-    return float((share * (1 - share) / images) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -292,17 +276,21 @@ def paired_difference(run: dict[str, Any], base: dict[str, Any]) -> tuple[float,
     What the seeds have in common cancels: groups or blocks of the same seeds are compared with one another.
 
     Args:
-        run: from `compute_metrics`.
+        run: from `compute_metrics`; lines of earlier versions have no groups of blocks, and their error is a spread.
         base: likewise, with the same seeds and groups.
 
     Raises:
         InputError: the two were not cut alike.
     """
-    for key in ("frechet_distance_blocks", "frechet_distance_without_group"):
-        if key in run and key in base and len(run[key]) == len(base[key]):
-            differences = [a - b for a, b in zip(run[key], base[key], strict=True)]
-            if key == "frechet_distance_without_group":
-                return run["frechet_distance"] - base["frechet_distance"], jackknife(differences)
-            spread = torch.tensor(differences, dtype=torch.float64)
-            return spread.mean().item(), (spread.std() / len(differences) ** 0.5).item()
+    blocks, without = (_differences(run, base, f"frechet_distance_{each}") for each in ("blocks", "without_group"))
+    if blocks is not None and without:
+        return run["frechet_distance"] - base["frechet_distance"], jackknife(without, len(blocks) or 1)
+    if blocks:
+        return fmean(blocks), stdev(blocks) / len(blocks) ** 0.5
     raise InputError("two runs can be paired only when both have the same seeds and the same number of blocks")
+
+
+def _differences(run: dict[str, Any], base: dict[str, Any], key: str) -> list[float] | None:
+    """Subtracts lists of two runs, which may lack them; None where one has another length."""
+    one, other = run.get(key, ()), base.get(key, ())
+    return [a - b for a, b in zip(one, other, strict=True)] if len(one) == len(other) else None

@@ -14,6 +14,7 @@ from PIL import Image
 
 from restart_sampling.base.errors import InputError, shorten
 from restart_sampling.base.files import atomic, decode_text
+from restart_sampling.base.numbers import counted
 from restart_sampling.base.parallel import available_cores, in_order
 from restart_sampling.images.sources import Source
 
@@ -203,7 +204,7 @@ def match_images(source: Source, prompts: Sequence[str] | Mapping[int, str]) -> 
         places[number] = place
     missing = [number for number in numbered if number not in places]
     if missing:
-        others = f", nor for {len(missing) - 1} others" if len(missing) > 1 else ""
+        others = f", nor for {counted(len(missing) - 1, 'other')}" if len(missing) > 1 else ""
         raise InputError(
             f"{source.path} has no image for prompt {missing[0]} ('{shorten(numbered[missing[0]], 60)}'){others}; its "
             f"name has to be {missing[0]}.png, or that with zeros before it"

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.comparison.comparable import chosen
 from restart_sampling.comparison.published import published
 from restart_sampling.comparison.published_text import published_text
@@ -24,10 +25,12 @@ class Kind(NamedTuple):
     Attributes:
         plot: its function; raises InputError where the rows do not suffice, and a report then leaves the figure out.
         caption: what a report says below it.
+        of_paths: whether it needs the noise paths of plans; rows whose plans make none are left out.
     """
 
     plot: Callable[[Sequence[Point]], Figure]
     caption: str
+    of_paths: bool = False
 
 
 KINDS = {
@@ -37,8 +40,10 @@ KINDS = {
         "goes through its best at each NFE. A point leads to its images.",
     ),
     "K": Kind(plot_repeats, "Distance against the repeats of a restart, all else equal; K = 0 is the plan without it."),
-    "interval": Kind(plot_interval, "Distance against the place and the length of a restart interval, all else equal."),
-    "paths": Kind(plot_paths, "Noise paths of the best plan of each family, with its distance."),
+    "interval": Kind(
+        plot_interval, "Distance against the place and the length of a restart interval, all else equal.", of_paths=True
+    ),
+    "paths": Kind(plot_paths, "Noise paths of the best plan of each family, with its distance.", of_paths=True),
 }
 """By name. Every report has all of them that its rows suffice for."""
 
@@ -62,6 +67,19 @@ def plot(kind: str, results: Mapping[str, Result], paper: str | None = None, row
     points = points_of(results)
     if paper:
         return plot_nfe(points, published(paper), same_detector=same)
+    if KINDS[kind].of_paths:
+        points = [point for point in points if point.effect()]
+        if not points:
+            raise InputError(f"--kind {kind}: {left_out(kind, results)}, and there is no other")
     if kind == "paths" and not rows:
         points = best_of_families(points)
     return KINDS[kind].plot(points)
+
+
+def left_out(kind: str, results: Mapping[str, Result], rows: Sequence[str] = ()) -> str:
+    """Says which rows are not in a figure, and why; "" where all are. Arguments as of `plot`."""
+    if kind not in KINDS or not KINDS[kind].of_paths:
+        return ""
+    points = points_of(chosen(results, rows) if rows else results)
+    names = ", ".join(f"'{point.name}'" for point in points if not point.effect())
+    return f"left out, for on the levels of their rows these plans make no path: {names}" if names else ""

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from restart_sampling.base.numbers import counted
 from restart_sampling.pictures.style import style
 
 
@@ -37,7 +38,7 @@ def render(template: str, **values: Any) -> str:
 @cache
 def _template(name: str) -> jinja2.Template:
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters["number"] = _number
+    page.filters |= {"number": _number, "classes": _classes, "settings": _settings}
     return page.from_string(_file(name))
 
 
@@ -53,6 +54,36 @@ def _hash(text: str) -> str:
 def _number(value: Any, form: str = "") -> Any:
     """Formats a number; what is none stays what it is, to be escaped as text."""
     return "" if value is None else format(value, form) if isinstance(value, int | float) else value
+
+
+def _classes(value: Any) -> Any:
+    """Says which class images are of: that of a run."""
+    if isinstance(value, Mapping):
+        return f"given for each of {counted(len(value), 'seed')}"
+    return "drawn for each seed" if value is None else value
+
+
+def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes what a run says of itself in words, by names in words; those of its settings are beside the others."""
+    flat = {name: value for name, value in run.items() if name != "settings"}
+    settings = run.get("settings")
+    flat |= settings if isinstance(settings, Mapping) else {}
+    return {
+        name.replace("_", " "): _classes(value) if name == "class" else _words(value) for name, value in flat.items()
+    }
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        parts = {
+            name: f"({_words(each)})" if isinstance(each, Mapping) else _words(each) for name, each in value.items()
+        }
+        return "; ".join(map(" ".join, parts.items()))
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)
 
 
 def png_in(places: Iterable[Path]) -> str:

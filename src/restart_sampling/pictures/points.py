@@ -1,6 +1,7 @@
 """Rows of a results file as plot points; Pareto front; curves that vary one setting."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -52,8 +53,10 @@ class Point:
         return self.plan.path(self.sigma_min, self.sigma_max).schedule(*self.plan.solvers)
 
     def effect(self) -> Hashable:
-        """Returns what the model draws by: equal for plans that draw the same samples."""
-        return self.plan.effect(KnownLevels(self.sigma_min, self.sigma_max))
+        """Returns what the model draws by: equal for plans that draw the same samples; None: it makes no path."""
+        with suppress(InputError):
+            return self.plan.effect(KnownLevels(self.sigma_min, self.sigma_max))
+        return None
 
     def snap(self, interval: RestartInterval) -> float:
         """Gives the level of the main grid where a restart really begins."""
@@ -170,7 +173,8 @@ def curves(points: Sequence[Point], read: Reading, *, zero: bool) -> list[Curve]
             label = str(point.plan).replace(str(interval), text)  # no two intervals of a plan are equal
             groups.setdefault(label, {})[value] = point
             without = replace(point, plan=replace(point.plan, intervals=before + after))
-            origins[label] = plain.get(without.effect()) if zero else None
+            effect = without.effect()
+            origins[label] = plain.get(effect) if zero and effect else None
     found = []
     for label, group in groups.items():
         if len(group) > 1:

@@ -16,7 +16,7 @@ from restart_sampling.comparison.published import CHECKPOINTS, NOTES
 from restart_sampling.comparison.verdict import verdict
 from restart_sampling.evaluation.metrics import paired_difference
 from restart_sampling.evaluation.results_file import RESULTS, Result, describe_damage
-from restart_sampling.pictures.kinds import KINDS, plot
+from restart_sampling.pictures.kinds import KINDS, left_out, plot
 from restart_sampling.pictures.page import png_in, render, svg
 from restart_sampling.pictures.points import pareto_front, points_of
 from restart_sampling.pictures.tune_report import make_tune_report
@@ -109,12 +109,13 @@ def make_report(folder: Path, results: Mapping[str, Result], paper: str | None =
 def _figures(results: Mapping[str, Result], paper: str | None) -> list[tuple[str, Markup]]:
     """Plots those kinds that these rows can fill."""
     figures = []
-    for kind, (_, caption) in KINDS.items():
+    for kind, (_, caption, _) in KINDS.items():
         try:
             figure = plot(kind, results, paper if kind == "nfe" else None)
         except InputError:
             continue
-        figures.append((caption, svg(figure, kind, caption)))
+        note = left_out(kind, results)
+        figures.append((f"{caption} {note[0].upper()}{note[1:]}." if note else caption, svg(figure, kind, caption)))
     return figures
 
 

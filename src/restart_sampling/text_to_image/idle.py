@@ -21,13 +21,15 @@ Setting = tuple[str, str]
 def idle_notes(drawings: Iterable[TextDrawing]) -> list[str]:
     """Says which settings of samplers do nothing in any of these drawings, a sentence for each sampler.
 
+    Nothing is said of a sampler that was found for the pipeline: it states all that it is.
+
     Raises:
         InputError: as `idle_settings`.
     """
     found: dict[Sampler, list[str]] = {}
     for drawing in drawings:
         if found.get(sampler := drawing.request.sampler) != []:  # else none of them is idle in all
-            own = idle_settings(drawing)
+            own = [] if sampler.made_for else idle_settings(drawing)
             found[sampler] = [setting for setting in found.get(sampler, own) if setting in own]
     return [
         f"the sampler '{sampler}' draws the same without {' or '.join(idle)}" for sampler, idle in found.items() if idle

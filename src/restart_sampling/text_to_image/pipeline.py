@@ -166,6 +166,8 @@ def load_guide(name: str, model: TextToImage) -> Guide:
     Raises:
         InputError: it cannot be loaded, does not fit on the device, or has another schedule of noise or prediction.
     """
+    if name == TINY:
+        raise InputError(f"--guide {name}: it guides no other pipeline, and there is no worse one; give another")
     _check_name("--guide", name)
     part = "transformer" if model.pipe.components.get("transformer") is model.network else "unet"
     try:

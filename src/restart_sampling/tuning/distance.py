@@ -17,12 +17,13 @@ from restart_sampling.comparison.run import keep_first, own_batches
 from restart_sampling.evaluation.clip import ClipScore, prepare_images
 from restart_sampling.evaluation.collect import Collector, Features
 from restart_sampling.evaluation.detectors import is_torchscript
-from restart_sampling.evaluation.distances import frechet_distances
+from restart_sampling.evaluation.distances import distances_of_blocks
 from restart_sampling.evaluation.metrics import METRICS, check_metrics, on_gpu
 from restart_sampling.evaluation.neighbours import recall
 from restart_sampling.evaluation.reference import Reference
 from restart_sampling.evaluation.setup import EvaluationSetup, open_setup
 from restart_sampling.evaluation.statistics import Moments
+from restart_sampling.evaluation.values import recall_draws, share_error
 from restart_sampling.generation.drawing import Drawing
 from restart_sampling.generation.seeds import cut
 from restart_sampling.tuning.objective import CLIP_SCORE, Key, Scores
@@ -90,9 +91,7 @@ class Distance:
         """Measures as `Objective.measure` says; the confirmation has further metrics as the references allow."""
         setups = dict(islice(self.setups.items(), None if key.confirm else 1))
         collectors = {
-            name: Collector(
-                setup.detector, len(key.seeds), key.parts, neighbours=True, keep=key.confirm or not key.groups
-            )
+            name: Collector(setup.detector, len(key.seeds), 1, blocks=key.parts, keep=key.confirm or not key.groups)
             for name, setup in setups.items()
         }
         drawing = self.draw(key.plan)
@@ -166,19 +165,14 @@ def by_name(setups: Sequence[EvaluationSetup], shape: Sequence[int] | None) -> d
 
 def _score(moments: Moments, reference: Reference, blocks: int, groups: int, metrics: Mapping[str, Any]) -> Score:
     """Scores sums in blocks x groups groups."""
-    width = max(groups, 1)
-    runs = [range(block * width, (block + 1) * width) for block in range(blocks)]
-    parts = [[each for each in run if each != left] for run in runs if groups for left in run]
-    found = frechet_distances([moments.statistics(part) for part in (*runs, *parts)], reference.statistics)
-    without = cut(found[blocks:], width)
-    return Score(tuple(found[:blocks]), tuple(map(tuple, without)), metrics)
+    values, without = distances_of_blocks(moments, reference.statistics, blocks)
+    return Score(tuple(values), tuple(map(tuple, cut(without, max(groups, 1)))), metrics)
 
 
 def _more(features: Features, reference: Reference, device: torch.device) -> dict[str, Any]:
     """Metrics beside the distance, as far as the reference allows them, on a device: a CPU takes minutes for them.
 
-    Recall has no more images of the reference than generated ones: of fewer generated ones it depends on which they
-    are by more than its error says.
+    Recall has no more images of the reference than generated ones: more would hardly make it surer.
     """
     values = _compute("fd-infinity", features, reference, device)
     if reference.features is None:
@@ -195,17 +189,13 @@ def _more(features: Features, reference: Reference, device: torch.device) -> dic
 def _recall(features: Features, reference: Reference, device: torch.device) -> dict[str, Any]:
     """Measures the recall of a trial's few images, where the reference allows it, by `NEIGHBOURS` images of it.
 
-    These are more than the generated ones, for that nearly halves the scatter where those are 1,000. The variance of a
-    share p, of M reference images by N generated ones, is p (1 - p) (1 / M + 1 / 2N): the first is that of M draws, the
-    second was measured. It is right for Gaussian features, and careful for 384 of CIFAR-10's images: differences of two
-    sets of 1,000 had standard deviations of 0.0163 (M = 1,000) and 0.0092 (5,000), where this says 0.0172 and 0.0118.
+    These are more than the generated ones, for that nearly halves the scatter where those are 1,000.
     """
     if reference.features is None:
         return {}
     few = reference.part(ceil(len(reference.features) / NEIGHBOURS))
     share, real = on_gpu(_recalled, features, few, device)
-    variance = share * (1 - share) * (1 / real + 1 / (2 * len(features.values)))
-    return {"recall": share, "recall_error": variance**0.5}
+    return {"recall": share, "recall_error": share_error(share, recall_draws(len(features.values), real))}
 
 
 def _recalled(features: Features, reference: Reference) -> tuple[float, int]:

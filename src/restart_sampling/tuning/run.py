@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +18,9 @@ from restart_sampling.base.numbers import is_finite, is_whole
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.base.strict_json import parse_json, parse_numbers
 from restart_sampling.sampling.plan_file import PLAN_FORMAT
+from restart_sampling.tuning.ahead import check_times, first_speed
 from restart_sampling.tuning.bench import Bench
+from restart_sampling.tuning.distance import Distance
 from restart_sampling.tuning.objective import Objective
 from restart_sampling.tuning.search import Candidates, begin_with, open_study
 from restart_sampling.tuning.settings import Settings
@@ -120,6 +123,22 @@ class Run:
                     f"{self.folder} holds another run, with {key} {json.dumps(old)}, not {json.dumps(new)}; choose "
                     f"another folder"
                 )
+
+    def check_time(self, spaces: Sequence[Candidates]) -> None:
+        """Makes sure that the minutes suffice, by the first evaluations, on a CPU and where nothing is measured yet.
+
+        A GPU may compile first, or has yet to find how many images pay; there the first plans say it, in seconds.
+
+        Raises:
+            InputError: they do not suffice.
+        """
+        judge = self.objective
+        begun = self.settings.minutes == inf or (self.folder / MEASURED).exists()
+        if begun or not spaces or self.ranks.device.type != "cpu" or not isinstance(judge, Distance):
+            return
+        if setups := [*judge.setups.values()]:
+            drawing = judge.draw(spaces[0].usual()[0])
+            check_times(self.settings, spaces, first_speed(drawing, setups, spaces[0].nfe, self.ranks))
 
     def begin_folder(self, spaces: Sequence[Candidates]) -> None:
         """Checks the run, and says whose folder it is. The first process calls this.

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from restart_sampling.evaluation.setup import EvaluationSetup
 from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
 from restart_sampling.text_to_image.pipeline import TextToImage
 from restart_sampling.text_to_image.samplers import SAMPLER_FORMAT, Sampler, is_flow
-from restart_sampling.tuning.ahead import check_times, first_speed
 from restart_sampling.tuning.distance import Captions, Distance, by_name
-from restart_sampling.tuning.run import MEASURED, Run
+from restart_sampling.tuning.run import Run
 from restart_sampling.tuning.settings import Settings
 from restart_sampling.tuning.space import check_scale
 from restart_sampling.tuning.text_space import TextSpace
@@ -42,23 +40,6 @@ class TextRun(Run):
         settings = self.settings
         allowed = settings.rises, settings.restarts, settings.tune_guidance
         return TextSpace(nfe, config, request.guidance, self.draw, *allowed)
-
-    def check_time(self, setups: Sequence[EvaluationSetup], spaces: Sequence[TextSpace]) -> None:
-        """Makes sure that the minutes suffice, by the first evaluations, where the run has not measured anything.
-
-        Where a GPU has yet to find how many images pay, the first plans say it, in seconds.
-
-        Args:
-            setups: detectors with their references.
-            spaces: of the run, one for each NFE.
-
-        Raises:
-            InputError: they do not suffice.
-        """
-        begun = self.settings.minutes == inf or (self.folder / MEASURED).exists()
-        if not begun and not self.first.pace.finds_more(self.ranks.device):
-            plain = self.draw(spaces[0].usual()[0])
-            check_times(self.settings, spaces, first_speed(plain, setups, spaces[0].nfe, self.ranks))
 
     def form(self, plan: str) -> dict[str, Any]:
         """Makes JSON: what the file of a sampler says first."""

@@ -113,6 +113,6 @@ def tune_pipeline(
         )
         spaces = [run.space(each) for each in nfes]
         run.check(spaces)
-        run.check_time(setups, spaces)
+        run.check_time(spaces)
         run.begin_folder(spaces)
         return {each: TunedSampler.of(run.tune(run.space(each))) for each in nfes}

@@ -21,7 +21,6 @@ from restart_sampling.cli.options import (
     json_option,
     print_json,
     print_settings,
-    print_table,
     process_options,
     read_list,
     trust_option,
@@ -34,6 +33,7 @@ from restart_sampling.cli.row_options import (
     per_result,
     print_end,
     print_notes,
+    print_rows,
     watching,
 )
 from restart_sampling.cli.text.pipeline_options import (
@@ -211,7 +211,6 @@ def _print_table(outcomes: Sequence[Outcome], scores: Sequence[str]) -> None:
     abouts = [each.row.about for each in outcomes]
     columns = {
         "guidance": [f"{about['guidance']:g}" for about in abouts],
-        "sampler": [about["sampler"] for about in abouts],
         "NFE": [str(about["nfe"]) for about in abouts],
         "network evaluations": [str(about["network_evaluations"]) for about in abouts],
         **metric_columns(outcomes),
@@ -226,7 +225,8 @@ def _print_table(outcomes: Sequence[Outcome], scores: Sequence[str]) -> None:
             for name in scores
         }
     columns["seconds"] = per_result(outcomes, lambda result: f"{result['seconds']:.1f}")
-    print_table(columns)
+    samplers = [about["sampler"] for about in abouts]
+    print_rows(samplers, samplers, columns)
 
 
 def _score(name: str, result: dict[str, Any]) -> str:

@@ -143,7 +143,7 @@ def tune(
                 with leaving_no_folder(out):
                     run.check(spaces)
                 if not dry_run:
-                    run.check_time(setups, spaces)
+                    run.check_time(spaces)
                     held.enter_context(locked(lock_in(out), str(out)))
                     run.begin_folder(spaces)
         if ranks.first:
