@@ -43,16 +43,18 @@ def process_of(model_sampling: Any) -> Process:
 def sigma_range(model_sampling: Any) -> tuple[float, float]:
     """Returns the lowest and the highest sigma that a model knows."""
     low, high = float(model_sampling.sigma_min), float(model_sampling.sigma_max)
-    return low, _no_rounding(high, process_of(model_sampling))
+    return low, process_of(model_sampling).without_rounding(high)
 
 
 def path_of(sigmas: Tensor, process: Process) -> NoisePath:
     """Makes the path of sigmas [N + 1], rises included.
 
     Raises:
-        InputError: they are no path, see `NoisePath.through`.
+        InputError: they are not one row, or no path, see `NoisePath.through`.
     """
-    return NoisePath.through([_no_rounding(sigma, process) for sigma in sigmas.tolist()])
+    if sigmas.ndim != 1:
+        raise InputError(f"the sigmas have the shape {list(sigmas.shape)}; give one row [N + 1]")
+    return NoisePath.through([*map(process.without_rounding, sigmas.tolist())])
 
 
 def sigmas_of(path: NoisePath) -> Tensor:
@@ -131,8 +133,3 @@ def restarts_path(restarts: Plan, sigmas: Tensor, model_sampling: Any) -> NoiseP
     levels = path_of(sigmas, process_of(model_sampling)).levels
     start, highest = levels[0], sigma_range(model_sampling)[1]
     return restarts.path_on(levels, capped=start < highest and not isclose(start, highest, rel_tol=1e-5))
-
-
-def _no_rounding(sigma: float, process: Process) -> float:
-    """Returns a flow's sigma as 1 where it is above that by rounding, as a schedule's first often is."""
-    return process.highest if process.highest < sigma < process.highest + 1e-5 else sigma

@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import json
+import math
 import re
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ import torch
 import restart_sampling as rs
 from restart_sampling.app.choices import STARTS, load_choice
 from restart_sampling.app.plans import MAX_NFE, SLIDERS, explain, moved, plot_plans, read_plan, sliders_of
-from restart_sampling.app.samples import advance_together, on_the_way, show
+from restart_sampling.app.samples import advance_together, asked_seeds, on_the_way, show
 from restart_sampling.base.errors import InputError
 from tiny_model import tiny_model_file
 
@@ -74,6 +75,31 @@ def test_sliders_stay_between_their_ends():
     found = dict(zip(SLIDERS, sliders_of(rs.Plan.parse("150 churn=90 [20,12,0.0001,300]")), strict=True))
     assert found.pop("solver") == "heun"
     assert found == {"steps": 100, "churn": 80, "K": 10, "N_restart": 10, "t_min": -2.5, "t_max": 1.9}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", None, "steps is empty; give a number from 1 to 100"),
+        ("churn", math.nan, "churn is nan; give a number from 0 to 80"),
+        ("K", None, "K is empty"),
+        ("N_restart", math.inf, "N_restart is inf; give a number from 2 to 10"),
+        ("t_max", 1e9, "t_max is 1000000000.0; give a number from -2 to 1.9"),
+        ("t_min", "low", "t_min is low; give a number"),
+        ("solver", None, "solver '' does not exist"),
+    ],
+)
+def test_a_slider_without_a_position_is_told(name, value, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        moved("18 [3,2,0.1,1]", name, positions(**{name: value}))
+    if name != "K":  # whose slider says whether there are restarts
+        assert moved("18 [3,2,0.1,1]", "K", positions(**{name: value})) == "18 [3,1,0.1,1]"
+
+
+def test_empty_fields(net):
+    assert list(asked_seeds(None, None, 4)) == [0]
+    assert list(asked_seeds(7, 9.0, 4)) == [7, 8, 9, 10]
+    assert "the field is empty; write the plan itself" in explain(None, net)
 
 
 def test_a_slider_cannot_make_what_is_no_plan():

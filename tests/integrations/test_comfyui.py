@@ -236,6 +236,7 @@ def test_what_does_not_fit_the_model_is_refused(node):
         (flow, {"sigmas": falling, "restarts": "[3,2,0.06,2]"}, "t_max is above sigma_max"),
         (flow, {"sigmas": falling.flip(0), "restarts": ""}, "the path ends with a rise"),
         (flow, {"sigmas": falling[:1], "restarts": ""}, "at least two levels"),
+        (ve, {"sigmas": falling[None], "restarts": ""}, r"the sigmas have the shape \[1, 11\]; give one row"),
     ):
         with pytest.raises(rs.InputError, match=message):
             node("RestartPlan" if "plan" in inputs else "RestartSigmas", model=model, **inputs)

@@ -114,9 +114,38 @@ def test_sigmas_may_be_a_list_or_an_array_and_the_state_is_of_real_numbers():
             sample_restart(shrink, x.to(dtype), SIGMAS)
 
 
-def test_sigmas_are_one_row():
-    with pytest.raises(rs.InputError, match=r"sigmas has shape \[1, 7\]"):
-        sample_restart(lambda x, sigma: x, torch.ones(1, 3), SIGMAS[None])
+@pytest.mark.parametrize(
+    ("sigmas", "message"),
+    [
+        (SIGMAS[None], r"sigmas has shape \[1, 7\]"),
+        (SIGMAS.to(torch.complex64), r"sigmas is of torch\.complex64; give real numbers"),
+        (None, "sigmas is of type NoneType; give falling levels"),
+        ("10/1/0", "sigmas is of type str; give falling levels"),
+        ([10.0, [1.0], 0.0], "sigmas is of type list; give falling levels"),
+    ],
+)
+def test_sigmas_are_one_row_of_real_numbers(sigmas, message):
+    with pytest.raises(rs.InputError, match=message):
+        sample_restart(lambda x, sigma: x, torch.ones(1, 3), sigmas)
+
+
+@pytest.mark.parametrize("seed", ["7a", 1.5, [1, 2], math.nan])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(rs.InputError, match=r"seed = .*; give a whole number"):
+        sample_restart(lambda x, sigma, seed: x, torch.ones(1, 3), SIGMAS, {"seed": seed})
+
+
+def test_a_flow_may_begin_above_1_by_rounding():
+    """Taken for VE it was sampled wrongly, and as a flow refused."""
+    x, restarts = torch.ones(2, 3), {0.3: [3, 1, 0.6]}
+    above = torch.cat([torch.tensor([1.0000002]), FLOW_SIGMAS[1:].float()])
+    with pytest.raises(rs.InputError, match="as a flow's do"):
+        sample_restart(shrink, x, above, restart_list=restarts)
+    settings = {"restart_list": restarts, "noise_sampler": one, "process": rs.FLOW}
+    ends = [sample_restart(shrink, x, sigmas, **settings) for sigmas in (above, FLOW_SIGMAS)]
+    torch.testing.assert_close(*ends)
+    with pytest.raises(rs.InputError, match=r"process is of type str; give rs\.VE or rs\.FLOW"):
+        sample_restart(shrink, x, FLOW_SIGMAS, process="FLOW")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

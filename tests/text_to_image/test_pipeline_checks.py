@@ -9,14 +9,16 @@ import pytest
 import torch
 from diffusers import (
     Cosmos3OmniPipeline,
+    DDPMScheduler,
     HunyuanImageTransformer2DModel,
     HunyuanVideo15Transformer3DModel,
     Ideogram4Pipeline,
+    IFInpaintingPipeline,
     LTX2ConditionPipeline,
 )
 from diffusers.pipelines.free_init_utils import FreeInitMixin
 from scheduler_runs import FLOW_PLAN, PLAN, start
-from tiny_pipelines import SD, generators
+from tiny_pipelines import SD, generators, unet
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image import FlowMatchRestartScheduler, RestartScheduler
@@ -121,10 +123,14 @@ def test_free_init_is_refused_before_its_first_run(restart):
     pipe.scheduler.set_timesteps(30)
 
 
-def test_a_copy_draws_other_noise():
-    """LTX 2 steps its sound by a deep copy of the scheduler, SkyReels each frame."""
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_copy_draws_other_noise(interrupted):
+    """LTX 2 steps its sound by a deep copy of the scheduler, SkyReels each frame; also after a run that was stopped."""
     scheduler = FlowMatchRestartScheduler(restart=FLOW_PLAN)
     scheduler.generator = generators([1, 2])
+    if interrupted:
+        scheduler.set_timesteps(30)
+        scheduler.step(start(), scheduler.timesteps[0], start())
     ends = []
     for each in (scheduler, deepcopy(scheduler)):
         each.set_timesteps(30)
@@ -135,3 +141,42 @@ def test_a_copy_draws_other_noise():
     assert ends[0].std() > 0.5
     assert torch.corrcoef(torch.stack([each.flatten() for each in ends]))[0, 1].abs() < 0.2
     assert deepcopy(scheduler).config.restart == FLOW_PLAN
+
+
+def test_a_copy_with_a_generator_of_the_user_keeps_it():
+    scheduler = FlowMatchRestartScheduler(restart=FLOW_PLAN)
+    scheduler.generator = torch.Generator()
+    scheduler.set_timesteps(30)
+    scheduler.step(start(), scheduler.timesteps[0], start())
+    copied = deepcopy(scheduler)
+    copied.generator = own = torch.Generator()
+    copied.set_timesteps(30)
+    assert copied.generator is own
+
+
+@pytest.mark.parametrize("restart", [None, PLAN])
+def test_inpainting_by_deepfloyd_is_refused(restart):
+    """It shows its network the clean part at its full size, which a level above 0 would scale down."""
+    parts = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor", "watermarker"))
+    network = unet(in_channels=3, out_channels=6)
+    made = DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="learned_range")
+    pipe = IFInpaintingPipeline(unet=network, scheduler=made, **parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = RestartScheduler.from_config(made.config, restart=restart)
+
+    def draw(mask):
+        words = torch.zeros(1, 2, 8)
+        return pipe(
+            image=torch.full((1, 3, 8, 8), 0.5),
+            mask_image=mask,
+            prompt_embeds=words,
+            negative_prompt_embeds=words,
+            num_inference_steps=30,
+            output_type="pt",
+        ).images
+
+    mask = torch.ones(1, 1, 8, 8)
+    assert draw(mask).isfinite().all()
+    mask[..., :1] = 0
+    with pytest.raises(InputError, match=r"not repainted without noise \(DeepFloyd IF\)"):
+        draw(mask)

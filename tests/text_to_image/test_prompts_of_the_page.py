@@ -36,6 +36,9 @@ def test_what_samplers_cost_and_what_is_wrong_with_them_is_said(model):
     first, second, _ = describe(model(), ["ddim:501", " /etc/sampler.json"], 1.0)
     assert "the page at most 500" in first
     assert "the page reads no files; write the sampler itself" in second
+    first, second, _ = describe(model(), [None, "ddim:4"], None)  # of empty fields
+    assert "the field is empty; write the sampler itself" in first
+    assert "guidance scale = None; give a number" in second
 
 
 @pytest.mark.parametrize("kind", ["sd", "sd3"])

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
-from scheduler_runs import FLOW_PLAN, PLAN, network, start
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from scheduler_runs import FLOW_PLAN, PLAN, network, run, start
 from tiny_pipelines import SD, generators
 
 from restart_sampling.base.errors import InputError
@@ -237,13 +237,41 @@ def test_inference_mode(scheduler):
         assert torch.equal(loop(scheduler, begin(scheduler)), exact)
 
 
-def test_levels_of_single_tokens_must_be_those_of_the_row():
-    scheduler = FlowMatchRestartScheduler(restart=FLOW_PLAN)
-    scheduler.set_timesteps(30)
-    x, timestep = begin(scheduler), scheduler.timesteps[0]
-    with pytest.raises(InputError, match="per_token_timesteps"):
-        scheduler.step(x, timestep, x, per_token_timesteps=torch.tensor([[1000.0, 0.0]]))
-    scheduler.step(x, timestep, x, per_token_timesteps=torch.tensor([[1000.0, 1000.0]]))
+def _tokens(scheduler, conditions):
+    """The loop of LTX's pipeline with conditions: the output with its sign turned, and what is clean kept."""
+    scheduler.set_timesteps(12)
+    x, kept = start().flatten(2), torch.tensor([0.0, *conditions, 0.0])
+    for t in scheduler.timesteps:
+        levels = torch.min(t.expand(2, 4), (1 - kept) * 1000)
+        output = network(x, levels[..., None])
+        moved = scheduler.step(-output, t, x, per_token_timesteps=levels, return_dict=False)[0]
+        x = torch.where((t / 1000 - 1e-6 < 1 - kept)[:, None], moved, x)
+    return x
+
+
+@pytest.mark.parametrize("conditions", [(0.0, 0.0), (1.0, 0.0), (0.55, 1.0)])
+def test_levels_of_single_tokens_are_those_of_euler(conditions):
+    ends = [
+        _tokens(class_(shift=2.0), conditions)
+        for class_ in (FlowMatchEulerDiscreteScheduler, FlowMatchRestartScheduler)
+    ]
+    torch.testing.assert_close(*ends, atol=1e-5, rtol=0)
+    for settings in ({"solver": "heun"}, {"restart": FLOW_PLAN}):
+        scheduler = FlowMatchRestartScheduler(**settings, restart_budget="extra")
+        if any(conditions):
+            with pytest.raises(InputError, match="per_token_timesteps has levels"):
+                _tokens(scheduler, conditions)
+        else:
+            end = _tokens(scheduler, conditions)
+            torch.testing.assert_close(end, run(scheduler, start().flatten(2), num_inference_steps=12)[-1])
+
+
+def test_the_data_of_tokens_are_those_at_their_levels():
+    scheduler = FlowMatchRestartScheduler()
+    scheduler.set_timesteps(12)
+    x, slope = torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(0)).unbind()
+    made = scheduler.step(-slope[None], 1000.0, x[None], per_token_timesteps=torch.tensor([[1000.0, 300.0]]))
+    torch.testing.assert_close(made.pred_original_sample[0], x - torch.tensor([[1.0], [0.3]]) * slope)
 
 
 @pytest.mark.parametrize("steps", [0, -3, 25.5, "25", True])

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from restart_sampling.app.choices import Choice, load_choice
 from restart_sampling.app.plans import SLIDERS, explain, moved, parse_plan, plot_plans, read_plan, sliders_of, wrong
-from restart_sampling.app.samples import BETWEEN, advance_together, on_the_way, show
+from restart_sampling.app.samples import BETWEEN, advance_together, asked_seeds, on_the_way, show
 from restart_sampling.base.errors import InputError
 from restart_sampling.pictures.page import svg
 from restart_sampling.pictures.restart_map import plot_map
@@ -247,7 +247,7 @@ def _follow(text: str) -> list[Any]:
     return [gr.skip() if position is None else position for position in positions]
 
 
-def _move(name: str, text: str, *positions: float | str) -> list[Any]:
+def _move(name: str, text: str, *positions: float | str | None) -> list[Any]:
     """Writes the plan in which a slider was moved, or what is wrong with it."""
     try:
         return [moved(text, name, positions), gr.skip()]
@@ -255,15 +255,15 @@ def _move(name: str, text: str, *positions: float | str) -> list[Any]:
         return [gr.skip(), wrong(error)]
 
 
-def _draw(choice: Choice, label: int, seed: int | None, count: int, view: str, *texts: str) -> Iterator[list[Any]]:
-    """Draws with both plans; yields what the page shows."""
+def _draw(
+    choice: Choice, label: int | None, seed: int | None, count: int | None, view: str, *texts: str
+) -> Iterator[list[Any]]:
+    """Draws with both plans; yields what the page shows. None is of an empty field."""
     begun = time.monotonic()
-    count = min(max(int(count), 1), MAX_IMAGES)
-    first = int(seed or 0)  # None of an empty field
-    seeds = range(first, first + count)
+    seeds = asked_seeds(seed, count, MAX_IMAGES)
     labels = None
     if choice.classes:
-        labels = [k % len(choice.classes) if label == _OWN_CLASSES else label for k in range(count)]
+        labels = [k % len(choice.classes) if label in (None, _OWN_CLASSES) else label for k in range(len(seeds))]
 
     def status(what: str) -> Markup:
         return Markup("<p>{}: seeds {} to {}</p>").format(what, seeds[0], seeds[-1])

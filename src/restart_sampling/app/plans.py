@@ -1,6 +1,6 @@
 """What the page says of plans. Text and sliders follow each other: a slider changes in the text what it stands for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import log10
@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import is_number
 from restart_sampling.comparison.named_plans import family_of
 from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.pictures.noise_paths import plot_schedules
@@ -34,6 +35,19 @@ SLIDERS: Mapping[str, tuple[float, float]] = {
 """The ends of each, in this order; those of the levels are decimal logarithms."""
 
 _PANEL = 1.15  # inches
+
+
+def _level(position: float) -> float:
+    return float(f"{10**position:.2g}")
+
+
+_ENTRIES: Mapping[str, tuple[str, Callable[[float], float]]] = {
+    "K": ("repeats", round),
+    "N_restart": ("points", round),
+    "t_min": ("t_min", _level),
+    "t_max": ("t_max", _level),
+}
+"""Sliders of a restart interval: the attribute that each stands for, and how its position is read."""
 
 
 def read_plan(text: str, net: Denoiser) -> Plan:
@@ -63,8 +77,10 @@ def require_no_file(text: str, instead: str) -> None:
     """Makes sure that a text of the page, which others may write, names no file of this machine.
 
     Raises:
-        InputError: it does.
+        InputError: it does, or its field was emptied.
     """
+    if not isinstance(text, str):
+        raise InputError(f"the field is empty; write {instead}")
     if text.strip().endswith(".json"):
         raise InputError(f"the page reads no files; write {instead}")
 
@@ -82,7 +98,7 @@ def sliders_of(plan: Plan) -> tuple[float | str | None, ...]:
     return tuple(plan.solver if name == "solver" else within.get(name) for name in SLIDERS)
 
 
-def moved(text: str, name: str, positions: Sequence[float | str]) -> str:
+def moved(text: str, name: str, positions: Sequence[float | str | None]) -> str:
     """Writes the plan in which a slider was moved; all else in it stays.
 
     Args:
@@ -91,27 +107,39 @@ def moved(text: str, name: str, positions: Sequence[float | str]) -> str:
         positions: of all `SLIDERS`, as they are now.
 
     Raises:
-        InputError: the text is no plan, or would be none.
+        InputError: the text is no plan, or would be none, or a slider that it takes has no position.
     """
     plan = parse_plan(text)
     at = dict(zip(SLIDERS, positions, strict=True))
-    if name in ("steps", "solver", "churn"):
-        value = at[name]
-        return str(plan.set(f"{name}={value if isinstance(value, str) else f'{value:g}'}"))
-    repeats, points = round(float(at["K"])), round(float(at["N_restart"]))
-    low, high = (float(f"{10 ** float(at[level]):.2g}") for level in ("t_min", "t_max"))
+    if name in ("steps", "churn"):
+        return str(plan.set(f"{name}={_position(name, at[name]):g}"))
+    if name == "solver":
+        return str(plan.set(f"solver={at[name] or ''}"))  # None of an empty field
+
+    def entry(name: str) -> dict[str, Any]:
+        key, read = _ENTRIES[name]
+        return {key: read(_position(name, at[name]))}
+
     first, rest = plan.intervals[:1], plan.intervals[1:]
-    if not first or repeats == 0:
-        first = (RestartInterval(points, repeats, low, high),) if repeats else ()
+    if entry("K")["repeats"] == 0:
+        first = ()
+    elif first:
+        first = (replace(first[0], **entry(name)),)
     else:
-        change: dict[str, dict[str, Any]] = {
-            "K": {"repeats": repeats},
-            "N_restart": {"points": points},
-            "t_min": {"t_min": low},
-            "t_max": {"t_max": high},
-        }
-        first = (replace(first[0], **change[name]),)
+        first = (RestartInterval(**{key: value for each in _ENTRIES for key, value in entry(each).items()}),)
     return str(replace(plan, intervals=first + rest))
+
+
+def _position(name: str, value: object) -> float:
+    """Reads where a slider is.
+
+    Raises:
+        InputError: its field was emptied, or is beyond its ends.
+    """
+    low, high = SLIDERS[name]
+    if not (is_number(value) and low <= value <= high):
+        raise InputError(f"{name} is {'empty' if value is None else value}; give a number from {low:g} to {high:g}")
+    return value
 
 
 def explain(text: str, net: Denoiser) -> Markup:

@@ -11,7 +11,7 @@ from restart_sampling.app.plans import MAX_NFE, plot_schedules_of, require_no_fi
 from restart_sampling.app.samples import COLUMNS, picture
 from restart_sampling.app.text_samples import on_the_way
 from restart_sampling.base.errors import InputError
-from restart_sampling.base.numbers import counted
+from restart_sampling.base.numbers import counted, real_number
 from restart_sampling.text_to_image.drawing import Request, TextDrawing, prepare
 from restart_sampling.text_to_image.idle import idle_notes
 from restart_sampling.text_to_image.pipeline import TextToImage
@@ -31,10 +31,12 @@ def prepare_sampler(model: TextToImage, text: str, guidance: float, prompt: str)
     """Makes the drawing of a sampler, for which the first one has the network evaluated once.
 
     Raises:
-        InputError: it is no sampler, does not fit the pipeline, or takes too many evaluations for the page.
+        InputError: it is no sampler, does not fit the pipeline, or takes too many evaluations for the page, or there is
+            no guidance scale.
     """
     require_no_file(text, "the sampler itself, such as restart:30 [10,2,0.1,2.0]")
-    drawing = prepare(model, Request(Sampler.parse(text), guidance), prompt, COLUMNS)
+    asked = Request(Sampler.parse(text), real_number("guidance scale", guidance))  # None of an empty field
+    drawing = prepare(model, asked, prompt, COLUMNS)
     if drawing.nfe > MAX_NFE:
         raise InputError(
             f"the sampler takes {drawing.nfe} evaluations, and the page at most {MAX_NFE}; use fewer steps"

@@ -44,6 +44,12 @@ class Progress:
     images: np.ndarray
 
 
+def asked_seeds(first: float | None, count: float | None, most: int) -> range:
+    """Returns the seeds of as many images as are asked for, 1 to `most`; None is of an empty field."""
+    first = int(first or 0)
+    return range(first, first + min(max(int(count or 1), 1), most))
+
+
 def on_the_way(
     net: Denoiser, plan: Plan, seeds: Sequence[int], classes: Sequence[int] | None, noisy: bool
 ) -> Iterator[Progress]:

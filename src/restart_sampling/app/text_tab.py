@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from restart_sampling.app.plans import wrong
 from restart_sampling.app.prompts import describe, draw, starts
+from restart_sampling.app.samples import asked_seeds
 from restart_sampling.base.errors import InputError
 from restart_sampling.text_to_image.bundled import usual_guidance
 from restart_sampling.text_to_image.pipeline import TextToImage, load_pipeline
@@ -106,20 +107,19 @@ def _column(model: TextToImage, scale: float, place: int) -> tuple[gr.Dropdown, 
 
 
 def _draw(
-    model: TextToImage, prompt: str, guidance: float, seed: int | None, count: int, *texts: str
+    model: TextToImage, prompt: str, guidance: float, seed: int | None, count: int | None, *texts: str
 ) -> Iterator[list[Any]]:
-    """Draws with both samplers; yields what the page shows."""
+    """Draws with both samplers; yields what the page shows. None is of an empty field."""
     begun = time.monotonic()
-    count = min(max(int(count), 1), MAX_IMAGES)
-    first = int(seed or 0)  # None of an empty field
+    seeds = asked_seeds(seed, count, MAX_IMAGES)
     pictures: list[Markup | str] = ["", ""]
 
     def status(what: str) -> Markup:
-        return Markup("<p>{}: seeds {} to {}</p>").format(what, first, first + count - 1)
+        return Markup("<p>{}: seeds {} to {}</p>").format(what, seeds[0], seeds[-1])
 
     yield [status("drawing"), gr.skip(), gr.skip()]  # once: what comes after Stop must not say so again
     try:
-        for pictures in draw(model, texts, prompt, guidance, range(first, first + count)):
+        for pictures in draw(model, texts, prompt, guidance, seeds):
             yield [gr.skip(), *pictures]
         yield [status(f"done in {time.monotonic() - begun:.1f} s"), *pictures]
     except InputError as error:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from restart_sampling.base.errors import InputError
+from restart_sampling.base.numbers import require_kind, whole_number
 from restart_sampling.sampling.follow import follow
 from restart_sampling.sampling.intervals import RestartInterval
 from restart_sampling.sampling.levels import power_grid
@@ -65,12 +66,18 @@ def sample_restart(
 
     Raises:
         InputError: sigmas is no falling tensor [N + 1], an entry of restart_list is not [N_restart, K, t_max] or out of
-            range, s_noise is no finite number from 0 up, the process is not that of the model, or cannot be told from
-            the sigmas, or noise_sampler returns no tensor like x, or the same for an interval that comes again.
+            range, s_noise is no finite number from 0 up, the seed is no whole number, the process is not that of the
+            model, or cannot be told from the sigmas, or noise_sampler returns no tensor like x, or the same for an
+            interval that comes again.
 
     Source: Restart sampling (arXiv 2306.14878), algorithm 2; conventions of k-diffusion and AUTOMATIC1111's web UI.
     """
-    sigmas = torch.as_tensor(sigmas)
+    try:
+        sigmas = torch.as_tensor(sigmas)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"sigmas is of type {type(sigmas).__name__}; give falling levels [N + 1]") from None
+    if sigmas.is_complex():
+        raise InputError(f"sigmas is of {sigmas.dtype}; give real numbers")
     sigmas = sigmas if sigmas.is_floating_point() else sigmas.float()  # levels between them are told in their dtype
     if sigmas.ndim != 1:
         raise InputError(f"sigmas has shape {list(sigmas.shape)}; give falling levels [N + 1]")
@@ -78,6 +85,7 @@ def sample_restart(
     arguments = extra_args or {}
     levels = sigmas.tolist()
     process = _process(model, levels, process)
+    levels = [*map(process.without_rounding, levels)]
     if process != VE and restart_list is None and len(levels) - 1 >= AUTOMATIC_STEPS:
         raise InputError(
             "A1111's automatic restarts are for sigmas of VE models; give a flow its own restart_list, such as "
@@ -90,7 +98,7 @@ def sample_restart(
     falls, total = 0, sum(not move.rises for move in path.moves)
     generator = None
     if (seed := arguments.get("seed")) is not None:
-        generator = torch.Generator(x.device).manual_seed(seed_of_rises(int(seed), levels[0]))
+        generator = torch.Generator(x.device).manual_seed(seed_of_rises(whole_number("seed", seed), levels[0]))
 
     def denoise(state: Tensor, sigma: Tensor) -> Tensor:
         denoised = model(state, sigma.to(state.dtype), **arguments)
@@ -131,9 +139,10 @@ def sample_restart(
 
 def _process(model: object, levels: Sequence[float], process: Process | None) -> Process:
     """Returns the process of the states: as given, or VE where the sigmas can be no flow's."""
+    require_kind("the process", VE if process is None else process, Process, "rs.VE or rs.FLOW")
     if process != FLOW and _is_flow(model):
         raise InputError("the model is a flow (its model_sampling is CONST); give process=FLOW")
-    if process is None and levels and levels[0] <= 1:
+    if process is None and levels and FLOW.without_rounding(levels[0]) <= 1:
         raise InputError(
             f"the sigmas begin at {levels[0]:g}, as a flow's do, and can also be the last ones of a VE model; give "
             f"process=FLOW or process=VE"

@@ -56,6 +56,10 @@ class Process:
         """The highest level, where no data is left; inf where some always is."""
         return -self.alpha_at_0 / self.alpha_slope if self.alpha_slope else inf
 
+    def without_rounding(self, level: float) -> float:
+        """Returns the highest level for one that is above it by rounding alone, as a flow's first sigma often is."""
+        return self.highest if self.highest < level < self.highest + 1e-5 else level
+
     def alpha(self, level: Level) -> Level:
         """Returns the weight of the data, like level."""
         return self.alpha_at_0 + self.alpha_slope * level
