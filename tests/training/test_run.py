@@ -2,6 +2,7 @@
 
 import json
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.training import run as run_module
-from restart_sampling.training.run import Run, _interrupts
+from restart_sampling.training.run import Run, _interrupts, resume
 from restart_sampling.training.run_folder import RunFolder
 from restart_sampling.training.trainer import Trainer
 
@@ -157,3 +158,20 @@ def test_a_finished_run_is_extended(run, settings, data):
     assert f"in a run of {longer.images} images, extended from {settings.images}" in told
     with pytest.raises(InputError, match=f"with images {longer.images}, not {settings.images}"):
         run.folder.check(settings.run())
+
+
+def test_processes_that_would_train_on_other_images_or_from_another_state_are_refused(run, settings, data, monkeypatch):
+    """On two machines the same path may lead to two folders: each process sees nothing wrong with its own."""
+
+    run.train(1e9, lambda report: None)
+    longer, differs = replace(settings, images=2 * settings.images, data_sha256="ab"), {}
+    monkeypatch.setattr(Ranks, "gather", lambda self, own: [own, ({**own[0], **differs},)])
+    for differs, said in (
+        ({}, ""),
+        ({"data_sha256": "cd"}, "data_sha256 cd, and rank 0 has ab"),
+        ({"steps_so_far": 0}, "steps_so_far 0, and rank 0 has 20"),
+        ({"seconds_so_far": 0.0}, "seconds_so_far 0.0, and rank 0 has "),
+    ):
+        refused = pytest.raises(InputError, match=f"^rank 1 of this run has {said}") if differs else nullcontext()
+        with refused:
+            resume(Trainer(longer, data, run.ranks), run.folder)

@@ -237,6 +237,17 @@ def save(path: Path, size, mode="RGB"):
         (("--images", "64", "--channel-mult", "1,2,2,2,2"), "halves the images 4 times, and 8x8 is no multiple of 16"),
         (("--images", "64", "--attention", "5"), "--attention 5: the network has the resolutions 8, 4, 2; give some"),
         (("--images", "64", "--channels", "30"), "--channels 30 with --channel-mult 1,2,2 cannot be normalised"),
+        (
+            ("--images", "64", "--channels", "5"),
+            "--channels 5 with --channel-mult 1,2,2 cannot be normalised in groups",
+        ),
+        (
+            ("--images", "64", "--channel-mult", "1,2147483647"),
+            "of --channels 64 with --channel-mult 1,2147483647 does",
+        ),
+        (("--images", "64", "--channel-mult", "1,2147483648"), "--channel-mult 1,2147483648: give integers from 1"),
+        (("--images", "64", "--channels", "65537"), "'--channels': 65537 is not in the range 4<=x<=65536"),
+        (("--images", "64", "--batch", "2147483648"), "'--batch': 2147483648 is not in the range 1<=x<=2147483647"),
         (("--images", "64", "--dropout", "1"), "--dropout"),
         (("--images", "64", "--augment", "1.5"), "--augment"),
         (("--images", "64", "--ema-images", "0"), "--ema-images"),

@@ -57,7 +57,7 @@ class Run:
         folder: checked for this run.
 
     Raises:
-        InputError: the saved state is damaged.
+        InputError: as `resume`.
     """
 
     def __init__(self, trainer: Trainer, dataset: str, classes: tuple[str, ...], folder: RunFolder) -> None:
@@ -182,19 +182,20 @@ def resume(trainer: Trainer, folder: RunFolder) -> tuple[Progress, list[Mapping[
         How far it is, and its losses.
 
     Raises:
-        InputError: the saved state is damaged.
+        InputError: the saved state is damaged, or another process has other images or another state.
     """
     settings = trainer.settings
     progress = Progress(
         None if settings.images is None else ceil(settings.images / settings.batch),
         None if settings.minutes is None else 60 * settings.minutes,
     )
-    state = folder.load_state(trainer.ranks.device)
-    if state is None:
-        return progress, []
-    trainer.load_state(state["trainer"])
-    progress.steps, progress.seconds = trainer.steps, state["seconds"]
-    return progress, state["history"]
+    history: list[Mapping[str, Any]] = []
+    if state := folder.load_state(trainer.ranks.device):
+        trainer.load_state(state["trainer"])
+        progress.steps, progress.seconds, history = trainer.steps, state["seconds"], state["history"]
+    # On other machines a path may lead to other files; each process would learn by itself, and go on from elsewhere.
+    trainer.ranks.agree({**settings.run(), "steps_so_far": trainer.steps, "seconds_so_far": progress.seconds})
+    return progress, history
 
 
 @contextmanager
