@@ -160,6 +160,30 @@ def test_a_finished_run_is_extended(run, settings, data):
         run.folder.check(settings.run())
 
 
+def test_a_state_that_is_not_of_one_run_is_refused(run, settings, data):
+    run.train(1e9, lambda report: None)
+    state = run.folder.load_state(torch.device("cpu"))
+    trainer, history = state["trainer"], state["history"]
+    for damage in (
+        {"trainer": {}},
+        {"trainer": {**trainer, "network": {}}},
+        {"trainer": {**trainer, "ema": {}}},
+        {"trainer": {**trainer, "optimizer": {"state": {}, "param_groups": []}}},
+        {"trainer": {**trainer, "steps": 99}},
+        {"trainer": {**trainer, "steps": 20.0}},
+        {"seconds": float("nan")},
+        {"seconds": -1.0},
+        {"history": tuple(history)},
+        {"history": []},
+        {"history": [{"images": 640}]},
+        {"history": [{"images": 640, "loss": "0.5"}]},
+        {"history": [{**history[-1], "images": 640.0}]},
+    ):
+        run.folder.save_state({**state, **damage})
+        with pytest.raises(InputError, match=r"state.pt is damaged \(.*\); remove it to begin the run anew"):
+            resume(Trainer(settings, data, run.ranks), run.folder)
+
+
 def test_processes_that_would_train_on_other_images_or_from_another_state_are_refused(run, settings, data, monkeypatch):
     """On two machines the same path may lead to two folders: each process sees nothing wrong with its own."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from restart_sampling.base.errors import InputError, one_line
+from restart_sampling.base.numbers import is_finite, is_whole
 from restart_sampling.training.model_file import write_model
 from restart_sampling.training.previews import draw_samples, plot_loss
 from restart_sampling.training.progress import Progress
@@ -191,11 +192,22 @@ def resume(trainer: Trainer, folder: RunFolder) -> tuple[Progress, list[Mapping[
     )
     history: list[Mapping[str, Any]] = []
     if state := folder.load_state(trainer.ranks.device):
-        trainer.load_state(state["trainer"])
-        progress.steps, progress.seconds, history = trainer.steps, state["seconds"], state["history"]
+        try:
+            trainer.load_state(state["trainer"])
+            progress.steps, progress.seconds, history = trainer.steps, state["seconds"], state["history"]
+            _check_progress(trainer, progress, history)
+        except Exception as error:  # what is missing or of another run can fail in any way
+            raise folder.damaged_state(error) from error
     # On other machines a path may lead to other files; each process would learn by itself, and go on from elsewhere.
     trainer.ranks.agree({**settings.run(), "steps_so_far": trainer.steps, "seconds_so_far": progress.seconds})
     return progress, history
+
+
+def _check_progress(trainer: Trainer, progress: Progress, history: list[Mapping[str, Any]]) -> None:
+    whole = is_whole(progress.steps) and is_finite(progress.seconds) and progress.seconds >= 0
+    losses = isinstance(history, list) and all(is_whole(line["images"]) and is_finite(line["loss"]) for line in history)
+    if not (whole and losses and history and history[-1]["images"] == trainer.images):
+        raise InputError("its steps, seconds and losses are not those of one run")
 
 
 @contextmanager
