@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -323,6 +324,24 @@ def test_what_the_network_runs_by(serves, option, network, folder, tmp_path, mon
     assert ("with kernels of this package" in said) == (network == "kernels")
     assert ("by torch.compile" in said) == (network == "compiled")
     assert asked == ([] if "--no-compile" in option else [("cpu", 32)])
+
+
+def test_a_trainer_that_cannot_be_made_ends_the_reading(folder, run, tmp_path, monkeypatch):
+    def fail(*_):
+        raise InputError("it does not fit")
+
+    def batches(self, size):
+        for number in range(20):
+            time.sleep(0.01 * number)  # until the thread has failed
+            read.append(number)
+            yield np.zeros((1, 3, 8, 8), np.uint8)
+
+    read = []
+    monkeypatch.setattr("restart_sampling.training.trainer.early_trainer", fail)
+    monkeypatch.setattr("restart_sampling.images.image_set.ImageSet.batches", batches)
+    code, _, said = run("train", folder, "--out", tmp_path / "run", "--parametrization", "edm", *TINY, *LENGTH)
+    assert (code, said.splitlines()[-1]) == (2, "restart-sampling: it does not fit")
+    assert len(read) < 20
 
 
 def test_a_damaged_state_is_refused(undisturbed, folder, run, tmp_path):
