@@ -13,6 +13,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.training import run as run_module
+from restart_sampling.training.model_file import write_model
 from restart_sampling.training.run import Run, _interrupts, resume
 from restart_sampling.training.run_folder import RunFolder
 from restart_sampling.training.trainer import Trainer
@@ -158,6 +159,18 @@ def test_a_finished_run_is_extended(run, settings, data):
     assert f"in a run of {longer.images} images, extended from {settings.images}" in told
     with pytest.raises(InputError, match=f"with images {longer.images}, not {settings.images}"):
         run.folder.check(settings.run())
+
+
+def test_weights_beyond_float16_stay_as_they_are_in_the_model_file(run, settings, data, tmp_path):
+    model = run.trainer.ema.model
+    weight = model.model.map_layer0.weight
+    weight.data[0, 0] = 1e5  # which is inf in float16
+    write_model(model, settings, 32, "pictures", (), tmp_path / "model.safetensors")
+    written = read_checkpoint(tmp_path / "model.safetensors").state
+    kinds = {name: tensor.dtype for name, tensor in written.items()}
+    assert kinds.pop("model.map_layer0.weight") == torch.float32
+    assert {*kinds.values()} == {torch.float16}
+    assert torch.equal(written["model.map_layer0.weight"], weight)
 
 
 def test_a_state_that_is_not_of_one_run_is_refused(run, settings, data):
