@@ -40,6 +40,10 @@ def test_samples_of_guided_diffusion(save, tmp_path):
         ({"arr_0": np.zeros((2, 3, 8, 8), np.uint8)}, r"arr_0 is uint8 \[2, 3, 8, 8\]"),
         ({"arr_0": np.zeros((2, 8, 8, 3), np.uint8), "arr_1": np.zeros(3, int)}, r"arr_1 is int64 \[3\]"),
         ({"arr_0": np.zeros((2, 8, 8, 3), np.uint8), "arr_1": np.array([0, -1])}, "class 0, 1, ... of each of the 2"),
+        (
+            {"arr_0": np.zeros((2, 8, 8, 3), np.uint8), "arr_1": np.array([0, 2**63], np.uint64)},
+            r"arr_1 is uint64 \[2\]",
+        ),
         ({"arr_0": np.array([{}])}, "damaged or truncated"),
     ],
 )
@@ -253,6 +257,11 @@ def read_files(folder):
         ),
         ("metadata.csv", b"file_name,label\n1.png,3\na/0.png\n", r"has no label, a number or a text, for a/0\.png"),
         ("metadata.csv", b"file_name,label\n1.png,3\na/0.png,-1\n", "has the label -1, and a class is 0, 1"),
+        (
+            "metadata.csv",
+            b"file_name,label\n1.png,3\na/0.png,2147483648\n",
+            "has the label 2147483648, and a class is 0",
+        ),
         ("metadata.csv", b"file_name,label\n1.png,3.0\na/0.png,0.5\n", "has the label 0.5, and a class is 0, 1"),
         ("metadata.csv", b"file_name,label\n1.png,3.0\na/0.png,nan\n", "has the label nan, and a class is 0, 1"),
         ("metadata.csv", b"filename,label\n1.png,3\na/0.png,0\n", "has no file_name, which says whose each label is"),

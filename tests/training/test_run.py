@@ -2,6 +2,7 @@
 
 import json
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,8 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.models.read_checkpoint import read_checkpoint
 from restart_sampling.training import run as run_module
-from restart_sampling.training.run import Run, _interrupts
+from restart_sampling.training.model_file import write_model
+from restart_sampling.training.run import Run, _interrupts, resume
 from restart_sampling.training.run_folder import RunFolder
 from restart_sampling.training.trainer import Trainer
 
@@ -158,3 +160,56 @@ def test_a_finished_run_is_extended(run, settings, data):
     assert f"in a run of {longer.images} images, extended from {settings.images}" in told
     with pytest.raises(InputError, match=f"with images {longer.images}, not {settings.images}"):
         run.folder.check(settings.run())
+
+
+def test_weights_beyond_float16_stay_as_they_are_in_the_model_file(run, settings, data, tmp_path):
+    model = run.trainer.ema.model
+    weight = model.model.map_layer0.weight
+    weight.data[0, 0] = 1e5  # which is inf in float16
+    write_model(model, settings, 32, "pictures", (), tmp_path / "model.safetensors")
+    written = read_checkpoint(tmp_path / "model.safetensors").state
+    kinds = {name: tensor.dtype for name, tensor in written.items()}
+    assert kinds.pop("model.map_layer0.weight") == torch.float32
+    assert {*kinds.values()} == {torch.float16}
+    assert torch.equal(written["model.map_layer0.weight"], weight)
+
+
+def test_a_state_that_is_not_of_one_run_is_refused(run, settings, data):
+    run.train(1e9, lambda report: None)
+    state = run.folder.load_state(torch.device("cpu"))
+    trainer, history = state["trainer"], state["history"]
+    for damage in (
+        {"trainer": {}},
+        {"trainer": {**trainer, "network": {}}},
+        {"trainer": {**trainer, "ema": {}}},
+        {"trainer": {**trainer, "optimizer": {"state": {}, "param_groups": []}}},
+        {"trainer": {**trainer, "steps": 99}},
+        {"trainer": {**trainer, "steps": 20.0}},
+        {"seconds": float("nan")},
+        {"seconds": -1.0},
+        {"history": tuple(history)},
+        {"history": []},
+        {"history": [{"images": 640}]},
+        {"history": [{"images": 640, "loss": "0.5"}]},
+        {"history": [{**history[-1], "images": 640.0}]},
+    ):
+        run.folder.save_state({**state, **damage})
+        with pytest.raises(InputError, match=r"state.pt is damaged \(.*\); remove it to begin the run anew"):
+            resume(Trainer(settings, data, run.ranks), run.folder)
+
+
+def test_processes_that_would_train_on_other_images_or_from_another_state_are_refused(run, settings, data, monkeypatch):
+    """On two machines the same path may lead to two folders: each process sees nothing wrong with its own."""
+
+    run.train(1e9, lambda report: None)
+    longer, differs = replace(settings, images=2 * settings.images, data_sha256="ab"), {}
+    monkeypatch.setattr(Ranks, "gather", lambda self, own: [own, ({**own[0], **differs},)])
+    for differs, said in (
+        ({}, ""),
+        ({"data_sha256": "cd"}, "data_sha256 cd, and rank 0 has ab"),
+        ({"steps_so_far": 0}, "steps_so_far 0, and rank 0 has 20"),
+        ({"seconds_so_far": 0.0}, "seconds_so_far 0.0, and rank 0 has "),
+    ):
+        refused = pytest.raises(InputError, match=f"^rank 1 of this run has {said}") if differs else nullcontext()
+        with refused:
+            resume(Trainer(longer, data, run.ranks), run.folder)

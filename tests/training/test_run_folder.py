@@ -42,7 +42,10 @@ def test_a_run_of_a_length_that_is_no_number_is_another(tmp_path):
         folder.check({"images": 128})
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "other/1", "run": {}}', '{"format": 3}'])
+EXTENDED = '{"format": "restart-sampling-training/1", "run": {"batch": 512}, "extended_from": ["x"]}'
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "other/1", "run": {}}', '{"format": 3}', EXTENDED])
 def test_a_folder_of_something_else_is_refused(content, tmp_path):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError, match="is not a run of train"):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -237,6 +238,17 @@ def save(path: Path, size, mode="RGB"):
         (("--images", "64", "--channel-mult", "1,2,2,2,2"), "halves the images 4 times, and 8x8 is no multiple of 16"),
         (("--images", "64", "--attention", "5"), "--attention 5: the network has the resolutions 8, 4, 2; give some"),
         (("--images", "64", "--channels", "30"), "--channels 30 with --channel-mult 1,2,2 cannot be normalised"),
+        (
+            ("--images", "64", "--channels", "5"),
+            "--channels 5 with --channel-mult 1,2,2 cannot be normalised in groups",
+        ),
+        (
+            ("--images", "64", "--channel-mult", "1,2147483647"),
+            "of --channels 64 with --channel-mult 1,2147483647 does",
+        ),
+        (("--images", "64", "--channel-mult", "1,2147483648"), "--channel-mult 1,2147483648: give integers from 1"),
+        (("--images", "64", "--channels", "65537"), "'--channels': 65537 is not in the range 4<=x<=65536"),
+        (("--images", "64", "--batch", "2147483648"), "'--batch': 2147483648 is not in the range 1<=x<=2147483647"),
         (("--images", "64", "--dropout", "1"), "--dropout"),
         (("--images", "64", "--augment", "1.5"), "--augment"),
         (("--images", "64", "--ema-images", "0"), "--ema-images"),
@@ -312,6 +324,24 @@ def test_what_the_network_runs_by(serves, option, network, folder, tmp_path, mon
     assert ("with kernels of this package" in said) == (network == "kernels")
     assert ("by torch.compile" in said) == (network == "compiled")
     assert asked == ([] if "--no-compile" in option else [("cpu", 32)])
+
+
+def test_a_trainer_that_cannot_be_made_ends_the_reading(folder, run, tmp_path, monkeypatch):
+    def fail(*_):
+        raise InputError("it does not fit")
+
+    def batches(self, size):
+        for number in range(20):
+            time.sleep(0.01 * number)  # until the thread has failed
+            read.append(number)
+            yield np.zeros((1, 3, 8, 8), np.uint8)
+
+    read = []
+    monkeypatch.setattr("restart_sampling.training.trainer.early_trainer", fail)
+    monkeypatch.setattr("restart_sampling.images.image_set.ImageSet.batches", batches)
+    code, _, said = run("train", folder, "--out", tmp_path / "run", "--parametrization", "edm", *TINY, *LENGTH)
+    assert (code, said.splitlines()[-1]) == (2, "restart-sampling: it does not fit")
+    assert len(read) < 20
 
 
 def test_a_damaged_state_is_refused(undisturbed, folder, run, tmp_path):

@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from restart_sampling.base.errors import InputError
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.training.gradients import FlatGradients
+from restart_sampling.training.settings import Settings
 from restart_sampling.training.trainer import Trainer, early_trainer
 
 ONE = Ranks(0, 1, torch.device("cpu"))
@@ -109,6 +111,27 @@ def test_what_is_captured_before_there_are_images_changes_no_step(data, settings
     assert plain.end_round() == early.end_round()
     assert_equal(weights(plain), weights(early))
     assert early.settings == replace(settings, data_sha256="ab")
+
+
+def test_a_batch_or_a_network_that_does_not_fit_in_memory_is_one_sentence(data, settings, monkeypatch):
+    with pytest.raises(
+        InputError, match=r"^training with --batch \d+ and --channels 8 does not fit in memory; give less"
+    ):
+        Trainer(replace(settings, batch=2**45), data, ONE).step(0.5)
+    for error in (torch.OutOfMemoryError("CUDA out of memory."), MemoryError()):
+        monkeypatch.setattr(Settings, "build", instead_of_building(error))
+        with pytest.raises(InputError, match="--batch 32 and --channels 8 does not fit in memory"):
+            early_trainer(settings, ONE, "plain")
+    monkeypatch.setattr(Settings, "build", instead_of_building(RuntimeError("shapes differ")))
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"):
+        early_trainer(settings, ONE, "plain")
+
+
+def instead_of_building(error):
+    def build(self):
+        raise error
+
+    return build
 
 
 @pytest.mark.slow

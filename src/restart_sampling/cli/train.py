@@ -107,7 +107,13 @@ def train(
             )
         making = beside.submit(early_trainer, settings, ranks, network)
         with ProgressBar("images read", len(pictures), ranks.first) as advance:
-            data = read_training_set(pictures, asked.cond, ranks.device, advance)
+
+            def read(count: int) -> None:
+                advance(count)
+                if making.done():
+                    making.result()  # raises its error, which need not wait for the last image
+
+            data = read_training_set(pictures, asked.cond, ranks.device, read)
         trainer = making.result()
         trainer.use(data)
         folder.check(trainer.settings.run())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from restart_sampling.training.trainer import NetworkRuns
 
 _D = 2048  # of PFGM++ where the user gives none
+_MOST, _WIDEST = 2**31 - 1, 2**16  # beyond what any memory holds; torch answers numbers of more bits with a traceback
 _OPTIONS = (
     click.option(
         "--parametrization",
@@ -39,7 +40,7 @@ _OPTIONS = (
         "--batch",
         default=512,
         show_default=True,
-        type=click.IntRange(1),
+        type=click.IntRange(1, _MOST),
         help="Images a step, of all processes together; an H100 wants 512 each.",
     ),
     click.option(
@@ -86,7 +87,9 @@ _OPTIONS = (
     click.option(
         "--save-minutes", default=2.0, show_default=True, type=FiniteRange(0, min_open=True), help="Between two saves."
     ),
-    click.option("--channels", default=64, show_default=True, type=click.IntRange(4), help="Width of the network."),
+    click.option(
+        "--channels", default=64, show_default=True, type=click.IntRange(4, _WIDEST), help="Width of the network."
+    ),
     click.option(
         "--channel-mult", "mult_text", default="1,2,2", show_default=True, help="Multiples of it, one a resolution."
     ),
@@ -208,6 +211,6 @@ train_options = as_one("asked", TrainOptions, _OPTIONS)
 
 def _sizes(option: str, text: str) -> tuple[int, ...]:
     sizes = tuple(read_list(int, text))
-    if not sizes or min(sizes) < 1:
+    if not sizes or not 1 <= min(sizes) <= max(sizes) <= _MOST:
         raise InputError(f"{option} {text}: give integers from 1 with commas between them")
     return sizes

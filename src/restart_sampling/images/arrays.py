@@ -43,7 +43,9 @@ def read_samples(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise
     except Exception as error:  # a damaged file can fail in any way
         raise InputError(f"{path} is damaged or truncated ({shorten(str(error))}); get or make it again") from error
-    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != (len(images),) or labels.min() < 0):
+    if labels is not None and (
+        labels.dtype.kind not in "iu" or labels.shape != (len(images),) or not 0 <= labels.min() <= labels.max() < 2**31
+    ):
         raise InputError(
             f"{path}: arr_1 is {labels.dtype} {list(labels.shape)}, and has to be a class 0, 1, ... of each of the "
             f"{len(images)} images"

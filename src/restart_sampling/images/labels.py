@@ -170,7 +170,7 @@ def number_classes(labels: Iterable[object], where: str) -> tuple[np.ndarray, tu
     """
     texts = [str(label).strip() for label in labels]
     if all(_NUMBER.fullmatch(text) for text in texts):
-        wrong = next((text for text in texts if not float(text).is_integer() or float(text) < 0), None)
+        wrong = next((text for text in texts if not (float(text).is_integer() and 0 <= float(text) < 2**31)), None)
         if wrong is not None:
             raise InputError(f"{where} has the label {wrong}, and a class is 0, 1, ...; take the column out")
         return np.array([int(float(text)) for text in texts], np.int64), ()

@@ -34,10 +34,15 @@ class PositionalEmbedding(nn.Module):
     Args:
         channels: width of the embedding; even.
         endpoint: whether the lowest frequency is exactly 1/10000 (DDPM++), or the next one would be (ADM).
+
+    Raises:
+        ValueError: the width is odd.
     """
 
     def __init__(self, channels: int, endpoint: bool = False) -> None:
         super().__init__()
+        if channels % 2:
+            raise ValueError(f"an embedding has as many sines as cosines, and {channels} channels are odd")
         self.channels = channels
         self.endpoint = endpoint
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from restart_sampling.models.checkpoint import Checkpoint
 from restart_sampling.models.denoiser import Denoiser
@@ -20,7 +20,7 @@ def write_model(
     out: Path,
     earlier: Sequence[float] = (),
 ) -> None:
-    """Writes a model in float16; the same run writes the same bytes.
+    """Writes a model in float16, but for tensors that are beyond it; the same run writes the same bytes.
 
     Args:
         model: the average of the weights.
@@ -42,7 +42,7 @@ def write_model(
         f"{settings.dtype} compute",
         f"seed {settings.seed}",
     ]
-    state = {name: tensor.to("cpu", torch.float16).contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: _halved(tensor.cpu()).contiguous() for name, tensor in model.state_dict().items()}
     checkpoint = Checkpoint(
         path=out,
         format="safetensors",
@@ -57,3 +57,8 @@ def write_model(
         metadata={"dataset": dataset, "training": ", ".join(training)},
     )
     write_safetensors(checkpoint, out, overwrite=True)
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    half = tensor.half()
+    return half if half.isfinite().all() else tensor

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from restart_sampling.base.errors import InputError, one_line
+from restart_sampling.base.numbers import is_finite, is_whole
 from restart_sampling.training.model_file import write_model
 from restart_sampling.training.previews import draw_samples, plot_loss
 from restart_sampling.training.progress import Progress
@@ -57,7 +58,7 @@ class Run:
         folder: checked for this run.
 
     Raises:
-        InputError: the saved state is damaged.
+        InputError: as `resume`.
     """
 
     def __init__(self, trainer: Trainer, dataset: str, classes: tuple[str, ...], folder: RunFolder) -> None:
@@ -182,19 +183,31 @@ def resume(trainer: Trainer, folder: RunFolder) -> tuple[Progress, list[Mapping[
         How far it is, and its losses.
 
     Raises:
-        InputError: the saved state is damaged.
+        InputError: the saved state is damaged, or another process has other images or another state.
     """
     settings = trainer.settings
     progress = Progress(
         None if settings.images is None else ceil(settings.images / settings.batch),
         None if settings.minutes is None else 60 * settings.minutes,
     )
-    state = folder.load_state(trainer.ranks.device)
-    if state is None:
-        return progress, []
-    trainer.load_state(state["trainer"])
-    progress.steps, progress.seconds = trainer.steps, state["seconds"]
-    return progress, state["history"]
+    history: list[Mapping[str, Any]] = []
+    if state := folder.load_state(trainer.ranks.device):
+        try:
+            trainer.load_state(state["trainer"])
+            progress.steps, progress.seconds, history = trainer.steps, state["seconds"], state["history"]
+            _check_progress(trainer, progress, history)
+        except Exception as error:  # what is missing or of another run can fail in any way
+            raise folder.damaged_state(error) from error
+    # On other machines a path may lead to other files; each process would learn by itself, and go on from elsewhere.
+    trainer.ranks.agree({**settings.run(), "steps_so_far": trainer.steps, "seconds_so_far": progress.seconds})
+    return progress, history
+
+
+def _check_progress(trainer: Trainer, progress: Progress, history: list[Mapping[str, Any]]) -> None:
+    whole = is_whole(progress.steps) and is_finite(progress.seconds) and progress.seconds >= 0
+    losses = isinstance(history, list) and all(is_whole(line["images"]) and is_finite(line["loss"]) for line in history)
+    if not (whole and losses and history and history[-1]["images"] == trainer.images):
+        raise InputError("its steps, seconds and losses are not those of one run")
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from restart_sampling.base.errors import InputError, shorten
+from restart_sampling.base.errors import InputError, one_line, shorten
 from restart_sampling.base.files import check_writable, is_partial, remove_partials, write_bytes, write_json
 from restart_sampling.base.lock import lock_in, locked
-from restart_sampling.base.numbers import is_number
+from restart_sampling.base.numbers import is_finite, is_number
 from restart_sampling.base.tensors import load_tensors, save_tensors
 
 FORMAT = "restart-sampling-training/1"
@@ -74,7 +74,7 @@ class RunFolder:
             if not self.path.exists() or (self.path.is_dir() and all(map(is_partial, self.path.iterdir()))):
                 return None
             content = json.loads((self.path / _RUN).read_text("utf-8"))
-            if content["format"] != FORMAT or not isinstance(content.get("extended_from", []), list):
+            if content["format"] != FORMAT or not all(map(is_finite, content.get("extended_from", []))):
                 raise ValueError
             return {**_EARLIER, **content["run"]}
         except (OSError, LookupError, TypeError, ValueError, RecursionError):
@@ -111,9 +111,14 @@ class RunFolder:
                 raise ValueError(f"it has no format {FORMAT}")
             return state
         except Exception as error:  # a damaged file can fail in any way
-            raise InputError(
-                f"{file} is damaged ({shorten(str(error))}); remove it to begin the run anew, or choose another --out"
-            ) from error
+            raise self.damaged_state(error) from error
+
+    def damaged_state(self, error: Exception) -> InputError:
+        """Makes the error of a state in which something else went wrong."""
+        return InputError(
+            f"{self.path / _STATE} is damaged ({shorten(one_line(error))}); remove it to begin the run anew, or choose "
+            "another --out"
+        )
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replaces the last state."""

@@ -10,6 +10,7 @@ from restart_sampling.models.denoiser import Denoiser
 from restart_sampling.models.preconditionings import DENOISERS
 from restart_sampling.training.augmentation import LABELS
 from restart_sampling.training.losses import PARAMETRIZATIONS
+from restart_sampling.training.memory import in_memory
 
 LABEL_DROPOUT = 0.1
 """How often the class is forgotten, so that the model can be guided [Ho & Salimans 2022]."""
@@ -123,12 +124,15 @@ class Settings:
                     f"--attention {size}: the network has the resolutions {', '.join(map(str, sizes))}; "
                     "give some of them, or none"
                 )
+        widths = f"--channels {self.channels} with --channel-mult {','.join(map(str, self.channel_mult))}"
         try:
-            with torch.device("meta"):
+            with in_memory(f"a network of {widths}", "give less"), torch.device("meta"):
                 model = self.build()
+        except InputError:
+            raise
         except (ValueError, ZeroDivisionError) as error:
             raise InputError(
-                f"--channels {self.channels} with --channel-mult {','.join(map(str, self.channel_mult))} cannot be "
-                "normalised in groups of channels; give --channels a multiple of 32, or 8 or 16"
+                f"{widths} cannot be normalised in groups of channels, or is odd; give --channels a multiple of 32, or "
+                "8 or 16"
             ) from error
         return sum(parameter.numel() for parameter in model.parameters())

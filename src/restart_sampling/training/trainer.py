@@ -19,6 +19,7 @@ from restart_sampling.training.ema import EMA
 from restart_sampling.training.gradients import FlatGradients
 from restart_sampling.training.graphed import GraphedStep
 from restart_sampling.training.losses import PARAMETRIZATIONS, weighted_error
+from restart_sampling.training.memory import in_memory
 from restart_sampling.training.schedule import augmentation, ema_decay, learning_rate
 from restart_sampling.training.settings import Settings
 from restart_sampling.training.training_set import TrainingSet, blank_set
@@ -118,14 +119,18 @@ class Trainer:
 
         Args:
             progress: part of the run that is done, which the learning rate and the augmentation follow.
+
+        Raises:
+            InputError: it does not fit in memory.
         """
         settings, ranks = self.settings, self.ranks
         torch.manual_seed(network_seed(settings.seed, self.steps, ranks.rank))
-        loss = self._gradients_of(self._batch(progress))
-        self._replaced += self._gradients.gather(ranks)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(progress, settings.lr)
-        self._optimizer.step()
+        with _steps_in_memory(settings):
+            loss = self._gradients_of(self._batch(progress))
+            self._replaced += self._gradients.gather(ranks)
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate(progress, settings.lr)
+            self._optimizer.step()
         self.steps += 1
         self.ema.update(ema_decay(self.images, settings.batch, settings.ema_images))
         self._count(loss)
@@ -188,10 +193,21 @@ class Trainer:
 
 
 def early_trainer(settings: Settings, ranks: Ranks, network: NetworkRuns) -> Trainer:
-    """Makes a prepared trainer before there are images; it may be used in another thread than this one."""
-    trainer = Trainer(settings, None, ranks, network=network)
-    trainer.prepare()
+    """Makes a prepared trainer before there are images; it may be used in another thread than this one.
+
+    Raises:
+        InputError: it does not fit in memory.
+    """
+    with _steps_in_memory(settings):
+        trainer = Trainer(settings, None, ranks, network=network)
+        trainer.prepare()
     return trainer
+
+
+def _steps_in_memory(settings: Settings) -> AbstractContextManager[None]:
+    return in_memory(
+        f"training with --batch {settings.batch} and --channels {settings.channels}", "give less of either"
+    )
 
 
 def _fused(network: nn.Module, dtype: torch.dtype) -> bool:
