@@ -6,7 +6,7 @@ import sys
 
 MOST = {
     39: ("generate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0", "--out", "images"),
-    55: (
+    56: (
         *("evaluate", "--model", "tiny.safetensors", "--plan", "2", "--seeds", "0-23"),
         *("--reference", "ref.npz", "--detector", "tiny.pt", "--trust-detector"),
     ),

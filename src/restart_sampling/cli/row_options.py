@@ -224,7 +224,7 @@ def print_rows(names: Sequence[str], plans: Sequence[str], columns: Mapping[str,
     Returns:
         The labels that stand for the names.
     """
-    from restart_sampling.comparison.rows import labelled
+    from restart_sampling.comparison.labels import labelled
 
     own, legend = labelled(names, plans)
     width = table_width()

@@ -1,4 +1,4 @@
-"""`Row`, `Outcome` and `Watch`: a line of a comparison, what became of it, and who is told; `labelled` names lines."""
+"""`Row`, `Outcome` and `Watch`: a line of a comparison, what became of it, and who is told."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,6 @@ from torch import Tensor
 
 from restart_sampling.generation.drawing import Drawing
 from restart_sampling.images.image_set import ImageSet
-
-_LONGEST = 24  # letters of a label
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,27 +93,3 @@ class Watch:
 
     def end(self, outcome: Outcome) -> None:
         """A row has been measured, or has failed."""
-
-
-def labelled(names: Sequence[str], plans: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Makes the first columns of a table, narrow whatever names and plans are.
-
-    Args:
-        names: of the rows.
-        plans: likewise; "" where there is none.
-
-    Returns:
-        Column `row`, and `plan` where plans are short and not the names; and by labels, what they leave out.
-    """
-    number = {name: f"#{place}" for place, name in enumerate(dict.fromkeys(names), start=1)}
-    labels = [name if len(name) <= _LONGEST else number[name] for name in names]
-    columns = {"row": labels}
-    beside = any(plan not in ("", name) for plan, name in zip(plans, names, strict=True))
-    if beside and max(map(len, plans)) <= _LONGEST:
-        columns["plan"], beside = [*plans], False
-    legend = {}
-    for label, name, plan in zip(labels, names, plans, strict=True):
-        texts = [name] * (label != name) + [plan] * (beside and plan not in ("", name))
-        if texts:
-            legend[label] = ": ".join(texts)
-    return columns, legend

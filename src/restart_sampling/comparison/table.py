@@ -7,7 +7,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError, printable
 from restart_sampling.base.numbers import is_number
-from restart_sampling.comparison.rows import labelled
+from restart_sampling.comparison.labels import labelled
 from restart_sampling.evaluation.results_file import SCORES, TITLES, Result
 from restart_sampling.evaluation.values import Value, value_of
 
