@@ -196,6 +196,8 @@ def resume(trainer: Trainer, folder: RunFolder) -> tuple[Progress, list[Mapping[
             trainer.load_state(state["trainer"])
             progress.steps, progress.seconds, history = trainer.steps, state["seconds"], state["history"]
             _check_progress(trainer, progress, history)
+        except (MemoryError, torch.OutOfMemoryError):  # of which the file knows nothing
+            raise
         except Exception as error:  # what is missing or of another run can fail in any way
             raise folder.damaged_state(error) from error
     # On other machines a path may lead to other files; each process would learn by itself, and go on from elsewhere.

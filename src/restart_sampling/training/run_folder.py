@@ -110,6 +110,8 @@ class RunFolder:
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise ValueError(f"it has no format {FORMAT}")
             return state
+        except (MemoryError, torch.OutOfMemoryError):  # of which the file knows nothing
+            raise
         except Exception as error:  # a damaged file can fail in any way
             raise self.damaged_state(error) from error
 
