@@ -4,6 +4,7 @@ import json
 import signal
 from contextlib import nullcontext
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -135,6 +136,17 @@ def test_an_interruption_saves_first_and_the_same_run_goes_on(run, settings, dat
     again = Run(Trainer(settings, data, run.ranks), "data", (), run.folder)
     assert again.trainer.steps == run.trainer.steps
     assert not [*run.folder.path.glob("*.png")]
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_a_state_for_which_there_is_no_memory_is_not_called_damaged(error, run, settings, data, monkeypatch):
+    run._save(pictures=False)
+    again = Trainer(settings, data, run.ranks)
+    for place in ("run_folder.load_tensors", "trainer.Trainer.load_state"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"restart_sampling.training.{place}", MagicMock(side_effect=error))
+            with pytest.raises(InputError, match=r"^training with --batch 32 and --channels 8 does not fit in memory"):
+                resume(again, run.folder)
 
 
 def test_a_second_interruption_after_a_while_ends_at_once(run, monkeypatch):

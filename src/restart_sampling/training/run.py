@@ -20,7 +20,7 @@ from restart_sampling.training.previews import draw_samples, plot_loss
 from restart_sampling.training.progress import Progress
 from restart_sampling.training.run_folder import RunFolder
 from restart_sampling.training.schedule import learning_rate
-from restart_sampling.training.trainer import Trainer, steps_of_training
+from restart_sampling.training.trainer import Trainer, steps_in_memory, steps_of_training
 
 REPORT_SECONDS = 30.0
 PATIENCE = 3.0
@@ -183,7 +183,8 @@ def resume(trainer: Trainer, folder: RunFolder) -> tuple[Progress, list[Mapping[
         How far it is, and its losses.
 
     Raises:
-        InputError: the saved state is damaged, or another process has other images or another state.
+        InputError: the saved state is damaged or does not fit in memory, or another process has other images or another
+            state.
     """
     settings = trainer.settings
     progress = Progress(
@@ -191,15 +192,16 @@ def resume(trainer: Trainer, folder: RunFolder) -> tuple[Progress, list[Mapping[
         None if settings.minutes is None else 60 * settings.minutes,
     )
     history: list[Mapping[str, Any]] = []
-    if state := folder.load_state(trainer.ranks.device):
-        try:
-            trainer.load_state(state["trainer"])
-            progress.steps, progress.seconds, history = trainer.steps, state["seconds"], state["history"]
-            _check_progress(trainer, progress, history)
-        except (MemoryError, torch.OutOfMemoryError):  # of which the file knows nothing
-            raise
-        except Exception as error:  # what is missing or of another run can fail in any way
-            raise folder.damaged_state(error) from error
+    with steps_in_memory(settings):
+        if state := folder.load_state(trainer.ranks.device):
+            try:
+                trainer.load_state(state["trainer"])
+                progress.steps, progress.seconds, history = trainer.steps, state["seconds"], state["history"]
+                _check_progress(trainer, progress, history)
+            except (MemoryError, torch.OutOfMemoryError):  # of which the file knows nothing
+                raise
+            except Exception as error:  # what is missing or of another run can fail in any way
+                raise folder.damaged_state(error) from error
     # On other machines a path may lead to other files; each process would learn by itself, and go on from elsewhere.
     trainer.ranks.agree({**settings.run(), "steps_so_far": trainer.steps, "seconds_so_far": progress.seconds})
     return progress, history

@@ -125,7 +125,7 @@ class Trainer:
         """
         settings, ranks = self.settings, self.ranks
         torch.manual_seed(network_seed(settings.seed, self.steps, ranks.rank))
-        with _steps_in_memory(settings):
+        with steps_in_memory(settings):
             loss = self._gradients_of(self._batch(progress))
             self._replaced += self._gradients.gather(ranks)
             for group in self._optimizer.param_groups:
@@ -198,13 +198,14 @@ def early_trainer(settings: Settings, ranks: Ranks, network: NetworkRuns) -> Tra
     Raises:
         InputError: it does not fit in memory.
     """
-    with _steps_in_memory(settings):
+    with steps_in_memory(settings):
         trainer = Trainer(settings, None, ranks, network=network)
         trainer.prepare()
     return trainer
 
 
-def _steps_in_memory(settings: Settings) -> AbstractContextManager[None]:
+def steps_in_memory(settings: Settings) -> AbstractContextManager[None]:
+    """Says of a body that finds too little memory for a training run that it does; see `in_memory`."""
     return in_memory(
         f"training with --batch {settings.batch} and --channels {settings.channels}", "give less of either"
     )
