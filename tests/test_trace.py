@@ -22,8 +22,9 @@ package, files = str(Path(restart_sampling.__file__).parent), set()
 
 def note(frame, event, argument):
     code = frame.f_code
-    # Functions, and not the bodies of modules and classes, which run when they are imported.
-    if event == "call" and code.co_filename.startswith(package) and code.co_flags & 1 and code.co_name[0] != "<":
+    # Functions, and not the bodies of modules and classes, which run when they are imported, nor annotations.
+    named = code.co_flags & 1 and code.co_name[0] != "<" and code.co_name != "__annotate__"
+    if event == "call" and code.co_filename.startswith(package) and named:
         files.add(code.co_filename.removeprefix(package))
 
 
