@@ -221,7 +221,7 @@ def _metrics(ours: Score, theirs: Score) -> Iterator[Change]:
         if key in ours.metrics and key in theirs.metrics:
             a, b = ours.metrics[key], theirs.metrics[key]
             error = hypot(ours.metrics[f"{key}_error"], theirs.metrics[f"{key}_error"])
-            if sign > 0:  # of a line alone, without the scatter of the images themselves
+            if sign > 0 and ours.without:  # that of the line lacks the scatter of the images themselves
                 error = hypot(error, difference(ours, theirs).error)
             yield Change(title, a, b, sign, Difference(a - b, error, inf))
     key = "frechet_distance_per_class"
