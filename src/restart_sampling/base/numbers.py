@@ -63,9 +63,14 @@ def is_whole(value: object) -> TypeGuard[int]:
 
 def has_truth(content: object) -> bool:
     """Tells whether true or false is anywhere in JSON."""
-    if isinstance(content, dict | list):
-        return any(map(has_truth, content.values() if isinstance(content, dict) else content))
-    return isinstance(content, bool)
+    return isinstance(content, bool) or any(map(has_truth, parts_of(content)))
+
+
+def parts_of(content: object) -> Iterable[object]:
+    """Returns what a list of JSON holds, or the values of an object; () of anything else."""
+    if isinstance(content, dict):
+        return content.values()
+    return content if isinstance(content, list) else ()
 
 
 def truth_value(name: str, value: object) -> bool:

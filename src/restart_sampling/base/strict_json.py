@@ -2,12 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 from restart_sampling.base.errors import shorten
-from restart_sampling.base.numbers import has_truth
+from restart_sampling.base.numbers import has_truth, parts_of
 
 _DEPTH = 100  # far beyond any format; Python itself reads more or less, by its version and its stack
 
@@ -23,7 +22,7 @@ def parse_json(text: str | bytes) -> Any:
         content = json.loads(text, object_pairs_hook=_once)
         parts = [content]
         for _ in range(_DEPTH):
-            parts = [part for each in parts for part in _parts(each)]
+            parts = [part for each in parts for part in parts_of(each)]
             if not parts:
                 return content
     raise ValueError("it is nested too deeply")
@@ -39,12 +38,6 @@ def parse_numbers(text: str | bytes) -> Any:
     if has_truth(content):
         raise ValueError("it has true or false, where numbers have to be")
     return content
-
-
-def _parts(content: object) -> Iterable[object]:
-    if isinstance(content, dict):
-        return content.values()
-    return content if isinstance(content, list) else ()
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

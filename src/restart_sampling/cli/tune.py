@@ -14,7 +14,7 @@ from restart_sampling.base.errors import InputError
 from restart_sampling.base.logbook import open_logbook
 from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
-from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, leaving_no_folder, print_estimate
+from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, print_estimate
 from restart_sampling.cli.options import (
     ProcessOptions,
     detector_option,
@@ -119,7 +119,6 @@ def tune(
     if data and not with_map:
         raise InputError("--data is for the map; give --map too, or leave it out")
 
-    from restart_sampling.base.lock import lock_in, locked
     from restart_sampling.generation.net_drawing import check_channels, check_identity
     from restart_sampling.images.image_set import read_images
     from restart_sampling.sampling.net_plan import image_traits
@@ -171,12 +170,7 @@ def tune(
             )
             spaces = [run.space(nfe) for nfe in nfes]
             if ranks.first:
-                with leaving_no_folder(out):
-                    run.check(spaces)
-                if not dry_run:
-                    run.check_time(spaces)
-                    held.enter_context(locked(lock_in(out), str(out)))
-                    run.begin_folder(spaces)
+                held.enter_context(search.begun(run, spaces, dry_run))
         seconds = 60 * settings.minutes * max(1, len(nfes))
         speed = model.settle(first, ranks, seconds=seconds, dry_run=dry_run)
         if ranks.first:

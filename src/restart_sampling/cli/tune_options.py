@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from math import inf
@@ -14,6 +15,7 @@ import click
 from restart_sampling.base.errors import InputError, require_extra
 from restart_sampling.base.logbook import require_logbook
 from restart_sampling.base.numbers import counted
+from restart_sampling.cli.dry_run import leaving_no_folder
 from restart_sampling.cli.options import as_one, log_option, print_json, read_list, trust_option
 from restart_sampling.tuning.allowed import MOST_START, SEARCHES, allowed_images
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from restart_sampling.base.ranks import Ranks
     from restart_sampling.evaluation.setup import EvaluationSetup
+    from restart_sampling.tuning.run import Run
+    from restart_sampling.tuning.search import Candidates
     from restart_sampling.tuning.settings import Settings
 
 
@@ -86,6 +90,29 @@ class SearchOptions:
         own = [] if reference is None else [(detector, reference)]
         others = zip(self.confirm_detectors, self.confirm_references, strict=True)
         return open_setups([*own, *others], device, self.trust)
+
+    @contextmanager
+    def begun(self, run: Run, spaces: Sequence[Candidates], dry_run: bool) -> Iterator[None]:
+        """Begins the folder of a run, and keeps others from it in the body; of a dry run it only checks what it asks.
+
+        Args:
+            run: whose folder is `out`. The first process calls this.
+            spaces: one for each NFE.
+            dry_run: whether nothing is to be written.
+
+        Raises:
+            InputError: as `Run.begin_folder`; a folder that was not there is not left.
+        """
+        from restart_sampling.base.lock import lock_in, locked
+
+        with leaving_no_folder(self.out):
+            run.check(spaces)
+            if dry_run:
+                yield
+                return
+            with locked(lock_in(self.out), str(self.out)):
+                run.begin_folder(spaces)
+                yield
 
     @property
     def time(self) -> str:

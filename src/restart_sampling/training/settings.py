@@ -125,14 +125,13 @@ class Settings:
                     "give some of them, or none"
                 )
         widths = f"--channels {self.channels} with --channel-mult {','.join(map(str, self.channel_mult))}"
-        try:
-            with in_memory(f"a network of {widths}", "give less"), torch.device("meta"):
-                model = self.build()
-        except InputError:
-            raise
-        except (ValueError, ZeroDivisionError) as error:
-            raise InputError(
-                f"{widths} cannot be normalised in groups of channels, or is odd; give --channels a multiple of 32, or "
-                "8 or 16"
-            ) from error
+        with in_memory(f"a network of {widths}", "give less"):
+            try:
+                with torch.device("meta"):
+                    model = self.build()
+            except (ValueError, ZeroDivisionError) as error:
+                raise InputError(
+                    f"{widths} cannot be normalised in groups of channels, or is odd; give --channels a multiple of "
+                    "32, or 8 or 16"
+                ) from error
         return sum(parameter.numel() for parameter in model.parameters())

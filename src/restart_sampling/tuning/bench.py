@@ -12,7 +12,7 @@ from typing import Any
 
 from restart_sampling.base.errors import InputError
 from restart_sampling.base.files import append_line
-from restart_sampling.base.numbers import is_finite, is_whole
+from restart_sampling.base.numbers import is_finite, is_whole, parts_of
 from restart_sampling.base.ranks import Ranks
 from restart_sampling.base.strict_json import parse_json
 from restart_sampling.generation.seeds import cut
@@ -205,6 +205,5 @@ def _numbers(content: object) -> Iterator[float]:
     """Reads the numbers in JSON."""
     if isinstance(content, int | float):
         yield content
-    elif isinstance(content, dict | list):
-        for each in content.values() if isinstance(content, dict) else content:
-            yield from _numbers(each)
+    for each in parts_of(content):
+        yield from _numbers(each)

@@ -144,9 +144,10 @@ class Run:
         """Checks the run, and says whose folder it is. The first process calls this.
 
         Raises:
-            InputError: as `check`.
+            InputError: as `check` and `check_time`.
         """
         self.check(spaces)
+        self.check_time(spaces)
         remove_partials(self.folder, "*")
         remove_partials(self.folder / SAMPLES, "*")
         write_json(self.folder / RUN, {**self.about, "model": self.model, "versions": versions("optuna")})

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import sqrt
+from itertools import chain
 from statistics import NormalDist, fmean
 from typing import Any
 
@@ -95,7 +95,7 @@ def difference(score: Score, base: Score) -> Difference:
 
 
 def _error(without: Sequence[Sequence[float]]) -> float:
-    return sqrt(sum(jackknife(list(each)) ** 2 for each in without)) / len(without)
+    return jackknife([*chain(*without)], len(without))
 
 
 def student(probability: float, freedom: float) -> float:

@@ -208,10 +208,7 @@ def _tune_net(
             batch=batch,
             **judged._asdict(),
         )
-        spaces = [run.space(nfe) for nfe in nfes]
-        run.check(spaces)
-        run.check_time(spaces)
-        run.begin_folder(spaces)
+        run.begin_folder([run.space(nfe) for nfe in nfes])
         grids = run.grids(nfes)
         return {nfe: TunedPlan.of(run.tune_plan(nfe, grids)) for nfe in nfes}
 

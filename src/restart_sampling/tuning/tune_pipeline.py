@@ -111,8 +111,5 @@ def tune_pipeline(
             batch=batch_size,
             tell=tell,
         )
-        spaces = [run.space(each) for each in nfes]
-        run.check(spaces)
-        run.check_time(spaces)
-        run.begin_folder(spaces)
+        run.begin_folder([run.space(each) for each in nfes])
         return {each: TunedSampler.of(run.tune(run.space(each))) for each in nfes}

@@ -11,7 +11,7 @@ import click
 from restart_sampling.base.logbook import open_logbook
 from restart_sampling.base.machine import describe_device
 from restart_sampling.cli import Command
-from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, leaving_no_folder, print_estimate
+from restart_sampling.cli.dry_run import dry_run_option, estimate_tuning, print_estimate
 from restart_sampling.cli.options import DETECTOR_HELP, ProcessOptions, json_option, print_settings, process_options
 from restart_sampling.cli.text.pipeline_options import (
     PipelineOptions,
@@ -95,7 +95,6 @@ def tune(
     prompts_path, guidance = asked.captions(prompts_path), asked.scale(guidance)
     reference_name, detector_name = measure_with(asked, reference_name, detector_name)
 
-    from restart_sampling.base.lock import lock_in, locked
     from restart_sampling.evaluation.clip import ClipScore, load_clip
     from restart_sampling.evaluation.tiny_clip import TINY_CLIP
     from restart_sampling.tuning.budget import check_nfe
@@ -140,12 +139,7 @@ def tune(
             tell("trying what the usual samplers cost in the pipeline, and how long they take")
             spaces = [run.space(nfe) for nfe in nfes]
             if ranks.first:
-                with leaving_no_folder(out):
-                    run.check(spaces)
-                if not dry_run:
-                    run.check_time(spaces)
-                    held.enter_context(locked(lock_in(out), str(out)))
-                    run.begin_folder(spaces)
+                held.enter_context(search.begun(run, spaces, dry_run))
         if ranks.first:
             notes = [setup.note for setup in setups if setup.note]
             print_settings(
